@@ -230,31 +230,58 @@ func causeOf(now, was *policies.Decision) (because string, at policies.Place, po
 	return now.Because, policies.Place{}, nil, false
 }
 
-// tally counts pairs of peers.
-type tally struct{ added, removed, unknown, opensIn, opensOut int }
+// tally counts pairs of peers; those that open by their ends.
+type tally struct{ opensIn, opensOut, opensInside, removed, unknown int }
+
+func (t tally) added() int { return t.opensIn + t.opensOut + t.opensInside }
 
 func tallyOf(c *diff.Change) tally {
 	var t tally
-	for of, differences := range pairsByClass(c) {
-		// A pair may appear twice among the uncertain, which go both ways.
-		differences = slices.CompactFunc(differences, func(a, b diff.Difference) bool {
-			return comparePeers(a.From, b.From) == 0 && comparePeers(a.To, b.To) == 0
-		})
-		switch of {
-		case adds:
-			t.added = len(differences)
-			for _, d := range differences {
+	number := map[string]uint64{}
+	var key []byte
+	numbers := func(peers []policies.Peer) []uint64 {
+		all := make([]uint64, len(peers))
+		for i, p := range peers {
+			key = appendPeerKey(p, key[:0])
+			n, ok := number[string(key)]
+			if !ok {
+				n = uint64(len(number))
+				number[string(key)] = n
+			}
+			all[i] = n
+		}
+		return all
+	}
+	// A pair may be in several groups, with other ports.
+	type pair struct {
+		class    class
+		from, to uint64
+	}
+	seen := map[pair]bool{}
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		of := classOf(g.Before, g.After)
+		from, to := numbers(g.From), numbers(g.To)
+		for i := range from {
+			for j := range to {
+				p := pair{of, from[i], to[j]}
+				if seen[p] || from[i] == to[j] && !g.From[i].IsOutside() {
+					continue
+				}
+				seen[p] = true
 				switch {
-				case d.From.IsOutside():
+				case of == removes:
+					t.removed++
+				case of == unknown:
+					t.unknown++
+				case g.From[i].IsOutside():
 					t.opensIn++
-				case d.To.IsOutside():
+				case g.To[j].IsOutside():
 					t.opensOut++
+				default:
+					t.opensInside++
 				}
 			}
-		case removes:
-			t.removed = len(differences)
-		case unknown:
-			t.unknown = len(differences)
 		}
 	}
 	return t

@@ -100,7 +100,7 @@ func verb[N int | uint64](n N, one, many string) string {
 	return many
 }
 
-// bytes prints a count of bytes to three digits.
+// byteSize prints a count of bytes to three digits.
 func byteSize(n uint64) string {
 	if n < 1000 {
 		return strconv.FormatUint(n, 10) + " B"
@@ -253,63 +253,63 @@ func portText(p netset.Protocol, port uint16) string {
 
 // sentence is one thing that a change does, for people.
 type sentence struct {
-	rule  string // breaks, opens, adds, removes, unknown or drift, as --fail-on names them
-	level string // error, warning or note
-	lead  phrase // "Opens to the internet:"
-	body  phrase
-	at    policies.Place
+	Rule  string // breaks, opens, adds, removes, unknown or drift, as --fail-on names them
+	Level string // error, warning or note
+	Lead  phrase // "Opens to the internet:"
+	Body  phrase
+	At    policies.Place
 	key   string // what the sentence is about, without places
 }
 
-// atPhrase adds the place to a sentence's end.
-func (s sentence) atPhrase() phrase {
-	if s.at.File == "" {
+// AtPhrase adds the place to a sentence's end.
+func (s sentence) AtPhrase() phrase {
+	if s.At.File == "" {
 		return nil
 	}
-	return say(" — ", code(s.at.String()))
+	return say(" — ", code(s.At.String()))
 }
 
 // moveSentence says what happens to the pairs of a move.
 func moveSentence(m *move) sentence {
-	s := sentence{rule: string(m.class), level: "note", at: m.at}
+	s := sentence{Rule: string(m.class), Level: "note", At: m.at}
 	from, to, ports := peersPhrase(m.from), peersPhrase(m.to), portsPhrase(m.ports)
 	s.key = strings.Join([]string{from.plain(), to.plain(), m.ports.String()}, " ")
 	whole := slices.ContainsFunc(slices.Concat(m.from, m.to), isWhole)
 	switch {
 	case m.danger() == 0 && whole:
-		s.level, s.lead = "warning", say("Opens to the internet:")
+		s.Level, s.Lead = "warning", say("Opens to the internet:")
 	case m.danger() == 0:
-		s.level, s.lead = "warning", say("Opens to addresses outside:")
+		s.Level, s.Lead = "warning", say("Opens to addresses outside:")
 	case m.danger() == 1 && whole:
-		s.level, s.lead = "warning", say("Opens the way out:")
+		s.Level, s.Lead = "warning", say("Opens the way out:")
 	case m.danger() == 1:
-		s.level, s.lead = "warning", say("Opens a way out:")
+		s.Level, s.Lead = "warning", say("Opens a way out:")
 	case m.class == adds:
-		s.lead = say("Opens:")
+		s.Lead = say("Opens:")
 	case m.class == removes:
-		s.lead = say("Closes:")
+		s.Lead = say("Closes:")
 	default:
-		s.level, s.lead = "warning", say("Uncertain:")
+		s.Level, s.Lead = "warning", say("Uncertain:")
 	}
 	switch {
 	case m.class == unknown:
-		s.body = uncertainBody(m, from, to, ports)
+		s.Body = uncertainBody(m, from, to, ports)
 	case m.pairs > named*named && !m.outside():
-		s.body = say(pairsPhrase(m), " from ", from, " to ", to, map[class]string{adds: " gain ", removes: " lose "}[m.class], ports)
+		s.Body = say(pairsPhrase(m), " from ", from, " to ", to, map[class]string{adds: " gain ", removes: " lose "}[m.class], ports)
 	case m.class == removes && m.fromOutside():
-		s.body = say(to, verb(len(m.to), " no longer accepts ", " no longer accept "), ports, " from ", from)
+		s.Body = say(to, verb(len(m.to), " no longer accepts ", " no longer accept "), ports, " from ", from)
 	case m.class == removes:
-		s.body = say(from, " can no longer reach ", to, " on ", ports)
+		s.Body = say(from, " can no longer reach ", to, " on ", ports)
 	case m.fromOutside():
-		s.body = say(to, verb(len(m.to), " accepts ", " accept "), ports, " from ", from)
+		s.Body = say(to, verb(len(m.to), " accepts ", " accept "), ports, " from ", from)
 	default:
-		s.body = say(from, " can now reach ", to, " on ", ports)
+		s.Body = say(from, " can now reach ", to, " on ", ports)
 	}
 	if m.some && m.class != unknown && m.outside() {
-		s.body = say(s.body, " (", counted(m.pairs, "pair"), ", not all with the same ports)")
+		s.Body = say(s.Body, " (", counted(m.pairs, "pair"), ", not all with the same ports)")
 	}
 	if m.class == removes && m.because != "" && !m.atBase && !m.some {
-		s.body = say(s.body, ", because ", m.because)
+		s.Body = say(s.Body, ", because ", m.because)
 	}
 	return s
 }
@@ -341,9 +341,9 @@ func verdictPast(v policies.Verdict) string {
 
 // rowSentence says what the change, or the model, does to a recorded flow.
 func rowSentence(r *simulator.Row) sentence {
-	s := sentence{rule: "breaks", level: "error"}
+	s := sentence{Rule: "breaks", Level: "error"}
 	because, at, policy, _ := causeOf(&r.Decision, &policies.Decision{})
-	s.at = at
+	s.At = at
 	flow := say(peersPhrase([]policies.Peer{r.From}), " → ", peersPhrase([]policies.Peer{r.To}), " ", portPhrase(r.Protocol, r.Port))
 	s.key = flow.plain()
 	flows := counted(r.Flows, "recorded flow")
@@ -358,23 +358,23 @@ func rowSentence(r *simulator.Row) sentence {
 	}
 	switch r.Outcome {
 	case simulator.Breaks:
-		s.lead = say("Breaks ", flows, ":")
-		s.body = say(flow, "; denied after the change", reason)
+		s.Lead = say("Breaks ", flows, ":")
+		s.Body = say(flow, "; denied after the change", reason)
 	case simulator.Opens:
-		s.rule, s.level = "opens", "warning"
-		s.lead = say("Lets through ", flows, " that ", verb(r.Flows, "was", "were"), " denied:")
-		s.body = say(flow, "; allowed after the change", reason)
+		s.Rule, s.Level = "opens", "warning"
+		s.Lead = say("Lets through ", flows, " that ", verb(r.Flows, "was", "were"), " denied:")
+		s.Body = say(flow, "; allowed after the change", reason)
 	case simulator.Drifts:
-		s.rule, s.level = "drift", "note"
-		s.lead = say("Drift in ", flows, ":")
-		s.body = say(flow, "; recorded as ", verdictPast(r.Recorded), ", but the base says ", verdictPast(r.Before))
-		s.at = policies.Place{}
+		s.Rule, s.Level = "drift", "note"
+		s.Lead = say("Drift in ", flows, ":")
+		s.Body = say(flow, "; recorded as ", verdictPast(r.Recorded), ", but the base says ", verdictPast(r.Before))
+		s.At = policies.Place{}
 	default:
-		s.rule, s.level = "unknown", "note"
-		s.lead = say("Cannot tell about ", flows, ":")
-		s.body = flow
+		s.Rule, s.Level = "unknown", "note"
+		s.Lead = say("Cannot tell about ", flows, ":")
+		s.Body = flow
 		if r.Cause != "" {
-			s.body = say(flow, "; ", r.Cause)
+			s.Body = say(flow, "; ", r.Cause)
 		}
 	}
 	return s
@@ -406,21 +406,30 @@ func sentences(p *Preview) []sentence {
 	return said
 }
 
+// changing returns the sentences about what the change does: all but drift.
+func changing(p *Preview) []sentence {
+	return slices.DeleteFunc(sentences(p), func(s sentence) bool { return s.Rule == "drift" })
+}
+
 // headline is the verdict on a pull request, in one line.
 func headline(p *Preview) phrase {
 	t := tallyOf(p.Change)
 	var parts []phrase
 	add := func(n int, one, many string) {
+		noun := ""
+		if len(parts) == 0 {
+			noun = verb(n, " connection", " connections")
+		}
 		if n > 0 {
-			parts = append(parts, say(counted(n, "connection"), " ", verb(n, one, many)))
+			parts = append(parts, say(grouped(n), noun, " ", verb(n, one, many)))
 		}
 	}
 	add(len(p.rowsOf(simulator.Breaks)), "in use would break", "in use would break")
 	add(t.opensIn, "opens to outside", "open to outside")
-	add(t.opensOut, "to outside opens", "to outside open")
-	add(len(p.rowsOf(simulator.Opens)), "that was recorded as denied would open", "that were recorded as denied would open")
-	add(t.added-t.opensIn-t.opensOut, "opens inside", "open inside")
-	add(t.unknown, "becomes or was uncertain", "become or were uncertain")
+	add(t.opensOut, "opens a way out", "open a way out")
+	add(len(p.rowsOf(simulator.Opens)), "recorded as denied would open", "recorded as denied would open")
+	add(t.opensInside, "opens inside", "open inside")
+	add(t.unknown, "is or was uncertain", "are or were uncertain")
 	add(t.removed, "closes", "close")
 	if len(parts) == 0 {
 		return say("No connection changes.")
@@ -490,4 +499,18 @@ func clip(text string, n int) string {
 		return text
 	}
 	return string([]rune(text)[:n-1]) + "…"
+}
+
+// exposurePhrases says how many workloads face outside, before and after.
+func exposurePhrases(p *Preview) []phrase {
+	span := func(s Span, means string) phrase {
+		if s.Before == s.After {
+			return say(counted(s.After, "workload"), " ", means, ", as before")
+		}
+		return say(counted(s.After, "workload"), " ", means, ", ", grouped(s.Before), " before")
+	}
+	return []phrase{
+		span(p.Exposure.Reachable, "can be reached from outside"),
+		span(p.Exposure.Reaching, "can reach outside"),
+	}
 }
