@@ -79,11 +79,11 @@ func list[T any](o *object, name string, values iter.Seq[T], item func([]byte, T
 	var line []byte
 	empty := true
 	for v := range values {
-		line = append(line[:0], separator...)
+		line = item(append(line[:0], separator...), v)
+		o.out.Write(line)
 		if empty {
 			separator, empty = ","+separator, false
 		}
-		o.out.Write(item(line, v))
 	}
 	if !empty {
 		o.out.WriteString("\n" + o.indent)

@@ -27,7 +27,7 @@ const (
 // markdownPlain escapes what Markdown, HTML or a forge would take for markup;
 // a mention or a reference to an issue is broken by a space without width.
 var markdownPlain = strings.NewReplacer(
-	"\\", "\\\\", "`", "\\`", "*", "\\*", "_", "\\_", "[", "\\[", "]", "\\]", "|", "\\|", "~", "\\~", "$", "\\$",
+	"\\", "\\\\", "`", "&#96;", "*", "\\*", "_", "\\_", "[", "\\[", "]", "\\]", "|", "\\|", "~", "\\~", "$", "\\$",
 	"<", "&lt;", ">", "&gt;", "&", "&amp;", "@", "@\u200b", "#", "#\u200b", "://", ":\u200b//", "www.", "www\u200b.",
 )
 

@@ -182,9 +182,8 @@ func (p *picture) column(ends func(*edge) (near, far int)) *svgColumn {
 		if box != "" {
 			b.height = y - b.top
 			c.boxes = append(c.boxes, b)
-			y += svgGap
 		}
-		c.bottom = y
+		c.bottom = y + svgGap
 	})
 	c.width = int(svgLetter*float64(letters)) + 5*svgBoxPad
 	return c
