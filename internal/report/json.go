@@ -28,10 +28,11 @@ type object struct {
 	more   bool
 }
 
-func newObject(out *bufio.Writer, kind Kind) *object {
-	o := openObject(out, "")
-	o.value("apiVersion", appendString(nil, apiVersion))
-	o.value("kind", appendString(nil, string(kind)))
+func newObject(out *bufio.Writer, kind Kind) *object { return openObject(out, "").of(kind) }
+
+func (o *object) of(kind Kind) *object {
+	o.text("apiVersion", apiVersion)
+	o.text("kind", string(kind))
 	return o
 }
 
@@ -468,9 +469,9 @@ func previewJSON(o *object, p *Preview) {
 	b := appendSpan(appendName([]byte{'{'}, "reachable"), p.Exposure.Reachable)
 	b = appendSpan(appendName(b, "reaching"), p.Exposure.Reaching)
 	o.value("exposure", append(b, '}'))
-	changeJSON(o.child("change"), p.Change)
+	changeJSON(o.child("change").of(KindChange), p.Change)
 	if p.Replay != nil {
-		replayJSON(o.child("replay"), p.Replay, p.Reading)
+		replayJSON(o.child("replay").of(KindReplay), p.Replay, p.Reading)
 	}
 	warningList(o, p.warnings())
 	o.close()
