@@ -2,6 +2,7 @@ package report
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,7 +22,10 @@ const (
 	unknown class = "unknown"
 )
 
-func (c class) past() string { return map[class]string{adds: "added", removes: "removed"}[c] }
+// past names what happened to the connections of a class.
+func (c class) past() string {
+	return map[class]string{adds: "added", removes: "removed", unknown: "unknown"}[c]
+}
 
 // sign marks a class where colour may be lost.
 func (c class) sign() string { return map[class]string{adds: "+", removes: "−", unknown: "?"}[c] }
@@ -52,34 +56,119 @@ func pairs(g *diff.Group, yield func(from, to policies.Peer)) {
 	}
 }
 
-// pairsByClass spreads the groups of a change into its differences, sorted by
-// from and to, all ports of a pair in one.
-func pairsByClass(c *diff.Change) map[class][]diff.Difference {
-	all := map[class][]diff.Difference{}
-	for i := range c.Groups {
-		g := &c.Groups[i]
-		pairs(g, func(from, to policies.Peer) {
-			of := classOf(g.Before, g.After)
-			all[of] = append(all[of], diff.Difference{From: from, To: to, Ports: g.Ports, Before: g.Before, After: g.After})
-		})
-	}
-	for of, differences := range all {
-		slices.SortStableFunc(differences, compareDifferences)
-		joined := differences[:0]
-		for _, d := range differences {
-			if n := len(joined); n > 0 && compareDifferences(joined[n-1], d) == 0 {
-				joined[n-1].Ports = joined[n-1].Ports.Union(d.Ports)
-				continue
-			}
-			joined = append(joined, d)
-		}
-		all[of] = joined
-	}
-	return all
+// spread is the groups of a change as pairs of peers.
+type spread struct {
+	groups []diff.Group
+	peers  []policies.Peer // sorted; pairs name them by index
+	pairs  map[class][]pairOf
 }
 
-func compareDifferences(a, b diff.Difference) int {
-	return cmp.Or(comparePeers(a.From, b.From), comparePeers(a.To, b.To), cmp.Compare(a.Before, b.Before), cmp.Compare(a.After, b.After))
+type pairOf struct{ from, to, group uint32 }
+
+// spreadOf sorts the pairs of a change by from and to.
+func spreadOf(c *diff.Change) *spread {
+	s := &spread{groups: c.Groups, pairs: map[class][]pairOf{}}
+	index := map[string]uint32{}
+	var key []byte
+	number := func(p policies.Peer) uint32 {
+		key = appendPeerKey(p, key[:0])
+		n, ok := index[string(key)]
+		if !ok {
+			n = uint32(len(s.peers))
+			index[string(key)] = n
+			s.peers = append(s.peers, p)
+		}
+		return n
+	}
+	type ends struct{ from, to []uint32 }
+	numbers := make([]ends, len(c.Groups))
+	for i := range c.Groups {
+		for _, p := range c.Groups[i].From {
+			numbers[i].from = append(numbers[i].from, number(p))
+		}
+		for _, p := range c.Groups[i].To {
+			numbers[i].to = append(numbers[i].to, number(p))
+		}
+	}
+	rank := s.sortPeers()
+	for i := range c.Groups {
+		of := classOf(c.Groups[i].Before, c.Groups[i].After)
+		for _, from := range numbers[i].from {
+			for _, to := range numbers[i].to {
+				if from == to && !s.peers[rank[from]].IsOutside() {
+					continue
+				}
+				s.pairs[of] = append(s.pairs[of], pairOf{rank[from], rank[to], uint32(i)})
+			}
+		}
+	}
+	for _, pairs := range s.pairs {
+		slices.SortFunc(pairs, func(a, b pairOf) int {
+			if order := cmp.Compare(uint64(a.from)<<32|uint64(a.to), uint64(b.from)<<32|uint64(b.to)); order != 0 {
+				return order
+			}
+			return cmp.Or(compareVerdicts(&s.groups[a.group], &s.groups[b.group]), cmp.Compare(a.group, b.group))
+		})
+	}
+	return s
+}
+
+func compareVerdicts(a, b *diff.Group) int {
+	return cmp.Or(cmp.Compare(a.Before, b.Before), cmp.Compare(a.After, b.After))
+}
+
+// sortPeers sorts the peers and returns where each went.
+func (s *spread) sortPeers() []uint32 {
+	order := make([]uint32, len(s.peers))
+	for i := range order {
+		order[i] = uint32(i)
+	}
+	slices.SortFunc(order, func(a, b uint32) int { return comparePeers(s.peers[a], s.peers[b]) })
+	rank, sorted := make([]uint32, len(order)), make([]policies.Peer, len(order))
+	for to, from := range order {
+		rank[from], sorted[to] = uint32(to), s.peers[from]
+	}
+	s.peers = sorted
+	return rank
+}
+
+// differences yields the pairs of a class, sorted by from and to, all ports of
+// a pair in one.
+func (s *spread) differences(of class) iter.Seq[diff.Difference] {
+	return func(yield func(diff.Difference) bool) {
+		pairs := s.pairs[of]
+		for i := 0; i < len(pairs); {
+			p, g := pairs[i], &s.groups[pairs[i].group]
+			d := diff.Difference{From: s.peers[p.from], To: s.peers[p.to], Ports: g.Ports, Before: g.Before, After: g.After}
+			for i++; i < len(pairs) && pairs[i].from == p.from && pairs[i].to == p.to; i++ {
+				other := &s.groups[pairs[i].group]
+				if compareVerdicts(g, other) != 0 {
+					break
+				}
+				d.Ports = d.Ports.Union(other.Ports)
+			}
+			if !yield(d) {
+				return
+			}
+		}
+	}
+}
+
+// count returns how many pairs of a class there are, whatever the ports.
+func (s *spread) count(of class) (opensIn, opensOut, inside int) {
+	pairs := s.pairs[of]
+	for i, p := range pairs {
+		switch {
+		case i > 0 && p.from == pairs[i-1].from && p.to == pairs[i-1].to:
+		case s.peers[p.from].IsOutside():
+			opensIn++
+		case s.peers[p.to].IsOutside():
+			opensOut++
+		default:
+			inside++
+		}
+	}
+	return opensIn, opensOut, inside
 }
 
 // comparePeers orders workloads by name, and addresses outside after them.
@@ -235,57 +324,15 @@ type tally struct{ opensIn, opensOut, opensInside, removed, unknown int }
 
 func (t tally) added() int { return t.opensIn + t.opensOut + t.opensInside }
 
-func tallyOf(c *diff.Change) tally {
+func tallyOf(s *spread) tally {
 	var t tally
-	number := map[string]uint64{}
-	var key []byte
-	numbers := func(peers []policies.Peer) []uint64 {
-		all := make([]uint64, len(peers))
-		for i, p := range peers {
-			key = appendPeerKey(p, key[:0])
-			n, ok := number[string(key)]
-			if !ok {
-				n = uint64(len(number))
-				number[string(key)] = n
-			}
-			all[i] = n
-		}
-		return all
-	}
-	// A pair may be in several groups, with other ports.
-	type pair struct {
-		class    class
-		from, to uint64
-	}
-	seen := map[pair]bool{}
-	for i := range c.Groups {
-		g := &c.Groups[i]
-		of := classOf(g.Before, g.After)
-		from, to := numbers(g.From), numbers(g.To)
-		for i := range from {
-			for j := range to {
-				p := pair{of, from[i], to[j]}
-				if seen[p] || from[i] == to[j] && !g.From[i].IsOutside() {
-					continue
-				}
-				seen[p] = true
-				switch {
-				case of == removes:
-					t.removed++
-				case of == unknown:
-					t.unknown++
-				case g.From[i].IsOutside():
-					t.opensIn++
-				case g.To[j].IsOutside():
-					t.opensOut++
-				default:
-					t.opensInside++
-				}
-			}
-		}
-	}
+	t.opensIn, t.opensOut, t.opensInside = s.count(adds)
+	t.removed = sum(s.count(removes))
+	t.unknown = sum(s.count(unknown))
 	return t
 }
+
+func sum(a, b, c int) int { return a + b + c }
 
 // warnings returns those of the preview and of its change, each once.
 func (p *Preview) warnings() []policies.Warning {

@@ -65,14 +65,13 @@ func reachabilityCSV(out *bufio.Writer, connections iter.Seq[policies.Connection
 
 func changeCSV(out *bufio.Writer, c *diff.Change) {
 	csvLine(out, "change", "from", "from_kind", "to", "to_kind", "ports", "before", "after")
-	differences := pairsByClass(c)
+	spread := spreadOf(c)
+	peers := remember(csvPeer)
+	ports := remember(csvPorts)
 	for _, of := range []class{adds, removes, unknown} {
-		name := of.past()
-		if of == unknown {
-			name = "unknown"
-		}
-		for _, d := range differences[of] {
-			csvLine(out, name, csvPeer(d.From), csvPeer(d.To), csvPorts(d.Ports), d.Before.String(), d.After.String())
+		for d := range spread.differences(of) {
+			csvLine(out, of.past(), peers.of(d.From, appendPeerKey), peers.of(d.To, appendPeerKey),
+				ports.of(d.Ports, netset.Ports.AppendKey), d.Before.String(), d.After.String())
 		}
 	}
 }

@@ -238,29 +238,47 @@ func warningList(o *object, warnings []policies.Warning) {
 
 func reachabilityJSON(out *bufio.Writer, connections iter.Seq[policies.Connection], warnings []policies.Warning) {
 	o := newObject(out, KindReachability)
-	peers := remember(func(p policies.Peer) string { return string(appendPeer(nil, p)) })
-	ports := remember(func(p netset.Ports) string { return string(appendPorts(nil, p)) })
+	peers := rememberPeers()
+	ports := rememberPorts()
 	list(o, "connections", connections, func(b []byte, c policies.Connection) []byte {
-		b = append(b, `{"from":`...)
-		b = append(b, peers.of(c.From, appendPeerKey)...)
-		b = append(b, `,"to":`...)
-		b = append(b, peers.of(c.To, appendPeerKey)...)
-		b = append(b, `,"allow":`...)
-		b = append(b, ports.of(c.Allow, netset.Ports.AppendKey)...)
-		b = append(b, `,"unknown":`...)
-		b = append(b, ports.of(c.Unknown, netset.Ports.AppendKey)...)
-		return append(b, '}')
+		return appendConnection(b, peers, ports, c)
 	})
 	warningList(o, warnings)
 	o.close()
 }
 
+func rememberPeers() *memory[policies.Peer] {
+	return remember(func(p policies.Peer) string { return string(appendPeer(nil, p)) })
+}
+
+func rememberPorts() *memory[netset.Ports] {
+	return remember(func(p netset.Ports) string { return string(appendPorts(nil, p)) })
+}
+
+func appendConnection(b []byte, peers *memory[policies.Peer], ports *memory[netset.Ports], c policies.Connection) []byte {
+	b = append(b, `{"from":`...)
+	b = append(b, peers.of(c.From, appendPeerKey)...)
+	b = append(b, `,"to":`...)
+	b = append(b, peers.of(c.To, appendPeerKey)...)
+	b = append(b, `,"allow":`...)
+	b = append(b, ports.of(c.Allow, netset.Ports.AppendKey)...)
+	b = append(b, `,"unknown":`...)
+	b = append(b, ports.of(c.Unknown, netset.Ports.AppendKey)...)
+	return append(b, '}')
+}
+
+// changeJSON writes the members of a change; those of a pair are merged from
+// its groups.
 func changeJSON(o *object, c *diff.Change) {
-	differences := pairsByClass(c)
-	for _, class := range []class{adds, removes} {
-		list(o, class.past(), slices.Values(differences[class]), appendGained)
+	spread := spreadOf(c)
+	peers := rememberPeers()
+	ports := rememberPorts()
+	for _, of := range []class{adds, removes} {
+		list(o, of.past(), spread.differences(of), func(b []byte, d diff.Difference) []byte {
+			return appendConnection(b, peers, ports, policies.Connection{From: d.From, To: d.To, Allow: d.Ports})
+		})
 	}
-	list(o, "unknown", slices.Values(differences[unknown]), appendDifference)
+	list(o, unknown.past(), spread.differences(unknown), appendDifference)
 	list(o, "groups", slices.Values(c.Groups), appendGroup)
 	o.name("workloads")
 	b := appendList(appendName([]byte{'{'}, "added"), c.NewWorkloads, appendRef)
@@ -273,14 +291,6 @@ func changeJSON(o *object, c *diff.Change) {
 	})
 	warningList(o, c.Warnings)
 	o.close()
-}
-
-// appendGained appends a difference as a connection: what was gained or lost.
-func appendGained(b []byte, d diff.Difference) []byte {
-	b = appendPeer(append(b, `{"from":`...), d.From)
-	b = appendPeer(append(b, `,"to":`...), d.To)
-	b = appendPorts(append(b, `,"allow":`...), d.Ports)
-	return append(b, `,"unknown":[]}`...)
 }
 
 func appendDifference(b []byte, d diff.Difference) []byte {

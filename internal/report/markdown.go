@@ -181,7 +181,7 @@ func lead(d *document) *section {
 	for _, f := range d.Facts {
 		s.intro += "\n\n" + markdownPhrase(f)
 	}
-	for _, said := range d.Said[:min(len(d.Said), mostSaid)] {
+	for _, said := range foremost(d.Said, mostSaid) {
 		s.rows = append(s.rows, "- **"+markdownPhrase(said.Lead)+"** "+markdownPhrase(said.Body)+markdownPhrase(said.AtPhrase())+"\n")
 	}
 	if more := len(d.Said) - mostSaid; more > 0 {

@@ -387,7 +387,9 @@ func (p *picture) atMost(n int) *picture {
 		return p
 	}
 	small := &picture{notes: slices.Clone(p.notes)}
-	small.note(fmt.Sprintf("Drawn by namespace: one by one it would have %s edges.", grouped(len(p.edges))))
+	if slices.ContainsFunc(p.nodes, func(n node) bool { return n.box != "" }) {
+		small.note(fmt.Sprintf("Drawn by namespace: one by one it would have %s edges.", grouped(len(p.edges))))
+	}
 	leader := make([]int, len(p.nodes))
 	index := map[string]int{}
 	for i, whole := range p.nodes {

@@ -206,7 +206,7 @@ func warningsText(out *bufio.Writer, warnings []policies.Warning, paint paint) {
 }
 
 func changeText(out *bufio.Writer, c *diff.Change, paint paint) {
-	t := tallyOf(c)
+	t := tallyOf(spreadOf(c))
 	if t.added()+t.removed+t.unknown == 0 {
 		out.WriteString(paint.bold("No connection changes.") + "\n")
 	} else {

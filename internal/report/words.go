@@ -411,9 +411,34 @@ func changing(p *Preview) []sentence {
 	return slices.DeleteFunc(sentences(p), func(s sentence) bool { return s.Rule == "drift" })
 }
 
+// foremost returns at most n sentences in their order, and no more than n/2 of
+// a kind where that hides another kind.
+func foremost(said []sentence, n int) []sentence {
+	if len(said) <= n {
+		return said
+	}
+	kinds := map[string]int{}
+	var first, rest []int
+	for i, s := range said {
+		kind := s.Rule + s.Level
+		if kinds[kind]++; kinds[kind] <= n/2 {
+			first = append(first, i)
+		} else {
+			rest = append(rest, i)
+		}
+	}
+	taken := slices.Concat(first, rest)[:n]
+	slices.Sort(taken)
+	var chosen []sentence
+	for _, i := range taken {
+		chosen = append(chosen, said[i])
+	}
+	return chosen
+}
+
 // headline is the verdict on a pull request, in one line.
 func headline(p *Preview) phrase {
-	t := tallyOf(p.Change)
+	t := tallyOf(spreadOf(p.Change))
 	var parts []phrase
 	add := func(n int, one, many string) {
 		noun := ""
