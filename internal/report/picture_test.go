@@ -48,14 +48,20 @@ func TestPictures(t *testing.T) {
 		{"one edge", connect(peerList("a/x"), peerList("b/y"), 80), []string{"a/x -> b/y: TCP/80"}},
 		{"those that reach the same are one", connect(peerList("a/x", "a/z"), peerList("b/y"), 80), []string{"a/x, z -> b/y: TCP/80", together}},
 		{"but not across namespaces", connect(peerList("a/x", "c/z"), peerList("b/y"), 80), []string{"a/x -> b/y: TCP/80", "c/z -> b/y: TCP/80"}},
-		{"nor with other ports", slices.Concat(connect(peerList("a/x"), peerList("b/y"), 80), connect(peerList("a/z"), peerList("b/y"), 81)),
-			[]string{"a/x -> b/y: TCP/80", "a/z -> b/y: TCP/81"}},
+		{
+			"nor with other ports", slices.Concat(connect(peerList("a/x"), peerList("b/y"), 80), connect(peerList("a/z"), peerList("b/y"), 81)),
+			[]string{"a/x -> b/y: TCP/80", "a/z -> b/y: TCP/81"},
+		},
 		{"those that all reach each other are one", connect(many(9, "a"), many(9, "a"), 80), []string{"a/w000, w001 and 7 more -> a/w000, w001 and 7 more: TCP/80", together}},
-		{"a ring is not", slices.Concat(connect(peerList("a/x"), peerList("a/y"), 80), connect(peerList("a/y"), peerList("a/z"), 80), connect(peerList("a/z"), peerList("a/x"), 80)),
-			[]string{"a/x -> a/y: TCP/80", "a/y -> a/z: TCP/80", "a/z -> a/x: TCP/80"}},
+		{
+			"a ring is not", slices.Concat(connect(peerList("a/x"), peerList("a/y"), 80), connect(peerList("a/y"), peerList("a/z"), 80), connect(peerList("a/z"), peerList("a/x"), 80)),
+			[]string{"a/x -> a/y: TCP/80", "a/y -> a/z: TCP/80", "a/z -> a/x: TCP/80"},
+		},
 		{"both families of outside are one", connect(world, peerList("b/y"), 80), []string{"outside -> b/y: TCP/80"}},
-		{"unless they differ", slices.Concat(connect(world[:1], peerList("b/y"), 80), connect(world[1:], peerList("b/y"), 81)),
-			[]string{"0.0.0.0/0 -> b/y: TCP/80", "::/0 -> b/y: TCP/81"}},
+		{
+			"unless they differ", slices.Concat(connect(world[:1], peerList("b/y"), 80), connect(world[1:], peerList("b/y"), 81)),
+			[]string{"0.0.0.0/0 -> b/y: TCP/80", "::/0 -> b/y: TCP/81"},
+		},
 		{"what all do is one edge", connect(many(1, "a", "b", "c", "d", "e"), many(1, "a"), 53), []string{"every workload here -> a/w000: TCP/53"}},
 	} {
 		if diff := cmp.Diff(c.want, drawn(pictureOfConnections(slices.Values(c.rows)))); diff != "" {

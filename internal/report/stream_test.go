@@ -94,11 +94,17 @@ func TestTextMergesTheFamiliesOfOutside(t *testing.T) {
 		want string
 	}{
 		{"both families alike", []policies.Connection{row(web, v4, tcp(443), none), row(web, v6, tcp(443), none)}, "shop/web → outside  TCP/443\n"},
-		{"other ports", []policies.Connection{row(web, v4, tcp(443), none), row(web, v6, tcp(80), none)},
-			"shop/web → 0.0.0.0/0  TCP/443\nshop/web → ::/0       TCP/80\n"},
+		{
+			"other ports",
+			[]policies.Connection{row(web, v4, tcp(443), none), row(web, v6, tcp(80), none)},
+			"shop/web → 0.0.0.0/0  TCP/443\nshop/web → ::/0       TCP/80\n",
+		},
 		{"one family", []policies.Connection{row(web, v4, tcp(443), none)}, "shop/web → 0.0.0.0/0  TCP/443\n"},
-		{"with exceptions", []policies.Connection{row(web, addresses("0.0.0.0/0", "10.0.0.0/8"), tcp(443), none), row(web, v6, tcp(443), none)},
-			"shop/web → 0.0.0.0/0 except 10.0.0.0/8  TCP/443\nshop/web → ::/0                         TCP/443\n"},
+		{
+			"with exceptions",
+			[]policies.Connection{row(web, addresses("0.0.0.0/0", "10.0.0.0/8"), tcp(443), none), row(web, v6, tcp(443), none)},
+			"shop/web → 0.0.0.0/0 except 10.0.0.0/8  TCP/443\nshop/web → ::/0                         TCP/443\n",
+		},
 		{"from outside", []policies.Connection{row(v4, web, tcp(443), none), row(v6, web, tcp(443), none)}, "outside → shop/web  TCP/443\n"},
 		{"unknown only", []policies.Connection{row(v4, web, none, tcp(443))}, "0.0.0.0/0 → shop/web  ?TCP/443\n"},
 	} {
