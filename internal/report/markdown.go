@@ -250,7 +250,9 @@ func pictureMarkdown(p *picture, room int) string {
 			out.WriteString("<sub>" + html.EscapeString(line) + "</sub><br>\n")
 		}
 		out.WriteString("\n")
-		out.Flush()
+		if out.Flush() != nil {
+			return "" // a Builder takes all it is given
+		}
 		if characters(text.String()) <= room {
 			return text.String()
 		}
