@@ -254,7 +254,7 @@ func explain(err error, data []byte) (line, column int, message string) {
 		return line, utf8.RuneCountInString(lines[line-1][:at]) + 1, "a template, which is not YAML; render it first"
 	}
 	if message == "did not find expected key" {
-		message = "something in the mapping that begins here is not a key; check the indentation"
+		message = "a key is expected in this mapping; check the indentation here and below"
 	}
 	return line, 0, "malformed YAML: " + message
 }
