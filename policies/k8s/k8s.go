@@ -60,7 +60,9 @@ func Read(docs []Document, o Options) (*policies.Model, error) {
 	if len(r.problems) > 0 {
 		return nil, join(r.problems)
 	}
-	slices.SortFunc(r.policies, func(a, b policies.Policy) int { return a.Ref.Compare(b.Ref) })
+	slices.SortFunc(r.policies, func(a, b policies.Policy) int {
+		return cmp.Or(a.Ref.Compare(b.Ref), a.Place.Compare(b.Place)) // kinds of two groups may share a name
+	})
 	return &policies.Model{
 		World:    world,
 		Tiers:    []policies.Tier{defaultTier},

@@ -100,8 +100,8 @@ func (v value) only(fields ...string) {
 		return
 	}
 	for key := range pairs(v.node) {
-		if slices.Contains(fields, key.Value) {
-			continue
+		if key.Kind != scalar || slices.Contains(fields, key.Value) {
+			continue // checkKeys reports keys that are no scalars
 		}
 		cure := "it takes " + strings.Join(fields, ", ")
 		if near := nearest(key.Value, fields); near != "" {

@@ -19,6 +19,8 @@ func TestServices(t *testing.T) {
 	for _, row := range []struct{ spec, want string }{
 		{"{selector: {app: web}}", "pods [0 1 2]"},
 		{"{selector: {app: web, tier: front}}", "pods [0]"},
+		{"{selector: {app: web, tier: back}}", "pods []"},
+		{"{selector: {app: db, tier: front}}", "pods []"},
 		{"{selector: {app: db}}", "pods []"},
 		{"{}", "pods [], external: it has no selector"},
 		{"{selector: {}}", "pods [], external: it has no selector"},
