@@ -160,6 +160,7 @@ type lister struct {
 	open     grantID
 	offerer  *row // the row that offered was worked out of
 	offered  []grantID
+	cells    map[cellKey]grantID
 }
 
 type outsideKey struct {
@@ -175,7 +176,7 @@ type outsideGrant struct {
 }
 
 func newLister(j *Judge, l Listing) *lister {
-	ls := &lister{Judge: j, grants: newGrants(j.ports), visible: map[grantID]*policies.Grant{}, blocks: map[outsideKey][]outsideGrant{}}
+	ls := &lister{Judge: j, grants: newGrants(j.ports), visible: map[grantID]*policies.Grant{}, blocks: map[outsideKey][]outsideGrant{}, cells: map[cellKey]grantID{}}
 	ports := netset.TransportPorts()
 	if l.Ports != nil {
 		ports = *l.Ports
@@ -416,13 +417,19 @@ func (ls *lister) between(source, target *unit, byClass []grantID) grantID {
 		}
 	}
 	if source.host {
-		switch ls.shareNode(source, target) {
-		case policies.Yes:
-			g = ls.open
-		case policies.Maybe:
-			allow := ls.all[g].allow
-			g = ls.either(g, ls.id(grant{unknown: ls.grants.ports.minus(ls.all[ls.open].allow, allow)}))
-		}
+		g = ls.onSharedNode(g, source, target)
+	}
+	return g
+}
+
+// onSharedNode widens a grant by what the source, where it is on its node's
+// network, cannot be denied: the pods of its own node.
+func (ls *lister) onSharedNode(g grantID, source, target *unit) grantID {
+	switch ls.shareNode(source, target) {
+	case policies.Yes:
+		return ls.open
+	case policies.Maybe:
+		return ls.either(g, ls.id(grant{unknown: ls.all[ls.open].allow}))
 	}
 	return g
 }
