@@ -17,9 +17,10 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
-	"go.yaml.in/yaml/v3"
 )
 
 // Document is one YAML or JSON document.

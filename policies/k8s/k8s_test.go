@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/selector"

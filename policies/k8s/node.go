@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/weir-policy/weir/policies"
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/api/validate/content"
+
+	"github.com/weir-policy/weir/policies"
 )
 
 const (

@@ -10,8 +10,9 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/weir-policy/weir/policies"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/weir-policy/weir/policies"
 )
 
 // MaxFileSize is the largest file that Parse takes, in bytes.
