@@ -1,0 +1,377 @@
+package render
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/api/types"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// NewPlan reads the kustomization in dir, where Find finds one, and all that it
+// refers to. The error
+// joins every entry that is missing, remote or needs a program to run, each a
+// policies.Problem at its place.
+func NewPlan(tree Tree, dir string) (*Plan, error) {
+	s := scan{plan: &Plan{tree: tree, dir: dir, absent: map[string]bool{}}, seen: map[string]bool{}, files: map[string]bool{}}
+	s.kustomization(dir, nil)
+	delete(s.seen, dir)
+	s.plan.Dirs = slices.Sorted(maps.Keys(s.seen))
+	s.plan.Files = slices.Sorted(maps.Keys(s.files))
+	return s.plan, errors.Join(s.problems...)
+}
+
+type scan struct {
+	plan     *Plan
+	seen     map[string]bool // kustomizations
+	files    map[string]bool
+	problems []error
+}
+
+func (s *scan) problem(file string, at *yaml.Node, format string, args ...any) {
+	place := policies.Place{File: s.plan.tree.Name(file)}
+	if at != nil {
+		place.Line, place.Column = at.Line, at.Column
+	}
+	s.problems = append(s.problems, policies.Problem{Place: place, Message: fmt.Sprintf(format, args...)})
+}
+
+// kustomization reads the one in dir, for which it was asked by an entry.
+func (s *scan) kustomization(dir string, asker *entry) {
+	if s.seen[dir] {
+		return
+	}
+	s.seen[dir] = true
+	file := Find(s.plan.tree, dir)
+	if dir == s.plan.dir {
+		s.plan.file = file
+	}
+	if file == "" {
+		asker.problem("%s is a folder without a kustomization.yaml; add one, or name its files", asker.node.Value)
+		return
+	}
+	for _, name := range konfig.RecognizedKustomizationFileNames() {
+		if _, err := fs.Stat(s.plan.tree, path.Join(dir, name)); err == nil && path.Join(dir, name) != file {
+			s.problem(path.Join(dir, name), nil, "the folder has another kustomization in %s; keep one of them", path.Base(file))
+		}
+	}
+	document := s.document(file)
+	if document == nil {
+		return
+	}
+	if asker != nil && asker.plugin {
+		s.plugins(dir, file, document)
+		return
+	}
+	s.fields(dir, file, document)
+	if dir == s.plan.dir {
+		kind := child(document, "kind")
+		s.plan.Component = kind != nil && kind.Value == types.ComponentKind
+		if err := s.plan.askForOrigins(document); err != nil {
+			s.problem(file, nil, "%v", err)
+		}
+	}
+}
+
+// document returns the kustomization in a file, nil where it has a problem.
+func (s *scan) document(file string) *yaml.Node {
+	data := s.read(file)
+	if data == nil {
+		return nil
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(data, &document); err != nil {
+		s.malformed(file, err)
+		return nil
+	}
+	if len(document.Content) == 0 {
+		s.problem(file, nil, "the kustomization is empty; list its files under resources")
+		return nil
+	}
+	root := document.Content[0]
+	if root.Kind != yaml.MappingNode {
+		s.problem(file, root, "a kustomization is a mapping with resources and the like")
+		return nil
+	}
+	if err := new(types.Kustomization).Unmarshal(data); err != nil {
+		at := root
+		for key := range entries(root) {
+			if strings.Contains(err.Error(), strconv.Quote(key.Value)) {
+				at = key
+			}
+		}
+		message := strings.TrimPrefix(err.Error(), "invalid Kustomization: ")
+		s.problem(file, at, "not a kustomization as Kustomize understands it: %s", strings.TrimPrefix(message, "json: "))
+		return nil
+	}
+	return root
+}
+
+var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+
+func (s *scan) malformed(file string, err error) {
+	message := err.Error()
+	at := &yaml.Node{}
+	if m := yamlLine.FindStringSubmatch(message); m != nil {
+		at.Line, _ = strconv.Atoi(m[1])
+		message = message[len(m[0]):]
+	}
+	s.problem(file, at, "malformed YAML: %s", message)
+}
+
+func (s *scan) read(file string) []byte {
+	s.files[file] = true
+	data, err := fs.ReadFile(s.plan.tree, file)
+	if err != nil {
+		s.problem(file, nil, "%v", reason(err))
+		return nil
+	}
+	return data
+}
+
+// reason is why a file operation failed, without the path.
+func reason(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// fields follows each field of a kustomization that can name files. Kustomize
+// takes field names without regard to case.
+func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
+	for key, value := range entries(kustomization) {
+		of := func(node *yaml.Node) *entry { return &entry{scan: s, dir: dir, file: file, node: node} }
+		switch strings.ToLower(key.Value) {
+		case "resources", "bases":
+			for node := range scalars(value) {
+				of(node).resource()
+			}
+		case "components":
+			for node := range scalars(value) {
+				of(node).component()
+			}
+		case "crds", "configurations":
+			for node := range scalars(value) {
+				of(node).supplement(node.Value)
+			}
+		case "patchesstrategicmerge":
+			for node := range scalars(value) {
+				if !isInline(node) {
+					of(node).supplement(node.Value)
+				}
+			}
+		case "generators", "transformers", "validators":
+			for node := range scalars(value) {
+				of(node).pluginConfig()
+			}
+		case "patches", "patchesjson6902", "replacements", "openapi":
+			for node := range named(value, "path") {
+				of(node).supplement(node.Value)
+			}
+		case "configmapgenerator", "secretgenerator":
+			for node := range named(value, "files", "envs", "env") {
+				e := of(node)
+				e.secret = strings.EqualFold(key.Value, "secretGenerator")
+				name := node.Value
+				if _, after, ok := strings.Cut(name, "="); ok && !isRemote(name) { // key=file
+					name = after
+				}
+				e.supplement(name)
+			}
+		case "helmcharts", "helmchartinflationgenerator":
+			s.problem(file, key, "Weir renders no Helm charts; render this one with helm template and list its output under resources")
+		}
+	}
+}
+
+// plugins follows a kustomization whose objects configure plugins. What it may
+// do is limited to listing files, so that these can be looked through.
+func (s *scan) plugins(dir, file string, kustomization *yaml.Node) {
+	for key, value := range entries(kustomization) {
+		switch strings.ToLower(key.Value) {
+		case "apiversion", "kind", "metadata":
+		case "resources":
+			for node := range scalars(value) {
+				(&entry{scan: s, dir: dir, file: file, node: node, plugin: true}).pluginConfig()
+			}
+		default:
+			s.problem(file, key, "a folder of plugin configurations may only list resources; %s is not understood here", key.Value)
+		}
+	}
+}
+
+// entry is one reference of a kustomization.
+type entry struct {
+	scan      *scan
+	dir, file string // of the kustomization
+	node      *yaml.Node
+	secret    bool
+	plugin    bool
+}
+
+func (e *entry) problem(format string, args ...any) { e.scan.problem(e.file, e.node, format, args...) }
+
+const remoteMessage = "%s is remote and Weir fetches nothing; vendor it: keep a copy in the repository and name that"
+
+// locate returns the path in the tree that the entry names, and what is there;
+// nil, and a problem, where there is nothing Weir can read.
+func (e *entry) locate(text string) (string, fs.FileInfo) {
+	at := path.Join(e.dir, text)
+	switch {
+	case isRemote(text):
+		e.problem(remoteMessage, text)
+	case path.IsAbs(text):
+		e.problem("%s is an absolute path; name it relative to this file", text)
+	case at == ".." || strings.HasPrefix(at, "../"):
+		e.problem("%s is outside of the repository", text)
+	default:
+		info, err := fs.Stat(e.scan.plan.tree, at)
+		switch {
+		case err == nil:
+			return at, info
+		case errors.Is(err, fs.ErrNotExist) && e.secret:
+			e.scan.plan.absent[at] = true
+			e.scan.plan.Warnings = append(e.scan.plan.Warnings, policies.Warning{
+				Place:   policies.Place{File: e.scan.plan.tree.Name(e.file), Line: e.node.Line, Column: e.node.Column},
+				Message: fmt.Sprintf("%s does not exist; taken as empty, for policies do not depend on what is in a Secret", text),
+			})
+		case errors.Is(err, fs.ErrNotExist):
+			e.problem("%s does not exist", text)
+		default:
+			e.problem("%s: %v", text, reason(err))
+		}
+	}
+	return "", nil
+}
+
+// resource is a file of objects, or a kustomization.
+func (e *entry) resource() {
+	at, info := e.locate(e.node.Value)
+	switch {
+	case info == nil:
+	case info.IsDir():
+		e.scan.kustomization(at, e)
+	default:
+		if e.scan.files[at] {
+			return
+		}
+		e.scan.files[at] = true
+		if _, err := e.scan.plan.tree.Parse(at); err != nil {
+			e.scan.problems = append(e.scan.problems, err)
+		}
+	}
+}
+
+func (e *entry) component() {
+	at, info := e.locate(e.node.Value)
+	switch {
+	case info == nil:
+	case info.IsDir():
+		e.scan.kustomization(at, e)
+	default:
+		e.problem("%s is a file; a component is a folder with a kustomization.yaml of kind Component", e.node.Value)
+	}
+}
+
+// supplement is a file that is not of objects.
+func (e *entry) supplement(name string) {
+	at, info := e.locate(name)
+	switch {
+	case info == nil:
+	case info.IsDir():
+		e.problem("%s is a folder; name a file", name)
+	default:
+		e.scan.files[at] = true
+	}
+}
+
+// pluginConfig is an object that configures a generator, transformer or
+// validator: written in place, in a file, or in several files of a folder.
+func (e *entry) pluginConfig() {
+	if isInline(e.node) {
+		e.check([]byte(e.node.Value), func(*yaml.Node) *yaml.Node { return e.node })
+		return
+	}
+	at, info := e.locate(e.node.Value)
+	switch {
+	case info == nil:
+	case info.IsDir():
+		e.plugin = true
+		e.scan.kustomization(at, e)
+	default:
+		inFile := &entry{scan: e.scan, dir: e.dir, file: at}
+		if data := e.scan.read(at); data != nil {
+			inFile.check(data, func(n *yaml.Node) *yaml.Node { return n })
+		}
+	}
+}
+
+// check looks through plugin configurations for what would leave this process.
+// Paths in them are relative to the kustomization.
+func (e *entry) check(data []byte, place func(*yaml.Node) *yaml.Node) {
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	for {
+		var document yaml.Node
+		err := decoder.Decode(&document)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			e.scan.malformed(e.file, err)
+			return
+		}
+		if len(document.Content) == 0 {
+			continue
+		}
+		config := document.Content[0]
+		version, kind := child(config, "apiVersion"), child(config, "kind")
+		if version == nil || version.Value != konfig.BuiltinPluginApiVersion || kind == nil {
+			e.scan.problem(e.file, place(config), "only Kustomize's built-in plugins (apiVersion: builtin) are run; others are programs")
+			continue
+		}
+		if strings.HasPrefix(kind.Value, "HelmChart") {
+			e.scan.problem(e.file, place(kind), "Weir renders no Helm charts; render this one with helm template and list its output under resources")
+			continue
+		}
+		for node := range named(config, "path", "paths", "files", "envs", "env", "targetFilePath") {
+			if isRemote(node.Value) {
+				e.scan.problem(e.file, place(node), remoteMessage, node.Value)
+				continue
+			}
+			// A path may also be one of fields; Kustomize knows.
+			at := path.Join(e.dir, node.Value)
+			if info, err := fs.Stat(e.scan.plan.tree, at); err == nil && !info.IsDir() {
+				e.scan.files[at] = true
+			}
+		}
+	}
+}
+
+// isInline reports whether an entry is YAML itself, not the name of a file.
+func isInline(entry *yaml.Node) bool {
+	var n yaml.Node
+	return yaml.Unmarshal([]byte(entry.Value), &n) == nil && len(n.Content) > 0 && n.Content[0].Kind != yaml.ScalarNode
+}
+
+var remote = regexp.MustCompile(`(?i)^(git::|[a-z][a-z0-9+.-]*://|https?:|github\.com[/:]|[a-z][a-z0-9-]*@[^/:]*[/:])`)
+
+// isRemote reports whether Kustomize could take the entry for an address. It
+// knows every form that Kustomize's loader tries, and some that others use.
+func isRemote(entry string) bool {
+	_, file, _ := strings.Cut(entry, "=")
+	return remote.MatchString(entry) || remote.MatchString(file)
+}
