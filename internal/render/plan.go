@@ -1,10 +1,9 @@
 package render
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"path"
@@ -18,6 +17,7 @@ import (
 	"sigs.k8s.io/kustomize/api/types"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
 )
 
 // NewPlan reads the kustomization in dir, where Find finds one, and all that it
@@ -91,20 +91,16 @@ func (s *scan) document(file string) *yaml.Node {
 	if data == nil {
 		return nil
 	}
-	var document yaml.Node
-	if err := yaml.Unmarshal(data, &document); err != nil {
-		s.malformed(file, err)
+	documents, err := k8s.Parse(s.plan.tree.Name(file), data)
+	if err != nil {
+		s.problems = append(s.problems, err)
 		return nil
 	}
-	if len(document.Content) == 0 {
-		s.problem(file, nil, "the kustomization is empty; list its files under resources")
+	if len(documents) == 0 {
+		s.problem(file, nil, "there is no kustomization in the file; list what it is made of under resources")
 		return nil
 	}
-	root := document.Content[0]
-	if root.Kind != yaml.MappingNode {
-		s.problem(file, root, "a kustomization is a mapping with resources and the like")
-		return nil
-	}
+	root := documents[0].Node
 	if err := new(types.Kustomization).Unmarshal(data); err != nil {
 		at := root
 		for key := range entries(root) {
@@ -117,18 +113,6 @@ func (s *scan) document(file string) *yaml.Node {
 		return nil
 	}
 	return root
-}
-
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-func (s *scan) malformed(file string, err error) {
-	message := err.Error()
-	at := &yaml.Node{}
-	if m := yamlLine.FindStringSubmatch(message); m != nil {
-		at.Line, _ = strconv.Atoi(m[1])
-		message = message[len(m[0]):]
-	}
-	s.problem(file, at, "malformed YAML: %s", message)
 }
 
 func (s *scan) read(file string) []byte {
@@ -193,7 +177,7 @@ func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
 				e.supplement(name)
 			}
 		case "helmcharts", "helmchartinflationgenerator":
-			s.problem(file, key, "Weir renders no Helm charts; render this one with helm template and list its output under resources")
+			s.problem(file, key, noHelm)
 		}
 	}
 }
@@ -225,7 +209,10 @@ type entry struct {
 
 func (e *entry) problem(format string, args ...any) { e.scan.problem(e.file, e.node, format, args...) }
 
-const remoteMessage = "%s is remote and Weir fetches nothing; vendor it: keep a copy in the repository and name that"
+const (
+	remoteMessage = "%s is remote and Weir fetches nothing; vendor it: keep a copy in the repository and name that"
+	noHelm        = "Weir renders no Helm charts; render this one with helm template and list its output under resources"
+)
 
 // locate returns the path in the tree that the entry names, and what is there;
 // nil, and a problem, where there is nothing Weir can read.
@@ -303,7 +290,7 @@ func (e *entry) supplement(name string) {
 // validator: written in place, in a file, or in several files of a folder.
 func (e *entry) pluginConfig() {
 	if isInline(e.node) {
-		e.check([]byte(e.node.Value), func(*yaml.Node) *yaml.Node { return e.node })
+		e.check([]byte(e.node.Value), e.node)
 		return
 	}
 	at, info := e.locate(e.node.Value)
@@ -313,38 +300,34 @@ func (e *entry) pluginConfig() {
 		e.plugin = true
 		e.scan.kustomization(at, e)
 	default:
-		inFile := &entry{scan: e.scan, dir: e.dir, file: at}
 		if data := e.scan.read(at); data != nil {
-			inFile.check(data, func(n *yaml.Node) *yaml.Node { return n })
+			inFile := &entry{scan: e.scan, dir: e.dir, file: at}
+			inFile.check(data, nil)
 		}
 	}
 }
 
 // check looks through plugin configurations for what would leave this process.
-// Paths in them are relative to the kustomization.
-func (e *entry) check(data []byte, place func(*yaml.Node) *yaml.Node) {
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	for {
-		var document yaml.Node
-		err := decoder.Decode(&document)
-		if errors.Is(err, io.EOF) {
-			return
-		}
-		if err != nil {
-			e.scan.malformed(e.file, err)
-			return
-		}
-		if len(document.Content) == 0 {
-			continue
-		}
-		config := document.Content[0]
+// Paths in them are relative to the kustomization. Those written in place have
+// the place of their entry, as their own lines count from there.
+func (e *entry) check(data []byte, inline *yaml.Node) {
+	place := func(n *yaml.Node) *yaml.Node { return cmp.Or(inline, n) }
+	documents, err := k8s.Parse(e.scan.plan.tree.Name(e.file), data)
+	switch {
+	case err != nil && inline != nil:
+		e.scan.problem(e.file, inline, "malformed YAML in the entry")
+	case err != nil:
+		e.scan.problems = append(e.scan.problems, err)
+	}
+	for _, document := range documents {
+		config := document.Node
 		version, kind := child(config, "apiVersion"), child(config, "kind")
 		if version == nil || version.Value != konfig.BuiltinPluginApiVersion || kind == nil {
 			e.scan.problem(e.file, place(config), "only Kustomize's built-in plugins (apiVersion: builtin) are run; others are programs")
 			continue
 		}
 		if strings.HasPrefix(kind.Value, "HelmChart") {
-			e.scan.problem(e.file, place(kind), "Weir renders no Helm charts; render this one with helm template and list its output under resources")
+			e.scan.problem(e.file, place(kind), noHelm)
 			continue
 		}
 		for node := range named(config, "path", "paths", "files", "envs", "env", "targetFilePath") {

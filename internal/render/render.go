@@ -89,10 +89,7 @@ func (p *Plan) Build() ([]k8s.Document, error) {
 			}
 			graft(node, source(node, sources), 0, 0)
 		}
-		documents = append(documents, k8s.Document{
-			File: p.tree.Name(file),
-			Node: &yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{node}, Line: node.Line, Column: node.Column},
-		})
+		documents = append(documents, k8s.Document{File: p.tree.Name(file), Node: node})
 	}
 	return documents, nil
 }

@@ -72,11 +72,7 @@ func show(documents []k8s.Document) string {
 				}
 			default:
 				for i, item := range n.Content {
-					if n.Kind == yaml.SequenceNode {
-						walk(fmt.Sprintf("%s[%d]", at, i), item)
-					} else {
-						walk(at, item)
-					}
+					walk(fmt.Sprintf("%s[%d]", at, i), item)
 				}
 			}
 		}
@@ -159,8 +155,8 @@ labels: [{pairs: {team: shop}, includeSelectors: true}]
 `}, `
 base/db.yaml:1:13 apiVersion=networking.k8s.io/v1
 base/db.yaml:2:7 kind=NetworkPolicy
-base/db.yaml:4:3 metadata.labels.team=shop
 base/db.yaml:4:9 metadata.name=db
+base/db.yaml:4:3 metadata.labels.team=shop
 base/db.yaml:7:24 spec.podSelector.matchLabels.app=db
 base/db.yaml:7:18 spec.podSelector.matchLabels.team=shop
 base/db.yaml:10:40 spec.ingress[0].from[0].podSelector.matchLabels.app=web
@@ -368,9 +364,9 @@ chart.yaml:2:7: Weir renders no Helm charts
 exec.yaml:1:1: only Kustomize's built-in plugins
 folder/kustomization.yaml:2:1: a folder of plugin configurations may only list resources
 `},
-		{"malformed", []string{"kustomization.yaml", "resources: [a.yaml\n"}, "kustomization.yaml:1: malformed YAML: did not find expected ',' or ']'\n"},
-		{"empty", []string{"kustomization.yaml", "# nothing\n"}, "kustomization.yaml: the kustomization is empty\n"},
-		{"a list", []string{"kustomization.yaml", "- a.yaml\n"}, "kustomization.yaml:1:1: a kustomization is a mapping\n"},
+		{"malformed", []string{"kustomization.yaml", "resources: [a.yaml\n"}, "kustomization.yaml:2: malformed YAML: "},
+		{"empty", []string{"kustomization.yaml", "# nothing\n"}, "kustomization.yaml: there is no kustomization in the file\n"},
+		{"a list", []string{"kustomization.yaml", "- a.yaml\n"}, "kustomization.yaml: there is no kustomization in the file\n"},
 		{"an unknown field", []string{"kustomization.yaml", "resources: []\nresorces: [a.yaml]\n"}, "kustomization.yaml:2:1: not a kustomization as Kustomize understands it: unknown field \"resorces\"\n"},
 		{"two of them", []string{"kustomization.yaml", "namespace: a\n", "kustomization.yml", "namespace: b\n"}, "kustomization.yml: the folder has another kustomization in kustomization.yaml\n"},
 		{"Kustomize's own", []string{"kustomization.yaml", "resources: [a.yaml]\npatches: [{path: p.yaml}]\n", "a.yaml", db, "p.yaml", "{apiVersion: v1, kind: Namespace, metadata: {name: x}}"}, "kustomization.yaml: kustomize: no resource matches strategic merge patch\n"},
@@ -400,12 +396,11 @@ func TestOnlineBoutique(t *testing.T) {
 	fsys := os.DirFS(dir)
 	kinds := map[string]int{}
 	for _, d := range mustBuild(t, fsys, ".") {
-		object := d.Node.Content[0]
 		var o struct {
 			Kind     string
 			Metadata struct{ Name, Namespace string }
 		}
-		if err := object.Decode(&o); err != nil {
+		if err := d.Node.Decode(&o); err != nil {
 			t.Fatal(err)
 		}
 		kinds[o.Kind]++
