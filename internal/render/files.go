@@ -25,12 +25,12 @@ func inTree(name string) string {
 func (f files) ReadFile(name string) ([]byte, error) { return f.plan.read(inTree(name)) }
 
 func (f files) Exists(name string) bool {
-	_, err := fs.Stat(f.plan.tree, inTree(name))
+	_, err := fs.Stat(f.plan.tree.Files, inTree(name))
 	return err == nil || f.plan.absent[inTree(name)]
 }
 
 func (f files) IsDir(name string) bool {
-	info, err := fs.Stat(f.plan.tree, inTree(name))
+	info, err := fs.Stat(f.plan.tree.Files, inTree(name))
 	return err == nil && info.IsDir()
 }
 
@@ -47,7 +47,7 @@ func (f files) CleanedAbs(name string) (filesys.ConfirmedDir, string, error) {
 }
 
 func (f files) ReadDir(name string) ([]string, error) {
-	list, err := fs.ReadDir(f.plan.tree, inTree(name))
+	list, err := fs.ReadDir(f.plan.tree.Files, inTree(name))
 	var names []string
 	for _, entry := range list {
 		names = append(names, entry.Name())
@@ -56,7 +56,7 @@ func (f files) ReadDir(name string) ([]string, error) {
 }
 
 func (f files) Glob(pattern string) ([]string, error) {
-	matches, err := fs.Glob(f.plan.tree, inTree(pattern))
+	matches, err := fs.Glob(f.plan.tree.Files, inTree(pattern))
 	for i := range matches {
 		matches[i] = path.Join("/", matches[i])
 	}
@@ -64,7 +64,7 @@ func (f files) Glob(pattern string) ([]string, error) {
 }
 
 func (f files) Walk(name string, visit filepath.WalkFunc) error {
-	return fs.WalkDir(f.plan.tree, inTree(name), func(at string, entry fs.DirEntry, err error) error {
+	return fs.WalkDir(f.plan.tree.Files, inTree(name), func(at string, entry fs.DirEntry, err error) error {
 		var info fs.FileInfo
 		if entry != nil && err == nil {
 			info, err = entry.Info()

@@ -143,11 +143,12 @@ func walkNamed(n *yaml.Node, keys []string, yield func(*yaml.Node) bool) bool {
 	return true
 }
 
-// bare copies n without places, which are of some patch, or of nothing.
-// Kustomize uses one node in many objects.
+// bare copies n without places, which are of some patch, or of nothing, and with
+// the tags that a merge leaves out. Kustomize uses one node in many objects.
 func bare(n *yaml.Node) *yaml.Node {
 	c := *n
 	c.Line, c.Column = 0, 0
+	c.Tag = n.ShortTag()
 	c.Content = make([]*yaml.Node, len(n.Content))
 	for i := range n.Content {
 		c.Content[i] = bare(n.Content[i])

@@ -54,7 +54,7 @@ func (s *scan) kustomization(dir string, asker *entry) {
 		return
 	}
 	s.seen[dir] = true
-	file := Find(s.plan.tree, dir)
+	file := Find(s.plan.tree.Files, dir)
 	if dir == s.plan.dir {
 		s.plan.file = file
 	}
@@ -63,7 +63,7 @@ func (s *scan) kustomization(dir string, asker *entry) {
 		return
 	}
 	for _, name := range konfig.RecognizedKustomizationFileNames() {
-		if _, err := fs.Stat(s.plan.tree, path.Join(dir, name)); err == nil && path.Join(dir, name) != file {
+		if _, err := fs.Stat(s.plan.tree.Files, path.Join(dir, name)); err == nil && path.Join(dir, name) != file {
 			s.problem(path.Join(dir, name), nil, "the folder has another kustomization in %s; keep one of them", path.Base(file))
 		}
 	}
@@ -117,7 +117,7 @@ func (s *scan) document(file string) *yaml.Node {
 
 func (s *scan) read(file string) []byte {
 	s.files[file] = true
-	data, err := fs.ReadFile(s.plan.tree, file)
+	data, err := fs.ReadFile(s.plan.tree.Files, file)
 	if err != nil {
 		s.problem(file, nil, "%v", reason(err))
 		return nil
@@ -226,7 +226,7 @@ func (e *entry) locate(text string) (string, fs.FileInfo) {
 	case at == ".." || strings.HasPrefix(at, "../"):
 		e.problem("%s is outside of the repository", text)
 	default:
-		info, err := fs.Stat(e.scan.plan.tree, at)
+		info, err := fs.Stat(e.scan.plan.tree.Files, at)
 		switch {
 		case err == nil:
 			return at, info
@@ -337,7 +337,7 @@ func (e *entry) check(data []byte, inline *yaml.Node) {
 			}
 			// A path may also be one of fields; Kustomize knows.
 			at := path.Join(e.dir, node.Value)
-			if info, err := fs.Stat(e.scan.plan.tree, at); err == nil && !info.IsDir() {
+			if info, err := fs.Stat(e.scan.plan.tree.Files, at); err == nil && !info.IsDir() {
 				e.scan.files[at] = true
 			}
 		}

@@ -27,10 +27,10 @@ import (
 // Tree is the files that kustomizations may refer to. A kustomization may go up
 // and sideways in it, for its files and its bases, but never out of it.
 type Tree struct {
-	fs.FS
-	// Name is what messages call the file at a path of FS.
+	Files fs.FS
+	// Name is what messages call the file at a path.
 	Name func(path string) string
-	// Parse returns the objects of the file at a path of FS.
+	// Parse returns the objects of the file at a path.
 	Parse func(path string) ([]k8s.Document, error)
 }
 
@@ -75,8 +75,7 @@ var building sync.Mutex
 func (p *Plan) Build() ([]k8s.Document, error) {
 	objects, err := p.run()
 	if err != nil {
-		message := strings.Join(strings.Fields(err.Error()), " ")
-		return nil, policies.Problem{Place: policies.Place{File: p.tree.Name(p.file)}, Message: "kustomize: " + message}
+		return nil, policies.Problem{Place: policies.Place{File: p.tree.Name(p.file)}, Message: "kustomize: " + p.explain(err)}
 	}
 	var documents []k8s.Document
 	for _, object := range objects.Resources() {
@@ -107,6 +106,16 @@ func (p *Plan) run() (objects resmap.ResMap, err error) {
 	// The tree is the boundary; overlays commonly share files beside them.
 	options.LoadRestrictions = types.LoadRestrictionsNone
 	return krusty.MakeKustomizer(options).Run(files{p}, "/"+p.dir)
+}
+
+// explain puts Kustomize's error on one line, with the names of folders as people
+// know them.
+func (p *Plan) explain(err error) string {
+	var names []string
+	for _, dir := range append(p.Dirs, p.dir) {
+		names = append(names, "'/"+dir+"'", p.tree.Name(dir))
+	}
+	return strings.NewReplacer(names...).Replace(strings.Join(strings.Fields(err.Error()), " "))
 }
 
 const originAnnotation = "config.kubernetes.io/origin"
@@ -168,5 +177,5 @@ func (p *Plan) read(file string) ([]byte, error) {
 	if file == p.file {
 		return p.root, nil
 	}
-	return fs.ReadFile(p.tree, file)
+	return fs.ReadFile(p.tree.Files, file)
 }

@@ -18,8 +18,8 @@ import (
 
 func treeOf(fsys fs.FS) render.Tree {
 	return render.Tree{
-		FS:   fsys,
-		Name: func(path string) string { return path },
+		Files: fsys,
+		Name:  func(path string) string { return path },
 		Parse: func(path string) ([]k8s.Document, error) {
 			data, err := fs.ReadFile(fsys, path)
 			if err != nil {
@@ -52,6 +52,9 @@ func mustBuild(t *testing.T, fsys fs.FS, dir string) []k8s.Document {
 	documents, err := build(fsys, dir)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := k8s.Read(documents, k8s.Options{}); err != nil {
+		t.Errorf("what was built is not fit to read: %v", err)
 	}
 	return documents
 }
