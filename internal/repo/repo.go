@@ -64,7 +64,7 @@ func find(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := os.Stat(abs); err != nil {
+	if abs, err = filepath.EvalSymlinks(abs); err != nil {
 		return "", fmt.Errorf("open repository: %w", err)
 	}
 	if isGitDir(abs) {

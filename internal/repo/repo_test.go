@@ -116,6 +116,7 @@ func TestResolve(t *testing.T) {
 		{"the parent", "HEAD^", third},
 		{"two back", "HEAD~2", second},
 		{"from a tag", "v1.0~1", first},
+		{"step by step", "HEAD^{commit}^1~0^^0^{}", second},
 	} {
 		c, err := r.Resolve(row.rev)
 		if err != nil || c.Hash != row.want {
@@ -131,6 +132,9 @@ func TestResolve(t *testing.T) {
 		{"an unknown hash", strings.Repeat("ab", 20), "fetch it first"},
 		{"no short hash either", "abababab", "is not in the repository"},
 		{"too far back", "HEAD~9", "does not go that far back"},
+		{"no third parent", "HEAD^3", "does not go that far back"},
+		{"a search", "HEAD^{/first}", "only ^, ^N and ~N are understood"},
+		{"half a step", "HEAD~x", "only ^, ^N and ~N are understood"},
 		{"nothing", "", "is not in the repository"},
 		{"a reflog", "HEAD@{1}", "reflogs, upstreams and paths are not understood"},
 		{"a path", "HEAD:a.yaml", "reflogs, upstreams and paths are not understood"},
@@ -211,6 +215,7 @@ func TestMergeBase(t *testing.T) {
 	r := w.open(w.dir)
 	for _, row := range []struct{ name, a, b, want string }{
 		{"where they forked", "main", "feature", fork},
+		{"of the parents of a merge", "updated^1", "updated^2", fork},
 		{"the other way round", "feature", "main", fork},
 		{"after main was merged in", "main", "updated", m1},
 		{"of itself", "main", "main", m2},

@@ -5,9 +5,9 @@ import (
 	"container/heap"
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -43,24 +43,66 @@ func (r *Repo) Resolve(rev string) (Commit, error) {
 	if err != nil {
 		return Commit{}, err
 	}
-	if steps != "" {
-		stepped, err := r.git.ResolveRevision(plumbing.Revision(hash.String() + steps))
-		switch {
-		case errors.Is(err, plumbing.ErrObjectNotFound) && r.isShallow():
-			return Commit{}, fmt.Errorf("revision %q: %w", rev, errShallow)
-		case errors.Is(err, io.EOF):
-			return Commit{}, fmt.Errorf("revision %q: the history of %s does not go that far back", rev, name)
-		case err != nil:
-			return Commit{}, fmt.Errorf("revision %q: %w", rev, err)
-		}
-		hash = *stepped
+	c, err := r.commit(rev, hash)
+	for steps != "" && err == nil {
+		c, steps, err = r.step(c, steps)
 	}
-	return r.commit(rev, hash)
+	switch {
+	case errors.Is(err, errTooFar), errors.Is(err, errShallow), errors.Is(err, errStep):
+		return Commit{}, fmt.Errorf("revision %q: %w", rev, err)
+	case err != nil:
+		return Commit{}, err
+	}
+	return toCommit(c), nil
+}
+
+var (
+	errTooFar = errors.New("the history does not go that far back")
+	errStep   = errors.New("only ^, ^N and ~N are understood behind a name")
+	step      = regexp.MustCompile(`^(?:\^\{(?:commit)?\}|[\^~][0-9]{0,9})`)
+)
+
+// step takes the first of the steps, such as ^2 or ~3, and returns the others.
+func (r *Repo) step(c *object.Commit, steps string) (*object.Commit, string, error) {
+	first := step.FindString(steps)
+	rest := steps[len(first):]
+	if first == "" || rest != "" && !strings.ContainsAny(rest[:1], "^~") {
+		return nil, "", errStep
+	}
+	count, err := strconv.Atoi(first[1:])
+	if err != nil {
+		count = 1
+	}
+	switch {
+	case strings.HasPrefix(first, "^{"), count == 0:
+	case first[0] == '^':
+		c, err = r.parent(c, count)
+		return c, rest, err
+	default:
+		for range count {
+			if c, err = r.parent(c, 1); err != nil {
+				return nil, "", err
+			}
+		}
+	}
+	return c, rest, nil
+}
+
+// parent returns the nth parent, counted from 1.
+func (r *Repo) parent(c *object.Commit, n int) (*object.Commit, error) {
+	if n > len(c.ParentHashes) {
+		return nil, errTooFar
+	}
+	parent, err := r.git.CommitObject(c.ParentHashes[n-1])
+	if errors.Is(err, plumbing.ErrObjectNotFound) && r.isShallow() {
+		return nil, errShallow
+	}
+	return parent, err
 }
 
 // commit returns the commit with the hash, or the one that a tag of that hash
 // leads to.
-func (r *Repo) commit(rev string, hash plumbing.Hash) (Commit, error) {
+func (r *Repo) commit(rev string, hash plumbing.Hash) (*object.Commit, error) {
 	for {
 		tag, err := object.GetTag(r.store, hash)
 		if err != nil {
@@ -69,13 +111,13 @@ func (r *Repo) commit(rev string, hash plumbing.Hash) (Commit, error) {
 		hash = tag.Target
 	}
 	c, err := object.GetCommit(r.store, hash)
-	if err != nil {
-		if r.store.HasEncodedObject(hash) == nil {
-			return Commit{}, fmt.Errorf("revision %q is not a commit", rev)
-		}
-		return Commit{}, fmt.Errorf("revision %q: commit %s is not in the repository; fetch it first", rev, hash)
+	switch {
+	case err == nil:
+		return c, nil
+	case r.store.HasEncodedObject(hash) == nil:
+		return nil, fmt.Errorf("revision %q is not a commit", rev)
 	}
-	return toCommit(c), nil
+	return nil, fmt.Errorf("revision %q: commit %s is not in the repository; fetch it first", rev, hash)
 }
 
 func toCommit(c *object.Commit) Commit {
