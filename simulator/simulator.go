@@ -12,11 +12,11 @@ import (
 type Outcome string
 
 const (
-	Stays     Outcome = "stays"     // decided alike before and after, and as recorded
-	Breaks    Outcome = "breaks"    // recorded allowed, allowed before, denied after
-	Opens     Outcome = "opens"     // recorded denied, denied before, allowed after
-	Drifts    Outcome = "drifts"    // the recorded verdict is not what the model before the change says
-	Undecided Outcome = "unknown"   // the answer before or after is unknown, or the record carries no verdict
+	Stays     Outcome = "stays"   // decided alike before and after, and as recorded
+	Breaks    Outcome = "breaks"  // recorded allowed, allowed before, denied after
+	Opens     Outcome = "opens"   // recorded denied, denied before, allowed after
+	Drifts    Outcome = "drifts"  // the recorded verdict is not what the model before the change says
+	Undecided Outcome = "unknown" // the answer before or after is unknown, or the record carries no verdict
 )
 
 // Row is recorded flows between two workloads on one port that share an outcome.
@@ -42,15 +42,15 @@ type Cause struct {
 // Result is what a replay found. Every flow read is counted in exactly one of
 // Stays, Breaks, Opens, Drifts, Undecided or Unresolved.
 type Result struct {
-	Flows      uint64 // flows read, aggregates counted by what they stand for
-	Bytes      uint64
+	Flows       uint64 // flows read, aggregates counted by what they stand for
+	Bytes       uint64
 	First, Last time.Time
-	Outcomes   map[Outcome]uint64
-	Explained  uint64 // recorded verdict equals the base model's
-	Unresolved uint64 // an end is not in the world
-	Questions  int    // distinct (from, to, protocol, port) decided
-	Rows       []Row  // worst first, then by flows
-	Causes     []Cause // of Unresolved and Undecided, most flows first
+	Outcomes    map[Outcome]uint64
+	Explained   uint64  // recorded verdict equals the base model's
+	Unresolved  uint64  // an end is not in the world
+	Questions   int     // distinct (from, to, protocol, port) decided
+	Rows        []Row   // worst first, then by flows
+	Causes      []Cause // of Unresolved and Undecided, most flows first
 }
 
 // Fidelity is the share of flows that the base model explains, from 0 to 1.
