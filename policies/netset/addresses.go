@@ -35,7 +35,7 @@ func Prefix(p netip.Prefix) Addresses {
 	if !p.IsValid() {
 		return Addresses{}
 	}
-	return Addresses{[]span[netip.Addr]{{p.Masked().Addr(), lastAddress(p)}}}
+	return Addresses{[]span[netip.Addr]{{p.Masked().Addr(), LastAddress(p)}}}
 }
 
 // Prefixes returns the addresses of all the prefixes together.
@@ -56,7 +56,8 @@ func AddressSpan(first, last netip.Addr) Addresses {
 	return Addresses{normalize[netip.Addr, addressOrder]([]span[netip.Addr]{{first, last}})}
 }
 
-func lastAddress(p netip.Prefix) netip.Addr {
+// LastAddress returns the last address of p.
+func LastAddress(p netip.Prefix) netip.Addr {
 	bytes := p.Masked().Addr().AsSlice()
 	for i := p.Bits(); i < len(bytes)*8; i++ {
 		bytes[i/8] |= 1 << (7 - i%8)

@@ -1,0 +1,62 @@
+# One set of flags for everything, so that build, test and lint share one build
+# cache; nothing needs a C compiler.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath -buildvcs=false
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+MAINS     := $(patsubst cmd/%/main.go,bin/%,$(wildcard cmd/*/main.go))
+LINTER    := bin/tools/golangci-lint
+FUZZTIME  ?= 10s
+BENCH     ?= .
+BENCHTIME ?= 1s
+PACKAGES  ?= ./...
+
+.PHONY: help all build test lint format golden fuzz bench demo clean $(MAINS)
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+all: build lint test ## what to run before you push
+
+build: $(MAINS) ## build the programs into bin/
+
+$(MAINS): bin/%:
+	go build -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./cmd/$*
+
+test: ## run the tests
+	go test $(PACKAGES)
+
+lint: $(LINTER) ## run the linters
+	$(LINTER) run
+
+format: $(LINTER) ## format the source
+	$(LINTER) fmt
+
+# Built once and kept: the linter takes a minute or two of processor time.
+$(LINTER): tools/go.mod tools/go.sum
+	go -C tools build -ldflags "-s -w" -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+golden: ## rewrite expected outputs; read that diff as code
+	WEIR_GOLDEN=1 go test -count=1 $(PACKAGES)
+
+# A package's targets are listed before the line that names the package.
+fuzz: ## run each fuzz target for FUZZTIME (10s, or 1000x)
+	@go test -list '^Fuzz' $(PACKAGES) | \
+	awk '/^Fuzz/ { target[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, target[i]; n = 0 }' | \
+	while read -r package target; do \
+		echo "$$package $$target"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	done
+
+bench: ## run the benchmarks that match BENCH, each for BENCHTIME
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PACKAGES)
+
+demo: build ## preview a pull request of the example application
+	examples/shop/demo.sh
+
+clean: ## remove what was built
+	rm -rf bin dist
