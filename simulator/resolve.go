@@ -109,11 +109,17 @@ func (d *directory) within(ns *members, p *policies.FlowPeer) place {
 	if i, ok := ns.pods[p.Pod]; ok {
 		return place{ends: []reach.End{d.judge.Pod(i)}}
 	}
-	named := d.candidates(ns, p, func(w policies.Ref) bool {
-		return slices.ContainsFunc(p.Workloads, func(claim policies.Ref) bool { return claims(claim, w) })
-	})
-	if len(named) == 0 && p.Pod != "" {
-		named = d.candidates(ns, p, func(w policies.Ref) bool { return names(w, p.Pod) })
+	var named, likely []*workload
+	for _, w := range ns.workloads {
+		switch {
+		case slices.ContainsFunc(p.Workloads, func(claim policies.Ref) bool { return claims(claim, w.ref) }):
+			named = append(named, w)
+		case names(w.ref, p.Pod) && slices.ContainsFunc(w.pods, func(i int) bool { return !contradict(d.world.Pods[i].Labels, p) }):
+			likely = append(likely, w)
+		}
+	}
+	if len(named) == 0 {
+		named = likely
 	}
 	if len(named) == 1 {
 		return d.podsOf(named[0], p)
@@ -127,9 +133,9 @@ func (d *directory) within(ns *members, p *policies.FlowPeer) place {
 	case len(labelled) == 1:
 		return d.podsOf(labelled[0], p)
 	case len(named) > 1:
-		return nowhere("pod %s may be of %s or %s", p.Namespace+"/"+p.Pod, named[0].ref.Name, named[1].ref.Name)
+		return nowhere("several workloads of %s match %s: %s and %s", p.Namespace, describe(p), named[0].ref.Name, named[1].ref.Name)
 	case len(labelled) > 1:
-		return nowhere("several workloads of %s have the labels of %s", p.Namespace, describe(p))
+		return nowhere("several workloads of %s match %s: %s and %s", p.Namespace, describe(p), labelled[0].ref.Name, labelled[1].ref.Name)
 	}
 	return nowhere("no workload of %s matches %s", p.Namespace, describe(p))
 }
@@ -149,18 +155,6 @@ func describe(p *policies.FlowPeer) string {
 		return "labels " + strings.Join(pairs, ",")
 	}
 	return "a record without a name"
-}
-
-// candidates returns the workloads that pass and have a pod whose labels do not
-// contradict the record's.
-func (d *directory) candidates(ns *members, p *policies.FlowPeer, pass func(policies.Ref) bool) []*workload {
-	var all []*workload
-	for _, w := range ns.workloads {
-		if pass(w.ref) && slices.ContainsFunc(w.pods, func(i int) bool { return !contradict(d.world.Pods[i].Labels, p) }) {
-			all = append(all, w)
-		}
-	}
-	return all
 }
 
 // contradict reports whether a pod with these labels cannot be the record's.
@@ -247,14 +241,14 @@ func (d *directory) byLabels(among []*workload, p *policies.FlowPeer) []*workloa
 	}
 	var exact, contained []*workload
 	for _, w := range among {
-		best := 0
+		best := unlike
 		for _, i := range w.pods {
 			best = max(best, likeness(d.world.Pods[i].Labels, p.Labels))
 		}
 		switch best {
-		case 2:
+		case same:
 			exact = append(exact, w)
-		case 1:
+		case included:
 			contained = append(contained, w)
 		}
 	}
@@ -264,41 +258,59 @@ func (d *directory) byLabels(among []*workload, p *policies.FlowPeer) []*workloa
 	return contained
 }
 
-// likeness is 2 when a pod's labels are the record's, 1 when they are among
-// them, generated ones aside; else 0. No labels are like none.
+// How much a pod's labels are like those of a record.
+const (
+	unlike   = iota
+	included // the record has them among its own
+	same
+)
+
+// likeness compares labels without the generated ones. No labels are like none.
 func likeness(labels, recorded map[string]string) int {
-	count := func(m map[string]string) (n int) {
-		for key := range m {
-			if !generated[key] {
-				n++
-			}
-		}
-		return n
-	}
-	n := count(labels)
-	if n == 0 {
-		return 0
-	}
+	n := 0
 	for key, value := range labels {
-		if got, has := recorded[key]; !generated[key] && (!has || got != value) {
-			return 0
+		if generated[key] {
+			continue
+		}
+		if got, has := recorded[key]; !has || got != value {
+			return unlike
+		}
+		n++
+	}
+	for key := range recorded {
+		if !generated[key] {
+			n--
 		}
 	}
-	if n == count(recorded) {
-		return 2
+	switch {
+	case len(labels) == 0:
+		return unlike
+	case n == 0:
+		return same
 	}
-	return 1
+	return included
 }
 
-// podsOf returns the pods of a workload that the record may mean.
+// podsOf returns the pods of a workload that the record may mean: those with
+// its labels, else those that its labels do not contradict, else all.
 func (d *directory) podsOf(w *workload, p *policies.FlowPeer) place {
-	var found place
+	var all, possible, alike place
 	for _, i := range w.pods {
-		if !contradict(d.world.Pods[i].Labels, p) {
-			found.ends = append(found.ends, d.judge.Pod(i))
+		end, labels := d.judge.Pod(i), d.world.Pods[i].Labels
+		all.ends = append(all.ends, end)
+		if !contradict(labels, p) {
+			possible.ends = append(possible.ends, end)
+		}
+		if !p.LabelsPartial && likeness(labels, p.Labels) == same {
+			alike.ends = append(alike.ends, end)
 		}
 	}
-	return found
+	for _, found := range []place{alike, possible} {
+		if len(found.ends) > 0 {
+			return found
+		}
+	}
+	return all
 }
 
 // follow finds in this world what a record's end is in the world before it. A
@@ -326,10 +338,7 @@ func (d *directory) follow(from *directory, was place, p *policies.FlowPeer) pla
 	if i, ok := d.namespaces[peer.Namespace].pods[peer.Pod]; ok && len(was.ends) == 1 {
 		return place{ends: []reach.End{d.judge.Pod(i)}}
 	}
-	if alike := d.podsOf(w, p); len(alike.ends) > 0 {
-		return alike
-	}
-	return d.podsOf(w, &policies.FlowPeer{})
+	return d.podsOf(w, p)
 }
 
 // byAddress resolves an end that has no name in the cluster. An address that is
