@@ -40,46 +40,23 @@ func classOf(before, after policies.Verdict) class {
 
 var simulatorOutcomes = []simulator.Outcome{simulator.Breaks, simulator.Opens, simulator.Drifts, simulator.Undecided, simulator.Stays}
 
-// pairs yields the pairs of peers that a group stands for.
-func pairs(g *diff.Group, yield func(from, to policies.Peer)) {
-	for _, from := range g.From {
-		for _, to := range g.To {
-			if !from.IsOutside() && comparePeers(from, to) == 0 {
-				continue
-			}
-			yield(from, to)
-		}
-	}
-}
-
-// pairsByClass spreads the groups of a change into its differences, sorted by
-// from and to, all ports of a pair in one.
-func pairsByClass(c *diff.Change) map[class][]diff.Difference {
+// byClass sorts the differences of a change into classes, all ports of a pair
+// in one.
+func byClass(c *diff.Change) map[class][]diff.Difference {
 	all := map[class][]diff.Difference{}
-	for i := range c.Groups {
-		g := &c.Groups[i]
-		pairs(g, func(from, to policies.Peer) {
-			of := classOf(g.Before, g.After)
-			all[of] = append(all[of], diff.Difference{From: from, To: to, Ports: g.Ports, Before: g.Before, After: g.After})
-		})
-	}
-	for of, differences := range all {
-		slices.SortStableFunc(differences, compareDifferences)
-		joined := differences[:0]
-		for _, d := range differences {
-			if n := len(joined); n > 0 && compareDifferences(joined[n-1], d) == 0 {
-				joined[n-1].Ports = joined[n-1].Ports.Union(d.Ports)
-				continue
-			}
-			joined = append(joined, d)
+	for _, d := range c.Differences {
+		of := classOf(d.Before, d.After)
+		if n := len(all[of]); n > 0 && sameQuestion(all[of][n-1], d) {
+			all[of][n-1].Ports = all[of][n-1].Ports.Union(d.Ports)
+			continue
 		}
-		all[of] = joined
+		all[of] = append(all[of], d)
 	}
 	return all
 }
 
-func compareDifferences(a, b diff.Difference) int {
-	return cmp.Or(comparePeers(a.From, b.From), comparePeers(a.To, b.To), cmp.Compare(a.Before, b.Before), cmp.Compare(a.After, b.After))
+func sameQuestion(a, b diff.Difference) bool {
+	return a.From == b.From && a.To == b.To && a.Before == b.Before && a.After == b.After
 }
 
 // comparePeers orders workloads by name, and addresses outside after them.
@@ -146,7 +123,7 @@ func movesOf(c *diff.Change) []move {
 			class: classOf(g.Before, g.After), from: g.From, to: g.To, ports: g.Ports,
 			before: g.Before, after: g.After, pairs: g.Pairs,
 		}
-		m.because, m.at, m.policy, m.atBase = causeOf(&g.Example, &g.Was)
+		m.because, m.at, m.policy, m.atBase = causeOf(&g.Is, &g.Was)
 		moves = append(moves, m)
 	}
 	if len(moves) > finestMoves {
@@ -237,50 +214,21 @@ func (t tally) added() int { return t.opensIn + t.opensOut + t.opensInside }
 
 func tallyOf(c *diff.Change) tally {
 	var t tally
-	number := map[string]uint64{}
-	var key []byte
-	numbers := func(peers []policies.Peer) []uint64 {
-		all := make([]uint64, len(peers))
-		for i, p := range peers {
-			key = appendPeerKey(p, key[:0])
-			n, ok := number[string(key)]
-			if !ok {
-				n = uint64(len(number))
-				number[string(key)] = n
-			}
-			all[i] = n
-		}
-		return all
-	}
-	// A pair may be in several groups, with other ports.
-	type pair struct {
-		class    class
-		from, to uint64
-	}
-	seen := map[pair]bool{}
-	for i := range c.Groups {
-		g := &c.Groups[i]
-		of := classOf(g.Before, g.After)
-		from, to := numbers(g.From), numbers(g.To)
-		for i := range from {
-			for j := range to {
-				p := pair{of, from[i], to[j]}
-				if seen[p] || from[i] == to[j] && !g.From[i].IsOutside() {
-					continue
-				}
-				seen[p] = true
-				switch {
-				case of == removes:
-					t.removed++
-				case of == unknown:
-					t.unknown++
-				case g.From[i].IsOutside():
-					t.opensIn++
-				case g.To[j].IsOutside():
-					t.opensOut++
-				default:
-					t.opensInside++
-				}
+	for of, differences := range byClass(c) {
+		for i, d := range differences {
+			switch {
+			case i > 0 && differences[i-1].From == d.From && differences[i-1].To == d.To:
+				// The same pair, with another verdict before or after.
+			case of == removes:
+				t.removed++
+			case of == unknown:
+				t.unknown++
+			case d.From.IsOutside():
+				t.opensIn++
+			case d.To.IsOutside():
+				t.opensOut++
+			default:
+				t.opensInside++
 			}
 		}
 	}

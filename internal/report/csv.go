@@ -55,24 +55,23 @@ func csvPorts(p netset.Ports) string {
 
 func reachabilityCSV(out *bufio.Writer, connections iter.Seq[policies.Connection]) {
 	csvLine(out, "from", "from_kind", "to", "to_kind", "allow", "unknown")
-	peers := remember(csvPeer)
-	ports := remember(csvPorts)
+	peers := rememberPeers(csvPeer)
+	allow, unknown := rememberGrants(csvPorts)
 	for c := range connections {
-		csvLine(out, peers.of(c.From, appendPeerKey), peers.of(c.To, appendPeerKey),
-			ports.of(c.Allow, netset.Ports.AppendKey), ports.of(c.Unknown, netset.Ports.AppendKey))
+		csvLine(out, peers.of(c.From), peers.of(c.To), allow.of(c.Grant), unknown.of(c.Grant))
 	}
 }
 
 func changeCSV(out *bufio.Writer, c *diff.Change) {
 	csvLine(out, "change", "from", "from_kind", "to", "to_kind", "ports", "before", "after")
-	differences := pairsByClass(c)
+	differences := byClass(c)
 	for _, of := range []class{adds, removes, unknown} {
 		name := of.past()
 		if of == unknown {
 			name = "unknown"
 		}
 		for _, d := range differences[of] {
-			csvLine(out, name, csvPeer(d.From), csvPeer(d.To), csvPorts(d.Ports), d.Before.String(), d.After.String())
+			csvLine(out, name, csvPeer(*d.From), csvPeer(*d.To), csvPorts(d.Ports), d.Before.String(), d.After.String())
 		}
 	}
 }

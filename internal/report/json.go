@@ -237,17 +237,17 @@ func warningList(o *object, warnings []policies.Warning) {
 
 func reachabilityJSON(out *bufio.Writer, connections iter.Seq[policies.Connection], warnings []policies.Warning) {
 	o := newObject(out, KindReachability)
-	peers := remember(func(p policies.Peer) string { return string(appendPeer(nil, p)) })
-	ports := remember(func(p netset.Ports) string { return string(appendPorts(nil, p)) })
+	peers := rememberPeers(func(p policies.Peer) string { return string(appendPeer(nil, p)) })
+	allow, unknown := rememberGrants(func(p netset.Ports) string { return string(appendPorts(nil, p)) })
 	list(o, "connections", connections, func(b []byte, c policies.Connection) []byte {
 		b = append(b, `{"from":`...)
-		b = append(b, peers.of(c.From, appendPeerKey)...)
+		b = append(b, peers.of(c.From)...)
 		b = append(b, `,"to":`...)
-		b = append(b, peers.of(c.To, appendPeerKey)...)
+		b = append(b, peers.of(c.To)...)
 		b = append(b, `,"allow":`...)
-		b = append(b, ports.of(c.Allow, netset.Ports.AppendKey)...)
+		b = append(b, allow.of(c.Grant)...)
 		b = append(b, `,"unknown":`...)
-		b = append(b, ports.of(c.Unknown, netset.Ports.AppendKey)...)
+		b = append(b, unknown.of(c.Grant)...)
 		return append(b, '}')
 	})
 	warningList(o, warnings)
@@ -255,7 +255,7 @@ func reachabilityJSON(out *bufio.Writer, connections iter.Seq[policies.Connectio
 }
 
 func changeJSON(o *object, c *diff.Change) {
-	differences := pairsByClass(c)
+	differences := byClass(c)
 	for _, class := range []class{adds, removes} {
 		list(o, class.past(), slices.Values(differences[class]), appendGained)
 	}
@@ -276,15 +276,15 @@ func changeJSON(o *object, c *diff.Change) {
 
 // appendGained appends a difference as a connection: what was gained or lost.
 func appendGained(b []byte, d diff.Difference) []byte {
-	b = appendPeer(append(b, `{"from":`...), d.From)
-	b = appendPeer(append(b, `,"to":`...), d.To)
+	b = appendPeer(append(b, `{"from":`...), *d.From)
+	b = appendPeer(append(b, `,"to":`...), *d.To)
 	b = appendPorts(append(b, `,"allow":`...), d.Ports)
 	return append(b, `,"unknown":[]}`...)
 }
 
 func appendDifference(b []byte, d diff.Difference) []byte {
-	b = appendPeer(append(b, `{"from":`...), d.From)
-	b = appendPeer(append(b, `,"to":`...), d.To)
+	b = appendPeer(append(b, `{"from":`...), *d.From)
+	b = appendPeer(append(b, `,"to":`...), *d.To)
 	b = appendPorts(append(b, `,"ports":`...), d.Ports)
 	b = appendMember(b, "before", d.Before.String())
 	return append(appendMember(b, "after", d.After.String()), '}')
@@ -297,7 +297,7 @@ func appendGroup(b []byte, g diff.Group) []byte {
 	b = appendMember(b, "before", g.Before.String())
 	b = appendMember(b, "after", g.After.String())
 	b = appendNumber(b, "pairs", uint64(g.Pairs))
-	b = append(appendDecision(append(b, `,"example":{`...), &g.Example), '}')
+	b = append(appendDecision(append(b, `,"is":{`...), &g.Is), '}')
 	return append(appendDecision(append(b, `,"was":{`...), &g.Was), "}}"...)
 }
 
@@ -308,12 +308,22 @@ func AppendDecision(b []byte, d *policies.Decision) []byte {
 	return append(appendDecision(b, d), '}')
 }
 
+// AppendError appends what answers a question that could not be asked, as one
+// line of JSON without its end of line.
+func AppendError(b []byte, p policies.Problem) []byte {
+	b = append(b, `{"apiVersion":"`+apiVersion+`","kind":"Error"`...)
+	return append(appendMember(appendMember(b, "message", p.Message), "at", p.Place.String()), '}')
+}
+
 // appendDecision appends the members of a decision to the object b ends in.
 func appendDecision(b []byte, d *policies.Decision) []byte {
 	b = appendPeer(appendName(b, "from"), d.From)
 	b = appendPeer(appendName(b, "to"), d.To)
 	b = appendMember(b, "protocol", d.Protocol.String())
 	b = appendNumber(b, "port", uint64(d.Port))
+	if !d.Ports.IsEmpty() {
+		b = appendPorts(appendName(b, "ports"), d.Ports)
+	}
 	b = appendMember(b, "verdict", d.Verdict.String())
 	b = appendSome(b, "because", d.Because)
 	if len(d.Families) > 0 {
@@ -395,11 +405,20 @@ func replayJSON(o *object, r *simulator.Result, reading FlowReading) {
 	o.number("questions", uint64(r.Questions))
 	list(o, "rows", slices.Values(r.Rows), appendRow)
 	list(o, "causes", slices.Values(r.Causes), appendCause)
-	b := appendNumber([]byte{'{'}, "records", reading.Records)
-	b = appendNumber(b, "bad", reading.Bad)
-	b = appendList(appendName(b, "problems"), reading.Problems, appendString)
-	b = appendList(appendName(b, "leftOut"), reading.LeftOut, appendCause)
-	o.value("reading", append(appendNumber(b, "lost", reading.Lost), '}'))
+	o.value("reading", appendReading(nil, reading))
+	o.close()
+}
+
+func appendReading(b []byte, r FlowReading) []byte {
+	b = appendNumber(append(b, '{'), "records", r.Records)
+	b = appendNumber(b, "bad", r.Bad)
+	b = appendList(appendName(b, "problems"), r.Problems, appendString)
+	b = appendList(appendName(b, "leftOut"), r.LeftOut, appendCause)
+	return append(appendNumber(b, "lost", r.Lost), '}')
+}
+
+func importJSON(o *object, reading FlowReading) {
+	o.value("reading", appendReading(nil, reading))
 	o.close()
 }
 

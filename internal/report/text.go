@@ -84,14 +84,14 @@ func (r *textRow) ports() string {
 }
 
 func reachabilityText(out *bufio.Writer, connections iter.Seq[policies.Connection], warnings []policies.Warning, paint paint) {
-	peers := remember(peerText)
-	ports := remember(func(p netset.Ports) string {
+	peers := rememberPeers(peerText)
+	allow, unknown := rememberGrants(func(p netset.Ports) string {
 		if p.IsEmpty() {
 			return ""
 		}
 		return p.String()
 	})
-	var source policies.Peer
+	var source *policies.Peer
 	var block []textRow
 	total, doubtful := 0, false
 	var widths widths
@@ -102,14 +102,11 @@ func reachabilityText(out *bufio.Writer, connections iter.Seq[policies.Connectio
 		block = block[:0]
 	}
 	for c := range connections {
-		if len(block) > 0 && !sameSource(source, c.From) {
+		if len(block) > 0 && source != c.From && !sameSource(*source, *c.From) {
 			flush()
 		}
 		source = c.From
-		row := textRow{
-			peers.of(c.From, appendPeerKey), peers.of(c.To, appendPeerKey),
-			ports.of(c.Allow, netset.Ports.AppendKey), ports.of(c.Unknown, netset.Ports.AppendKey),
-		}
+		row := textRow{peers.of(c.From), peers.of(c.To), allow.of(c.Grant), unknown.of(c.Grant)}
 		doubtful = doubtful || row.unknown != ""
 		block = append(block, row)
 	}
