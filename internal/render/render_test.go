@@ -355,12 +355,14 @@ kustomization.yaml:2:49: ../above.yaml is outside of the repository
 kustomization.yaml:3:14: base/db.yaml is a file
 kustomization.yaml:4:40: base is a folder
 `},
-		{"charts and programs", []string{"kustomization.yaml", `
+		{"charts and programs", []string{
+			"kustomization.yaml", `
 helmCharts: [{name: minecraft}]
 generators: [exec.yaml, chart.yaml, folder]
 `, "exec.yaml", "apiVersion: example.com/v1\nkind: Exec\nmetadata: {name: x}\n",
 			"chart.yaml", "apiVersion: builtin\nkind: HelmChartInflationGenerator\nmetadata: {name: x}\n",
-			"folder/kustomization.yaml", "resources: [../exec.yaml]\nnamePrefix: a\n"}, `
+			"folder/kustomization.yaml", "resources: [../exec.yaml]\nnamePrefix: a\n",
+		}, `
 kustomization.yaml:2:1: Weir renders no Helm charts
 exec.yaml:1:1: only Kustomize's built-in plugins
 chart.yaml:2:7: Weir renders no Helm charts
