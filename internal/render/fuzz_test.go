@@ -29,6 +29,9 @@ func FuzzBuild(f *testing.F) {
 		"configMapGenerator:\n- {name: a, files: ['a=b=http://example.com/'], envs: [a.yaml]}\n",
 		"patches:\n- {path: 'http://example.com/', patch: x}\nvars: [{name: a}]\n",
 		"generators: [p.yaml]\nopenapi: {path: a.yaml}\ncrds: [a.yaml]\n",
+		"resources: [github.com/a/b]\n",
+		"components: [a@b/c.git]\n",
+		"resources: [base]\ntransformers: [base]\n",
 		"components: [part]\nnamePrefix: a-\nlabels: [{pairs: {a: b}}]\n",
 	} {
 		f.Add(seed, db)
@@ -45,6 +48,7 @@ func FuzzBuild(f *testing.F) {
 		_, _ = build(files(
 			"kustomization.yaml", kustomization,
 			"a.yaml", other, "p.yaml", other,
+			"github.com/a/b/kustomization.yaml", "resources: []\n", "a@b/c.git/kustomization.yaml", "resources: []\n",
 			"base/kustomization.yaml", "resources: [db.yaml]\n", "base/db.yaml", db,
 			"part/kustomization.yaml", "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nnamespace: y\n",
 		), ".")
