@@ -369,8 +369,10 @@ chart.yaml:2:7: Weir renders no Helm charts
 exec.yaml:1:1: only Kustomize's built-in plugins
 folder/kustomization.yaml:2:1: a folder of plugin configurations may only list resources
 `},
-		{"a folder both of objects and of plugins", []string{"kustomization.yaml", "resources: [a]\ntransformers: [a]\n", "a/kustomization.yaml", "resources: [a.yaml]\n",
-			"a/a.yaml", "{apiVersion: builtin, kind: PatchTransformer, metadata: {name: a}, path: 'https://example.com/p.yaml'}"}, "a/a.yaml:1:74: https://example.com/p.yaml is remote\n"},
+		{"a folder both of objects and of plugins", []string{
+			"kustomization.yaml", "resources: [a]\ntransformers: [a]\n", "a/kustomization.yaml", "resources: [a.yaml]\n",
+			"a/a.yaml", "{apiVersion: builtin, kind: PatchTransformer, metadata: {name: a}, path: 'https://example.com/p.yaml'}",
+		}, "a/a.yaml:1:74: https://example.com/p.yaml is remote\n"},
 		{"no kustomization", nil, ".: . is a folder without a kustomization.yaml\n"},
 		{"malformed", []string{"kustomization.yaml", "resources: [a.yaml\n"}, "kustomization.yaml:2: malformed YAML: "},
 		{"empty", []string{"kustomization.yaml", "# nothing\n"}, "kustomization.yaml: there is no kustomization in the file\n"},
