@@ -25,8 +25,8 @@ import (
 // joins every entry that is missing, remote or needs a program to run, each a
 // policies.Problem at its place.
 func NewPlan(tree Tree, dir string) (*Plan, error) {
-	s := scan{plan: &Plan{tree: tree, dir: dir, absent: map[string]bool{}}, seen: map[string]bool{}, files: map[string]bool{}}
-	s.kustomization(dir, nil)
+	s := scan{plan: &Plan{tree: tree, dir: dir, absent: map[string]bool{}}, seen: map[string]bool{}, plugins: map[string]bool{}, files: map[string]bool{}}
+	s.kustomization(dir, &entry{scan: &s, file: dir, node: &yaml.Node{Value: tree.Name(dir)}})
 	delete(s.seen, dir)
 	s.plan.Dirs = slices.Sorted(maps.Keys(s.seen))
 	s.plan.Files = slices.Sorted(maps.Keys(s.files))
@@ -36,6 +36,7 @@ func NewPlan(tree Tree, dir string) (*Plan, error) {
 type scan struct {
 	plan     *Plan
 	seen     map[string]bool // kustomizations
+	plugins  map[string]bool // folders of plugin configurations
 	files    map[string]bool
 	problems []error
 }
@@ -48,12 +49,16 @@ func (s *scan) problem(file string, at *yaml.Node, format string, args ...any) {
 	s.problems = append(s.problems, policies.Problem{Place: place, Message: fmt.Sprintf(format, args...)})
 }
 
-// kustomization reads the one in dir, for which it was asked by an entry.
+// kustomization reads the one in dir, for which an entry asked.
 func (s *scan) kustomization(dir string, asker *entry) {
-	if s.seen[dir] {
+	seen := s.seen
+	if asker.plugin {
+		seen = s.plugins
+	}
+	if seen[dir] {
 		return
 	}
-	s.seen[dir] = true
+	seen[dir] = true
 	file := Find(s.plan.tree.Files, dir)
 	if dir == s.plan.dir {
 		s.plan.file = file
@@ -71,8 +76,8 @@ func (s *scan) kustomization(dir string, asker *entry) {
 	if document == nil {
 		return
 	}
-	if asker != nil && asker.plugin {
-		s.plugins(dir, file, document)
+	if asker.plugin {
+		s.pluginFolder(dir, file, asker.base, document)
 		return
 	}
 	s.fields(dir, file, document)
@@ -87,8 +92,8 @@ func (s *scan) kustomization(dir string, asker *entry) {
 
 // document returns the kustomization in a file, nil where it has a problem.
 func (s *scan) document(file string) *yaml.Node {
-	data := s.read(file)
-	if data == nil {
+	data, ok := s.read(file)
+	if !ok {
 		return nil
 	}
 	documents, err := k8s.Parse(s.plan.tree.Name(file), data)
@@ -115,14 +120,13 @@ func (s *scan) document(file string) *yaml.Node {
 	return root
 }
 
-func (s *scan) read(file string) []byte {
+func (s *scan) read(file string) ([]byte, bool) {
 	s.files[file] = true
 	data, err := fs.ReadFile(s.plan.tree.Files, file)
 	if err != nil {
 		s.problem(file, nil, "%v", reason(err))
-		return nil
 	}
-	return data
+	return data, err == nil
 }
 
 // reason is why a file operation failed, without the path.
@@ -138,7 +142,7 @@ func reason(err error) error {
 // takes field names without regard to case.
 func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
 	for key, value := range entries(kustomization) {
-		of := func(node *yaml.Node) *entry { return &entry{scan: s, dir: dir, file: file, node: node} }
+		of := func(node *yaml.Node) *entry { return &entry{scan: s, dir: dir, base: dir, file: file, node: node} }
 		switch strings.ToLower(key.Value) {
 		case "resources", "bases":
 			for node := range scalars(value) {
@@ -182,15 +186,15 @@ func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
 	}
 }
 
-// plugins follows a kustomization whose objects configure plugins. What it may
-// do is limited to listing files, so that these can be looked through.
-func (s *scan) plugins(dir, file string, kustomization *yaml.Node) {
+// pluginFolder follows a kustomization whose objects configure plugins. What it
+// may do is limited to listing files, so that these can be looked through.
+func (s *scan) pluginFolder(dir, file, base string, kustomization *yaml.Node) {
 	for key, value := range entries(kustomization) {
 		switch strings.ToLower(key.Value) {
 		case "apiversion", "kind", "metadata":
 		case "resources":
 			for node := range scalars(value) {
-				(&entry{scan: s, dir: dir, file: file, node: node, plugin: true}).pluginConfig()
+				(&entry{scan: s, dir: dir, base: base, file: file, node: node}).pluginConfig()
 			}
 		default:
 			s.problem(file, key, "a folder of plugin configurations may only list resources; %s is not understood here", key.Value)
@@ -202,6 +206,7 @@ func (s *scan) plugins(dir, file string, kustomization *yaml.Node) {
 type entry struct {
 	scan      *scan
 	dir, file string // of the kustomization
+	base      string // the folder that paths in plugin configurations start from
 	node      *yaml.Node
 	secret    bool
 	plugin    bool
@@ -300,16 +305,16 @@ func (e *entry) pluginConfig() {
 		e.plugin = true
 		e.scan.kustomization(at, e)
 	default:
-		if data := e.scan.read(at); data != nil {
-			inFile := &entry{scan: e.scan, dir: e.dir, file: at}
+		if data, ok := e.scan.read(at); ok {
+			inFile := &entry{scan: e.scan, base: e.base, file: at}
 			inFile.check(data, nil)
 		}
 	}
 }
 
 // check looks through plugin configurations for what would leave this process.
-// Paths in them are relative to the kustomization. Those written in place have
-// the place of their entry, as their own lines count from there.
+// Those written in place have the place of their entry, as their own lines count
+// from there.
 func (e *entry) check(data []byte, inline *yaml.Node) {
 	place := func(n *yaml.Node) *yaml.Node { return cmp.Or(inline, n) }
 	documents, err := k8s.Parse(e.scan.plan.tree.Name(e.file), data)
@@ -336,7 +341,7 @@ func (e *entry) check(data []byte, inline *yaml.Node) {
 				continue
 			}
 			// A path may also be one of fields; Kustomize knows.
-			at := path.Join(e.dir, node.Value)
+			at := path.Join(e.base, node.Value)
 			if info, err := fs.Stat(e.scan.plan.tree.Files, at); err == nil && !info.IsDir() {
 				e.scan.files[at] = true
 			}

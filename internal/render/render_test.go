@@ -355,18 +355,25 @@ kustomization.yaml:2:49: ../above.yaml is outside of the repository
 kustomization.yaml:3:14: base/db.yaml is a file
 kustomization.yaml:4:40: base is a folder
 `},
-		{"charts and programs", []string{"kustomization.yaml", `
+		{"charts and programs", []string{
+			"kustomization.yaml", `
 helmCharts: [{name: minecraft}]
 generators: [exec.yaml, chart.yaml, folder]
 `, "exec.yaml", "apiVersion: example.com/v1\nkind: Exec\nmetadata: {name: x}\n",
 			"chart.yaml", "apiVersion: builtin\nkind: HelmChartInflationGenerator\nmetadata: {name: x}\n",
-			"folder/kustomization.yaml", "resources: [../exec.yaml]\nnamePrefix: a\n"}, `
+			"folder/kustomization.yaml", "resources: [../exec.yaml]\nnamePrefix: a\n",
+		}, `
 kustomization.yaml:2:1: Weir renders no Helm charts
 exec.yaml:1:1: only Kustomize's built-in plugins
 chart.yaml:2:7: Weir renders no Helm charts
 exec.yaml:1:1: only Kustomize's built-in plugins
 folder/kustomization.yaml:2:1: a folder of plugin configurations may only list resources
 `},
+		{"a folder both of objects and of plugins", []string{
+			"kustomization.yaml", "resources: [a]\ntransformers: [a]\n", "a/kustomization.yaml", "resources: [a.yaml]\n",
+			"a/a.yaml", "{apiVersion: builtin, kind: PatchTransformer, metadata: {name: a}, path: 'https://example.com/p.yaml'}",
+		}, "a/a.yaml:1:74: https://example.com/p.yaml is remote\n"},
+		{"no kustomization", nil, ".: . is a folder without a kustomization.yaml\n"},
 		{"malformed", []string{"kustomization.yaml", "resources: [a.yaml\n"}, "kustomization.yaml:2: malformed YAML: "},
 		{"empty", []string{"kustomization.yaml", "# nothing\n"}, "kustomization.yaml: there is no kustomization in the file\n"},
 		{"a list", []string{"kustomization.yaml", "- a.yaml\n"}, "kustomization.yaml: there is no kustomization in the file\n"},

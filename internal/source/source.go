@@ -100,7 +100,7 @@ type reading struct {
 
 func (r *reading) close() {
 	if r.repo != nil {
-		r.repo.Close()
+		_ = r.repo.Close() // it was only read
 	}
 }
 
@@ -172,11 +172,16 @@ func (r *reading) stdin() error {
 	if r.loader.Stdin == nil {
 		return nil
 	}
-	data, err := io.ReadAll(io.LimitReader(r.loader.Stdin, k8s.MaxFileSize+1))
+	return r.stream("stdin", r.loader.Stdin)
+}
+
+// stream reads what can be read only once and has no size to ask for.
+func (r *reading) stream(name string, from io.Reader) error {
+	data, err := io.ReadAll(io.LimitReader(from, k8s.MaxFileSize+1))
 	if err != nil {
-		return fmt.Errorf("standard input: %w", err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	documents, err := k8s.Parse("stdin", data)
+	documents, err := k8s.Parse(name, data)
 	r.documents = append(r.documents, documents...)
 	return err
 }
@@ -243,14 +248,8 @@ func (r *reading) pipe(source string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, k8s.MaxFileSize+1))
-	if err != nil {
-		return err
-	}
-	documents, err := k8s.Parse(source, data)
-	r.documents = append(r.documents, documents...)
-	return err
+	err = r.stream(source, f)
+	return errors.Join(err, f.Close())
 }
 
 // path reads one file or folder of a tree. The error is of the path itself;
