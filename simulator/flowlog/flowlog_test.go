@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -248,6 +250,55 @@ func TestWeirRoundTrip(t *testing.T) {
 		flows[i].Record = policies.Place{File: "f.log", Line: i + 1}
 	}
 	equal(t, back, flows)
+}
+
+// What the Writer writes is what the schema describes, and so is the record in
+// the documentation.
+func TestSchema(t *testing.T) {
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/schemas/flow.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(line string) {
+		t.Helper()
+		record, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(record); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	var text bytes.Buffer
+	w := NewWriter(&text)
+	flows, _, err := read(t, forwarded, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range append(flows, policies.Flow{From: policies.FlowPeer{Outside: true, Host: true, Names: []string{"a"}}, EgressOnly: true, Bytes: 1}) {
+		if err := w.Write(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(text.String()) {
+		check(line)
+		if strings.Contains(line, "null") {
+			t.Errorf("%s: what was not recorded is absent, not null", line)
+		}
+	}
+	page, err := os.ReadFile("../../docs/flows.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, record, _ := strings.Cut(string(page), "```json\n")
+	record, _, _ = strings.Cut(record, "\n")
+	check(record)
+	if _, stats, err := read(t, record, Options{Format: Weir, Strict: true}); err != nil || stats.Flows != 1 {
+		t.Errorf("%+v, error %v", stats, err)
+	}
 }
 
 func TestBadLines(t *testing.T) {
