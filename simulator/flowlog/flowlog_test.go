@@ -188,10 +188,14 @@ func TestHubblePeers(t *testing.T) {
 		{"not of Cilium", `{"labels":["reserved:unmanaged"]}`, policies.FlowPeer{}},
 		{"masked", `{}`, policies.FlowPeer{}},
 		{"null", `null`, policies.FlowPeer{}},
-		{"labels without a source", `{"namespace":"a","labels":["app=x","tier"]}`,
-			policies.FlowPeer{Namespace: "a", Labels: map[string]string{"app": "x", "tier": ""}, LabelsPartial: true}},
-		{"only Kubernetes labels", `{"labels":["container:a=b","k8s:c=d=e","fqdn:x"]}`,
-			policies.FlowPeer{Labels: map[string]string{"c": "d=e"}, LabelsPartial: true}},
+		{
+			"labels without a source", `{"namespace":"a","labels":["app=x","tier"]}`,
+			policies.FlowPeer{Namespace: "a", Labels: map[string]string{"app": "x", "tier": ""}, LabelsPartial: true},
+		},
+		{
+			"only Kubernetes labels", `{"labels":["container:a=b","k8s:c=d=e","fqdn:x"]}`,
+			policies.FlowPeer{Labels: map[string]string{"c": "d=e"}, LabelsPartial: true},
+		},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -219,6 +223,23 @@ func TestHubbleCounts(t *testing.T) {
 	}
 	equal(t, flows[0].Count, uint64(12))
 	equal(t, stats, Stats{Lines: 6, Flows: 1, Lost: 20, LeftOut: map[string]uint64{"report of lost events": 3, "node status": 1, "agent or debug event": 1}})
+}
+
+// Memory is used again from line to line, but not that of flows.
+func TestFlowsOutliveTheirLines(t *testing.T) {
+	line := `{"flow":{"verdict":"FORWARDED","source":{"namespace":"%s","labels":["k8s:app=%[1]s"]},"source_names":["%[1]s"]}}` + "\n"
+	var text string
+	names := []string{"a", "b", "c"}
+	for _, name := range names {
+		text += fmt.Sprintf(line, name)
+	}
+	flows, _, err := read(t, text, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range names {
+		equal(t, flows[i].From, policies.FlowPeer{Namespace: want, Labels: map[string]string{"app": want}, LabelsPartial: true, Names: []string{want}})
+	}
 }
 
 func TestWeirRoundTrip(t *testing.T) {
@@ -434,12 +455,12 @@ func TestEmpty(t *testing.T) {
 func TestStops(t *testing.T) {
 	enough := errors.New("enough")
 	stats, err := Read(context.Background(), strings.NewReader(forwarded+"\n"+forwarded), "f.log", Options{}, func(policies.Flow) error { return enough })
-	if err != enough || stats.Flows != 1 {
+	if !errors.Is(err, enough) || stats.Flows != 1 {
 		t.Errorf("%+v, error %v", stats, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Read(ctx, strings.NewReader(forwarded), "f.log", Options{}, nil); err != context.Canceled {
+	if _, err := Read(ctx, strings.NewReader(forwarded), "f.log", Options{}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 }
