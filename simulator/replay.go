@@ -103,15 +103,14 @@ func (r *Replayer) Add(f policies.Flow) {
 		}
 		r.questions[q] = a
 	}
-	half := 0
-	if f.EgressOnly && f.Verdict == policies.Allow {
+	verdict, half := f.Verdict, 0
+	switch {
+	case verdict == policies.Undecided:
+		verdict = policies.Unknown
+	case verdict == policies.Allow && f.EgressOnly:
 		half = 1
 	}
-	recordedVerdict := f.Verdict
-	if recordedVerdict == policies.Undecided {
-		recordedVerdict = policies.Unknown
-	}
-	t := &a.tallies[recordedVerdict][half]
+	t := &a.tallies[verdict][half]
 	if *t == nil {
 		*t = &tally{}
 	}

@@ -66,10 +66,14 @@ func world() policies.World {
 			deployed("shop", "DaemonSet", "web-canary", 2, labels{"app": "web", "track": "canary"}),
 			deployed("shop", "CronJob", "report", 1, labels{"app": "report"}),
 			deployed("shop", "Job", "load", 1, labels{"app": "load"}),
-			of("Deployment", "api", policies.Pod{Ref: policies.Ref{Kind: "Pod", Namespace: "ops", Name: "api-6d4b75cb6d-hlm9x"}, Replicas: 1,
-				Labels: labels{"app": "api"}, Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.7")}}),
-			of("Deployment", "api", policies.Pod{Ref: policies.Ref{Kind: "Pod", Namespace: "ops", Name: "api-6d4b75cb6d-new22"}, Replicas: 1,
-				Labels: labels{"app": "api", "debug": "true"}}),
+			of("Deployment", "api", policies.Pod{
+				Ref: policies.Ref{Kind: "Pod", Namespace: "ops", Name: "api-6d4b75cb6d-hlm9x"}, Replicas: 1,
+				Labels: labels{"app": "api"}, Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.7")},
+			}),
+			of("Deployment", "api", policies.Pod{
+				Ref: policies.Ref{Kind: "Pod", Namespace: "ops", Name: "api-6d4b75cb6d-new22"}, Replicas: 1,
+				Labels: labels{"app": "api", "debug": "true"},
+			}),
 		},
 		Nodes:    []policies.Node{{Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}},
 		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
@@ -159,8 +163,10 @@ func TestOutcomes(t *testing.T) {
 
 		{"left the source, and denied at the destination", before, after, leaving(flow("shop/load-abcde", db, 5432, allow)), "stays allow deny deny", true},
 		{"left the source, though it may not", model(w, noEgress("shop", "load", 5)), nil, leaving(flow("shop/load-abcde", db, 5432, allow)), "drifts allow deny undecided at shop.yaml:5", false},
-		{"left the source, and opened at the destination", before, after, leaving(flow("shop/report-29387520-abcde", db, 5433, allow)),
-			"unknown allow deny allow at shop.yaml:7: recorded where it left the source, before the destination's policies had a say", true},
+		{
+			"left the source, and opened at the destination", before, after, leaving(flow("shop/report-29387520-abcde", db, 5433, allow)),
+			"unknown allow deny allow at shop.yaml:7: recorded where it left the source, before the destination's policies had a say", true,
+		},
 		{"left the source, and closed at the destination", before, after, leaving(flow(web, db, 5432, allow)), "breaks allow allow deny at shop.yaml:7", true},
 	}
 	for _, row := range rows {
@@ -337,11 +343,15 @@ func TestRows(t *testing.T) {
 		Outcomes:  map[Outcome]uint64{Breaks: 0, Opens: 0, Drifts: 0, Undecided: 0, Stays: 8},
 		Explained: 8, Unresolved: 3, Questions: 3,
 		Rows: []Row{
-			{Outcome: Stays, From: peer("Deployment", "web"), To: peer("StatefulSet", "db"), Protocol: netset.TCP, Port: 5432,
-				Recorded: policies.Allow, Before: policies.Allow, Flows: 6, Bytes: 20, First: early.First, Last: late.Last, Example: early},
-			{Outcome: Stays, From: policies.Outside(netset.Block{CIDR: netset.AllIPv4}), To: peer("Deployment", "web"), Protocol: netset.TCP, Port: 443,
+			{
+				Outcome: Stays, From: peer("Deployment", "web"), To: peer("StatefulSet", "db"), Protocol: netset.TCP, Port: 5432,
+				Recorded: policies.Allow, Before: policies.Allow, Flows: 6, Bytes: 20, First: early.First, Last: late.Last, Example: early,
+			},
+			{
+				Outcome: Stays, From: policies.Outside(netset.Block{CIDR: netset.AllIPv4}), To: peer("Deployment", "web"), Protocol: netset.TCP, Port: 443,
 				Recorded: policies.Allow, Before: policies.Allow, Flows: 2, Bytes: 20, First: noon.Add(2 * time.Minute), Last: noon.Add(3*time.Minute + time.Second),
-				Example: at(2, flow("outside 192.0.2.1", web, 443, policies.Allow))},
+				Example: at(2, flow("outside 192.0.2.1", web, 443, policies.Allow)),
+			},
 		},
 		Causes: []Cause{{"namespace legacy is not in the world", 2}, {"no workload of ops matches pod z", 1}},
 	}

@@ -96,7 +96,7 @@ func Read(ctx context.Context, r io.Reader, name string, o Options, each func(po
 			}
 			return d.stats, fmt.Errorf("%s: %w", at, err)
 		}
-		if err == io.EOF && len(line) == 0 {
+		if err == io.EOF {
 			return d.stats, nil
 		}
 		d.stats.Lines++
@@ -125,29 +125,28 @@ func Read(ctx context.Context, r io.Reader, name string, o Options, each func(po
 	}
 }
 
-// nextLine returns the next line without its end. Of a line longer than the
-// buffer it returns the beginning. The line is valid until the next call.
+// nextLine returns the next line without its end, or none of it when it is
+// longer than the buffer. The line is valid until the next call.
 func nextLine(r *bufio.Reader) (line []byte, tooLong bool, err error) {
 	line, err = r.ReadSlice('\n')
-	if err == bufio.ErrBufferFull {
-		for err == bufio.ErrBufferFull {
+	if errors.Is(err, bufio.ErrBufferFull) {
+		for errors.Is(err, bufio.ErrBufferFull) {
 			_, err = r.ReadSlice('\n')
 		}
-		return []byte("{"), true, nilAtEnd(err)
+		if err == io.EOF {
+			err = nil
+		}
+		return nil, true, err
 	}
-	if err == nil || len(line) > 0 && err == io.EOF {
-		return bytes.TrimRight(line, "\r\n"), false, nil
+	if len(line) > 0 && err == io.EOF {
+		err = nil
 	}
-	return nil, false, err
+	return line, false, err
 }
 
-// nilAtEnd lets a line that the input's end closes count as a line.
-func nilAtEnd(err error) error {
-	if err == io.EOF {
-		return nil
-	}
-	return err
-}
+// maxWindow bounds the memory that zstd data may ask for; it is that of
+// `zstd --long`.
+const maxWindow = 128 << 20
 
 // unpack returns r's bytes as they were before compression, and its name.
 func unpack(r io.Reader) (plain io.ReadCloser, packing string, err error) {
@@ -164,7 +163,7 @@ func unpack(r io.Reader) (plain io.ReadCloser, packing string, err error) {
 		}
 		return z, "gzip", err
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(head, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+		z, err := zstd.NewReader(head, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, "", err
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -186,10 +188,14 @@ func TestHubblePeers(t *testing.T) {
 		{"not of Cilium", `{"labels":["reserved:unmanaged"]}`, policies.FlowPeer{}},
 		{"masked", `{}`, policies.FlowPeer{}},
 		{"null", `null`, policies.FlowPeer{}},
-		{"labels without a source", `{"namespace":"a","labels":["app=x","tier"]}`,
-			policies.FlowPeer{Namespace: "a", Labels: map[string]string{"app": "x", "tier": ""}, LabelsPartial: true}},
-		{"only Kubernetes labels", `{"labels":["container:a=b","k8s:c=d=e","fqdn:x"]}`,
-			policies.FlowPeer{Labels: map[string]string{"c": "d=e"}, LabelsPartial: true}},
+		{
+			"labels without a source", `{"namespace":"a","labels":["app=x","tier"]}`,
+			policies.FlowPeer{Namespace: "a", Labels: map[string]string{"app": "x", "tier": ""}, LabelsPartial: true},
+		},
+		{
+			"only Kubernetes labels", `{"labels":["container:a=b","k8s:c=d=e","fqdn:x"]}`,
+			policies.FlowPeer{Labels: map[string]string{"c": "d=e"}, LabelsPartial: true},
+		},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -217,6 +223,23 @@ func TestHubbleCounts(t *testing.T) {
 	}
 	equal(t, flows[0].Count, uint64(12))
 	equal(t, stats, Stats{Lines: 6, Flows: 1, Lost: 20, LeftOut: map[string]uint64{"report of lost events": 3, "node status": 1, "agent or debug event": 1}})
+}
+
+// Memory is used again from line to line, but not that of flows.
+func TestFlowsOutliveTheirLines(t *testing.T) {
+	line := `{"flow":{"verdict":"FORWARDED","source":{"namespace":"%s","labels":["k8s:app=%[1]s"]},"source_names":["%[1]s"]}}` + "\n"
+	var text string
+	names := []string{"a", "b", "c"}
+	for _, name := range names {
+		text += fmt.Sprintf(line, name)
+	}
+	flows, _, err := read(t, text, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range names {
+		equal(t, flows[i].From, policies.FlowPeer{Namespace: want, Labels: map[string]string{"app": want}, LabelsPartial: true, Names: []string{want}})
+	}
 }
 
 func TestWeirRoundTrip(t *testing.T) {
@@ -248,6 +271,55 @@ func TestWeirRoundTrip(t *testing.T) {
 		flows[i].Record = policies.Place{File: "f.log", Line: i + 1}
 	}
 	equal(t, back, flows)
+}
+
+// What the Writer writes is what the schema describes, and so is the record in
+// the documentation.
+func TestSchema(t *testing.T) {
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/schemas/flow.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(line string) {
+		t.Helper()
+		record, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(record); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	var text bytes.Buffer
+	w := NewWriter(&text)
+	flows, _, err := read(t, forwarded, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range append(flows, policies.Flow{From: policies.FlowPeer{Outside: true, Host: true, Names: []string{"a"}}, EgressOnly: true, Bytes: 1}) {
+		if err := w.Write(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(text.String()) {
+		check(line)
+		if strings.Contains(line, "null") {
+			t.Errorf("%s: what was not recorded is absent, not null", line)
+		}
+	}
+	page, err := os.ReadFile("../../docs/flows.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, record, _ := strings.Cut(string(page), "```json\n")
+	record, _, _ = strings.Cut(record, "\n")
+	check(record)
+	if _, stats, err := read(t, record, Options{Format: Weir, Strict: true}); err != nil || stats.Flows != 1 {
+		t.Errorf("%+v, error %v", stats, err)
+	}
 }
 
 func TestBadLines(t *testing.T) {
@@ -383,12 +455,12 @@ func TestEmpty(t *testing.T) {
 func TestStops(t *testing.T) {
 	enough := errors.New("enough")
 	stats, err := Read(context.Background(), strings.NewReader(forwarded+"\n"+forwarded), "f.log", Options{}, func(policies.Flow) error { return enough })
-	if err != enough || stats.Flows != 1 {
+	if !errors.Is(err, enough) || stats.Flows != 1 {
 		t.Errorf("%+v, error %v", stats, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Read(ctx, strings.NewReader(forwarded), "f.log", Options{}, nil); err != context.Canceled {
+	if _, err := Read(ctx, strings.NewReader(forwarded), "f.log", Options{}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 }
