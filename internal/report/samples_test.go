@@ -118,10 +118,14 @@ func denied() policies.Decision {
 	in := side(policies.Deny, "payments/db", "no rule of payments/db matches", -1, place("deploy/payments/db.yaml", 3, 1))
 	zero, one := 0, 1
 	in.Trace = []policies.Step{
-		{Tier: "default", Policy: *in.Policy, Rule: &zero, Action: policies.ActionAllow, Matches: policies.No,
-			Because: "storefront/cart is not pods app=api in payments", At: place("deploy/payments/db.yaml", 14, 5)},
-		{Tier: "default", Policy: *in.Policy, Rule: &one, Action: policies.ActionAllow, Matches: policies.Maybe,
-			Because: "TCP/5432 is not TCP/9187", At: place("deploy/payments/db.yaml", 21, 5)},
+		{
+			Tier: "default", Policy: *in.Policy, Rule: &zero, Action: policies.ActionAllow, Matches: policies.No,
+			Because: "storefront/cart is not pods app=api in payments", At: place("deploy/payments/db.yaml", 14, 5),
+		},
+		{
+			Tier: "default", Policy: *in.Policy, Rule: &one, Action: policies.ActionAllow, Matches: policies.Maybe,
+			Because: "TCP/5432 is not TCP/9187", At: place("deploy/payments/db.yaml", 21, 5),
+		},
 	}
 	d := decision(workload("storefront/cart"), workload("payments/db"), 5432, policies.Deny, nil, in)
 	d.From.Pod = "cart-7d9f-x2x"
@@ -157,8 +161,10 @@ func edit() *diff.Change {
 			},
 			{
 				From: []policies.Peer{workload("payments/worker")}, To: []policies.Peer{workload("mesh/gateway")}, Ports: tcp(15443), Before: policies.Allow, After: policies.Unknown, Pairs: 1,
-				Is: policies.Decision{Verdict: policies.Unknown, Because: "MeshPolicy mesh/strict is not understood",
-					Sides: [2]policies.Side{{}, *side(policies.Unknown, "mesh/strict", "MeshPolicy mesh/strict is not understood", -1, place("deploy/mesh.yaml", 3, 1))}},
+				Is: policies.Decision{
+					Verdict: policies.Unknown, Because: "MeshPolicy mesh/strict is not understood",
+					Sides: [2]policies.Side{{}, *side(policies.Unknown, "mesh/strict", "MeshPolicy mesh/strict is not understood", -1, place("deploy/mesh.yaml", 3, 1))},
+				},
 			},
 			{
 				From: []policies.Peer{web}, To: []policies.Peer{api}, Ports: tcp(8080), Before: policies.Allow, After: policies.Deny, Pairs: 1,
@@ -208,8 +214,10 @@ func replayed() *simulator.Result {
 	first := time.Date(2026, 3, 3, 0, 0, 12, 0, time.UTC)
 	last := time.Date(2026, 3, 10, 23, 58, 41, 0, time.UTC)
 	flow := func(line int, from, to policies.FlowPeer) policies.Flow {
-		return policies.Flow{First: last, Last: last, From: from, To: to, Protocol: netset.TCP, Verdict: policies.Allow, Count: 1,
-			Record: policies.Place{File: "flows.jsonl.gz", Line: line}}
+		return policies.Flow{
+			First: last, Last: last, From: from, To: to, Protocol: netset.TCP, Verdict: policies.Allow, Count: 1,
+			Record: policies.Place{File: "flows.jsonl.gz", Line: line},
+		}
 	}
 	return &simulator.Result{
 		Flows: 1_204_331, Bytes: 88_123_456_789, First: first, Last: last,
