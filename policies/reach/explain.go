@@ -22,18 +22,26 @@ func (j *Judge) Decide(from, to End, p netset.Protocol, port uint16) policies.De
 		return d
 	}
 	ways := map[string]policies.Verdict{}
-	for i, fam := range families {
-		if j.familiesOf(from)&j.familiesOf(to)&fam == 0 {
-			continue
-		}
-		sides := [2]policies.Side{
-			j.explain(policies.Egress, from, to, fam, p, port),
-			j.explain(policies.Ingress, to, from, fam, p, port),
-		}
-		v := both(sides[0].Verdict, sides[1].Verdict)
-		ways[[...]string{"IPv4", "IPv6"}[i]] = v
-		if best := either(d.Verdict, v); best != d.Verdict {
-			d.Verdict, d.Sides = best, sides
+	var a, b [2]int32
+	for _, source := range j.columnsOf(from, &a) {
+		for _, target := range j.columnsOf(to, &b) {
+			shared := j.columns[source].families & j.columns[target].families
+			if shared == 0 {
+				continue
+			}
+			fam, name := ipv4, "IPv4"
+			if shared&ipv4 == 0 {
+				fam, name = ipv6, "IPv6"
+			}
+			sides := [2]policies.Side{
+				j.explain(policies.Egress, from, to, fam, p, port),
+				j.explain(policies.Ingress, to, from, fam, p, port),
+			}
+			v := both(sides[0].Verdict, sides[1].Verdict)
+			ways[name] = v
+			if best := either(d.Verdict, v); best != d.Verdict {
+				d.Verdict, d.Sides = best, sides
+			}
 		}
 	}
 	if d.Verdict == policies.Undecided {
@@ -64,15 +72,6 @@ func because(d policies.Decision) string {
 		return "egress: " + egress.Because
 	}
 	return "both sides allow it"
-}
-
-// familiesOf returns the address families an end may use. Where its addresses
-// are unknown or no block tells addresses apart, they all go one way.
-func (j *Judge) familiesOf(e End) family {
-	if class := j.classOf(e); class >= 0 {
-		return j.classes[class].families
-	}
-	return familyOf(e.addr)
 }
 
 // addressOf returns the address that an end uses in a family; it is invalid
@@ -400,7 +399,7 @@ func (q *inquiry) isInBlock(b netset.Block) policies.Truth {
 	if a := q.addressOf(q.other, q.family); a.IsValid() {
 		return truth(b.Addresses().Contains(a))
 	}
-	return q.unplacedIn(b.Addresses(), q.classes[q.classOf(q.other)].host())
+	return q.unplacedIn(b.Addresses(), q.classes[q.classOf(q.other)].host(), q.family)
 }
 
 func truth(b bool) policies.Truth {

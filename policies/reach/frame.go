@@ -42,7 +42,8 @@ type frame struct {
 	keyed    map[int32][]int32    // classes that carry a key, ascending
 	named    []map[uint16][]int32 // by port name: columns by the number behind it
 	atomCols map[int32][]int32    // columns of pods and nodes by atom
-	unplaced [2][]int32           // columns of pods and nodes whose address is unknown: pods, hosts
+	unplaced [2][2][]int32        // columns whose address is unknown, of pods and of hosts, by family
+	dual     bool                 // some IPv6 address or block is known
 }
 
 // vocabulary is what rules can tell apart.
@@ -64,7 +65,8 @@ type label struct {
 	value string
 }
 
-// family is a set of address families; a pod with unknown addresses has both.
+// family is a set of address families; a pod with unknown addresses has both,
+// and one column for both where no IPv6 address or block tells them apart.
 type family uint8
 
 const (
@@ -118,6 +120,7 @@ func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 	f.findSpace(models)
 	namespaceOf := f.internNamespaces(models)
 	places := f.classify(models, namespaceOf)
+	f.findFamilies()
 	f.layColumns()
 	return f, places
 }
@@ -208,6 +211,16 @@ func (f *frame) findSpace(models []*policies.Model) {
 		if known.IsEmpty() {
 			f.space[i], f.spaceIs[i] = netset.Prefix(whole), i == 0
 		}
+	}
+}
+
+// findFamilies learns whether IPv6 plays a part.
+func (f *frame) findFamilies() {
+	for _, b := range f.blocks {
+		f.dual = f.dual || b.CIDR.Addr().Is6()
+	}
+	for i := range f.classes {
+		f.dual = f.dual || f.classes[i].atoms[1] >= 0
 	}
 }
 
@@ -445,16 +458,18 @@ func (f *frame) layColumns() {
 }
 
 func (f *frame) layClass(c *class, id int32) {
-	if c.atoms[0] == unknownAtom || len(f.blocks) == 0 {
-		host := 0
-		if c.host() {
-			host = 1
-		}
-		if c.atoms[0] == unknownAtom {
-			f.unplaced[host] = append(f.unplaced[host], int32(len(f.columns)))
-		}
-		c.columns = []int32{int32(len(f.columns))}
+	host := 0
+	if c.host() {
+		host = 1
+	}
+	unplaced := c.atoms[0] == unknownAtom
+	if len(f.blocks) == 0 || unplaced && !f.dual {
+		n := int32(len(f.columns))
+		c.columns = []int32{n}
 		f.columns = append(f.columns, column{id, c.families, unknownAtom})
+		if unplaced {
+			f.unplaced[host][0] = append(f.unplaced[host][0], n)
+		}
 		return
 	}
 	for i, fam := range families {
@@ -464,6 +479,10 @@ func (f *frame) layClass(c *class, id int32) {
 		n := int32(len(f.columns))
 		c.columns = append(c.columns, n)
 		f.columns = append(f.columns, column{id, fam, c.atoms[i]})
+		if unplaced {
+			f.unplaced[host][i] = append(f.unplaced[host][i], n)
+			continue
+		}
 		f.atomCols[c.atoms[i]] = append(f.atomCols[c.atoms[i]], n)
 	}
 }

@@ -238,9 +238,10 @@ func (j *Judge) at(r *row, column int32, p netset.Protocol, port uint16) policie
 }
 
 // onNodeOf reports whether an end is the node that a pod runs on, or shares
-// that node's network: such traffic is always allowed in.
+// that node's network: such traffic is always allowed in, save perhaps by a
+// policy that was not understood.
 func (j *Judge) onNodeOf(e, pod End) policies.Truth {
-	if pod.kind != podEnd || j.model.Pods[pod.index].HostNetwork {
+	if pod.kind != podEnd || j.model.Pods[pod.index].HostNetwork || j.opaque(policies.Ingress, j.classOf(pod)) {
 		return policies.No
 	}
 	var node string
@@ -260,4 +261,9 @@ func (j *Judge) onNodeOf(e, pod End) policies.Truth {
 		return policies.Yes
 	}
 	return policies.No
+}
+
+// opaque reports whether a policy that was not understood governs a class.
+func (j *Judge) opaque(d policies.Direction, class int32) bool {
+	return slices.ContainsFunc(j.governing[d][class], func(g governing) bool { return j.model.Policies[g.policy].Opaque != "" })
 }

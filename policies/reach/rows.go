@@ -363,14 +363,16 @@ func (b *builder) inBlock(block netset.Block) peers {
 		}
 	}
 	var maybe []int32
-	for host, columns := range b.unplaced {
-		switch b.unplacedIn(addresses, host == 1) {
-		case policies.Yes:
-			for _, column := range columns {
-				add(column)
+	for host, byFamily := range b.unplaced {
+		for i, columns := range byFamily {
+			switch b.unplacedIn(addresses, host == 1, families[i]) {
+			case policies.Yes:
+				for _, column := range columns {
+					add(column)
+				}
+			case policies.Maybe:
+				maybe = append(maybe, columns...)
 			}
-		case policies.Maybe:
-			maybe = append(maybe, columns...)
 		}
 	}
 	yes := b.build()
@@ -381,22 +383,23 @@ func (b *builder) inBlock(block netset.Block) peers {
 	return peers{yes, b.build()}
 }
 
-// unplacedIn reports whether an address that is not known is in the set: of a
-// pod somewhere in the pods' space, of a node anywhere.
-func (f *frame) unplacedIn(addresses netset.Addresses, host bool) policies.Truth {
-	truth := policies.No
-	for i, whole := range []netset.Addresses{netset.Prefix(netset.AllIPv4), netset.Prefix(netset.AllIPv6)} {
-		space, sure := f.space[i], f.spaceIs[i]
-		if host {
-			space, sure = whole, i == 0
-		}
-		switch {
-		case space.IsEmpty() || !addresses.Overlaps(space):
-		case sure && addresses.Covers(space):
-			truth = truth.Or(policies.Yes)
-		default:
-			truth = truth.Or(policies.Maybe)
-		}
+// unplacedIn reports whether an address that is not known is in the set, as far
+// as the set is of its family: that of a pod is somewhere in the pods' space,
+// that of a node anywhere.
+func (f *frame) unplacedIn(addresses netset.Addresses, host bool, fam family) policies.Truth {
+	i := 0
+	if fam == ipv6 {
+		i = 1
 	}
-	return truth
+	space, sure := f.space[i], f.spaceIs[i]
+	if host {
+		space, sure = [...]netset.Addresses{netset.Prefix(netset.AllIPv4), netset.Prefix(netset.AllIPv6)}[i], i == 0
+	}
+	switch {
+	case !addresses.Overlaps(space):
+		return policies.No
+	case sure && addresses.Covers(space):
+		return policies.Yes
+	}
+	return policies.Maybe
 }
