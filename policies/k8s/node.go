@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/weir-policy/weir/policies"
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/api/validate/content"
+
+	"github.com/weir-policy/weir/policies"
 )
 
 const (
@@ -100,8 +101,8 @@ func (v value) only(fields ...string) {
 		return
 	}
 	for key := range pairs(v.node) {
-		if slices.Contains(fields, key.Value) {
-			continue
+		if key.Kind != scalar || slices.Contains(fields, key.Value) {
+			continue // checkKeys reports keys that are no scalars
 		}
 		cure := "it takes " + strings.Join(fields, ", ")
 		if near := nearest(key.Value, fields); near != "" {

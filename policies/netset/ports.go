@@ -127,12 +127,14 @@ func (a Ports) Compare(b Ports) int {
 }
 
 // Key returns a text that is the same for equal sets and no others.
-func (a Ports) Key() string {
-	var b []byte
+func (a Ports) Key() string { return string(a.AppendKey(nil)) }
+
+// AppendKey appends Key to b, for callers that look up many sets.
+func (a Ports) AppendKey(b []byte) []byte {
 	for _, s := range a.spans {
 		b = append(b, byte(s.first>>16), byte(s.first>>8), byte(s.first), byte(s.last>>16), byte(s.last>>8), byte(s.last))
 	}
-	return string(b)
+	return b
 }
 
 // PortRange is the ports of one protocol from First to Last, both included.
