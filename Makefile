@@ -59,4 +59,4 @@ demo: build ## preview a pull request of the example application
 	examples/shop/demo.sh
 
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist

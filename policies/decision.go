@@ -78,8 +78,10 @@ type Decision struct {
 	To       Peer
 	Protocol netset.Protocol
 	Port     uint16
-	Verdict  Verdict
-	Because  string // one clause, lower case, no full stop
+	// Ports is what was asked where that is more than one port.
+	Ports   netset.Ports
+	Verdict Verdict
+	Because string // one clause, lower case, no full stop
 	// Sides holds what was decided in each Direction; both are empty where no
 	// policy has a say, as for a pod that talks to itself.
 	Sides [2]Side
@@ -134,8 +136,13 @@ func (t Truth) And(u Truth) Truth { return min(t, u) }
 func (t Truth) Or(u Truth) Truth { return max(t, u) }
 
 // Connection is the traffic between two peers that is allowed, and that for
-// which the answer is unknown.
+// which the answer is unknown. A listing shares its peers and grants: equal ones
+// are equal pointers.
 type Connection struct {
-	From, To       Peer
-	Allow, Unknown netset.Ports
+	From, To *Peer
+	*Grant
 }
+
+// Grant is traffic that is allowed, and traffic for which the answer is
+// unknown; all other traffic is denied.
+type Grant struct{ Allow, Unknown netset.Ports }

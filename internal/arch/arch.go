@@ -77,12 +77,14 @@ var floors = map[string]floor{
 	"internal/preview":    services,
 	"internal/source":     services,
 
-	"cmd/weir":            mains,
-	"cmd/weir-agent":      mains,
-	"cmd/weir-controller": mains,
+	"cmd/weir":               mains,
+	"cmd/weir-agent":         mains,
+	"cmd/weir-controller":    mains,
+	"examples/shop/genflows": mains,
 
-	"internal/arch":    tests,
-	"internal/testkit": tests,
+	"internal/arch":           tests,
+	"internal/testkit":        tests,
+	"internal/testkit/worlds": tests,
 }
 
 // folders are the top-level folders that may hold Go code.

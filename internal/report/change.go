@@ -2,7 +2,6 @@ package report
 
 import (
 	"cmp"
-	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -42,133 +41,23 @@ func classOf(before, after policies.Verdict) class {
 	return removes
 }
 
-var simulatorOutcomes = []simulator.Outcome{simulator.Breaks, simulator.Opens, simulator.Drifts, simulator.Undecided, simulator.Stays}
-
-// pairs yields the pairs of peers that a group stands for.
-func pairs(g *diff.Group, yield func(from, to policies.Peer)) {
-	for _, from := range g.From {
-		for _, to := range g.To {
-			if !from.IsOutside() && comparePeers(from, to) == 0 {
-				continue
-			}
-			yield(from, to)
+// byClass sorts the differences of a change into classes, all ports of a pair
+// in one.
+func byClass(c *diff.Change) map[class][]diff.Difference {
+	all := map[class][]diff.Difference{}
+	for _, d := range c.Differences {
+		of := classOf(d.Before, d.After)
+		if n := len(all[of]); n > 0 && sameQuestion(all[of][n-1], d) {
+			all[of][n-1].Ports = all[of][n-1].Ports.Union(d.Ports)
+			continue
 		}
+		all[of] = append(all[of], d)
 	}
+	return all
 }
 
-// spread is the groups of a change as pairs of peers.
-type spread struct {
-	groups []diff.Group
-	peers  []policies.Peer // sorted; pairs name them by index
-	pairs  map[class][]pairOf
-}
-
-type pairOf struct{ from, to, group uint32 }
-
-// spreadOf sorts the pairs of a change by from and to.
-func spreadOf(c *diff.Change) *spread {
-	s := &spread{groups: c.Groups, pairs: map[class][]pairOf{}}
-	index := map[string]uint32{}
-	var key []byte
-	number := func(p policies.Peer) uint32 {
-		key = appendPeerKey(p, key[:0])
-		n, ok := index[string(key)]
-		if !ok {
-			n = uint32(len(s.peers))
-			index[string(key)] = n
-			s.peers = append(s.peers, p)
-		}
-		return n
-	}
-	type ends struct{ from, to []uint32 }
-	numbers := make([]ends, len(c.Groups))
-	for i := range c.Groups {
-		for _, p := range c.Groups[i].From {
-			numbers[i].from = append(numbers[i].from, number(p))
-		}
-		for _, p := range c.Groups[i].To {
-			numbers[i].to = append(numbers[i].to, number(p))
-		}
-	}
-	rank := s.sortPeers()
-	for i := range c.Groups {
-		of := classOf(c.Groups[i].Before, c.Groups[i].After)
-		for _, from := range numbers[i].from {
-			for _, to := range numbers[i].to {
-				if from == to && !s.peers[rank[from]].IsOutside() {
-					continue
-				}
-				s.pairs[of] = append(s.pairs[of], pairOf{rank[from], rank[to], uint32(i)})
-			}
-		}
-	}
-	for _, pairs := range s.pairs {
-		slices.SortFunc(pairs, func(a, b pairOf) int {
-			if order := cmp.Compare(uint64(a.from)<<32|uint64(a.to), uint64(b.from)<<32|uint64(b.to)); order != 0 {
-				return order
-			}
-			return cmp.Or(compareVerdicts(&s.groups[a.group], &s.groups[b.group]), cmp.Compare(a.group, b.group))
-		})
-	}
-	return s
-}
-
-func compareVerdicts(a, b *diff.Group) int {
-	return cmp.Or(cmp.Compare(a.Before, b.Before), cmp.Compare(a.After, b.After))
-}
-
-// sortPeers sorts the peers and returns where each went.
-func (s *spread) sortPeers() []uint32 {
-	order := make([]uint32, len(s.peers))
-	for i := range order {
-		order[i] = uint32(i)
-	}
-	slices.SortFunc(order, func(a, b uint32) int { return comparePeers(s.peers[a], s.peers[b]) })
-	rank, sorted := make([]uint32, len(order)), make([]policies.Peer, len(order))
-	for to, from := range order {
-		rank[from], sorted[to] = uint32(to), s.peers[from]
-	}
-	s.peers = sorted
-	return rank
-}
-
-// differences yields the pairs of a class, sorted by from and to, all ports of
-// a pair in one.
-func (s *spread) differences(of class) iter.Seq[diff.Difference] {
-	return func(yield func(diff.Difference) bool) {
-		pairs := s.pairs[of]
-		for i := 0; i < len(pairs); {
-			p, g := pairs[i], &s.groups[pairs[i].group]
-			d := diff.Difference{From: s.peers[p.from], To: s.peers[p.to], Ports: g.Ports, Before: g.Before, After: g.After}
-			for i++; i < len(pairs) && pairs[i].from == p.from && pairs[i].to == p.to; i++ {
-				other := &s.groups[pairs[i].group]
-				if compareVerdicts(g, other) != 0 {
-					break
-				}
-				d.Ports = d.Ports.Union(other.Ports)
-			}
-			if !yield(d) {
-				return
-			}
-		}
-	}
-}
-
-// count returns how many pairs of a class there are, whatever the ports.
-func (s *spread) count(of class) (opensIn, opensOut, inside int) {
-	pairs := s.pairs[of]
-	for i, p := range pairs {
-		switch {
-		case i > 0 && p.from == pairs[i-1].from && p.to == pairs[i-1].to:
-		case s.peers[p.from].IsOutside():
-			opensIn++
-		case s.peers[p.to].IsOutside():
-			opensOut++
-		default:
-			inside++
-		}
-	}
-	return opensIn, opensOut, inside
+func sameQuestion(a, b diff.Difference) bool {
+	return a.From == b.From && a.To == b.To && a.Before == b.Before && a.After == b.After
 }
 
 // comparePeers orders workloads by name, and addresses outside after them.
@@ -235,7 +124,7 @@ func movesOf(c *diff.Change) []move {
 			class: classOf(g.Before, g.After), from: g.From, to: g.To, ports: g.Ports,
 			before: g.Before, after: g.After, pairs: g.Pairs,
 		}
-		m.because, m.at, m.policy, m.atBase = causeOf(&g.Example, &g.Was)
+		m.because, m.at, m.policy, m.atBase = causeOf(&g.Is, &g.Was)
 		moves = append(moves, m)
 	}
 	if len(moves) > finestMoves {
@@ -324,15 +213,28 @@ type tally struct{ opensIn, opensOut, opensInside, removed, unknown int }
 
 func (t tally) added() int { return t.opensIn + t.opensOut + t.opensInside }
 
-func tallyOf(s *spread) tally {
+func tallyOf(c *diff.Change) tally {
 	var t tally
-	t.opensIn, t.opensOut, t.opensInside = s.count(adds)
-	t.removed = sum(s.count(removes))
-	t.unknown = sum(s.count(unknown))
+	for of, differences := range byClass(c) {
+		for i, d := range differences {
+			switch {
+			case i > 0 && differences[i-1].From == d.From && differences[i-1].To == d.To:
+				// The same pair, with another verdict before or after.
+			case of == removes:
+				t.removed++
+			case of == unknown:
+				t.unknown++
+			case d.From.IsOutside():
+				t.opensIn++
+			case d.To.IsOutside():
+				t.opensOut++
+			default:
+				t.opensInside++
+			}
+		}
+	}
 	return t
 }
-
-func sum(a, b, c int) int { return a + b + c }
 
 // warnings returns those of the preview and of its change, each once.
 func (p *Preview) warnings() []policies.Warning {

@@ -55,23 +55,20 @@ func csvPorts(p netset.Ports) string {
 
 func reachabilityCSV(out *bufio.Writer, connections iter.Seq[policies.Connection]) {
 	csvLine(out, "from", "from_kind", "to", "to_kind", "allow", "unknown")
-	peers := remember(csvPeer)
-	ports := remember(csvPorts)
+	peers := rememberPeers(csvPeer)
+	allow, unknown := rememberGrants(csvPorts)
 	for c := range connections {
-		csvLine(out, peers.of(c.From, appendPeerKey), peers.of(c.To, appendPeerKey),
-			ports.of(c.Allow, netset.Ports.AppendKey), ports.of(c.Unknown, netset.Ports.AppendKey))
+		csvLine(out, peers.of(c.From), peers.of(c.To), allow.of(c.Grant), unknown.of(c.Grant))
 	}
 }
 
 func changeCSV(out *bufio.Writer, c *diff.Change) {
 	csvLine(out, "change", "from", "from_kind", "to", "to_kind", "ports", "before", "after")
-	spread := spreadOf(c)
-	peers := remember(csvPeer)
-	ports := remember(csvPorts)
+	differences := byClass(c)
+	peers := rememberPeers(csvPeer)
 	for _, of := range []class{adds, removes, unknown} {
-		for d := range spread.differences(of) {
-			csvLine(out, of.past(), peers.of(d.From, appendPeerKey), peers.of(d.To, appendPeerKey),
-				ports.of(d.Ports, netset.Ports.AppendKey), d.Before.String(), d.After.String())
+		for _, d := range differences[of] {
+			csvLine(out, of.past(), peers.of(d.From), peers.of(d.To), csvPorts(d.Ports), d.Before.String(), d.After.String())
 		}
 	}
 }

@@ -238,47 +238,38 @@ func warningList(o *object, warnings []policies.Warning) {
 
 func reachabilityJSON(out *bufio.Writer, connections iter.Seq[policies.Connection], warnings []policies.Warning) {
 	o := newObject(out, KindReachability)
-	peers := rememberPeers()
-	ports := rememberPorts()
+	peers := rememberPeers(peerJSON)
+	allow, unknown := rememberGrants(func(p netset.Ports) string { return string(appendPorts(nil, p)) })
 	list(o, "connections", connections, func(b []byte, c policies.Connection) []byte {
-		return appendConnection(b, peers, ports, c)
+		b = append(b, `{"from":`...)
+		b = append(b, peers.of(c.From)...)
+		b = append(b, `,"to":`...)
+		b = append(b, peers.of(c.To)...)
+		b = append(b, `,"allow":`...)
+		b = append(b, allow.of(c.Grant)...)
+		b = append(b, `,"unknown":`...)
+		b = append(b, unknown.of(c.Grant)...)
+		return append(b, '}')
 	})
 	warningList(o, warnings)
 	o.close()
 }
 
-func rememberPeers() *memory[policies.Peer] {
-	return remember(func(p policies.Peer) string { return string(appendPeer(nil, p)) })
-}
-
-func rememberPorts() *memory[netset.Ports] {
-	return remember(func(p netset.Ports) string { return string(appendPorts(nil, p)) })
-}
-
-func appendConnection(b []byte, peers *memory[policies.Peer], ports *memory[netset.Ports], c policies.Connection) []byte {
-	b = append(b, `{"from":`...)
-	b = append(b, peers.of(c.From, appendPeerKey)...)
-	b = append(b, `,"to":`...)
-	b = append(b, peers.of(c.To, appendPeerKey)...)
-	b = append(b, `,"allow":`...)
-	b = append(b, ports.of(c.Allow, netset.Ports.AppendKey)...)
-	b = append(b, `,"unknown":`...)
-	b = append(b, ports.of(c.Unknown, netset.Ports.AppendKey)...)
-	return append(b, '}')
-}
-
-// changeJSON writes the members of a change; those of a pair are merged from
-// its groups.
 func changeJSON(o *object, c *diff.Change) {
-	spread := spreadOf(c)
-	peers := rememberPeers()
-	ports := rememberPorts()
+	differences := byClass(c)
+	peers := rememberPeers(peerJSON)
 	for _, of := range []class{adds, removes} {
-		list(o, of.past(), spread.differences(of), func(b []byte, d diff.Difference) []byte {
-			return appendConnection(b, peers, ports, policies.Connection{From: d.From, To: d.To, Allow: d.Ports})
+		list(o, of.past(), slices.Values(differences[of]), func(b []byte, d diff.Difference) []byte {
+			b = appendEnds(b, peers, d)
+			b = appendPorts(append(b, `,"allow":`...), d.Ports)
+			return append(b, `,"unknown":[]}`...)
 		})
 	}
-	list(o, unknown.past(), spread.differences(unknown), appendDifference)
+	list(o, unknown.past(), slices.Values(differences[unknown]), func(b []byte, d diff.Difference) []byte {
+		b = appendPorts(append(appendEnds(b, peers, d), `,"ports":`...), d.Ports)
+		b = appendMember(b, "before", d.Before.String())
+		return append(appendMember(b, "after", d.After.String()), '}')
+	})
 	list(o, "groups", slices.Values(c.Groups), appendGroup)
 	o.name("workloads")
 	b := appendList(appendName([]byte{'{'}, "added"), c.NewWorkloads, appendRef)
@@ -293,12 +284,12 @@ func changeJSON(o *object, c *diff.Change) {
 	o.close()
 }
 
-func appendDifference(b []byte, d diff.Difference) []byte {
-	b = appendPeer(append(b, `{"from":`...), d.From)
-	b = appendPeer(append(b, `,"to":`...), d.To)
-	b = appendPorts(append(b, `,"ports":`...), d.Ports)
-	b = appendMember(b, "before", d.Before.String())
-	return append(appendMember(b, "after", d.After.String()), '}')
+func peerJSON(p policies.Peer) string { return string(appendPeer(nil, p)) }
+
+// appendEnds begins an object with the ends of a difference.
+func appendEnds(b []byte, peers *memory[*policies.Peer], d diff.Difference) []byte {
+	b = append(append(b, `{"from":`...), peers.of(d.From)...)
+	return append(append(b, `,"to":`...), peers.of(d.To)...)
 }
 
 func appendGroup(b []byte, g diff.Group) []byte {
@@ -308,7 +299,7 @@ func appendGroup(b []byte, g diff.Group) []byte {
 	b = appendMember(b, "before", g.Before.String())
 	b = appendMember(b, "after", g.After.String())
 	b = appendNumber(b, "pairs", uint64(g.Pairs))
-	b = append(appendDecision(append(b, `,"example":{`...), &g.Example), '}')
+	b = append(appendDecision(append(b, `,"is":{`...), &g.Is), '}')
 	return append(appendDecision(append(b, `,"was":{`...), &g.Was), "}}"...)
 }
 
@@ -319,12 +310,22 @@ func AppendDecision(b []byte, d *policies.Decision) []byte {
 	return append(appendDecision(b, d), '}')
 }
 
+// AppendError appends what answers a question that could not be asked, as one
+// line of JSON without its end of line.
+func AppendError(b []byte, p policies.Problem) []byte {
+	b = append(b, `{"apiVersion":"`+apiVersion+`","kind":"Error"`...)
+	return append(appendMember(appendMember(b, "message", p.Message), "at", p.Place.String()), '}')
+}
+
 // appendDecision appends the members of a decision to the object b ends in.
 func appendDecision(b []byte, d *policies.Decision) []byte {
 	b = appendPeer(appendName(b, "from"), d.From)
 	b = appendPeer(appendName(b, "to"), d.To)
 	b = appendMember(b, "protocol", d.Protocol.String())
 	b = appendNumber(b, "port", uint64(d.Port))
+	if !d.Ports.IsEmpty() {
+		b = appendPorts(appendName(b, "ports"), d.Ports)
+	}
 	b = appendMember(b, "verdict", d.Verdict.String())
 	b = appendSome(b, "because", d.Because)
 	if len(d.Families) > 0 {
@@ -396,7 +397,7 @@ func replayJSON(o *object, r *simulator.Result, reading FlowReading) {
 	o.number("bytes", r.Bytes)
 	o.value("seen", appendSeen([]byte{}, r.First, r.Last))
 	outcomes := []byte{'{'}
-	for _, outcome := range simulatorOutcomes {
+	for _, outcome := range simulator.Outcomes {
 		outcomes = appendNumber(outcomes, string(outcome), r.Outcomes[outcome])
 	}
 	outcomes = append(appendNumber(outcomes, "unresolved", r.Unresolved), '}')
@@ -406,11 +407,20 @@ func replayJSON(o *object, r *simulator.Result, reading FlowReading) {
 	o.number("questions", uint64(r.Questions))
 	list(o, "rows", slices.Values(r.Rows), appendRow)
 	list(o, "causes", slices.Values(r.Causes), appendCause)
-	b := appendNumber([]byte{'{'}, "records", reading.Records)
-	b = appendNumber(b, "bad", reading.Bad)
-	b = appendList(appendName(b, "problems"), reading.Problems, appendString)
-	b = appendList(appendName(b, "leftOut"), reading.LeftOut, appendCause)
-	o.value("reading", append(appendNumber(b, "lost", reading.Lost), '}'))
+	o.value("reading", appendReading(nil, reading))
+	o.close()
+}
+
+func appendReading(b []byte, r FlowReading) []byte {
+	b = appendNumber(append(b, '{'), "records", r.Records)
+	b = appendNumber(b, "bad", r.Bad)
+	b = appendList(appendName(b, "problems"), r.Problems, appendString)
+	b = appendList(appendName(b, "leftOut"), r.LeftOut, appendCause)
+	return append(appendNumber(b, "lost", r.Lost), '}')
+}
+
+func importJSON(o *object, reading FlowReading) {
+	o.value("reading", appendReading(nil, reading))
 	o.close()
 }
 

@@ -59,11 +59,11 @@ func drawPreview(t *rapid.T) *Preview {
 			Before: rapid.SampledFrom(verdicts).Draw(t, "before"), After: rapid.SampledFrom(verdicts).Draw(t, "after"),
 		}
 		g.Pairs = len(g.From) * len(g.To)
-		g.Example = decision(g.From[0], g.To[0], 443, policies.Allow, drawSide(t), drawSide(t))
+		g.Is = decision(g.From[0], g.To[0], 443, policies.Allow, drawSide(t), drawSide(t))
 		row := simulator.Row{
-			Outcome: rapid.SampledFrom(simulatorOutcomes).Draw(t, "outcome"), From: g.From[0], To: g.To[0], Protocol: netset.TCP, Port: 443,
+			Outcome: rapid.SampledFrom(simulator.Outcomes[:]).Draw(t, "outcome"), From: g.From[0], To: g.To[0], Protocol: netset.TCP, Port: 443,
 			Flows: rapid.Uint64().Draw(t, "flows"), Bytes: rapid.Uint64().Draw(t, "bytes"),
-			First: time.Unix(0, 0), Last: time.Unix(1_800_000_000, 0), Decision: g.Example, Cause: drawName(t),
+			First: time.Unix(0, 0), Last: time.Unix(1_800_000_000, 0), Decision: g.Is, Cause: drawName(t),
 			Example: policies.Flow{Record: place(drawName(t), 3, 0)},
 		}
 		warning := policies.Warning{Place: place(drawName(t), 1, 2), Message: strings.Repeat(drawName(t)+" ", rapid.IntRange(0, 100).Draw(t, "words"))}
@@ -81,7 +81,7 @@ func drawPreview(t *rapid.T) *Preview {
 			replay.Causes = append(replay.Causes, simulator.Cause{Text: drawName(t), Flows: 3})
 		}
 	}
-	p := &Preview{Base: Revision{Name: drawName(t)}, Head: Revision{Name: drawName(t)}, Change: change, Failed: []string{"adds"}}
+	p := &Preview{Base: Revision{Name: drawName(t)}, Head: Revision{Name: drawName(t)}, Change: withDifferences(change), Failed: []string{"adds"}}
 	if rapid.Bool().Draw(t, "flows") {
 		p.Replay = replay
 	}

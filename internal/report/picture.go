@@ -108,7 +108,7 @@ func (d *drawing) edge(from, to int, class class, ports netset.Ports) {
 func pictureOfConnections(connections iter.Seq[policies.Connection]) *picture {
 	d := newDrawing()
 	for c := range connections {
-		from, to := d.node(c.From), d.node(c.To)
+		from, to := d.node(*c.From), d.node(*c.To)
 		d.edge(from, to, "", c.Allow)
 		d.edge(from, to, unknown, c.Unknown)
 	}
@@ -120,26 +120,23 @@ const mostPairs = 200_000
 
 func pictureOfChange(c *diff.Change) *picture {
 	d := newDrawing()
-	total := 0
-	for i := range c.Groups {
-		total += c.Groups[i].Pairs
+	total := len(c.Differences)
+	if total <= mostPairs {
+		for _, x := range c.Differences {
+			d.edge(d.node(*x.From), d.node(*x.To), classOf(x.Before, x.After), x.Ports)
+		}
+		return d.finish()
 	}
 	for i := range c.Groups {
 		g := &c.Groups[i]
 		of := classOf(g.Before, g.After)
-		if total <= mostPairs {
-			pairs(g, func(from, to policies.Peer) { d.edge(d.node(from), d.node(to), of, g.Ports) })
-			continue
-		}
 		for _, from := range blur(g.From) {
 			for _, to := range blur(g.To) {
 				d.edge(d.node(from), d.node(to), of, g.Ports)
 			}
 		}
 	}
-	if total > mostPairs {
-		d.notes = append(d.notes, "Drawn by namespace, for "+grouped(total)+" pairs change.")
-	}
+	d.notes = append(d.notes, "Drawn by namespace, for "+grouped(total)+" pairs change.")
 	return d.finish()
 }
 

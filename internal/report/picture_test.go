@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/netset"
 )
 
 // drawn writes a picture as lines "from -> to: label", and its notes.
@@ -29,7 +30,7 @@ func connect(from, to []policies.Peer, port uint16) []policies.Connection {
 	for _, f := range from {
 		for _, t := range to {
 			if comparePeers(f, t) != 0 {
-				rows = append(rows, policies.Connection{From: f, To: t, Allow: tcp(port)})
+				rows = append(rows, connection(f, t, tcp(port), netset.Ports{}))
 			}
 		}
 	}
@@ -99,7 +100,7 @@ func TestAChangeOfVeryManyPairsIsDrawnByNamespace(t *testing.T) {
 		Before: policies.Allow, After: policies.Deny, Pairs: 500 * 501,
 	}}}
 	want := []string{"namespace a -> namespace b: − TCP/80", "namespace a -> 0.0.0.0/0: − TCP/80", "Drawn by namespace, for 250,500 pairs change."}
-	if diff := cmp.Diff(want, drawn(pictureOfChange(c))); diff != "" {
+	if diff := cmp.Diff(want, drawn(pictureOfChange(withDifferences(c)))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

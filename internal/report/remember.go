@@ -2,30 +2,37 @@ package report
 
 import (
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
 )
 
-// memory keeps what has been written of a value, for listings name the same
-// few peers and ports a million times.
-type memory[T any] struct {
-	write func(T) string
-	known map[string]string
-	key   []byte
+// memory keeps what has been written of a value, for listings share the same
+// few peers and grants between a million rows.
+type memory[K comparable] struct {
+	write func(K) string
+	known map[K]string
 }
 
-func remember[T any](write func(T) string) *memory[T] {
-	return &memory[T]{write: write, known: map[string]string{}}
+func remember[K comparable](write func(K) string) *memory[K] {
+	return &memory[K]{write: write, known: map[K]string{}}
 }
 
-// of returns what is written of value; appendKey appends a text that is the
-// same for equal values and no others.
-func (m *memory[T]) of(value T, appendKey func(T, []byte) []byte) string {
-	m.key = appendKey(value, m.key[:0])
-	if text, ok := m.known[string(m.key)]; ok {
-		return text
+func (m *memory[K]) of(value K) string {
+	text, ok := m.known[value]
+	if !ok {
+		text = m.write(value)
+		m.known[value] = text
 	}
-	text := m.write(value)
-	m.known[string(m.key)] = text
 	return text
+}
+
+func rememberPeers(write func(policies.Peer) string) *memory[*policies.Peer] {
+	return remember(func(p *policies.Peer) string { return write(*p) })
+}
+
+// rememberGrants remembers both halves of grants.
+func rememberGrants(write func(netset.Ports) string) (allow, unknown *memory[*policies.Grant]) {
+	return remember(func(g *policies.Grant) string { return write(g.Allow) }),
+		remember(func(g *policies.Grant) string { return write(g.Unknown) })
 }
 
 func appendPeerKey(p policies.Peer, b []byte) []byte {

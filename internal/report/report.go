@@ -44,6 +44,7 @@ const (
 	KindDecision     Kind = "Decision"
 	KindReplay       Kind = "Replay"
 	KindPreview      Kind = "Preview"
+	KindFlowImport   Kind = "FlowImport"
 )
 
 var formats = map[Kind][]Format{
@@ -52,6 +53,7 @@ var formats = map[Kind][]Format{
 	KindDecision:     {Text, JSON},
 	KindReplay:       {Text, JSON},
 	KindPreview:      {Text, Markdown, JSON, SARIF, HTML},
+	KindFlowImport:   {Text, JSON},
 }
 
 // Formats returns the forms in which answers of a kind can be written, the
@@ -184,6 +186,21 @@ func WriteReplay(w io.Writer, format Format, result *simulator.Result, reading F
 		replayJSON(newObject(out, KindReplay), result, reading)
 	default:
 		return unsupported(KindReplay, format)
+	}
+	return out.Flush()
+}
+
+// WriteImport writes how the reading of recorded flows went.
+func WriteImport(w io.Writer, format Format, reading FlowReading, style Style) error {
+	out := bufio.NewWriter(w)
+	switch format {
+	case Text:
+		fmt.Fprintf(out, "%s read.\n", counted(reading.Records, "flow"))
+		readingText(out, reading, palette(style))
+	case JSON:
+		importJSON(newObject(out, KindFlowImport), reading)
+	default:
+		return unsupported(KindFlowImport, format)
 	}
 	return out.Flush()
 }

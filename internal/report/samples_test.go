@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -45,6 +46,10 @@ func place(file string, line, column int) policies.Place {
 	return policies.Place{File: file, Line: line, Column: column}
 }
 
+func connection(from, to policies.Peer, allow, unknown netset.Ports) policies.Connection {
+	return policies.Connection{From: &from, To: &to, Grant: &policies.Grant{Allow: allow, Unknown: unknown}}
+}
+
 // shop is the listing of a small application.
 func shop() iter.Seq[policies.Connection] {
 	web, api, db := workload("storefront/web"), workload("payments/api"), workload("payments/db")
@@ -54,7 +59,7 @@ func shop() iter.Seq[policies.Connection] {
 	job.Kind = "CronJob"
 	var rows []policies.Connection
 	add := func(from, to policies.Peer, allow, unknown netset.Ports) {
-		rows = append(rows, policies.Connection{From: from, To: to, Allow: allow, Unknown: unknown})
+		rows = append(rows, connection(from, to, allow, unknown))
 	}
 	for _, w := range []policies.Peer{prometheus, api, db, job, worker, cart, web} {
 		add(w, dns, udp(53).Union(tcp(53)), netset.Ports{})
@@ -74,10 +79,10 @@ func shop() iter.Seq[policies.Connection] {
 	add(v4, web, tcp(443).Union(tcp(80)), netset.Ports{})
 	add(v6, web, tcp(443).Union(tcp(80)), netset.Ports{})
 	slices.SortStableFunc(rows, func(a, b policies.Connection) int {
-		if c := comparePeers(a.From, b.From); c != 0 {
+		if c := comparePeers(*a.From, *b.From); c != 0 {
 			return c
 		}
-		return comparePeers(a.To, b.To)
+		return comparePeers(*a.To, *b.To)
 	})
 	return slices.Values(rows)
 }
@@ -147,32 +152,32 @@ func edit() *diff.Change {
 		b = append(b, workload(fmt.Sprintf("legacy/app-%d", i)))
 	}
 	v4 := addresses("0.0.0.0/0")
-	return &diff.Change{
+	return withDifferences(&diff.Change{
 		Groups: []diff.Group{
 			{
 				From: []policies.Peer{v4}, To: []policies.Peer{db}, Ports: tcp(5432), Before: policies.Deny, After: policies.Allow, Pairs: 1,
-				Example: decision(v4, db, 5432, policies.Allow, nil, side(policies.Allow, "payments/db", "rule 2 of payments/db allows it", 1, dbRule)),
-				Was:     decision(v4, db, 5432, policies.Deny, nil, side(policies.Deny, "payments/db", noRule("payments/db"), -1, place("deploy/payments/db.yaml", 3, 1))),
+				Is:  decision(v4, db, 5432, policies.Allow, nil, side(policies.Allow, "payments/db", "rule 2 of payments/db allows it", 1, dbRule)),
+				Was: decision(v4, db, 5432, policies.Deny, nil, side(policies.Deny, "payments/db", noRule("payments/db"), -1, place("deploy/payments/db.yaml", 3, 1))),
 			},
 			{
 				From: []policies.Peer{workload("storefront/cart")}, To: []policies.Peer{api, db}, Ports: tcp(8080).Union(tcp(9000, 9010)), Before: policies.Deny, After: policies.Allow, Pairs: 2,
-				Example: decision(workload("storefront/cart"), api, 8080, policies.Allow, nil, side(policies.Allow, "payments/api", "rule 1 of payments/api allows it", 0, place("deploy/payments/api.yaml", 11, 5))),
+				Is: decision(workload("storefront/cart"), api, 8080, policies.Allow, nil, side(policies.Allow, "payments/api", "rule 1 of payments/api allows it", 0, place("deploy/payments/api.yaml", 11, 5))),
 			},
 			{
 				From: []policies.Peer{workload("payments/worker")}, To: []policies.Peer{workload("mesh/gateway")}, Ports: tcp(15443), Before: policies.Allow, After: policies.Unknown, Pairs: 1,
-				Example: policies.Decision{
+				Is: policies.Decision{
 					Verdict: policies.Unknown, Because: "MeshPolicy mesh/strict is not understood",
 					Sides: [2]policies.Side{{}, *side(policies.Unknown, "mesh/strict", "MeshPolicy mesh/strict is not understood", -1, place("deploy/mesh.yaml", 3, 1))},
 				},
 			},
 			{
 				From: []policies.Peer{web}, To: []policies.Peer{api}, Ports: tcp(8080), Before: policies.Allow, After: policies.Deny, Pairs: 1,
-				Example: decision(web, api, 8080, policies.Deny, nil, side(policies.Deny, "payments/api", noRule("payments/api"), -1, apiPolicy)),
-				Was:     decision(web, api, 8080, policies.Allow, nil, side(policies.Allow, "payments/api", "rule 1 of payments/api allows it", 0, place("deploy/payments/api.yaml", 12, 5))),
+				Is:  decision(web, api, 8080, policies.Deny, nil, side(policies.Deny, "payments/api", noRule("payments/api"), -1, apiPolicy)),
+				Was: decision(web, api, 8080, policies.Allow, nil, side(policies.Allow, "payments/api", "rule 1 of payments/api allows it", 0, place("deploy/payments/api.yaml", 12, 5))),
 			},
 			{
 				From: a, To: b, Ports: tcp(80), Before: policies.Allow, After: policies.Deny, Pairs: 20,
-				Example: decision(a[0], b[0], 80, policies.Deny, nil, side(policies.Deny, "legacy/default-deny", noRule("legacy/default-deny"), -1, place("deploy/legacy/deny.yaml", 1, 1))),
+				Is: decision(a[0], b[0], 80, policies.Deny, nil, side(policies.Deny, "legacy/default-deny", noRule("legacy/default-deny"), -1, place("deploy/legacy/deny.yaml", 1, 1))),
 			},
 		},
 		NewWorkloads: []policies.Ref{{Kind: "Deployment", Namespace: "storefront", Name: "cart"}},
@@ -182,7 +187,32 @@ func edit() *diff.Change {
 			{Ref: policies.Ref{Kind: "NetworkPolicy", Namespace: "legacy", Name: "default-deny"}, What: "added", At: place("deploy/legacy/deny.yaml", 1, 1)},
 		},
 		Warnings: shopWarnings,
+	})
+}
+
+// withDifferences spreads the groups of a change into its differences.
+func withDifferences(c *diff.Change) *diff.Change {
+	shared := map[string]*policies.Peer{}
+	share := func(p policies.Peer) *policies.Peer {
+		if shared[p.String()] == nil {
+			shared[p.String()] = &p
+		}
+		return shared[p.String()]
 	}
+	for _, g := range c.Groups {
+		for _, from := range g.From {
+			for _, to := range g.To {
+				if !from.IsOutside() && comparePeers(from, to) == 0 {
+					continue
+				}
+				c.Differences = append(c.Differences, diff.Difference{From: share(from), To: share(to), Ports: g.Ports, Before: g.Before, After: g.After})
+			}
+		}
+	}
+	slices.SortStableFunc(c.Differences, func(a, b diff.Difference) int {
+		return cmp.Or(comparePeers(*a.From, *b.From), comparePeers(*a.To, *b.To))
+	})
+	return c
 }
 
 func replayed() *simulator.Result {
@@ -207,18 +237,20 @@ func replayed() *simulator.Result {
 				Outcome: simulator.Breaks, From: web, To: api, Protocol: netset.TCP, Port: 8080,
 				Recorded: policies.Allow, Before: policies.Allow, After: policies.Deny, Flows: 214, Bytes: 1_234_567, First: first, Last: last,
 				Example:  flow(4711, policies.FlowPeer{Namespace: "storefront", Pod: "web-5c9-abcde", Address: netip.MustParseAddr("10.1.2.3")}, policies.FlowPeer{Namespace: "payments", Pod: "api-0"}),
-				Decision: c.Groups[3].Example,
+				Decision: c.Groups[3].Is,
 			},
 			{
 				Outcome: simulator.Opens, From: addresses("203.0.113.7/32"), To: workload("payments/db"), Protocol: netset.TCP, Port: 5432,
 				Recorded: policies.Deny, Before: policies.Deny, After: policies.Allow, Flows: 31, First: first, Last: last,
 				Example:  flow(99, policies.FlowPeer{Address: netip.MustParseAddr("203.0.113.7"), Outside: true, Names: []string{"scanner.example"}}, policies.FlowPeer{Namespace: "payments", Pod: "db-0"}),
-				Decision: c.Groups[0].Example,
+				Decision: c.Groups[0].Is,
 			},
 			{
 				Outcome: simulator.Drifts, From: workload("monitoring/prometheus"), To: workload("storefront/cart"), Protocol: netset.TCP, Port: 9090,
 				Recorded: policies.Deny, Before: policies.Allow, After: policies.Allow, Flows: 180, Bytes: 512, First: first, Last: last,
 				Example: flow(12, policies.FlowPeer{}, policies.FlowPeer{}),
+				Decision: decision(workload("monitoring/prometheus"), workload("storefront/cart"), 9090, policies.Allow, nil,
+					side(policies.Allow, "storefront/cart", "rule 2 of storefront/cart allows it", 1, place("deploy/storefront/cart.yaml", 18, 5))),
 			},
 			{
 				Outcome: simulator.Undecided, From: workload("payments/worker"), To: workload("mesh/gateway"), Protocol: netset.TCP, Port: 15443,

@@ -70,8 +70,8 @@ func TestFingerprintsDoNotDependOnPlaces(t *testing.T) {
 	}
 	moved := pullRequest()
 	for i := range moved.Change.Groups {
-		for d := range moved.Change.Groups[i].Example.Sides {
-			moved.Change.Groups[i].Example.Sides[d].At.Line += 7
+		for d := range moved.Change.Groups[i].Is.Sides {
+			moved.Change.Groups[i].Is.Sides[d].At.Line += 7
 		}
 	}
 	before, after := fingerprints(pullRequest()), fingerprints(moved)

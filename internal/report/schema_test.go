@@ -40,7 +40,7 @@ func schemaOf(t *testing.T, name string) *jsonschema.Schema {
 			t.Fatal(err)
 		}
 	}
-	schema, err := compiler.Compile("https://weir.dev/schemas/v1alpha1/" + name + ".json")
+	schema, err := compiler.Compile("https://weir.dev/schemas/" + name + ".json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,15 +17,16 @@ import (
 
 // everyPair yields n × n connections, without those of a workload to itself.
 func everyPair(n int) iter.Seq[policies.Connection] {
-	var peers []policies.Peer
+	var peers []*policies.Peer
 	for i := range n {
-		peers = append(peers, workload(fmt.Sprintf("namespace-%02d/workload-%03d", i%50, i)))
+		p := workload(fmt.Sprintf("namespace-%02d/workload-%03d", i%50, i))
+		peers = append(peers, &p)
 	}
-	ports := []netset.Ports{tcp(80), tcp(8080).Union(udp(53)), tcp(1, 1024), netset.TransportPorts()}
+	grants := []*policies.Grant{{Allow: tcp(80)}, {Allow: tcp(8080).Union(udp(53))}, {Allow: tcp(1, 1024)}, {Allow: netset.TransportPorts()}}
 	return func(yield func(policies.Connection) bool) {
 		for i, from := range peers {
 			for j, to := range peers {
-				if i != j && !yield(policies.Connection{From: from, To: to, Allow: ports[(i+j)%len(ports)]}) {
+				if i != j && !yield(policies.Connection{From: from, To: to, Grant: grants[(i+j)%len(grants)]}) {
 					return
 				}
 			}
@@ -85,28 +86,25 @@ func TestListingsAreStreamed(t *testing.T) {
 func TestTextMergesTheFamiliesOfOutside(t *testing.T) {
 	web, v4, v6 := workload("shop/web"), addresses("0.0.0.0/0"), addresses("::/0")
 	none := netset.Ports{}
-	row := func(from, to policies.Peer, allow, unknown netset.Ports) policies.Connection {
-		return policies.Connection{From: from, To: to, Allow: allow, Unknown: unknown}
-	}
 	for _, c := range []struct {
 		name string
 		rows []policies.Connection
 		want string
 	}{
-		{"both families alike", []policies.Connection{row(web, v4, tcp(443), none), row(web, v6, tcp(443), none)}, "shop/web → outside  TCP/443\n"},
+		{"both families alike", []policies.Connection{connection(web, v4, tcp(443), none), connection(web, v6, tcp(443), none)}, "shop/web → outside  TCP/443\n"},
 		{
 			"other ports",
-			[]policies.Connection{row(web, v4, tcp(443), none), row(web, v6, tcp(80), none)},
+			[]policies.Connection{connection(web, v4, tcp(443), none), connection(web, v6, tcp(80), none)},
 			"shop/web → 0.0.0.0/0  TCP/443\nshop/web → ::/0       TCP/80\n",
 		},
-		{"one family", []policies.Connection{row(web, v4, tcp(443), none)}, "shop/web → 0.0.0.0/0  TCP/443\n"},
+		{"one family", []policies.Connection{connection(web, v4, tcp(443), none)}, "shop/web → 0.0.0.0/0  TCP/443\n"},
 		{
 			"with exceptions",
-			[]policies.Connection{row(web, addresses("0.0.0.0/0", "10.0.0.0/8"), tcp(443), none), row(web, v6, tcp(443), none)},
+			[]policies.Connection{connection(web, addresses("0.0.0.0/0", "10.0.0.0/8"), tcp(443), none), connection(web, v6, tcp(443), none)},
 			"shop/web → 0.0.0.0/0 except 10.0.0.0/8  TCP/443\nshop/web → ::/0                         TCP/443\n",
 		},
-		{"from outside", []policies.Connection{row(v4, web, tcp(443), none), row(v6, web, tcp(443), none)}, "outside → shop/web  TCP/443\n"},
-		{"unknown only", []policies.Connection{row(v4, web, none, tcp(443))}, "0.0.0.0/0 → shop/web  ?TCP/443\n"},
+		{"from outside", []policies.Connection{connection(v4, web, tcp(443), none), connection(v6, web, tcp(443), none)}, "outside → shop/web  TCP/443\n"},
+		{"unknown only", []policies.Connection{connection(v4, web, none, tcp(443))}, "0.0.0.0/0 → shop/web  ?TCP/443\n"},
 	} {
 		var text strings.Builder
 		if err := WriteReachability(&text, Text, slices.Values(c.rows), nil, Style{}); err != nil {
@@ -146,11 +144,11 @@ var hostile = []string{
 func TestHostileNamesStayNames(t *testing.T) {
 	var rows []policies.Connection
 	for _, name := range hostile {
-		rows = append(rows, policies.Connection{
-			From:  policies.Peer{Namespace: name, Name: name, Kind: "Deployment"},
-			To:    policies.Peer{Namespace: "shop", Name: name + "-b", Kind: "Pod"},
-			Allow: tcp(80),
-		})
+		rows = append(rows, connection(
+			policies.Peer{Namespace: name, Name: name, Kind: "Deployment"},
+			policies.Peer{Namespace: "shop", Name: name + "-b", Kind: "Pod"},
+			tcp(80), netset.Ports{},
+		))
 	}
 	write := func(format Format) string {
 		var text strings.Builder

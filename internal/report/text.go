@@ -84,14 +84,14 @@ func (r *textRow) ports() string {
 }
 
 func reachabilityText(out *bufio.Writer, connections iter.Seq[policies.Connection], warnings []policies.Warning, paint paint) {
-	peers := remember(peerText)
-	ports := remember(func(p netset.Ports) string {
+	peers := rememberPeers(peerText)
+	allow, unknown := rememberGrants(func(p netset.Ports) string {
 		if p.IsEmpty() {
 			return ""
 		}
 		return p.String()
 	})
-	var source policies.Peer
+	var source *policies.Peer
 	var block []textRow
 	total, doubtful := 0, false
 	var widths widths
@@ -102,14 +102,11 @@ func reachabilityText(out *bufio.Writer, connections iter.Seq[policies.Connectio
 		block = block[:0]
 	}
 	for c := range connections {
-		if len(block) > 0 && !sameSource(source, c.From) {
+		if len(block) > 0 && source != c.From && !sameSource(*source, *c.From) {
 			flush()
 		}
 		source = c.From
-		row := textRow{
-			peers.of(c.From, appendPeerKey), peers.of(c.To, appendPeerKey),
-			ports.of(c.Allow, netset.Ports.AppendKey), ports.of(c.Unknown, netset.Ports.AppendKey),
-		}
+		row := textRow{peers.of(c.From), peers.of(c.To), allow.of(c.Grant), unknown.of(c.Grant)}
 		doubtful = doubtful || row.unknown != ""
 		block = append(block, row)
 	}
@@ -206,7 +203,7 @@ func warningsText(out *bufio.Writer, warnings []policies.Warning, paint paint) {
 }
 
 func changeText(out *bufio.Writer, c *diff.Change, paint paint) {
-	t := tallyOf(spreadOf(c))
+	t := tallyOf(c)
 	if t.added()+t.removed+t.unknown == 0 {
 		out.WriteString(paint.bold("No connection changes.") + "\n")
 	} else {
@@ -352,7 +349,7 @@ func replayText(out *bufio.Writer, r *simulator.Result, reading FlowReading, pai
 		fmt.Fprintf(out, ", decided in %s.\n", counted(r.Questions, "question"))
 		fmt.Fprintf(out, "The model explains %s of them.\n\n", percent(r.Explained, r.Flows))
 	}
-	for _, outcome := range simulatorOutcomes {
+	for _, outcome := range simulator.Outcomes {
 		if n := r.Outcomes[outcome]; n > 0 {
 			fmt.Fprintf(out, "%12s  %s\n", grouped(n), outcomeMeaning[outcome])
 		}
@@ -360,7 +357,7 @@ func replayText(out *bufio.Writer, r *simulator.Result, reading FlowReading, pai
 	if r.Unresolved > 0 {
 		fmt.Fprintf(out, "%12s  unresolved: an end is not in the world\n", grouped(r.Unresolved))
 	}
-	for _, outcome := range simulatorOutcomes[:4] {
+	for _, outcome := range simulator.Outcomes[:4] {
 		rowsText(out, outcomeTitle[outcome], rowsOf(r, outcome), paint)
 	}
 	causesText(out, r.Causes)
@@ -408,6 +405,9 @@ func rowsText(out *bufio.Writer, title string, rows []simulator.Row, paint paint
 		switch r.Outcome {
 		case simulator.Drifts:
 			detail = fmt.Sprintf("recorded as %s, the model says %s", verdictPast(r.Recorded), verdictPast(r.Before))
+			if because != "" {
+				detail += ": " + because
+			}
 		case simulator.Breaks, simulator.Opens:
 			detail = because
 		}

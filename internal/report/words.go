@@ -367,8 +367,7 @@ func rowSentence(r *simulator.Row) sentence {
 	case simulator.Drifts:
 		s.Rule, s.Level = "drift", "note"
 		s.Lead = say("Drift in ", flows, ":")
-		s.Body = say(flow, "; recorded as ", verdictPast(r.Recorded), ", but the base says ", verdictPast(r.Before))
-		s.At = policies.Place{}
+		s.Body = say(flow, "; recorded as ", verdictPast(r.Recorded), ", but the base says ", verdictPast(r.Before), reason)
 	default:
 		s.Rule, s.Level = "unknown", "note"
 		s.Lead = say("Cannot tell about ", flows, ":")
@@ -438,7 +437,7 @@ func foremost(said []sentence, n int) []sentence {
 
 // headline is the verdict on a pull request, in one line.
 func headline(p *Preview) phrase {
-	t := tallyOf(spreadOf(p.Change))
+	t := tallyOf(p.Change)
 	var parts []phrase
 	add := func(n int, one, many string) {
 		noun := ""

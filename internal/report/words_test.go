@@ -71,7 +71,7 @@ func TestMoveSentences(t *testing.T) {
 		return diff.Group{From: from, To: to, Ports: ports, Before: before, After: after, Pairs: len(from) * len(to)}
 	}
 	because := func(g diff.Group, side *policies.Side) diff.Group {
-		g.Example = decision(g.From[0], g.To[0], 80, side.Verdict, nil, side)
+		g.Is = decision(g.From[0], g.To[0], 80, side.Verdict, nil, side)
 		return g
 	}
 	web, api, db := peerList("shop/web"), peerList("shop/api"), peerList("shop/db")
@@ -113,7 +113,7 @@ func TestManyGroupsReadAsAFewSentences(t *testing.T) {
 			From: peerList(fmt.Sprintf("a/x%03d", i)), To: many(8, "b"), Ports: tcp(uint16(1000 + i%3)), Before: policies.Allow, After: policies.Deny, Pairs: 8,
 		})
 	}
-	said := sentences(&Preview{Change: c})
+	said := sentences(&Preview{Change: withDifferences(c)})
 	want := "4,000 pairs from 500 workloads of namespace a to 8 workloads of namespace b lose TCP/1000-1002"
 	if len(said) != 1 || said[0].Body.plain() != want {
 		t.Errorf("got %d sentences, the first %q; want %q", len(said), said[0].Body.plain(), want)
@@ -160,7 +160,7 @@ func TestHeadlines(t *testing.T) {
 		{[]diff.Group{group(many(20, "a"), many(200, "b"), policies.Allow, policies.Deny)}, nil, "4,000 connections close."},
 		{[]diff.Group{group(many(3, "a"), many(3, "a"), policies.Deny, policies.Allow)}, nil, "6 connections open inside."},
 	} {
-		if got := headline(&Preview{Change: &diff.Change{Groups: c.groups}, Replay: c.replay}).plain(); got != c.want {
+		if got := headline(&Preview{Change: withDifferences(&diff.Change{Groups: c.groups}), Replay: c.replay}).plain(); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}

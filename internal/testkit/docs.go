@@ -15,10 +15,10 @@ import (
 	"testing"
 )
 
-// Docs runs the weir commands that README.md, docs/*.md and the READMEs under
-// examples show in blocks fenced as sh, and fails where one does not end with
-// the exit status it should: 0, or the one that a comment on the command's line
-// or on the line above it names:
+// Docs runs the commands that README.md, docs/*.md and the READMEs under
+// examples show in blocks fenced as sh: weir, and scripts of examples. It fails
+// where one does not end with the exit status it should: 0, or the one that a
+// comment on the command's line or on the line above it names:
 //
 //	weir explain -f examples/shop shop/cart shop/db 5432   # exit 1: denied
 //
@@ -117,14 +117,14 @@ func copyShown(dir string, root fs.FS) error {
 type command struct {
 	at   string // document:line
 	text string
-	weir bool // a command to check; otherwise it sets the scene for those below it
+	runs bool // on its own; otherwise it sets the scene for those below it
 	exit int  // the status that it must end with
 }
 
 var (
 	shellBlock  = regexp.MustCompile("(?ms)^[ \t]*```sh[ \t]*\n(.*?)^[ \t]*```")
 	shellLine   = regexp.MustCompile(`(?:[^\n]*\\\n)*[^\n]*\n`) // with those that a backslash joins to it
-	weirCommand = regexp.MustCompile(`(?m)(?:^|[|;&(]\s*)(?:[A-Z_]+=\S*\s+)*weir(?:\s|$)`)
+	ownCommand  = regexp.MustCompile(`(?m)(?:^|[|;&(]\s*)(?:[A-Z_]+=\S*\s+)*(?:weir|examples/\S+\.sh)(?:\s|$)`)
 	sceneLine   = regexp.MustCompile(`^(?:cd\s|(?:export\s+)?[A-Za-z_]+=\S*\s*(?:#.*)?$)`)
 	exitComment = regexp.MustCompile(`(?m)(?:^|\s)#.*\bexit(?:s| status)? ([0-9]+)\b`)
 )
@@ -141,14 +141,14 @@ func shellCommands(document, text string) [][]command {
 			number += strings.Count(row, "\n")
 			announced = 0
 			comment := strings.HasPrefix(c.text, "#")
-			c.weir = !comment && weirCommand.MatchString(c.text)
+			c.runs = !comment && ownCommand.MatchString(c.text)
 			if m := exitComment.FindStringSubmatch(c.text); m != nil {
 				c.exit, _ = strconv.Atoi(m[1])
 				if comment {
 					announced = c.exit
 				}
 			}
-			if c.weir || sceneLine.MatchString(c.text) {
+			if c.runs || sceneLine.MatchString(c.text) {
 				commands = append(commands, c)
 			}
 		}
@@ -163,7 +163,7 @@ func runBlock(dir string, commands []command) error {
 	var problems []error
 	scene := ""
 	for _, c := range commands {
-		if !c.weir {
+		if !c.runs {
 			scene += c.text + "\n"
 			continue
 		}

@@ -31,6 +31,7 @@ weir reach
   cd examples/shop
   NAME=shop
   weird reach
+  examples/shop/make-repo.sh dist/shop
   cat flows.json | weir flows list -
   ~~~
 `
@@ -41,15 +42,16 @@ func fenced(text string) string { return strings.ReplaceAll(text, "~~~", "```") 
 func TestShellCommands(t *testing.T) {
 	want := [][]command{
 		{
-			{at: "a.md:4", weir: true, text: "weir reach examples/shop"},
-			{at: "a.md:6", weir: true, text: "weir explain shop/cart shop/db 5432   # exit 1: denied", exit: 1},
-			{at: "a.md:8", weir: true, text: "weir preview --base nowhere \\\n    --head HEAD", exit: 2},
-			{at: "a.md:10", weir: true, text: "NO_COLOR=1 weir flows import - < flows.json | weir replay --flows - ."},
+			{at: "a.md:4", runs: true, text: "weir reach examples/shop"},
+			{at: "a.md:6", runs: true, text: "weir explain shop/cart shop/db 5432   # exit 1: denied", exit: 1},
+			{at: "a.md:8", runs: true, text: "weir preview --base nowhere \\\n    --head HEAD", exit: 2},
+			{at: "a.md:10", runs: true, text: "NO_COLOR=1 weir flows import - < flows.json | weir replay --flows - ."},
 		},
 		{
 			{at: "a.md:20", text: "cd examples/shop"},
 			{at: "a.md:21", text: "NAME=shop"},
-			{at: "a.md:23", weir: true, text: "cat flows.json | weir flows list -"},
+			{at: "a.md:23", runs: true, text: "examples/shop/make-repo.sh dist/shop"},
+			{at: "a.md:24", runs: true, text: "cat flows.json | weir flows list -"},
 		},
 	}
 	got := shellCommands("a.md", fenced(document))

@@ -2,53 +2,212 @@
 package diff
 
 import (
+	"cmp"
 	"iter"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 )
 
-// Difference is traffic between two workloads (or a workload and addresses outside) that is decided differently.
-// Deny -> Allow is "added", Allow -> Deny is "removed", anything with Unknown on one side is "unknown".
-type Difference struct {
-	From, To      policies.Peer
-	Ports         netset.Ports
-	Before, After policies.Verdict
-}
-
-// Group is differences alike: everyone in From to everyone in To on Ports (a pod to itself left out).
-type Group struct {
-	From, To      []policies.Peer // sorted
-	Ports         netset.Ports
-	Before, After policies.Verdict
-	Pairs         int             // how many (from, to) pairs it stands for
-	Example       policies.Decision // of one pair and its lowest port, under the head (or the base when it is no longer decided there); carries rule and place
-	Was           policies.Decision // the same question under the base
-}
-
 // Change is what two models decide differently.
 type Change struct {
-	Groups []Group // worst first: opened to outside, opened, uncertain, closed
-	// workloads that exist in one model only
+	// Differences hold every pair of workloads, or of a workload and addresses
+	// outside, that is decided differently, sorted by From and To.
+	Differences []Difference
+	Groups      []Group // the same differences together, worst first
+	// Workloads that only one of the worlds has.
 	NewWorkloads, GoneWorkloads []policies.Ref
-	// policies that were added, removed or edited
-	Policies []PolicyChange
-	Warnings []policies.Warning // of both models, without duplicates
+	Policies                    []PolicyChange
+	Warnings                    []policies.Warning // of both models, each once
 }
 
-// PolicyChange names one edited policy.
+// Difference is traffic from some pod of one peer to some pod of another that
+// is decided differently. Peers are shared: equal ones are equal pointers.
+type Difference struct {
+	From, To      *policies.Peer
+	Ports         netset.Ports
+	Before, After policies.Verdict
+}
+
+// Group is differences alike: from everyone in From to everyone in To on Ports,
+// save from a pod to itself.
+type Group struct {
+	From, To      []policies.Peer // sorted; either all workloads or all addresses
+	Ports         netset.Ports
+	Before, After policies.Verdict
+	Pairs         int // how many differences it stands for
+	// Was and Is decide one connection of the group on its lowest port, before
+	// and after. One is zero where its model lacks one of the ends.
+	Was, Is policies.Decision
+}
+
+// Outside reports whether one end of the group is addresses outside.
+func (g Group) Outside() bool { return g.From[0].IsOutside() || g.To[0].IsOutside() }
+
+// PolicyChange names a policy that was edited.
 type PolicyChange struct {
 	Ref  policies.Ref
-	What string // "added", "removed", "changed"
-	At   policies.Place // in the head; in the base when removed
+	What string         // "added", "removed" or "changed"
+	At   policies.Place // in the head; in the base when it was removed
 }
 
-// Differences yields every pair, sorted by From and To.
-func (c *Change) Differences() iter.Seq[Difference] { panic("api") }
+// Counts is how many pairs gained, lost, or became or ceased to be uncertain in
+// some port. A pair may count in several.
+type Counts struct{ Added, Removed, Unknown int }
 
-// Count returns how many (from, to) pairs gained, lost, or became uncertain in some port.
-func (c *Change) Count() (added, removed, unknown int) { panic("api") }
+// Count counts the differences.
+func (c *Change) Count() Counts {
+	var n Counts
+	for _, d := range c.Differences {
+		switch kindOf(d.Before, d.After) {
+		case added:
+			n.Added++
+		case removed:
+			n.Removed++
+		default:
+			n.Unknown++
+		}
+	}
+	return n
+}
+
+// Empty reports whether both models decide everything alike.
+func (c *Change) Empty() bool { return len(c.Differences) == 0 }
+
+// Select yields the differences from one verdict to another; Undecided stands
+// for any.
+func (c *Change) Select(before, after policies.Verdict) iter.Seq[Difference] {
+	return func(yield func(Difference) bool) {
+		for _, d := range c.Differences {
+			if (before == policies.Undecided || d.Before == before) && (after == policies.Undecided || d.After == after) && !yield(d) {
+				return
+			}
+		}
+	}
+}
+
+type kind int
+
+// In the order of how bad they are.
+const (
+	addedOutside kind = iota
+	added
+	uncertain
+	removed
+)
+
+func kindOf(before, after policies.Verdict) kind {
+	switch {
+	case before == policies.Deny && after == policies.Allow:
+		return added
+	case before == policies.Allow && after == policies.Deny:
+		return removed
+	}
+	return uncertain
+}
 
 // Compare compares two judges made by reach.Pair.
-func Compare(base, head *reach.Judge) *Change { panic("api") }
+func Compare(base, head *reach.Judge) *Change {
+	c := &Change{
+		Policies: comparePolicies(base.Model().Policies, head.Model().Policies),
+		Warnings: mergeWarnings(base.Model().Warnings, head.Model().Warnings),
+	}
+	g := grouper{rows: map[bucket]*rows{}}
+	for s := range reach.Compare(base, head) {
+		c.Differences = append(c.Differences, Difference{s.From, s.To, s.Ports, s.Before, s.After})
+		g.add(s)
+	}
+	slices.SortStableFunc(c.Differences, func(a, b Difference) int {
+		return cmp.Or(comparePeers(a.From, b.From), comparePeers(a.To, b.To))
+	})
+	c.Groups = g.groups(base, head)
+	c.NewWorkloads = missing(head.Model(), base.Model())
+	c.GoneWorkloads = missing(base.Model(), head.Model())
+	return c
+}
+
+func comparePeers(a, b *policies.Peer) int {
+	if a == b {
+		return 0
+	}
+	if a.IsOutside() != b.IsOutside() {
+		if a.IsOutside() {
+			return 1
+		}
+		return -1
+	}
+	if a.IsOutside() {
+		return cmp.Or(a.CIDR.Addr().Compare(b.CIDR.Addr()), cmp.Compare(a.CIDR.Bits(), b.CIDR.Bits()), strings.Compare(a.String(), b.String()))
+	}
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name), strings.Compare(a.Kind, b.Kind))
+}
+
+// missing returns the workloads of one model that another lacks.
+func missing(of, from *policies.Model) []policies.Ref {
+	has := map[policies.Ref]bool{}
+	for i := range from.Pods {
+		has[from.Pods[i].Workload] = true
+	}
+	lacking := map[policies.Ref]bool{}
+	for i := range of.Pods {
+		if r := of.Pods[i].Workload; !has[r] {
+			lacking[r] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(lacking), policies.Ref.Compare)
+}
+
+func mergeWarnings(base, head []policies.Warning) []policies.Warning {
+	merged := slices.Concat(head, base)
+	slices.SortStableFunc(merged, func(a, b policies.Warning) int {
+		return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(merged)
+}
+
+func comparePolicies(base, head []policies.Policy) []PolicyChange {
+	was := map[policies.Ref]*policies.Policy{}
+	for i := range base {
+		was[base[i].Ref] = &base[i]
+	}
+	var changes []PolicyChange
+	for i := range head {
+		h := &head[i]
+		b, had := was[h.Ref]
+		switch {
+		case !had:
+			changes = append(changes, PolicyChange{h.Ref, "added", h.Place})
+		case !samePolicy(b, h):
+			changes = append(changes, PolicyChange{h.Ref, "changed", h.Place})
+		}
+		delete(was, h.Ref)
+	}
+	for ref, b := range was {
+		changes = append(changes, PolicyChange{ref, "removed", b.Place})
+	}
+	slices.SortFunc(changes, func(a, b PolicyChange) int { return a.Ref.Compare(b.Ref) })
+	return changes
+}
+
+// samePolicy reports whether two policies say the same, wherever they stand.
+func samePolicy(a, b *policies.Policy) bool {
+	if a.Tier != b.Tier || a.Governs != b.Governs || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
+		return false
+	}
+	for _, d := range policies.Directions {
+		if !slices.EqualFunc(a.Rules[d], b.Rules[d], sameRule) {
+			return false
+		}
+	}
+	return true
+}
+
+func sameRule(a, b policies.Rule) bool {
+	return a.Action == b.Action && a.Ports.Equal(b.Ports) && slices.Equal(a.Named, b.Named) && slices.EqualFunc(a.Peers, b.Peers, sameMatch)
+}
+
+func sameMatch(a, b policies.Match) bool { return a.Anyone == b.Anyone && a.String() == b.String() }

@@ -90,13 +90,14 @@ func AllTraffic() Ports { return Ports{[]span[uint32]{everyPort}} }
 
 // TransportPorts returns the ports 1 to 65535 of TCP, UDP and SCTP: all that a
 // listing speaks of.
-func TransportPorts() Ports {
-	var all Ports
+func TransportPorts() Ports { return transportPorts }
+
+var transportPorts = func() (all Ports) {
 	for _, p := range Transports {
 		all = all.Union(PortSpan(p, 1, 65535))
 	}
 	return all
-}
+}()
 
 // Union returns what is in a or in b.
 func (a Ports) Union(b Ports) Ports { return Ports{union[uint32, portOrder](a.spans, b.spans)} }
@@ -167,7 +168,7 @@ func (a Ports) String() string {
 	if a.IsEmpty() {
 		return "none"
 	}
-	if TransportPorts().Minus(a).IsEmpty() {
+	if transportPorts.Minus(a).IsEmpty() {
 		return "any"
 	}
 	var text strings.Builder

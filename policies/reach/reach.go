@@ -1,9 +1,21 @@
-// Package reach.
+// Package reach answers who can talk to whom.
+//
+// It is pure: the same model and the same question give the same answer, on any
+// machine and at any time. It is the only place that decides; everything else
+// asks it.
+//
+// A judge sorts the pods of a world into classes that no policy can tell apart,
+// and works out one row a class and direction: which ports are allowed to which
+// columns, a column being a class or a range of addresses. A connection is
+// allowed when the row of its source allows it at egress and the row of its
+// destination at ingress. The rules it follows are those of the Kubernetes
+// NetworkPolicy API (networking.k8s.io/v1) and of its documentation.
 package reach
 
 import (
-	"iter"
 	"net/netip"
+	"slices"
+	"sync"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -11,59 +23,247 @@ import (
 
 // Options are choices on which engines differ.
 type Options struct {
-	// IgnorePodBlocks: ipBlock peers match no pod or node, as in Cilium.
+	// IgnorePodBlocks lets address blocks match no pod and no node, as Cilium
+	// does. The other engines, and the upstream conformance tests, match them.
 	IgnorePodBlocks bool
 }
 
-// Judge answers who can talk to whom in one model. It is immutable and safe for concurrent use.
-type Judge struct{}
+// Judge answers questions about one model. It is immutable and safe for
+// concurrent use; the model must not change while it is asked.
+type Judge struct {
+	*frame
+	ports     *portTable
+	model     *policies.Model
+	placement placement
+	governing [2][][]governing
+	rows      [2][]*row // by class
 
-// New returns the judge of m.
-func New(m *policies.Model, o Options) *Judge { panic("api") }
+	addresses sync.Once
+	byAddress []addressed
+}
 
-// Pair returns judges of two models that share their classes, so that they can be compared fast.
-func Pair(base, head *policies.Model, o Options) (b, h *Judge) { panic("api") }
+// New returns the judge of a model.
+func New(m *policies.Model, o Options) *Judge {
+	f, places := newFrame(o, m)
+	return newBuilder(f).judge(m, places[0])
+}
+
+// Pair returns the judges of two models that share their classes, so that
+// package diff can compare them fast.
+func Pair(base, head *policies.Model, o Options) (b, h *Judge) {
+	f, places := newFrame(o, base, head)
+	builder := newBuilder(f)
+	return builder.judge(base, places[0]), builder.judge(head, places[1])
+}
 
 // Model returns the model that is judged.
-func (j *Judge) Model() *policies.Model { panic("api") }
+func (j *Judge) Model() *policies.Model { return j.model }
 
-// End is one end of a connection. It is comparable, so it can be a map key; it means something only to judges of the same model.
+// End is one end of a connection: a pod or a node of the model, or an address
+// outside. Ends are comparable, and mean something only to judges of the model
+// they were made for. The zero End is no end.
 type End struct {
-	pod  int32
-	node int32
-	addr netip.Addr
+	kind  endKind
+	index int32
+	addr  netip.Addr
 }
 
-// Pod returns the end that is the i-th pod of the model.
-func (j *Judge) Pod(i int) End { panic("api") }
-
-// Node returns the end that is the i-th node of the model.
-func (j *Judge) Node(i int) End { panic("api") }
-
-// At returns the end that has an address: a pod of the model, a node, or an address outside.
-func (j *Judge) At(a netip.Addr) End { panic("api") }
-
-// Peer names an end as answers do (workload level: Pod set only for a real pod's name).
-func (j *Judge) Peer(e End) policies.Peer { panic("api") }
-
-// Verdict decides one connection. It is the same verdict that Decide explains, in under a microsecond.
-func (j *Judge) Verdict(from, to End, p netset.Protocol, port uint16) policies.Verdict {
-	panic("api")
-}
-
-// Decide decides one connection with its full reason.
-func (j *Judge) Decide(from, to End, p netset.Protocol, port uint16) policies.Decision {
-	panic("api")
-}
-
-// Grouping says what one row of a listing stands for.
-type Grouping string
+type endKind uint8
 
 const (
-	ByPod       Grouping = "pod"
-	ByWorkload  Grouping = "workload"
-	ByNamespace Grouping = "namespace"
+	noEnd endKind = iota
+	podEnd
+	nodeEnd
+	outsideEnd
 )
 
-// Connections yields every connection that is allowed, or for which the answer is unknown, sorted by from and to; a pod to itself is left out.
-func (j *Judge) Connections(by Grouping) iter.Seq[policies.Connection] { panic("api") }
+// Pod returns the end that is the i-th pod of the model.
+func (j *Judge) Pod(i int) End { return End{kind: podEnd, index: int32(i)} }
+
+// Node returns the end that is the i-th node of the model.
+func (j *Judge) Node(i int) End { return End{kind: nodeEnd, index: int32(i)} }
+
+// Outside returns the end that is an address outside, whoever may have it.
+func (j *Judge) Outside(a netip.Addr) End { return End{kind: outsideEnd, addr: a.Unmap().WithZone("")} }
+
+type addressed struct {
+	addr netip.Addr
+	end  End
+}
+
+// At returns the end that has an address: a pod of the model, a node, or the
+// address outside. A pod on its node's network shares the node's address; the
+// node is returned then.
+func (j *Judge) At(a netip.Addr) End {
+	a = a.Unmap().WithZone("")
+	j.addresses.Do(func() {
+		for i, n := range j.model.Nodes {
+			for _, a := range n.Addresses {
+				j.byAddress = append(j.byAddress, addressed{a, j.Node(i)})
+			}
+		}
+		for i := range j.model.Pods {
+			for _, a := range j.model.Pods[i].Addresses {
+				j.byAddress = append(j.byAddress, addressed{a, j.Pod(i)})
+			}
+		}
+		slices.SortStableFunc(j.byAddress, func(x, y addressed) int { return x.addr.Compare(y.addr) })
+	})
+	i, found := slices.BinarySearchFunc(j.byAddress, a, func(x addressed, a netip.Addr) int { return x.addr.Compare(a) })
+	if found {
+		return j.byAddress[i].end
+	}
+	return j.Outside(a)
+}
+
+// Peer names an end as answers do.
+func (j *Judge) Peer(e End) policies.Peer {
+	switch e.kind {
+	case podEnd:
+		p := &j.model.Pods[e.index]
+		peer := policies.Peer{Namespace: p.Workload.Namespace, Name: p.Workload.Name, Kind: p.Workload.Kind}
+		if p.Ref != p.Workload {
+			peer.Pod = p.Ref.Name
+		}
+		return peer
+	case nodeEnd:
+		return policies.Peer{Kind: "Node", Name: j.model.Nodes[e.index].Name}
+	}
+	return policies.Outside(netset.Block{CIDR: netip.PrefixFrom(e.addr, e.addr.BitLen())})
+}
+
+// Verdict decides one connection. For a pod that stands for several replicas,
+// the two ends are two different ones. It is what Decide explains.
+func (j *Judge) Verdict(from, to End, p netset.Protocol, port uint16) policies.Verdict {
+	if j.self(from, to) {
+		return policies.Allow
+	}
+	var best policies.Verdict
+	var a, b [2]int32
+	for _, source := range j.columnsOf(from, &a) {
+		for _, target := range j.columnsOf(to, &b) {
+			if j.columns[source].families&j.columns[target].families == 0 {
+				continue
+			}
+			v := both(j.side(policies.Egress, from, to, target, p, port), j.side(policies.Ingress, to, from, source, p, port))
+			best = either(best, v)
+		}
+	}
+	if best == policies.Undecided {
+		return policies.Deny // no address family in common
+	}
+	return best
+}
+
+// self reports whether both ends are one pod, which no policy keeps from
+// itself.
+func (j *Judge) self(from, to End) bool {
+	if from != to {
+		return false
+	}
+	return from.kind == nodeEnd || from.kind == podEnd && j.model.Pods[from.index].Replicas <= 1
+}
+
+// both is the verdict of a connection that needs both.
+func both(a, b policies.Verdict) policies.Verdict {
+	switch {
+	case a == policies.Deny || b == policies.Deny:
+		return policies.Deny
+	case a == policies.Allow && b == policies.Allow:
+		return policies.Allow
+	}
+	return policies.Unknown
+}
+
+// either is the verdict of a connection for which one of two ways will do.
+func either(a, b policies.Verdict) policies.Verdict {
+	switch {
+	case a == policies.Allow || b == policies.Allow:
+		return policies.Allow
+	case a == policies.Unknown || b == policies.Unknown:
+		return policies.Unknown
+	}
+	return max(a, b)
+}
+
+// classOf returns the class of an end, or -1 for the outside.
+func (j *Judge) classOf(e End) int32 {
+	switch e.kind {
+	case podEnd:
+		return j.placement.pods[e.index]
+	case nodeEnd:
+		return j.placement.nodes[e.index]
+	}
+	return -1
+}
+
+func (j *Judge) columnsOf(e End, buf *[2]int32) []int32 {
+	if class := j.classOf(e); class >= 0 {
+		return j.classes[class].columns
+	}
+	buf[0] = j.outside + j.atomOf(e.addr)
+	return buf[:1]
+}
+
+// side decides one direction for the end it looks at.
+func (j *Judge) side(d policies.Direction, subject, other End, column int32, p netset.Protocol, port uint16) policies.Verdict {
+	class := j.classOf(subject)
+	if class < 0 {
+		return policies.Allow
+	}
+	v := j.at(j.rows[d][class], column, p, port)
+	if v != policies.Allow && d == policies.Ingress {
+		switch j.onNodeOf(other, subject) {
+		case policies.Yes:
+			return policies.Allow
+		case policies.Maybe:
+			return policies.Unknown
+		}
+	}
+	return v
+}
+
+func (j *Judge) at(r *row, column int32, p netset.Protocol, port uint16) policies.Verdict {
+	for _, l := range r.allow {
+		if j.ports.sets[l.ports].Contains(p, port) && l.columns.has(column) {
+			return policies.Allow
+		}
+	}
+	for _, l := range r.unknown {
+		if j.ports.sets[l.ports].Contains(p, port) && l.columns.has(column) {
+			return policies.Unknown
+		}
+	}
+	return policies.Deny
+}
+
+// onNodeOf reports whether an end is the node that a pod runs on, or shares
+// that node's network: such traffic is always allowed in, save perhaps by a
+// policy that was not understood.
+func (j *Judge) onNodeOf(e, pod End) policies.Truth {
+	if pod.kind != podEnd || j.model.Pods[pod.index].HostNetwork || j.opaque(policies.Ingress, j.classOf(pod)) {
+		return policies.No
+	}
+	var node string
+	switch {
+	case e.kind == nodeEnd:
+		node = j.model.Nodes[e.index].Name
+	case e.kind == podEnd && j.model.Pods[e.index].HostNetwork:
+		node = j.model.Pods[e.index].Node
+	default:
+		return policies.No
+	}
+	of := j.model.Pods[pod.index].Node
+	switch {
+	case node == "" || of == "":
+		return policies.Maybe
+	case node == of:
+		return policies.Yes
+	}
+	return policies.No
+}
+
+// opaque reports whether a policy that was not understood governs a class.
+func (j *Judge) opaque(d policies.Direction, class int32) bool {
+	return slices.ContainsFunc(j.governing[d][class], func(g governing) bool { return j.model.Policies[g.policy].Opaque != "" })
+}

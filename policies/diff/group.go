@@ -1,0 +1,179 @@
+package diff
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// bucket is what all differences of a group have in common.
+type bucket struct {
+	before, after          policies.Verdict
+	ports                  string
+	fromOutside, toOutside bool
+}
+
+// rows are the destinations that each source of a bucket has.
+type rows struct {
+	ports   netset.Ports
+	order   []*policies.Peer // sources
+	to      map[*policies.Peer][]*policies.Peer
+	samples map[*policies.Peer]reach.Shift
+}
+
+// grouper gathers shifts into rectangles of sources and destinations.
+type grouper struct {
+	order []bucket
+	rows  map[bucket]*rows
+}
+
+func (g *grouper) add(s reach.Shift) {
+	key := bucket{s.Before, s.After, s.Ports.Key(), s.From.IsOutside(), s.To.IsOutside()}
+	r := g.rows[key]
+	if r == nil {
+		r = &rows{ports: s.Ports, to: map[*policies.Peer][]*policies.Peer{}, samples: map[*policies.Peer]reach.Shift{}}
+		g.rows[key] = r
+		g.order = append(g.order, key)
+	}
+	if _, known := r.samples[s.From]; !known {
+		r.order = append(r.order, s.From)
+		r.samples[s.From] = s
+	}
+	r.to[s.From] = append(r.to[s.From], s.To)
+}
+
+func (g *grouper) groups(base, head *reach.Judge) []Group {
+	var groups []Group
+	for _, key := range g.order {
+		r := g.rows[key]
+		for _, rectangle := range r.rectangles() {
+			sample := r.samples[rectangle.from[0]]
+			group := Group{
+				From: values(rectangle.from), To: values(rectangle.to), Ports: r.ports,
+				Before: key.before, After: key.after, Pairs: rectangle.pairs,
+				Was: decideSample(base, sample.Base, r.ports), Is: decideSample(head, sample.Head, r.ports),
+			}
+			groups = append(groups, group)
+		}
+	}
+	slices.SortStableFunc(groups, func(a, b Group) int {
+		return cmp.Or(cmp.Compare(a.kind(), b.kind()), cmp.Compare(b.Pairs, a.Pairs), comparePeers(&a.From[0], &b.From[0]), comparePeers(&a.To[0], &b.To[0]))
+	})
+	return groups
+}
+
+func (g Group) kind() kind {
+	k := kindOf(g.Before, g.After)
+	if k == added && g.Outside() {
+		return addedOutside
+	}
+	return k
+}
+
+func decideSample(j *reach.Judge, ends [2]reach.End, ports netset.Ports) policies.Decision {
+	if ends[0] == (reach.End{}) || ends[1] == (reach.End{}) {
+		return policies.Decision{}
+	}
+	for r := range ports.Ranges() {
+		return j.Decide(ends[0], ends[1], r.Protocol, r.First)
+	}
+	return policies.Decision{}
+}
+
+type rectangle struct {
+	from, to []*policies.Peer
+	pairs    int
+}
+
+// rectangles joins the sources that have the same destinations, or the
+// destinations that have the same sources, whichever makes fewer.
+func (r *rows) rectangles() []rectangle {
+	across := join(r.order, r.to)
+	turned := map[*policies.Peer][]*policies.Peer{}
+	var destinations []*policies.Peer
+	for _, from := range r.order {
+		for _, to := range r.to[from] {
+			if turned[to] == nil {
+				destinations = append(destinations, to)
+			}
+			turned[to] = append(turned[to], from)
+		}
+	}
+	down := join(destinations, turned)
+	if len(down) >= len(across) {
+		return across
+	}
+	for i := range down {
+		down[i].from, down[i].to = down[i].to, down[i].from
+		slices.SortFunc(down[i].from, comparePeers)
+	}
+	return down
+}
+
+// join puts those together that have the same others. Whether a peer is among
+// its own others makes no difference: a pod to itself is never listed. So each
+// may join under its others with or without itself, whichever more agree on.
+func join(order []*policies.Peer, others map[*policies.Peer][]*policies.Peer) []rectangle {
+	numbers := map[*policies.Peer]uint32{}
+	keyOf := func(peers []*policies.Peer) string {
+		ids := make([]uint32, len(peers))
+		for i, p := range peers {
+			if _, ok := numbers[p]; !ok {
+				numbers[p] = uint32(len(numbers))
+			}
+			ids[i] = numbers[p]
+		}
+		slices.Sort(ids)
+		key := make([]byte, 0, 4*len(ids))
+		for _, id := range ids {
+			key = binary.LittleEndian.AppendUint32(key, id)
+		}
+		return string(key)
+	}
+	type choice struct {
+		key string
+		to  []*policies.Peer
+	}
+	choices := make([][]choice, len(order))
+	agree := map[string]int{}
+	for i, p := range order {
+		choices[i] = []choice{{keyOf(others[p]), others[p]}}
+		if !slices.Contains(others[p], p) {
+			with := append(slices.Clone(others[p]), p)
+			choices[i] = append(choices[i], choice{keyOf(with), with})
+		}
+		for _, c := range choices[i] {
+			agree[c.key]++
+		}
+	}
+	index := map[string]int{}
+	var joined []rectangle
+	for i, p := range order {
+		best := slices.MaxFunc(choices[i], func(a, b choice) int { return cmp.Compare(agree[a.key], agree[b.key]) })
+		at, ok := index[best.key]
+		if !ok {
+			at = len(joined)
+			index[best.key] = at
+			joined = append(joined, rectangle{to: slices.Clone(best.to)})
+		}
+		joined[at].from = append(joined[at].from, p)
+		joined[at].pairs += len(others[p])
+	}
+	for i := range joined {
+		slices.SortFunc(joined[i].from, comparePeers)
+		slices.SortFunc(joined[i].to, comparePeers)
+	}
+	return joined
+}
+
+func values(peers []*policies.Peer) []policies.Peer {
+	list := make([]policies.Peer, len(peers))
+	for i, p := range peers {
+		list[i] = *p
+	}
+	return list
+}

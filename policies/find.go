@@ -1,0 +1,266 @@
+package policies
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/weir-policy/weir/policies/netset"
+)
+
+// Target is what a question names as one end of a connection: pods, a Service
+// that leads to pods, a node, or addresses outside.
+type Target struct {
+	Text      string
+	Pods      []int    // indexes of World.Pods
+	Service   *Service // the Service by which the pods were named; nil otherwise
+	Nodes     []int    // indexes of World.Nodes
+	Addresses netset.Addresses
+}
+
+// kinds are the kinds a question may name, by the words kubectl knows them by.
+var kinds = map[string]string{
+	"pod": "Pod", "po": "Pod", "pods": "Pod",
+	"deployment": "Deployment", "deploy": "Deployment", "deployments": "Deployment",
+	"statefulset": "StatefulSet", "sts": "StatefulSet", "statefulsets": "StatefulSet",
+	"daemonset": "DaemonSet", "ds": "DaemonSet", "daemonsets": "DaemonSet",
+	"replicaset": "ReplicaSet", "rs": "ReplicaSet", "replicasets": "ReplicaSet",
+	"replicationcontroller": "ReplicationController", "rc": "ReplicationController",
+	"job": "Job", "jobs": "Job", "cronjob": "CronJob", "cj": "CronJob", "cronjobs": "CronJob",
+	"service": "Service", "svc": "Service", "services": "Service",
+}
+
+// Find resolves "ns/pod", "ns/workload", "ns/kind/name", "ns/svc/name", an
+// address, a CIDR, or "world" for everything outside. It fails where the world
+// has no such thing, naming what comes near, and where the name is ambiguous.
+func (w *World) Find(text string) (Target, error) {
+	if text == "world" {
+		return Target{Text: text, Addresses: netset.EveryAddress()}, nil
+	}
+	if a, err := netip.ParseAddr(text); err == nil {
+		return w.findAddress(text, a.Unmap().WithZone("")), nil
+	}
+	if p, err := netip.ParsePrefix(text); err == nil {
+		return Target{Text: text, Addresses: netset.Prefix(p)}, nil
+	}
+	parts := strings.Split(text, "/")
+	switch {
+	case slices.Contains(parts, "") || len(parts) < 2 || len(parts) > 3:
+		return Target{}, fmt.Errorf("%q is none of namespace/name, namespace/kind/name, an address, a CIDR or world", text)
+	case !slices.ContainsFunc(w.Namespaces, func(n Namespace) bool { return n.Name == parts[0] }):
+		return Target{}, fmt.Errorf("%q: there is no namespace %s%s", text, parts[0], w.near(parts[0], w.namespaceNames()))
+	case len(parts) == 2:
+		return w.findNamed(text, parts[0], "", parts[1])
+	}
+	kind, ok := kinds[strings.ToLower(parts[1])]
+	if !ok {
+		return Target{}, fmt.Errorf("%q: kind %s is none of pod, deployment, statefulset, daemonset, replicaset, replicationcontroller, job, cronjob, svc", text, parts[1])
+	}
+	if kind == "Service" {
+		return w.findService(text, parts[0], parts[2])
+	}
+	return w.findNamed(text, parts[0], kind, parts[2])
+}
+
+func (w *World) findAddress(text string, a netip.Addr) Target {
+	t := Target{Text: text}
+	for i := range w.Nodes {
+		if slices.Contains(w.Nodes[i].Addresses, a) {
+			t.Nodes = append(t.Nodes, i)
+			return t
+		}
+	}
+	for i := range w.Pods {
+		if slices.Contains(w.Pods[i].Addresses, a) {
+			t.Pods = append(t.Pods, i)
+			return t
+		}
+	}
+	t.Addresses = netset.Prefix(netip.PrefixFrom(a, a.BitLen()))
+	return t
+}
+
+func (w *World) findNamed(text, namespace, kind, name string) (Target, error) {
+	found := map[Ref][]int{}
+	for i := range w.Pods {
+		p := &w.Pods[i]
+		for _, r := range []Ref{p.Ref, p.Workload} {
+			if r.Namespace == namespace && r.Name == name && (kind == "" || r.Kind == kind) && !slices.Contains(found[r], i) {
+				found[r] = append(found[r], i)
+			}
+		}
+	}
+	switch len(found) {
+	case 0:
+		what := "pod or workload"
+		if kind != "" {
+			what = kind
+		}
+		return Target{}, fmt.Errorf("%q: namespace %s has no %s %s%s", text, namespace, what, name, w.near(name, w.workloadNames(namespace)))
+	case 1:
+		for _, pods := range found {
+			return Target{Text: text, Pods: pods}, nil
+		}
+	}
+	var choices []string
+	for r := range found {
+		choices = append(choices, namespace+"/"+strings.ToLower(r.Kind)+"/"+name)
+	}
+	slices.Sort(choices)
+	return Target{}, fmt.Errorf("%q is ambiguous: say %s", text, strings.Join(choices, " or "))
+}
+
+func (w *World) findService(text, namespace, name string) (Target, error) {
+	for i := range w.Services {
+		s := &w.Services[i]
+		if s.Ref.Namespace != namespace || s.Ref.Name != name {
+			continue
+		}
+		if s.External != "" {
+			return Target{}, fmt.Errorf("%q: %s, so it cannot be resolved to pods; name an address instead", text, s.External)
+		}
+		if len(s.Pods) == 0 {
+			return Target{}, fmt.Errorf("%q: the selector of the Service at %s matches no pod", text, s.Place)
+		}
+		return Target{Text: text, Pods: s.Pods, Service: s}, nil
+	}
+	var names []string
+	for _, s := range w.Services {
+		if s.Ref.Namespace == namespace {
+			names = append(names, s.Ref.Name)
+		}
+	}
+	return Target{}, fmt.Errorf("%q: namespace %s has no Service %s%s", text, namespace, name, w.near(name, names))
+}
+
+func (w *World) namespaceNames() []string {
+	var names []string
+	for _, n := range w.Namespaces {
+		names = append(names, n.Name)
+	}
+	return names
+}
+
+func (w *World) workloadNames(namespace string) []string {
+	var names []string
+	for i := range w.Pods {
+		if r := w.Pods[i].Workload; r.Namespace == namespace {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
+// near returns the hint "; near it are a, b" with up to five names, or nothing.
+func (w *World) near(name string, names []string) string {
+	slices.Sort(names)
+	names = slices.Compact(names)
+	slices.SortStableFunc(names, func(a, b string) int { return distance(name, a) - distance(name, b) })
+	if len(names) == 0 {
+		return ""
+	}
+	return "; near it are " + strings.Join(names[:min(5, len(names))], ", ")
+}
+
+// distance is how many letters must be added, dropped or changed to make b of a
+// (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for i := range row {
+		row[i] = i
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for k := range len(b) {
+			change := diagonal
+			if a[i] != b[k] {
+				change++
+			}
+			diagonal = row[k+1]
+			row[k+1] = min(change, row[k]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// PortQuery is the port of a question: a set of ports, or a port name.
+type PortQuery struct {
+	Ports netset.Ports
+	Name  string
+}
+
+// ParsePort reads "5432" (TCP), "UDP/53", "TCP/8000-8100", "SCTP/9003",
+// "ICMP", a port's name, or "any" for all of TCP, UDP and SCTP.
+func ParsePort(text string) (PortQuery, error) {
+	if text == "any" {
+		return PortQuery{Ports: netset.TransportPorts()}, nil
+	}
+	protocol, port, split := strings.Cut(text, "/")
+	if !split {
+		protocol, port = "TCP", text
+		if p, err := netset.ParseProtocol(text); err == nil && !isDigits(text) {
+			if p.HasPorts() {
+				return PortQuery{Ports: netset.PortSpan(p, 1, 65535)}, nil
+			}
+			return PortQuery{Ports: netset.PortSpan(p, 0, 0)}, nil
+		}
+		if !isDigits(strings.ReplaceAll(text, "-", "")) {
+			return namedPort(text)
+		}
+	}
+	p, err := netset.ParseProtocol(protocol)
+	if err != nil {
+		return PortQuery{}, fmt.Errorf("port %q: %w", text, err)
+	}
+	first, last, isRange := strings.Cut(port, "-")
+	if !isRange {
+		last = first
+	}
+	low, err := portNumber(first)
+	if err != nil {
+		return PortQuery{}, fmt.Errorf("port %q: %w", text, err)
+	}
+	high, err := portNumber(last)
+	if err != nil {
+		return PortQuery{}, fmt.Errorf("port %q: %w", text, err)
+	}
+	if high < low {
+		return PortQuery{}, fmt.Errorf("port %q: the range ends before it begins", text)
+	}
+	return PortQuery{Ports: netset.PortSpan(p, low, high)}, nil
+}
+
+func namedPort(name string) (PortQuery, error) {
+	for _, c := range name {
+		if !(c == '-' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z') {
+			return PortQuery{}, fmt.Errorf("port %q is none of 5432, UDP/53, TCP/8000-8100, a port's name, any", name)
+		}
+	}
+	if name == "" {
+		return PortQuery{}, fmt.Errorf("the port is empty: give 5432, UDP/53, TCP/8000-8100, a port's name, or any")
+	}
+	return PortQuery{Name: name}, nil
+}
+
+func isDigits(text string) bool {
+	for _, c := range text {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return text != ""
+}
+
+func portNumber(text string) (uint16, error) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a number", text)
+	}
+	if n < 1 || n > 65535 {
+		return 0, fmt.Errorf("%d is not between 1 and 65535", n)
+	}
+	return uint16(n), nil
+}

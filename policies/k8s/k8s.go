@@ -1,0 +1,150 @@
+// Package k8s reads Kubernetes manifests, YAML and JSON, into the values of
+// package policies, each with the file, line and column it stands at.
+//
+// It owns how Kubernetes writes things down and what its API server accepts.
+// What policies mean together it does not know; package reach does.
+//
+// An object's place is where its mapping begins; a rule's and a peer's is where
+// its list item does. What an alias or a merge key brings in stands where it was
+// written down first.
+package k8s
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+)
+
+// Document is one YAML or JSON document.
+type Document struct {
+	File string
+	Node *yaml.Node // the root of the content, a mapping
+}
+
+// Options say what the documents themselves do not.
+type Options struct {
+	Namespace string         // of objects that name none; "" means "default"
+	PodCIDRs  []netip.Prefix // ranges that pod addresses come from
+}
+
+// Tier is the name of the tier that holds every NetworkPolicy.
+const Tier = "default"
+
+// Read makes a model of documents that come from Parse. Kinds that have no
+// bearing on policy are left out; kinds of policy that are not understood become
+// opaque policies, each with a warning.
+//
+// The error joins every policies.Problem found, in the order of their places;
+// there is no model then. The order of the documents makes no difference to the
+// model.
+func Read(docs []Document, o Options) (*policies.Model, error) {
+	r := &reader{
+		namespace:  cmp.Or(o.Namespace, "default"),
+		podCIDRs:   slices.Clone(o.PodCIDRs),
+		seen:       map[identity]policies.Place{},
+		namespaces: map[string]policies.Namespace{},
+		workloads:  map[policies.Ref]workload{},
+		valid:      map[check]bool{},
+	}
+	for _, d := range docs {
+		r.document(d)
+	}
+	world := r.world()
+	if len(r.problems) > 0 {
+		return nil, join(r.problems)
+	}
+	slices.SortFunc(r.policies, func(a, b policies.Policy) int {
+		return cmp.Or(a.Ref.Compare(b.Ref), a.Place.Compare(b.Place)) // kinds of two groups may share a name
+	})
+	return &policies.Model{
+		World:    world,
+		Tiers:    []policies.Tier{defaultTier},
+		Policies: r.policies,
+		Warnings: sortWarnings(r.warnings),
+	}, nil
+}
+
+var defaultTier = policies.Tier{
+	Name:      Tier,
+	End:       policies.ActionDeny,
+	Undefined: netset.AllTraffic().Minus(netset.EveryPort(netset.Transports[:]...)),
+}
+
+// WithWorldOf returns a model of the policies and tiers of the first and the
+// world of the second, with the warnings of both.
+func WithWorldOf(policyModel, worldModel *policies.Model) *policies.Model {
+	return &policies.Model{
+		World:    worldModel.World,
+		Tiers:    policyModel.Tiers,
+		Policies: policyModel.Policies,
+		Warnings: sortWarnings(slices.Concat(policyModel.Warnings, worldModel.Warnings)),
+	}
+}
+
+func sortWarnings(all []policies.Warning) []policies.Warning {
+	slices.SortFunc(all, func(a, b policies.Warning) int {
+		return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(all)
+}
+
+// join returns the problems as one error, each once and in the order of their
+// places; nil when there are none.
+func join(problems []policies.Problem) error {
+	slices.SortFunc(problems, func(a, b policies.Problem) int {
+		return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Message, b.Message))
+	})
+	var all []error
+	for _, p := range slices.Compact(problems) {
+		all = append(all, p)
+	}
+	return errors.Join(all...)
+}
+
+// reader gathers what the documents say.
+type reader struct {
+	namespace string
+	podCIDRs  []netip.Prefix
+
+	problems []policies.Problem
+	warnings []policies.Warning
+	seen     map[identity]policies.Place
+	valid    map[check]bool
+
+	namespaces map[string]policies.Namespace
+	pods       []pod
+	workloads  map[policies.Ref]workload
+	services   []service
+	nodes      []policies.Node
+	policies   []policies.Policy
+}
+
+// identity is what no two objects share.
+type identity struct {
+	group string
+	ref   policies.Ref
+}
+
+// world puts together what the objects said of it.
+func (r *reader) world() policies.World {
+	slices.SortFunc(r.nodes, func(a, b policies.Node) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(r.podCIDRs, netip.Prefix.Compare)
+	pods := r.resolvePods()
+	return policies.World{
+		Namespaces: slices.SortedFunc(maps.Values(r.namespaces), func(a, b policies.Namespace) int {
+			return strings.Compare(a.Name, b.Name)
+		}),
+		Pods:     pods,
+		Services: resolveServices(r.services, pods),
+		Nodes:    r.nodes,
+		PodCIDRs: slices.Compact(r.podCIDRs),
+	}
+}

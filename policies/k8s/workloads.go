@@ -1,0 +1,243 @@
+package k8s
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+)
+
+// pod is a real pod as it was read.
+type pod struct {
+	policies.Pod
+	owner   policies.Ref // zero when it has none
+	hash    string       // the pod-template-hash that its ReplicaSet's name ends in
+	ignored bool         // it runs no more, or has no address yet
+}
+
+// workload is an owner of pods as it was read.
+type workload struct {
+	pod
+	owned bool // by something that makes a new one for each revision or run
+}
+
+const templateHash = "pod-template-hash"
+
+func (r *reader) readPod(o object) {
+	p := pod{owner: owner(o), Pod: policies.Pod{Ref: o.ref, Replicas: 1, Place: o.place()}}
+	p.read(o.meta, o.field("spec"))
+	p.hash = p.Labels[templateHash]
+
+	status := o.field("status")
+	for _, ip := range status.field("podIPs").items() {
+		p.Addresses = appendAddress(p.Addresses, ip.field("ip"))
+	}
+	p.Addresses = appendAddress(p.Addresses, status.field("podIP"))
+	if p.HostNetwork && len(p.Addresses) == 0 {
+		for _, ip := range status.field("hostIPs").items() {
+			p.Addresses = appendAddress(p.Addresses, ip.field("ip"))
+		}
+		p.Addresses = appendAddress(p.Addresses, status.field("hostIP"))
+	}
+	switch status.field("phase").text() {
+	case "":
+	case "Succeeded", "Failed":
+		p.ignored = true
+	default:
+		p.ignored = len(p.Addresses) == 0 && !p.HostNetwork
+	}
+	r.pods = append(r.pods, p)
+}
+
+func (r *reader) readWorkload(o object) {
+	spec := o.field("spec")
+	replicas := int64(2) // a DaemonSet's pods: how many there are, its nodes say
+	if o.ref.Kind != "DaemonSet" {
+		replicas = count(spec.field("replicas"))
+	}
+	r.addWorkload(o, spec, replicas)
+}
+
+func (r *reader) readJob(o object) {
+	spec := o.field("spec")
+	w := r.addWorkload(o, spec, count(spec.field("parallelism")))
+	for _, c := range o.field("status").field("conditions").items() {
+		done := c.field("type").text()
+		if (done == "Complete" || done == "Failed") && c.field("status").text() == "True" {
+			w.ignored = true
+		}
+	}
+	r.workloads[o.ref] = w
+}
+
+func (r *reader) readCronJob(o object) {
+	spec := o.field("spec").field("jobTemplate").field("spec")
+	r.addWorkload(o, spec, count(spec.field("parallelism")))
+}
+
+// count reads how many pods a workload asks for.
+func count(v value) int64 {
+	if !v.present() {
+		return 1
+	}
+	n, _ := v.integer(0, 1<<31-1)
+	return n
+}
+
+func (r *reader) addWorkload(o object, spec value, replicas int64) workload {
+	w := workload{pod: pod{owner: owner(o), Pod: policies.Pod{Ref: o.ref, Replicas: int(replicas), Place: o.place()}}}
+	w.owned = w.owner != policies.Ref{}
+	template := spec.field("template")
+	if !template.present() {
+		spec.orElse(o.value).problem("%s %s has no template of its pods", o.ref.Kind, o.ref)
+	}
+	w.read(template.field("metadata"), template.field("spec"))
+	r.workloads[o.ref] = w
+	return w
+}
+
+// read reads the parts that a pod and a template have in common.
+func (p *pod) read(meta, spec value) {
+	p.Labels = meta.field("labels").labels()
+	p.HostNetwork = spec.field("hostNetwork").boolean()
+	p.Node = spec.field("nodeName").text()
+	p.ServiceAccount = "default"
+	for _, name := range []string{"serviceAccount", "serviceAccountName"} {
+		if account := spec.field(name).text(); account != "" {
+			p.ServiceAccount = account
+		}
+	}
+	for _, c := range spec.field("containers").items() {
+		p.readPorts(c)
+	}
+	for _, c := range spec.field("initContainers").items() {
+		// Such an init container is a sidecar: it keeps running.
+		if c.field("restartPolicy").text() == "Always" {
+			p.readPorts(c)
+		}
+	}
+}
+
+func (p *pod) readPorts(container value) {
+	for _, port := range container.field("ports").items() {
+		number := port.field("containerPort")
+		if !number.present() {
+			port.problem("a container port without containerPort; give it a number")
+			continue
+		}
+		if n, ok := number.integer(1, 65535); ok {
+			p.Ports = append(p.Ports, policies.ContainerPort{
+				Name:     port.field("name").text(),
+				Protocol: port.field("protocol").protocol(),
+				Number:   uint16(n),
+			})
+		}
+	}
+}
+
+// protocol returns TCP when the value is absent or was reported.
+func (v value) protocol() netset.Protocol {
+	text := v.text()
+	for _, p := range netset.Transports {
+		if text == p.String() {
+			return p
+		}
+		if strings.EqualFold(text, p.String()) {
+			v.problem("protocol %q is unknown; did you mean %q?", text, p)
+			return p
+		}
+	}
+	if text != "" {
+		v.problem("protocol %q is none of TCP, UDP, SCTP", text)
+	}
+	return netset.TCP
+}
+
+func appendAddress(addresses []netip.Addr, v value) []netip.Addr {
+	if a := v.address(); a.IsValid() && !slices.Contains(addresses, a) {
+		return append(addresses, a)
+	}
+	return addresses
+}
+
+// owner returns the controller among the owners, in the object's namespace.
+func owner(o object) policies.Ref {
+	for _, reference := range o.meta.field("ownerReferences").items() {
+		kind := reference.field("kind").text()
+		// A node owns the static pods that run on it, which make no workload.
+		if reference.field("controller").boolean() && kind != "Node" {
+			return policies.Ref{Kind: kind, Namespace: o.ref.Namespace, Name: reference.field("name").text()}
+		}
+	}
+	return policies.Ref{}
+}
+
+// owners returns the chain of a pod's or a workload's owners, outermost last.
+func (r *reader) owners(p pod) []policies.Ref {
+	var chain []policies.Ref
+	for next := p.owner; next != (policies.Ref{}) && !slices.Contains(chain, next); {
+		chain = append(chain, next)
+		w, known := r.workloads[next]
+		if known {
+			next = w.owner
+			continue
+		}
+		name, cut := strings.CutSuffix(next.Name, "-"+p.hash)
+		if next.Kind != "ReplicaSet" || p.hash == "" || !cut {
+			break
+		}
+		next = policies.Ref{Kind: "Deployment", Namespace: next.Namespace, Name: name}
+	}
+	return chain
+}
+
+// resolvePods returns the pods that run, and those that templates stand for
+// where a workload has no real ones, each with its workload.
+func (r *reader) resolvePods() []policies.Pod {
+	var pods []policies.Pod
+	hasPods := map[policies.Ref]bool{}
+	for _, p := range r.pods {
+		chain := r.owners(p)
+		p.Workload = outermost(p, chain)
+		for _, ref := range chain {
+			hasPods[ref] = true
+		}
+		if !p.ignored {
+			pods = append(pods, p.Pod)
+		}
+	}
+	for _, ref := range slices.SortedFunc(maps.Keys(r.workloads), policies.Ref.Compare) {
+		w := r.workloads[ref]
+		chain := r.owners(w.pod)
+		w.Workload = outermost(w.pod, chain)
+		_, ownerGiven := r.workloads[w.owner]
+		oldRevision := w.owned && w.Replicas == 0
+		if !w.ignored && !ownerGiven && !oldRevision && !hasPods[ref] && !hasPods[w.Workload] {
+			pods = append(pods, w.Pod)
+		}
+	}
+	addresses := map[string][]netip.Addr{}
+	for _, n := range r.nodes {
+		addresses[n.Name] = n.Addresses
+	}
+	for i, p := range pods {
+		if p.HostNetwork && len(p.Addresses) == 0 && p.Node != "" {
+			pods[i].Addresses = addresses[p.Node]
+		}
+	}
+	slices.SortFunc(pods, func(a, b policies.Pod) int {
+		return cmp.Or(a.Ref.Compare(b.Ref), a.Place.Compare(b.Place)) // names still to come may be the same
+	})
+	return pods
+}
+
+func outermost(p pod, owners []policies.Ref) policies.Ref {
+	if len(owners) == 0 {
+		return p.Ref
+	}
+	return owners[len(owners)-1]
+}

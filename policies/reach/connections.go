@@ -1,0 +1,535 @@
+package reach
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+)
+
+// Grouping says what one peer of a listing stands for.
+type Grouping string
+
+// The groupings of a listing. A row says what some pod of one peer can do with
+// some pod of the other.
+const (
+	ByPod       Grouping = "pod"
+	ByWorkload  Grouping = "workload"
+	ByNamespace Grouping = "namespace"
+)
+
+// Listing narrows what Connections yields. The zero Listing is everything, by
+// workload.
+type Listing struct {
+	By       Grouping         // "" is ByWorkload
+	From, To *policies.Target // nil is anyone
+	Ports    *netset.Ports    // nil is all of TCP, UDP and SCTP
+}
+
+// Connections yields every connection that is allowed or unknown, over TCP, UDP
+// and SCTP, sorted by source and destination, outside addresses last. A pod to
+// itself is left out; nodes are listed only as the pods on their network.
+func (j *Judge) Connections(l Listing) iter.Seq[policies.Connection] {
+	return func(yield func(policies.Connection) bool) {
+		newLister(j, l).list(yield)
+	}
+}
+
+// grantID names an interned grant; equal grants have equal ids.
+type grantID int32
+
+const noGrant grantID = 0
+
+type grant struct{ allow, unknown portsID }
+
+// grants interns grants and remembers what was computed of them.
+type grants struct {
+	ports *portTable
+	all   []grant
+	ids   map[grant]grantID
+	memo  map[grantOp]grantID
+}
+
+type grantOp struct {
+	op   byte
+	a, b grantID
+}
+
+func newGrants(t *portTable) *grants {
+	g := &grants{ports: t.fork(), ids: map[grant]grantID{}, memo: map[grantOp]grantID{}}
+	g.id(grant{})
+	return g
+}
+
+// fork returns a table that holds all sets of t under the same ids, and to
+// which more can be added without a trace in t.
+func (t *portTable) fork() *portTable {
+	return &portTable{sets: slices.Clip(t.sets), ids: maps.Clone(t.ids), memo: map[portsOp]portsID{}}
+}
+
+func (g *grants) id(x grant) grantID {
+	id, ok := g.ids[x]
+	if !ok {
+		id = grantID(len(g.all))
+		g.all = append(g.all, x)
+		g.ids[x] = id
+	}
+	return id
+}
+
+// both is what is left when both must grant.
+func (g *grants) both(a, b grantID) grantID {
+	if a == b || a == noGrant {
+		return a
+	}
+	if b == noGrant {
+		return b
+	}
+	key := grantOp{'&', min(a, b), max(a, b)}
+	id, ok := g.memo[key]
+	if !ok {
+		x, y, t := g.all[a], g.all[b], g.ports
+		allow := t.and(x.allow, y.allow)
+		possible := t.and(t.or(x.allow, x.unknown), t.or(y.allow, y.unknown))
+		id = g.id(grant{allow, t.minus(possible, allow)})
+		g.memo[key] = id
+	}
+	return id
+}
+
+// either is what there is when one of two may grant.
+func (g *grants) either(a, b grantID) grantID {
+	if a == b || b == noGrant {
+		return a
+	}
+	if a == noGrant {
+		return b
+	}
+	key := grantOp{'|', min(a, b), max(a, b)}
+	id, ok := g.memo[key]
+	if !ok {
+		x, y, t := g.all[a], g.all[b], g.ports
+		allow := t.or(x.allow, y.allow)
+		id = g.id(grant{allow, t.minus(t.or(x.unknown, y.unknown), allow)})
+		g.memo[key] = id
+	}
+	return id
+}
+
+// of returns what a row grants to a column.
+func (g *grants) of(r *row, column int32) grantID {
+	var x grant
+	for _, l := range r.allow {
+		if l.columns.has(column) {
+			x.allow = g.ports.or(x.allow, l.ports)
+		}
+	}
+	for _, l := range r.unknown {
+		if l.columns.has(column) {
+			x.unknown = g.ports.or(x.unknown, l.ports)
+		}
+	}
+	return g.id(x)
+}
+
+// unit is the pods that one peer of a listing stands for.
+type unit struct {
+	peer    policies.Peer
+	pods    []int32
+	classes []int32 // ascending, without duplicates
+	host    bool    // some pod is on its node's network
+}
+
+// lister holds what a listing needs beside the judge.
+type lister struct {
+	*Judge
+	*grants
+	units    []unit
+	from, to []unit // those that are listed, in order
+	sources  netset.Addresses
+	targets  netset.Addresses
+	within   portsID
+	visible  map[grantID]*policies.Grant
+	atoms    []int32 // outside atoms that are not pods or nodes in whole
+	blocks   map[outsideKey][]outsideGrant
+	open     grantID
+	offerer  *row // the row that offered was worked out of
+	offered  []grantID
+	cells    map[cellKey]grantID
+}
+
+type outsideKey struct {
+	row      *row
+	families family
+	inward   bool
+}
+
+// outsideGrant is what addresses outside are granted.
+type outsideGrant struct {
+	peer  policies.Peer
+	grant *policies.Grant
+}
+
+func newLister(j *Judge, l Listing) *lister {
+	ls := &lister{Judge: j, grants: newGrants(j.ports), visible: map[grantID]*policies.Grant{}, blocks: map[outsideKey][]outsideGrant{}, cells: map[cellKey]grantID{}}
+	ports := netset.TransportPorts()
+	if l.Ports != nil {
+		ports = *l.Ports
+	}
+	ls.within = ls.grants.ports.id(ports)
+	ls.open = ls.id(grant{allow: ls.grants.ports.id(netset.AllTraffic())})
+	ls.units = j.unitsBy(cmp.Or(l.By, ByWorkload))
+	ls.from, ls.sources = ls.narrow(l.From)
+	ls.to, ls.targets = ls.narrow(l.To)
+	ls.findOutside()
+	return ls
+}
+
+// unitsBy sorts the pods of the model into units, ordered by name.
+func (j *Judge) unitsBy(by Grouping) []unit {
+	index := map[policies.Ref]int{}
+	var units []unit
+	var refs []policies.Ref
+	for i := range j.model.Pods {
+		p := &j.model.Pods[i]
+		ref := p.Workload
+		peer := policies.Peer{Namespace: ref.Namespace, Name: ref.Name, Kind: ref.Kind}
+		switch by {
+		case ByPod:
+			ref, peer = p.Ref, j.Peer(j.Pod(i))
+		case ByNamespace:
+			ref = policies.Ref{Kind: "Namespace", Name: ref.Namespace}
+			peer = policies.Peer{Kind: ref.Kind, Name: ref.Name}
+		}
+		at, ok := index[ref]
+		if !ok {
+			at = len(units)
+			index[ref] = at
+			units = append(units, unit{peer: peer})
+			refs = append(refs, ref)
+		}
+		u := &units[at]
+		u.pods = append(u.pods, int32(i))
+		u.classes = append(u.classes, j.placement.pods[i])
+		u.host = u.host || p.HostNetwork
+	}
+	order := make([]int, len(units))
+	for i := range order {
+		order[i] = i
+		slices.Sort(units[i].classes)
+		units[i].classes = slices.Compact(units[i].classes)
+	}
+	slices.SortFunc(order, func(a, b int) int { return refs[a].Compare(refs[b]) })
+	sorted := make([]unit, len(units))
+	for i, at := range order {
+		sorted[i] = units[at]
+	}
+	return sorted
+}
+
+// narrow returns the units and outside addresses that a target names. Units
+// keep only the pods that it names.
+func (ls *lister) narrow(t *policies.Target) ([]unit, netset.Addresses) {
+	if t == nil {
+		return ls.units, netset.EveryAddress()
+	}
+	wanted := map[int32]bool{}
+	for _, i := range t.Pods {
+		wanted[int32(i)] = true
+	}
+	var chosen []unit
+	for _, u := range ls.units {
+		u.pods = slices.DeleteFunc(slices.Clone(u.pods), func(i int32) bool { return !wanted[i] })
+		if len(u.pods) == 0 {
+			continue
+		}
+		u.classes, u.host = nil, false
+		for _, i := range u.pods {
+			u.classes = append(u.classes, ls.placement.pods[i])
+			u.host = u.host || ls.model.Pods[i].HostNetwork
+		}
+		slices.Sort(u.classes)
+		u.classes = slices.Compact(u.classes)
+		chosen = append(chosen, u)
+	}
+	return chosen, t.Addresses
+}
+
+// findOutside lists the address ranges that are not wholly pods or nodes.
+func (ls *lister) findOutside() {
+	inside := netset.Prefixes(ls.model.PodCIDRs...)
+	var single []netip.Prefix
+	for i := range ls.model.Pods {
+		for _, a := range ls.model.Pods[i].Addresses {
+			single = append(single, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	for _, n := range ls.model.Nodes {
+		for _, a := range n.Addresses {
+			single = append(single, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	inside = inside.Union(netset.Prefixes(single...))
+	for i, a := range ls.frame.atoms {
+		if !inside.Covers(netset.AddressSpan(a.first, a.last)) {
+			ls.atoms = append(ls.atoms, int32(i))
+		}
+	}
+}
+
+func (ls *lister) list(yield func(policies.Connection) bool) {
+	row := make([]grantID, len(ls.classes))
+	for s := range ls.from {
+		source := &ls.from[s]
+		byClass := ls.reach(source.classes, row)
+		for t := range ls.to {
+			target := &ls.to[t]
+			g := ls.between(source, target, byClass)
+			if out := ls.show(g); out != nil && !yield(policies.Connection{From: &source.peer, To: &target.peer, Grant: out}) {
+				return
+			}
+		}
+		for _, o := range ls.outsideOf(policies.Egress, source, ls.targets) {
+			if !yield(policies.Connection{From: &source.peer, To: &o.peer, Grant: o.grant}) {
+				return
+			}
+		}
+	}
+	ls.listFromOutside(yield)
+}
+
+// listFromOutside yields what comes from outside, sorted by source.
+func (ls *lister) listFromOutside(yield func(policies.Connection) bool) {
+	type inward struct {
+		outsideGrant
+		to *policies.Peer
+	}
+	var all []inward
+	for t := range ls.to {
+		target := &ls.to[t]
+		for _, o := range ls.outsideOf(policies.Ingress, target, ls.sources) {
+			all = append(all, inward{o, &target.peer})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b inward) int { return compareBlocks(a.peer, b.peer) })
+	shared := map[string]*policies.Peer{}
+	for i := range all {
+		key := all[i].peer.String()
+		if shared[key] == nil {
+			shared[key] = &all[i].peer
+		}
+		if !yield(policies.Connection{From: shared[key], To: all[i].to, Grant: all[i].grant}) {
+			return
+		}
+	}
+}
+
+func compareBlocks(a, b policies.Peer) int {
+	return cmp.Or(a.CIDR.Addr().Compare(b.CIDR.Addr()), cmp.Compare(a.CIDR.Bits(), b.CIDR.Bits()), strings.Compare(a.String(), b.String()))
+}
+
+// reach returns, for each of the source classes in turn, what every class of
+// the frame is granted.
+func (ls *lister) reach(sources []int32, buf []grantID) []grantID {
+	n := len(ls.classes)
+	if len(buf) < n*len(sources) {
+		buf = make([]grantID, n*len(sources))
+	}
+	for i, s := range sources {
+		ls.reachOne(s, buf[i*n:(i+1)*n])
+	}
+	return buf
+}
+
+func (ls *lister) reachOne(source int32, out []grantID) {
+	clear(out)
+	egress := ls.rows[policies.Egress][source]
+	for _, column := range ls.classes[source].columns {
+		ingress := map[*row]grantID{}
+		offered := ls.columnsGranted(egress)
+		for target := range out {
+			class := &ls.classes[target]
+			for _, c := range class.columns {
+				if ls.columns[c].families&ls.columns[column].families == 0 || offered[c] == noGrant {
+					continue
+				}
+				r := ls.rows[policies.Ingress][target]
+				accepted, ok := ingress[r]
+				if !ok {
+					accepted = ls.of(r, column)
+					ingress[r] = accepted
+				}
+				out[target] = ls.either(out[target], ls.both(offered[c], accepted))
+			}
+		}
+	}
+}
+
+// columnsGranted returns what a row grants to every column.
+func (ls *lister) columnsGranted(r *row) []grantID {
+	if ls.offerer == r {
+		return ls.offered
+	}
+	if ls.offered == nil {
+		ls.offered = make([]grantID, len(ls.columns))
+	}
+	out := ls.offered
+	clear(out)
+	ls.offerer = r
+	for _, l := range r.allow {
+		g := ls.id(grant{allow: l.ports})
+		for c := range l.columns.columns() {
+			out[c] = ls.either(out[c], g)
+		}
+	}
+	for _, l := range r.unknown {
+		g := ls.id(grant{unknown: l.ports})
+		for c := range l.columns.columns() {
+			out[c] = ls.either(out[c], g)
+		}
+	}
+	return out
+}
+
+// between returns what some pod of one unit is granted to some other pod of
+// another, given what the source's classes reach.
+func (ls *lister) between(source, target *unit, byClass []grantID) grantID {
+	g := noGrant
+	same := source.peer.Pod == target.peer.Pod && source.peer.Kind == target.peer.Kind && source.peer.Name == target.peer.Name && source.peer.Namespace == target.peer.Namespace
+	for i, s := range source.classes {
+		for _, t := range target.classes {
+			if same && s == t && ls.onlySelf(source, target, t) {
+				continue
+			}
+			g = ls.either(g, byClass[i*len(ls.classes)+int(t)])
+		}
+	}
+	if source.host {
+		g = ls.onSharedNode(g, source, target)
+	}
+	return g
+}
+
+// onSharedNode widens a grant by what the source, where it is on its node's
+// network, cannot be denied: the pods of its own node.
+func (ls *lister) onSharedNode(g grantID, source, target *unit) grantID {
+	switch ls.shareNode(source, target) {
+	case policies.Yes:
+		return ls.open
+	case policies.Maybe:
+		return ls.either(g, ls.id(grant{unknown: ls.all[ls.open].allow}))
+	}
+	return g
+}
+
+// onlySelf reports whether all that two units have of a class is one and the
+// same pod.
+func (ls *lister) onlySelf(source, target *unit, class int32) bool {
+	only := int32(-1)
+	for _, pods := range [][]int32{source.pods, target.pods} {
+		for _, i := range pods {
+			if ls.placement.pods[i] != class {
+				continue
+			}
+			if only >= 0 && only != i || ls.model.Pods[i].Replicas > 1 {
+				return false
+			}
+			only = i
+		}
+	}
+	return true
+}
+
+// shareNode reports whether a pod on its node's network in the source runs on
+// the node of a pod in the target, which then cannot keep it out.
+func (ls *lister) shareNode(source, target *unit) policies.Truth {
+	truth := policies.No
+	for _, s := range source.pods {
+		if !ls.model.Pods[s].HostNetwork {
+			continue
+		}
+		for _, t := range target.pods {
+			if ls.classes[ls.placement.pods[s]].families&ls.classes[ls.placement.pods[t]].families != 0 {
+				truth = truth.Or(ls.onNodeOf(ls.Pod(int(s)), ls.Pod(int(t))))
+			}
+			if truth == policies.Yes {
+				return truth
+			}
+		}
+	}
+	return truth
+}
+
+// show returns a grant as answers give it, or nil when it grants nothing of
+// what is listed.
+func (ls *lister) show(g grantID) *policies.Grant {
+	if g == noGrant {
+		return nil
+	}
+	shown, ok := ls.visible[g]
+	if !ok {
+		t := ls.grants.ports
+		allow, unknown := t.and(ls.all[g].allow, ls.within), t.and(ls.all[g].unknown, ls.within)
+		if allow != noPorts || unknown != noPorts {
+			shown = &policies.Grant{Allow: t.sets[allow], Unknown: t.sets[unknown]}
+		}
+		ls.visible[g] = shown
+	}
+	return shown
+}
+
+// outsideOf returns what a unit and the addresses outside grant each other in
+// one direction, as seen from the unit.
+func (ls *lister) outsideOf(d policies.Direction, u *unit, within netset.Addresses) []outsideGrant {
+	if within.IsEmpty() {
+		return nil
+	}
+	if len(u.classes) == 1 {
+		class := u.classes[0]
+		key := outsideKey{ls.rows[d][class], ls.classes[class].families, d == policies.Ingress}
+		known, ok := ls.blocks[key]
+		if !ok {
+			known = ls.blocksOf(d, u.classes, within)
+			ls.blocks[key] = known
+		}
+		return known
+	}
+	return ls.blocksOf(d, u.classes, within)
+}
+
+func (ls *lister) blocksOf(d policies.Direction, classes []int32, within netset.Addresses) []outsideGrant {
+	alike := map[grantID][]int32{}
+	for _, a := range ls.atoms {
+		column := ls.outside + a
+		g := noGrant
+		for _, class := range classes {
+			if ls.classes[class].families&ls.columns[column].families != 0 {
+				g = ls.either(g, ls.of(ls.rows[d][class], column))
+			}
+		}
+		if g != noGrant {
+			alike[g] = append(alike[g], a)
+		}
+	}
+	var out []outsideGrant
+	for g, atoms := range alike {
+		shown := ls.show(g)
+		if shown == nil {
+			continue
+		}
+		var addresses netset.Addresses
+		for _, a := range atoms {
+			addresses = addresses.Union(netset.AddressSpan(ls.frame.atoms[a].first, ls.frame.atoms[a].last))
+		}
+		for _, b := range addresses.Intersect(within).Blocks() {
+			out = append(out, outsideGrant{policies.Outside(b), shown})
+		}
+	}
+	slices.SortFunc(out, func(a, b outsideGrant) int { return compareBlocks(a.peer, b.peer) })
+	return out
+}

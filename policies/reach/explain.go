@@ -1,0 +1,418 @@
+package reach
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+)
+
+// Decide decides one connection like Verdict, and says why: for each direction
+// the rule that decided, and every rule that was looked at, in order. It goes
+// through the rules themselves rather than through the rows.
+func (j *Judge) Decide(from, to End, p netset.Protocol, port uint16) policies.Decision {
+	d := policies.Decision{From: j.Peer(from), To: j.Peer(to), Protocol: p, Port: port}
+	if j.self(from, to) {
+		d.Verdict, d.Because = policies.Allow, "a pod always reaches itself"
+		return d
+	}
+	ways := map[string]policies.Verdict{}
+	var a, b [2]int32
+	for _, source := range j.columnsOf(from, &a) {
+		for _, target := range j.columnsOf(to, &b) {
+			shared := j.columns[source].families & j.columns[target].families
+			if shared == 0 {
+				continue
+			}
+			fam, name := ipv4, "IPv4"
+			if shared&ipv4 == 0 {
+				fam, name = ipv6, "IPv6"
+			}
+			sides := [2]policies.Side{
+				j.explain(policies.Egress, from, to, fam, p, port),
+				j.explain(policies.Ingress, to, from, fam, p, port),
+			}
+			v := both(sides[0].Verdict, sides[1].Verdict)
+			ways[name] = v
+			if best := either(d.Verdict, v); best != d.Verdict {
+				d.Verdict, d.Sides = best, sides
+			}
+		}
+	}
+	if d.Verdict == policies.Undecided {
+		d.Verdict, d.Because = policies.Deny, "the two have no address family in common"
+		return d
+	}
+	if ways["IPv4"] != ways["IPv6"] && len(ways) == 2 {
+		d.Families = ways
+	}
+	d.Because = because(d)
+	return d
+}
+
+// because gives the reason of a decision in one clause: that of the side that
+// settled it.
+func because(d policies.Decision) string {
+	egress, ingress := d.Sides[policies.Egress], d.Sides[policies.Ingress]
+	switch {
+	case egress.Verdict == d.Verdict && d.Verdict != policies.Allow:
+		return "egress: " + egress.Because
+	case ingress.Verdict == d.Verdict && d.Verdict != policies.Allow:
+		return "ingress: " + ingress.Because
+	case egress.Policy == nil && ingress.Policy == nil:
+		return "no policy has a say"
+	case egress.Policy == nil:
+		return "ingress: " + ingress.Because
+	case ingress.Policy == nil:
+		return "egress: " + egress.Because
+	}
+	return "both sides allow it"
+}
+
+// addressOf returns the address that an end uses in a family; it is invalid
+// when it is not known.
+func (j *Judge) addressOf(e End, f family) netip.Addr {
+	var addresses []netip.Addr
+	switch e.kind {
+	case podEnd:
+		addresses = j.model.Pods[e.index].Addresses
+	case nodeEnd:
+		addresses = j.model.Nodes[e.index].Addresses
+	default:
+		return e.addr
+	}
+	for _, a := range addresses {
+		if familyOf(a) == f {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// inquiry is one direction of one question.
+type inquiry struct {
+	*Judge
+	direction      policies.Direction
+	subject, other End
+	family         family
+	protocol       netset.Protocol
+	port           uint16
+	side           policies.Side
+}
+
+func (j *Judge) explain(d policies.Direction, subject, other End, f family, p netset.Protocol, port uint16) policies.Side {
+	q := inquiry{Judge: j, direction: d, subject: subject, other: other, family: f, protocol: p, port: port}
+	class := j.classOf(subject)
+	switch {
+	case class < 0:
+		return policies.Side{Verdict: policies.Allow, Because: "policies do not govern addresses outside"}
+	case j.classes[class].host():
+		return policies.Side{Verdict: policies.Allow, Because: "policies do not select what is on a node's own network"}
+	case len(j.governing[d][class]) == 0:
+		return policies.Side{Verdict: policies.Allow, Because: fmt.Sprintf("no policy selects %s for %s", j.Peer(subject), d)}
+	}
+	q.evaluate(j.governing[d][class])
+	if q.side.Verdict != policies.Allow && d == policies.Ingress {
+		q.excuse(j.onNodeOf(other, subject))
+	}
+	return q.side
+}
+
+// excuse lets in what comes from the pod's own node.
+func (q *inquiry) excuse(onNode policies.Truth) {
+	switch onNode {
+	case policies.Yes:
+		q.side = policies.Side{Verdict: policies.Allow, Because: "traffic from the pod's own node is always allowed in", Trace: q.side.Trace}
+	case policies.Maybe:
+		q.side.Verdict = policies.Unknown
+		q.side.Because = fmt.Sprintf("it is not known whether %s runs on the node of %s, which is always let in", q.Peer(q.other), q.Peer(q.subject))
+	}
+}
+
+// outcome is one thing that may become of the traffic, and the step behind it.
+type outcome struct {
+	action policies.Action
+	step   *policies.Step
+	reason string
+}
+
+// evaluate goes through the tiers. As long as it is not sure that a rule
+// matches, it notes what the rule would do and goes on; several outcomes that
+// differ are unknown.
+func (q *inquiry) evaluate(list []governing) {
+	m := q.model
+	var outcomes []outcome
+	open := policies.Yes
+	for len(list) > 0 && open != policies.No {
+		tier := m.Policies[list[0].policy].Tier
+		n := 1
+		for n < len(list) && m.Policies[list[n].policy].Tier == tier {
+			n++
+		}
+		at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == tier })
+		if at < 0 {
+			q.opaque(&m.Policies[list[0].policy])
+			return
+		}
+		open = q.tier(&m.Tiers[at], list[:n], &outcomes)
+		list = list[n:]
+	}
+	if open != policies.No {
+		outcomes = append(outcomes, outcome{policies.ActionAllow, nil, "no tier that concerns it decides, so it is allowed"})
+	}
+	q.settle(outcomes)
+}
+
+// tier goes through one tier and returns whether the traffic is open after it.
+func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) policies.Truth {
+	open, passed, concerned := policies.Yes, policies.No, policies.No
+	for _, g := range list {
+		concerned = concerned.Or(g.truth)
+	}
+	if t.Undefined.Contains(q.protocol, q.port) {
+		reason := fmt.Sprintf("%s is not defined for %s", q.protocol, q.model.Policies[list[0].policy].Ref.Kind)
+		*outcomes = append(*outcomes, outcome{policies.ActionAllow, nil, reason}, outcome{policies.ActionDeny, nil, reason})
+		q.blame(&q.model.Policies[list[0].policy])
+		return policies.No
+	}
+	for _, g := range list {
+		for _, s := range q.steps(g) {
+			q.side.Trace = append(q.side.Trace, s)
+			if open == policies.No || s.Matches == policies.No || s.Rule == nil {
+				continue
+			}
+			*outcomes = append(*outcomes, outcome{s.Action, &s, s.Because})
+			if s.Action == policies.ActionPass {
+				passed = passed.Or(open.And(s.Matches))
+			}
+			if s.Matches == policies.Yes {
+				open = policies.No
+			}
+		}
+	}
+	if open == policies.No || t.End != policies.ActionDeny {
+		return open.Or(passed)
+	}
+	*outcomes = append(*outcomes, outcome{policies.ActionDeny, nil, q.tierEnd(list)})
+	q.blame(&q.model.Policies[q.closest(list).policy])
+	if concerned == policies.Yes {
+		open = policies.No
+	}
+	return open.Or(passed)
+}
+
+// tierEnd says why the end of a tier denies.
+func (q *inquiry) tierEnd(list []governing) string {
+	p := &q.model.Policies[q.closest(list).policy]
+	what := fmt.Sprintf("%s/%d %s %s", q.protocol, q.port, [...]string{"to", "from"}[q.direction], q.Peer(q.other))
+	if !q.protocol.HasPorts() {
+		what = fmt.Sprintf("%s %s %s", q.protocol, [...]string{"to", "from"}[q.direction], q.Peer(q.other))
+	}
+	rules := 0
+	for _, g := range list {
+		rules += len(q.model.Policies[g.policy].Rules[q.direction])
+	}
+	others := ""
+	if len(list) > 1 {
+		others = fmt.Sprintf(" and %d more", len(list)-1)
+	}
+	if rules == 0 {
+		return fmt.Sprintf("%s%s selects it and has no %s rule", p.Ref, others, q.direction)
+	}
+	return fmt.Sprintf("no %s rule of %s%s allows %s", q.direction, p.Ref, others, what)
+}
+
+// closest returns the policy that a reader should look at first when no rule
+// matched: one with rules before one without, and the one that selects least.
+func (q *inquiry) closest(list []governing) governing {
+	return slices.MinFunc(list, func(a, b governing) int {
+		x, y := &q.model.Policies[a.policy], &q.model.Policies[b.policy]
+		return cmp.Or(
+			cmp.Compare(min(1, len(y.Rules[q.direction])), min(1, len(x.Rules[q.direction]))),
+			cmp.Compare(len(y.Subject.Pods.Requirements()), len(x.Subject.Pods.Requirements())),
+			cmp.Compare(a.policy, b.policy),
+		)
+	})
+}
+
+func (q *inquiry) blame(p *policies.Policy) {
+	q.side.Tier, q.side.Policy, q.side.Rule, q.side.At = p.Tier, &p.Ref, nil, p.Place
+}
+
+// opaque answers for a policy that was not understood.
+func (q *inquiry) opaque(p *policies.Policy) {
+	q.blame(p)
+	q.side.Verdict = policies.Unknown
+	q.side.Because = p.Opaque
+	q.side.Trace = append(q.side.Trace, policies.Step{Policy: p.Ref, Matches: policies.Maybe, Because: p.Opaque, At: p.Place})
+}
+
+// settle turns what may become of the traffic into a verdict: unknown where
+// that may be different things.
+func (q *inquiry) settle(outcomes []outcome) {
+	outcomes = slices.DeleteFunc(outcomes, func(o outcome) bool { return o.action == policies.ActionPass })
+	verdict := map[policies.Action]policies.Verdict{policies.ActionAllow: policies.Allow, policies.ActionDeny: policies.Deny}
+	first := outcomes[0]
+	q.side.Verdict, q.side.Because = verdict[first.action], first.reason
+	for _, o := range outcomes {
+		if o.action != first.action {
+			q.side.Verdict = policies.Unknown
+		}
+	}
+	if s := first.step; s != nil {
+		q.side.Tier, q.side.Policy, q.side.Rule, q.side.At = s.Tier, &s.Policy, s.Rule, s.At
+	}
+}
+
+// steps looks at each rule of a policy; a policy without rules is one step.
+func (q *inquiry) steps(g governing) []policies.Step {
+	p := &q.model.Policies[g.policy]
+	rules := p.Rules[q.direction]
+	if len(rules) == 0 {
+		return []policies.Step{{Tier: p.Tier, Policy: p.Ref, Because: "selects it and has no " + q.direction.String() + " rule", At: p.Place}}
+	}
+	steps := make([]policies.Step, len(rules))
+	for i := range rules {
+		r := &rules[i]
+		s := policies.Step{Tier: p.Tier, Policy: p.Ref, Rule: &i, Action: r.Action, At: r.Place}
+		onPort := q.onPort(r)
+		peer, what := q.anyPeer(r)
+		s.Matches = g.truth.And(onPort).And(peer)
+		switch {
+		case onPort == policies.No:
+			s.Because = "port: it is for " + rulePorts(r)
+		case peer == policies.No:
+			s.Because = "peer: it is for " + rulePeers(r)
+		case s.Matches == policies.Maybe && peer == policies.Maybe:
+			s.Because = q.whyMaybe(what)
+		case s.Matches == policies.Maybe:
+			s.Because = fmt.Sprintf("it is not known whether %s selects %s, because the labels of its namespace are not known", p.Ref, q.Peer(q.subject))
+		default:
+			s.Because = fmt.Sprintf("%ss %s on %s", r.Action, what, rulePorts(r))
+			if r.Action == policies.ActionDeny {
+				s.Because = fmt.Sprintf("denies %s on %s", what, rulePorts(r))
+			}
+		}
+		steps[i] = s
+	}
+	return steps
+}
+
+func rulePorts(r *policies.Rule) string {
+	var parts []string
+	if !r.Ports.IsEmpty() {
+		parts = append(parts, r.Ports.String())
+	}
+	for _, n := range r.Named {
+		parts = append(parts, n.Protocol.String()+"/"+n.Name)
+	}
+	switch text := strings.Join(parts, " "); text {
+	case "any":
+		return "any port"
+	case "":
+		return "no port"
+	default:
+		return text
+	}
+}
+
+// rulePeers names the peers of a rule, at most three of them.
+func rulePeers(r *policies.Rule) string {
+	const most = 3
+	var parts []string
+	for i := range r.Peers[:min(most, len(r.Peers))] {
+		parts = append(parts, r.Peers[i].String())
+	}
+	if n := len(r.Peers) - most; n > 0 {
+		parts = append(parts, strconv.Itoa(n)+" more")
+	}
+	if len(parts) == 0 {
+		return "nobody"
+	}
+	return strings.Join(parts, "; ")
+}
+
+// onPort reports whether the question's port is one of the rule's.
+func (q *inquiry) onPort(r *policies.Rule) policies.Truth {
+	if r.Ports.Contains(q.protocol, q.port) {
+		return policies.Yes
+	}
+	destination := q.other
+	if q.direction == policies.Ingress {
+		destination = q.subject
+	}
+	if destination.kind != podEnd || q.model.Pods[destination.index].HostNetwork {
+		return policies.No
+	}
+	for _, n := range r.Named {
+		for _, c := range q.model.Pods[destination.index].Ports {
+			if n.Protocol == q.protocol && n.Name == c.Name && n.Protocol == c.Protocol && c.Number == q.port {
+				return policies.Yes
+			}
+		}
+	}
+	return policies.No
+}
+
+// anyPeer reports whether the other end is one of the rule's peers, and names
+// the peer.
+func (q *inquiry) anyPeer(r *policies.Rule) (policies.Truth, *policies.Match) {
+	best := policies.No
+	var which *policies.Match
+	for i := range r.Peers {
+		if t := q.isPeer(&r.Peers[i]); t > best {
+			best, which = t, &r.Peers[i]
+		}
+	}
+	return best, which
+}
+
+func (q *inquiry) isPeer(m *policies.Match) policies.Truth {
+	switch {
+	case m.Anyone:
+		return policies.Yes
+	case m.Block.CIDR.IsValid():
+		return q.isInBlock(m.Block)
+	case q.other.kind != podEnd || q.model.Pods[q.other.index].HostNetwork:
+		return policies.No
+	}
+	pod := &q.model.Pods[q.other.index]
+	if !m.Pods.Matches(pod.Labels) {
+		return policies.No
+	}
+	ns := &q.namespaces[q.classes[q.classOf(q.other)].namespace]
+	return inNamespace(m.Namespaces, ns.labels, ns.implied)
+}
+
+func (q *inquiry) isInBlock(b netset.Block) policies.Truth {
+	if q.other.kind == outsideEnd {
+		return truth(b.Addresses().Contains(q.other.addr))
+	}
+	if q.options.IgnorePodBlocks {
+		return policies.No
+	}
+	if a := q.addressOf(q.other, q.family); a.IsValid() {
+		return truth(b.Addresses().Contains(a))
+	}
+	return q.unplacedIn(b.Addresses(), q.classes[q.classOf(q.other)].host(), q.family)
+}
+
+func truth(b bool) policies.Truth {
+	if b {
+		return policies.Yes
+	}
+	return policies.No
+}
+
+// whyMaybe says what is missing to tell whether a peer matches.
+func (q *inquiry) whyMaybe(m *policies.Match) string {
+	if m.Block.CIDR.IsValid() {
+		return fmt.Sprintf("the address of %s is not known, so it may be in %s", q.Peer(q.other), m.Block)
+	}
+	return fmt.Sprintf("the labels of namespace %s are not known, so %s may be among %s", q.Peer(q.other).Namespace, q.Peer(q.other), m)
+}

@@ -1,0 +1,656 @@
+package reach
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/selector"
+)
+
+// frame is what judges that are to be compared share: the classes their pods
+// fall into and the columns their rows are made of.
+//
+// A class is all pods that no policy of any of the models can tell apart: of
+// one namespace, alike in every label that some selector uses, in the numbers
+// behind every port name that some rule uses, and in every address range that
+// some rule uses. A column is a class with one of its address families, or a
+// range of addresses that no rule tells apart.
+type frame struct {
+	options Options
+	vocabulary
+	namespaces []namespace
+	classes    []class
+	columns    []column
+	// atoms are the address ranges that no rule tells apart, IPv4 first; those
+	// of the outside are the columns from outside on, in the same order.
+	atoms   []atom
+	outside int32
+
+	space    [2]netset.Addresses // where unknown pod addresses can be, by family
+	spaceIs  [2]bool             // the pods are known to have an address there
+	values   map[label]int32
+	keyOf    []int32              // the key of each label value
+	byName   map[string][]int32   // namespaces by name
+	scopes   map[string]scope     // namespaces by selector, as far as asked
+	posting  map[int32][]int32    // classes by label value, ascending
+	keyed    map[int32][]int32    // classes that carry a key, ascending
+	named    []map[uint16][]int32 // by port name: columns by the number behind it
+	atomCols map[int32][]int32    // columns of pods and nodes by atom
+	unplaced [2][2][]int32        // columns whose address is unknown, of pods and of hosts, by family
+	dual     bool                 // some IPv6 address or block is known
+}
+
+// vocabulary is what rules can tell apart.
+type vocabulary struct {
+	keys   map[string]int32 // label keys that pod selectors use
+	names  map[policies.NamedPort]int32
+	blocks []netset.Block
+}
+
+type namespace struct {
+	name        string
+	labels      map[string]string
+	implied     bool
+	first, last int32 // its classes: first up to but not including last
+}
+
+type label struct {
+	key   int32
+	value string
+}
+
+// family is a set of address families; a pod with unknown addresses has both,
+// and one column for both where no IPv6 address or block tells them apart.
+type family uint8
+
+const (
+	ipv4 family = 1 << iota
+	ipv6
+)
+
+var families = [2]family{ipv4, ipv6}
+
+func familyOf(a netip.Addr) family {
+	if a.Is4() {
+		return ipv4
+	}
+	return ipv6
+}
+
+// Special values for the atom that an address is in.
+const (
+	noAtom      int32 = -1 // no address of the family
+	unknownAtom int32 = -2
+)
+
+type class struct {
+	namespace int32    // -1 for what stands on a node's own network
+	labels    []int32  // ids of label values, ascending
+	named     []string // numbers behind each port name, as text of big-endian pairs
+	atoms     [2]int32
+	families  family
+	columns   []int32
+}
+
+func (c *class) host() bool { return c.namespace < 0 }
+
+type column struct {
+	class    int32 // -1 for the outside
+	families family
+	atom     int32
+}
+
+type atom struct{ first, last netip.Addr }
+
+// placement says where each pod and node of one model went.
+type placement struct {
+	pods  []int32
+	nodes []int32
+}
+
+func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
+	f := &frame{options: o, vocabulary: vocabularyOf(models), values: map[label]int32{}, byName: map[string][]int32{}, scopes: map[string]scope{}}
+	f.cutAddresses()
+	f.findSpace(models)
+	namespaceOf := f.internNamespaces(models)
+	places := f.classify(models, namespaceOf)
+	f.findFamilies()
+	f.layColumns()
+	return f, places
+}
+
+func vocabularyOf(models []*policies.Model) vocabulary {
+	v := vocabulary{keys: map[string]int32{}, names: map[policies.NamedPort]int32{}}
+	blocks := map[string]bool{}
+	learn := func(m *policies.Match) {
+		for _, r := range m.Pods.Requirements() {
+			if _, ok := v.keys[r.Key]; !ok {
+				v.keys[r.Key] = int32(len(v.keys))
+			}
+		}
+		if m.Block.CIDR.IsValid() {
+			if key := m.Block.String(); !blocks[key] {
+				blocks[key] = true
+				v.blocks = append(v.blocks, m.Block)
+			}
+		}
+	}
+	for _, m := range models {
+		for i := range m.Policies {
+			p := &m.Policies[i]
+			learn(&p.Subject)
+			for _, d := range policies.Directions {
+				for r := range p.Rules[d] {
+					rule := &p.Rules[d][r]
+					for k := range rule.Peers {
+						learn(&rule.Peers[k])
+					}
+					for _, n := range rule.Named {
+						if _, ok := v.names[n]; !ok {
+							v.names[n] = int32(len(v.names))
+						}
+					}
+				}
+			}
+		}
+	}
+	return v
+}
+
+// cutAddresses cuts both address families at every edge of a block.
+func (f *frame) cutAddresses() {
+	starts := map[netip.Addr]bool{netip.IPv4Unspecified(): true, netip.IPv6Unspecified(): true}
+	for _, b := range f.blocks {
+		for _, p := range append([]netip.Prefix{b.CIDR}, b.Except...) {
+			for first, last := range netset.Prefix(p).Spans() {
+				starts[first] = true
+				if after := last.Next(); after.IsValid() {
+					starts[after] = true
+				}
+			}
+		}
+	}
+	cuts := slices.SortedFunc(maps.Keys(starts), netip.Addr.Compare)
+	for i, first := range cuts {
+		last := netset.LastAddress(netset.AllIPv4)
+		if first.Is6() {
+			last = netset.LastAddress(netset.AllIPv6)
+		}
+		if i+1 < len(cuts) && cuts[i+1].Is4() == first.Is4() {
+			last = cuts[i+1].Prev()
+		}
+		f.atoms = append(f.atoms, atom{first, last})
+	}
+}
+
+// atomOf returns the index of the atom that holds a.
+func (f *frame) atomOf(a netip.Addr) int32 {
+	i, found := slices.BinarySearchFunc(f.atoms, a, func(t atom, a netip.Addr) int { return t.first.Compare(a) })
+	if !found {
+		i--
+	}
+	return int32(i)
+}
+
+// findSpace learns where pods with unknown addresses can be: in the pod CIDRs
+// where the models know them; else somewhere in IPv4, and perhaps in IPv6 too.
+func (f *frame) findSpace(models []*policies.Model) {
+	var known netset.Addresses
+	for _, m := range models {
+		known = known.Union(netset.Prefixes(m.PodCIDRs...))
+	}
+	for i, whole := range []netip.Prefix{netset.AllIPv4, netset.AllIPv6} {
+		f.space[i] = known.Intersect(netset.Prefix(whole))
+		f.spaceIs[i] = !f.space[i].IsEmpty()
+		if known.IsEmpty() {
+			f.space[i], f.spaceIs[i] = netset.Prefix(whole), i == 0
+		}
+	}
+}
+
+// findFamilies learns whether IPv6 plays a part.
+func (f *frame) findFamilies() {
+	for _, b := range f.blocks {
+		f.dual = f.dual || b.CIDR.Addr().Is6()
+	}
+	for i := range f.classes {
+		f.dual = f.dual || f.classes[i].atoms[1] >= 0
+	}
+}
+
+// internNamespaces gives each namespace that differs in name or labels a
+// number, in the order of names, and returns those numbers for each model.
+func (f *frame) internNamespaces(models []*policies.Model) []map[string]int32 {
+	type variant struct {
+		namespace
+		models []int
+	}
+	variants := map[string][]*variant{}
+	for m, model := range models {
+		for _, n := range model.Namespaces {
+			same := func(v *variant) bool { return v.implied == n.Implied && maps.Equal(v.labels, n.Labels) }
+			if i := slices.IndexFunc(variants[n.Name], same); i >= 0 {
+				variants[n.Name][i].models = append(variants[n.Name][i].models, m)
+				continue
+			}
+			variants[n.Name] = append(variants[n.Name], &variant{namespace{name: n.Name, labels: n.Labels, implied: n.Implied}, []int{m}})
+		}
+	}
+	numbers := make([]map[string]int32, len(models))
+	for m := range models {
+		numbers[m] = map[string]int32{}
+	}
+	for _, name := range slices.Sorted(maps.Keys(variants)) {
+		for _, v := range variants[name] {
+			for _, m := range v.models {
+				numbers[m][name] = int32(len(f.namespaces))
+			}
+			f.byName[name] = append(f.byName[name], int32(len(f.namespaces)))
+			f.namespaces = append(f.namespaces, v.namespace)
+		}
+	}
+	return numbers
+}
+
+// classKey finds a class. The labels are folded into a sum that does not depend
+// on their order; equal sums are compared in full.
+type classKey struct {
+	namespace int32
+	labels    uint64
+	named     string
+	atoms     [2]int32
+}
+
+func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int32) []placement {
+	known := map[classKey][]int32{}
+	places := make([]placement, len(models))
+	var scratch []int32
+	place := func(c class, sum uint64) int32 {
+		key := classKey{c.namespace, sum, strings.Join(c.named, "\x00"), c.atoms}
+		for _, id := range known[key] {
+			if slices.Equal(f.classes[id].labels, c.labels) {
+				return id
+			}
+		}
+		id := int32(len(f.classes))
+		c.labels = slices.Clone(c.labels)
+		f.classes = append(f.classes, c)
+		known[key] = append(known[key], id)
+		return id
+	}
+	for m, model := range models {
+		places[m] = placement{make([]int32, len(model.Pods)), make([]int32, len(model.Nodes))}
+		for i := range model.Pods {
+			p := &model.Pods[i]
+			atoms, fams := f.locate(p.Addresses)
+			if p.HostNetwork {
+				places[m].pods[i] = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
+				continue
+			}
+			scratch = scratch[:0]
+			var sum uint64
+			for k, v := range p.Labels {
+				key, used := f.keys[k]
+				if !used {
+					continue
+				}
+				value := f.value(label{key, v})
+				scratch = append(scratch, value)
+				sum += mix(uint64(value))
+			}
+			slices.Sort(scratch)
+			places[m].pods[i] = place(class{
+				namespace: namespaceOf[m][p.Ref.Namespace], labels: scratch, named: f.numbers(p.Ports), atoms: atoms, families: fams,
+			}, sum)
+		}
+		for i, n := range model.Nodes {
+			atoms, fams := f.locate(n.Addresses)
+			places[m].nodes[i] = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
+		}
+	}
+	f.sortClasses(places)
+	return places
+}
+
+// mix spreads a number over 64 bits (the finalizer of splitmix64).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+func (f *frame) value(l label) int32 {
+	id, ok := f.values[l]
+	if !ok {
+		id = int32(len(f.values))
+		f.values[l] = id
+	}
+	return id
+}
+
+// numbers returns, for each port name of the vocabulary, the numbers that ports
+// gives it; nil where it gives none to any.
+func (f *frame) numbers(ports []policies.ContainerPort) []string {
+	if len(f.names) == 0 {
+		return nil
+	}
+	var named []string
+	for _, p := range ports {
+		id, ok := f.names[policies.NamedPort{Protocol: p.Protocol, Name: p.Name}]
+		if !ok || p.Name == "" {
+			continue
+		}
+		if named == nil {
+			named = make([]string, len(f.names))
+		}
+		number := string([]byte{byte(p.Number >> 8), byte(p.Number)})
+		if !strings.Contains(named[id], number) {
+			named[id] += number
+		}
+	}
+	return named
+}
+
+// numbersOf yields the ports that class c gives the name with this id.
+func (c *class) numbersOf(name int32) []uint16 {
+	if c.named == nil {
+		return nil
+	}
+	text := c.named[name]
+	numbers := make([]uint16, 0, len(text)/2)
+	for i := 0; i+1 < len(text); i += 2 {
+		numbers = append(numbers, uint16(text[i])<<8|uint16(text[i+1]))
+	}
+	return numbers
+}
+
+// locate returns the atom of each family's address. Where no block cuts the
+// address space, all addresses are alike and only the families count.
+func (f *frame) locate(addresses []netip.Addr) ([2]int32, family) {
+	if len(addresses) == 0 {
+		return [2]int32{unknownAtom, unknownAtom}, ipv4 | ipv6
+	}
+	atoms := [2]int32{noAtom, noAtom}
+	var fams family
+	for _, a := range addresses {
+		i := 0
+		if a.Is6() {
+			i = 1
+		}
+		if atoms[i] == noAtom {
+			atoms[i] = f.atomOf(a)
+			fams |= families[i]
+		}
+	}
+	return atoms, fams
+}
+
+// sortClasses orders the classes by namespace, so that a namespace is a run of
+// columns; what stands on a node's network comes first.
+func (f *frame) sortClasses(places []placement) {
+	order := make([]int32, len(f.classes))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortStableFunc(order, func(a, b int32) int {
+		return cmp.Compare(f.classes[a].namespace, f.classes[b].namespace)
+	})
+	sorted := make([]class, len(order))
+	renamed := make([]int32, len(order))
+	for now, was := range order {
+		sorted[now] = f.classes[was]
+		renamed[was] = int32(now)
+	}
+	f.classes = sorted
+	for _, p := range places {
+		for i := range p.pods {
+			p.pods[i] = renamed[p.pods[i]]
+		}
+		for i := range p.nodes {
+			p.nodes[i] = renamed[p.nodes[i]]
+		}
+	}
+	for i := range f.classes {
+		if n := f.classes[i].namespace; n >= 0 {
+			if ns := &f.namespaces[n]; ns.last == 0 {
+				ns.first = int32(i)
+			}
+			f.namespaces[n].last = int32(i) + 1
+		}
+	}
+}
+
+// layColumns gives every class its columns and builds the indexes over them.
+func (f *frame) layColumns() {
+	f.posting, f.keyed, f.atomCols = map[int32][]int32{}, map[int32][]int32{}, map[int32][]int32{}
+	f.named = make([]map[uint16][]int32, len(f.names))
+	f.keyOf = make([]int32, len(f.values))
+	for l, id := range f.values {
+		f.keyOf[id] = l.key
+	}
+	for i := range f.classes {
+		c, id := &f.classes[i], int32(i)
+		for _, v := range c.labels {
+			f.posting[v] = append(f.posting[v], id)
+			f.keyed[f.keyOf[v]] = append(f.keyed[f.keyOf[v]], id)
+		}
+		f.layClass(c, id)
+		for name := range f.named {
+			for _, number := range c.numbersOf(int32(name)) {
+				if f.named[name] == nil {
+					f.named[name] = map[uint16][]int32{}
+				}
+				f.named[name][number] = append(f.named[name][number], c.columns...)
+			}
+		}
+	}
+	f.outside = int32(len(f.columns))
+	for i, a := range f.atoms {
+		f.columns = append(f.columns, column{-1, familyOf(a.first), int32(i)})
+	}
+}
+
+func (f *frame) layClass(c *class, id int32) {
+	host := 0
+	if c.host() {
+		host = 1
+	}
+	unplaced := c.atoms[0] == unknownAtom
+	if len(f.blocks) == 0 || unplaced && !f.dual {
+		n := int32(len(f.columns))
+		c.columns = []int32{n}
+		f.columns = append(f.columns, column{id, c.families, unknownAtom})
+		if unplaced {
+			f.unplaced[host][0] = append(f.unplaced[host][0], n)
+		}
+		return
+	}
+	for i, fam := range families {
+		if c.families&fam == 0 {
+			continue
+		}
+		n := int32(len(f.columns))
+		c.columns = append(c.columns, n)
+		f.columns = append(f.columns, column{id, fam, c.atoms[i]})
+		if unplaced {
+			f.unplaced[host][i] = append(f.unplaced[host][i], n)
+			continue
+		}
+		f.atomCols[c.atoms[i]] = append(f.atomCols[c.atoms[i]], n)
+	}
+}
+
+// scope is namespaces by number, ascending.
+type scope struct{ yes, maybe []int32 }
+
+// namespacesOf returns the namespaces that are in the selector, and those that
+// may be because their labels are not known.
+func (f *frame) namespacesOf(s selector.Selector) scope {
+	key := s.String()
+	known, ok := f.scopes[key]
+	if ok {
+		return known
+	}
+	for _, i := range f.namedBy(s) {
+		switch inNamespace(s, f.namespaces[i].labels, f.namespaces[i].implied) {
+		case policies.Yes:
+			known.yes = append(known.yes, i)
+		case policies.Maybe:
+			known.maybe = append(known.maybe, i)
+		}
+	}
+	f.scopes[key] = known
+	return known
+}
+
+// namedBy returns the namespaces that the selector names by NameLabel, or all.
+func (f *frame) namedBy(s selector.Selector) []int32 {
+	for _, r := range s.Requirements() {
+		if r.Key == policies.NameLabel && r.Operator == selector.In {
+			var named []int32
+			for _, name := range r.Values {
+				named = append(named, f.byName[name]...)
+			}
+			slices.Sort(named)
+			return named
+		}
+	}
+	all := make([]int32, len(f.namespaces))
+	for i := range all {
+		all[i] = int32(i)
+	}
+	return all
+}
+
+// inNamespace reports whether a namespace with these labels is in the selector.
+// Of an implied namespace only the name is known.
+func inNamespace(s selector.Selector, labels map[string]string, implied bool) policies.Truth {
+	if s.IsNothing() {
+		return policies.No
+	}
+	truth := policies.Yes
+	for _, r := range s.Requirements() {
+		switch {
+		case implied && r.Key != policies.NameLabel:
+			truth = truth.And(policies.Maybe)
+		case !r.Matches(labels):
+			return policies.No
+		}
+	}
+	return truth
+}
+
+// classesOf yields the classes of the given namespaces whose labels are in the
+// selector, in no particular order.
+func (f *frame) classesOf(in []int32, s selector.Selector, yield func(int32)) {
+	if s.IsNothing() {
+		return
+	}
+	requirements := f.compile(s)
+	for id := range f.candidates(in, requirements) {
+		if f.meets(&f.classes[id], requirements) {
+			yield(id)
+		}
+	}
+}
+
+// requirement is a selector's requirement in terms of label value ids: those of
+// the named values that some pod has.
+type requirement struct {
+	operator selector.Operator
+	key      int32
+	ids      []int32
+}
+
+func (f *frame) compile(s selector.Selector) []requirement {
+	var compiled []requirement
+	for _, r := range s.Requirements() {
+		c := requirement{operator: r.Operator, key: f.keys[r.Key]}
+		for _, v := range r.Values {
+			if id, ok := f.values[label{c.key, v}]; ok {
+				c.ids = append(c.ids, id)
+			}
+		}
+		compiled = append(compiled, c)
+	}
+	return compiled
+}
+
+func (f *frame) meets(c *class, requirements []requirement) bool {
+	for _, r := range requirements {
+		has := slices.ContainsFunc(c.labels, func(v int32) bool {
+			switch r.operator {
+			case selector.In, selector.NotIn:
+				return slices.Contains(r.ids, v)
+			}
+			return f.keyOf[v] == r.key
+		})
+		if has != (r.operator == selector.In || r.operator == selector.Exists) {
+			return false
+		}
+	}
+	return true
+}
+
+// candidates yields classes of the given namespaces, all that can meet the
+// requirements among them, starting from the rarest label that one asks for.
+func (f *frame) candidates(in []int32, requirements []requirement) iter.Seq[int32] {
+	var rarest [][]int32
+	found, fewest := false, 0
+	for _, r := range requirements {
+		var lists [][]int32
+		switch r.operator {
+		case selector.In:
+			for _, id := range r.ids {
+				lists = append(lists, f.posting[id])
+			}
+		case selector.Exists:
+			lists = append(lists, f.keyed[r.key])
+		default:
+			continue
+		}
+		n := 0
+		for _, l := range lists {
+			n += len(l)
+		}
+		if !found || n < fewest {
+			rarest, found, fewest = lists, true, n
+		}
+	}
+	return func(yield func(int32) bool) {
+		if !found {
+			for _, n := range in {
+				for id := f.namespaces[n].first; id < f.namespaces[n].last; id++ {
+					if !yield(id) {
+						return
+					}
+				}
+			}
+			return
+		}
+		member := func(id int32) bool {
+			_, ok := slices.BinarySearch(in, f.classes[id].namespace)
+			return ok
+		}
+		for _, list := range rarest {
+			if len(in) == 1 {
+				n := f.namespaces[in[0]]
+				first, _ := slices.BinarySearch(list, n.first)
+				end, _ := slices.BinarySearch(list, n.last)
+				list = list[first:end]
+			}
+			for _, id := range list {
+				if (len(in) == 1 || len(in) == len(f.namespaces) || member(id)) && !yield(id) {
+					return
+				}
+			}
+		}
+	}
+}
