@@ -111,6 +111,22 @@ func (m *move) danger() int {
 	return 4
 }
 
+// saidBy reports whether rows of flows that break say all that the move does,
+// so that it need not be said, or counted, again.
+func (m *move) saidBy(breaks []simulator.Row) bool {
+	if m.class != removes || m.pairs != 1 || len(m.from) != 1 || len(m.to) != 1 {
+		return false
+	}
+	left := m.ports
+	for i := range breaks {
+		r := &breaks[i]
+		if comparePeers(r.From, m.from[0]) == 0 && comparePeers(r.To, m.to[0]) == 0 {
+			left = left.Minus(netset.PortSpan(r.Protocol, r.Port, r.Port))
+		}
+	}
+	return left.IsEmpty()
+}
+
 // finestMoves is how many groups a reader is shown one by one; more are joined
 // by namespace.
 const finestMoves = 60

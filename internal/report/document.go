@@ -106,7 +106,7 @@ func flowTable(p *Preview, outcome simulator.Outcome, why string) table {
 func reasonPhrase(r *simulator.Row) phrase {
 	because, at, _, _ := causeOf(&r.Decision, &policies.Decision{})
 	if r.Cause != "" {
-		because = r.Cause
+		return say(r.Cause)
 	}
 	if at.File == "" {
 		return say(because)

@@ -411,7 +411,7 @@ func rowsText(out *bufio.Writer, title string, rows []simulator.Row, paint paint
 		case simulator.Breaks, simulator.Opens:
 			detail = because
 		}
-		if at.File != "" {
+		if at.File != "" && r.Cause == "" {
 			detail = strings.TrimPrefix(detail+"  "+at.String(), "  ")
 		}
 		if r.Example.Record.File != "" {

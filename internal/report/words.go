@@ -396,8 +396,11 @@ func sentences(p *Preview) []sentence {
 			said = append(said, rowSentence(&row))
 		}
 	}
+	breaks := p.rowsOf(simulator.Breaks)
 	for i := range moves[inner:] {
-		said = append(said, moveSentence(&moves[inner+i]))
+		if m := &moves[inner+i]; !m.saidBy(breaks) {
+			said = append(said, moveSentence(m))
+		}
 	}
 	for _, row := range p.rowsOf(simulator.Drifts) {
 		said = append(said, rowSentence(&row))
@@ -454,6 +457,12 @@ func headline(p *Preview) phrase {
 	add(len(p.rowsOf(simulator.Opens)), "recorded as denied would open", "recorded as denied would open")
 	add(t.opensInside, "opens inside", "open inside")
 	add(t.unknown, "is or was uncertain", "are or were uncertain")
+	moves, breaks := movesOf(p.Change), p.rowsOf(simulator.Breaks)
+	for i := range moves {
+		if moves[i].saidBy(breaks) {
+			t.removed--
+		}
+	}
 	add(t.removed, "closes", "close")
 	if len(parts) == 0 {
 		return say("No connection changes.")

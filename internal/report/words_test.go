@@ -147,7 +147,10 @@ func TestHeadlines(t *testing.T) {
 		return diff.Group{From: from, To: to, Ports: tcp(80), Before: before, After: after, Pairs: len(from) * len(to)}
 	}
 	breaks := &simulator.Result{Rows: []simulator.Row{{Outcome: simulator.Breaks}, {Outcome: simulator.Drifts}}}
-	opensOut := group(peerList("0.0.0.0/0"), peerList("shop/db"), policies.Deny, policies.Allow)
+	used := &simulator.Result{Rows: []simulator.Row{{
+		Outcome: simulator.Breaks, From: workload("shop/web"), To: workload("shop/db"), Protocol: netset.TCP, Port: 80,
+	}}}
+	opensIn := group(peerList("0.0.0.0/0"), peerList("shop/db"), policies.Deny, policies.Allow)
 	for _, c := range []struct {
 		groups []diff.Group
 		replay *simulator.Result
@@ -155,8 +158,10 @@ func TestHeadlines(t *testing.T) {
 	}{
 		{nil, nil, "No connection changes."},
 		{nil, breaks, "1 connection in use would break."},
-		{[]diff.Group{opensOut}, breaks, "1 connection in use would break and 1 opens to outside."},
-		{[]diff.Group{opensOut, opensOut}, nil, "1 connection opens to outside."},
+		{[]diff.Group{opensIn}, breaks, "1 connection in use would break and 1 opens to outside."},
+		{[]diff.Group{opensIn, opensIn}, nil, "1 connection opens to outside."},
+		{[]diff.Group{group(peerList("shop/web"), peerList("shop/db"), policies.Allow, policies.Deny)}, used, "1 connection in use would break."},
+		{[]diff.Group{group(peerList("shop/api"), peerList("shop/db"), policies.Allow, policies.Deny)}, used, "1 connection in use would break and 1 closes."},
 		{[]diff.Group{group(many(20, "a"), many(200, "b"), policies.Allow, policies.Deny)}, nil, "4,000 connections close."},
 		{[]diff.Group{group(many(3, "a"), many(3, "a"), policies.Deny, policies.Allow)}, nil, "6 connections open inside."},
 	} {
