@@ -347,6 +347,10 @@ func (d *directory) follow(from *directory, was place, p *policies.FlowPeer) pla
 func (d *directory) byAddress(p *policies.FlowPeer) place {
 	a := p.Address
 	switch node, isNode := d.nodes[a]; {
+	case isNode:
+		return place{ends: []reach.End{d.judge.Node(node)}}
+	case p.OwnNode:
+		return place{ends: []reach.End{d.judge.OwnNode()}}
 	case !a.IsValid() && p.Host:
 		return nowhere("a record does not say which node it means")
 	case !a.IsValid() && p.Outside:
@@ -355,8 +359,6 @@ func (d *directory) byAddress(p *policies.FlowPeer) place {
 		return nowhere("a record says nothing about one of its ends")
 	case d.services[a]:
 		return nowhere("a record names the address of a Service, not of the pod behind it")
-	case isNode:
-		return place{ends: []reach.End{d.judge.Node(node)}}
 	case p.Host:
 		return nowhere("a node is not in the world")
 	}
