@@ -44,7 +44,7 @@ func New(before, after *reach.Judge) *Replayer {
 type peerKey struct {
 	namespace, pod, workload string
 	address                  netip.Addr
-	outside, host, ownNode bool
+	outside, host, ownNode   bool
 }
 
 // recorded is an end as recorded, and where it is in both worlds.

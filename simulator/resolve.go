@@ -323,6 +323,8 @@ func (d *directory) follow(from *directory, was place, p *policies.FlowPeer) pla
 	switch {
 	case peer.IsOutside():
 		return place{ends: []reach.End{d.judge.Outside(peer.CIDR.Addr())}}
+	case was.ends[0] == from.judge.OwnNode():
+		return was
 	case peer.Kind == "Node":
 		i := slices.IndexFunc(d.world.Nodes, func(n policies.Node) bool { return n.Name == peer.Name })
 		if i < 0 {
