@@ -114,6 +114,9 @@ func evaluationOrder(m *policies.Model) []int {
 		order[i] = i
 	}
 	rank := func(i int) int {
+		if m.Policies[i].Opaque != "" {
+			return -1
+		}
 		return slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == m.Policies[i].Tier })
 	}
 	slices.SortStableFunc(order, func(x, y int) int { return rank(x) - rank(y) })
@@ -166,7 +169,7 @@ func (b *builder) decide(m *policies.Model, d policies.Direction, class int32, l
 			n++
 		}
 		at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == tier })
-		if at < 0 {
+		if at < 0 || m.Policies[list[0].policy].Opaque != "" {
 			// A policy that was not understood may do anything.
 			return b.internRow(nil, b.universe)
 		}
