@@ -418,7 +418,12 @@ func (ls *lister) between(source, target *unit, byClass []grantID) grantID {
 // onSharedNode widens a grant by what the source, where it is on its node's
 // network, cannot be denied: the pods of its own node.
 func (ls *lister) onSharedNode(g grantID, source, target *unit) grantID {
-	switch ls.shareNode(source, target) {
+	return ls.excused(g, ls.shareNode(source, target))
+}
+
+// excused widens a grant by all traffic where both ends share a node.
+func (ls *lister) excused(g grantID, onNode policies.Truth) grantID {
+	switch onNode {
 	case policies.Yes:
 		return ls.open
 	case policies.Maybe:

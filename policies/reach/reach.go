@@ -265,11 +265,15 @@ func (j *Judge) onNodeOf(e, pod End) policies.Truth {
 	default:
 		return policies.No
 	}
-	of := j.model.Pods[pod.index].Node
+	return sameNode(node, j.model.Pods[pod.index].Node)
+}
+
+// sameNode compares two nodes by name; an empty name is a node not known.
+func sameNode(a, b string) policies.Truth {
 	switch {
-	case node == "" || of == "":
+	case a == "" || b == "":
 		return policies.Maybe
-	case node == of:
+	case a == b:
 		return policies.Yes
 	}
 	return policies.No
