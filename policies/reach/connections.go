@@ -373,7 +373,14 @@ func (ls *lister) reachOne(source int32, out []grantID) {
 	}
 }
 
-// columnsGranted returns what a row grants to every column.
+// listed returns what the listing shows of a grant.
+func (ls *lister) listed(x grant) grantID {
+	t := ls.grants.ports
+	return ls.id(grant{t.and(x.allow, ls.within), t.and(x.unknown, ls.within)})
+}
+
+// columnsGranted returns what the listing shows of what a row grants to every
+// column.
 func (ls *lister) columnsGranted(r *row) []grantID {
 	if ls.offerer == r {
 		return ls.offered
@@ -385,13 +392,13 @@ func (ls *lister) columnsGranted(r *row) []grantID {
 	clear(out)
 	ls.offerer = r
 	for _, l := range r.allow {
-		g := ls.id(grant{allow: l.ports})
+		g := ls.listed(grant{allow: l.ports})
 		for c := range l.columns.columns() {
 			out[c] = ls.either(out[c], g)
 		}
 	}
 	for _, l := range r.unknown {
-		g := ls.id(grant{unknown: l.ports})
+		g := ls.listed(grant{unknown: l.ports})
 		for c := range l.columns.columns() {
 			out[c] = ls.either(out[c], g)
 		}
@@ -412,7 +419,8 @@ type stripPart struct {
 	bits  uint64
 }
 
-// rowsGranting returns what each ingress row grants to a column, by its id.
+// rowsGranting returns what the listing shows of what each ingress row grants to
+// a column, by the row's id.
 func (ls *lister) rowsGranting(column int32) []grantID {
 	if ls.ingress == nil {
 		ls.findIngress()
@@ -422,10 +430,10 @@ func (ls *lister) rowsGranting(column int32) []grantID {
 		ls.strip = strip{word, ls.strip.parts[:0]}
 		for _, r := range ls.ingress {
 			for _, l := range r.allow {
-				ls.strip.add(r, ls.id(grant{allow: l.ports}), l.columns)
+				ls.strip.add(r, ls.listed(grant{allow: l.ports}), l.columns)
 			}
 			for _, l := range r.unknown {
-				ls.strip.add(r, ls.id(grant{unknown: l.ports}), l.columns)
+				ls.strip.add(r, ls.listed(grant{unknown: l.ports}), l.columns)
 			}
 		}
 	}
@@ -439,7 +447,7 @@ func (ls *lister) rowsGranting(column int32) []grantID {
 }
 
 func (s *strip) add(r *row, g grantID, columns *set) {
-	if bits := columns.word(s.word); bits != 0 {
+	if bits := columns.word(s.word); bits != 0 && g != noGrant {
 		s.parts = append(s.parts, stripPart{r.id, g, bits})
 	}
 }
