@@ -273,15 +273,18 @@ func (ls *lister) narrow(t *policies.Target) ([]int, netset.Addresses) {
 func (ls *lister) findOutside() {
 	inside := netset.Prefixes(ls.model.PodCIDRs...)
 	var single []netip.Prefix
-	for i := range ls.model.Pods {
-		for _, a := range ls.model.Pods[i].Addresses {
-			single = append(single, netip.PrefixFrom(a, a.BitLen()))
+	add := func(addresses []netip.Addr) {
+		for _, a := range addresses {
+			if !inside.Contains(a) {
+				single = append(single, netip.PrefixFrom(a, a.BitLen()))
+			}
 		}
 	}
+	for i := range ls.model.Pods {
+		add(ls.model.Pods[i].Addresses)
+	}
 	for _, n := range ls.model.Nodes {
-		for _, a := range n.Addresses {
-			single = append(single, netip.PrefixFrom(a, a.BitLen()))
-		}
+		add(n.Addresses)
 	}
 	inside = inside.Union(netset.Prefixes(single...))
 	for i, a := range ls.frame.atoms {
