@@ -40,7 +40,7 @@ func Prefix(p netip.Prefix) Addresses {
 
 // Prefixes returns the addresses of all the prefixes together.
 func Prefixes(prefixes ...netip.Prefix) Addresses {
-	var all []span[netip.Addr]
+	all := make([]span[netip.Addr], 0, len(prefixes))
 	for _, p := range prefixes {
 		all = append(all, Prefix(p).spans...)
 	}

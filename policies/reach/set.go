@@ -6,7 +6,6 @@ import (
 	"iter"
 	"math/bits"
 	"slices"
-	"sort"
 )
 
 // set is an immutable set of columns, kept as its non-empty 64-bit words. Most
@@ -19,9 +18,21 @@ type set struct {
 }
 
 func (s *set) has(column int32) bool {
-	w := uint32(column) >> 6
-	i := sort.Search(len(s.index), func(i int) bool { return s.index[i] >= w })
-	return i < len(s.index) && s.index[i] == w && s.words[i]&(1<<(uint32(column)&63)) != 0
+	word, bit := wordOf(column)
+	return s.word(word)&bit != 0
+}
+
+// wordOf returns the index of the word that holds a column, and its bit there.
+func wordOf(column int32) (index uint32, bit uint64) {
+	return uint32(column) >> 6, 1 << (uint32(column) & 63)
+}
+
+// word returns the word with this index, which may be an empty one.
+func (s *set) word(index uint32) uint64 {
+	if i, found := slices.BinarySearch(s.index, index); found {
+		return s.words[i]
+	}
+	return 0
 }
 
 func (s *set) empty() bool { return len(s.index) == 0 }
