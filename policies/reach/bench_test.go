@@ -13,7 +13,7 @@ import (
 var clusters = []worlds.Shape{
 	worlds.Sized(100, false), worlds.Sized(1_000, false), worlds.Sized(10_000, false), worlds.Sized(100_000, false),
 	worlds.Sized(100, true), worlds.Sized(1_000, true), worlds.Sized(10_000, true),
-	worlds.Cluster5k, worlds.Cluster100k, worlds.OneNamespace,
+	worlds.Cluster5k, worlds.Cluster100k, worlds.OneNamespace, worlds.AllDifferent, worlds.Scattered,
 }
 
 // BenchmarkNew sorts the pods into classes and works out every row. MB-engine is
