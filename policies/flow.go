@@ -36,7 +36,8 @@ type FlowPeer struct {
 	Address       netip.Addr
 	// Outside is set when the recorder says that the peer is not of the cluster.
 	Outside bool
-	// Host is set when the recorder says that the peer is a node.
-	Host  bool
-	Names []string // DNS names, for people
+	// Host is set when the recorder says that the peer is a node, and OwnNode
+	// when it says that it is the node of the pod at the other end.
+	Host, OwnNode bool
+	Names         []string // DNS names, for people
 }

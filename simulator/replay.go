@@ -44,7 +44,7 @@ func New(before, after *reach.Judge) *Replayer {
 type peerKey struct {
 	namespace, pod, workload string
 	address                  netip.Addr
-	outside, host            bool
+	outside, host, ownNode   bool
 }
 
 // recorded is an end as recorded, and where it is in both worlds.
@@ -162,7 +162,7 @@ func compareExamples(a, b *policies.Flow) int {
 
 // find returns where a recorded end is, and remembers it.
 func (r *Replayer) find(p *policies.FlowPeer) *recorded {
-	key := peerKey{namespace: p.Namespace, pod: p.Pod, address: p.Address, outside: p.Outside, host: p.Host}
+	key := peerKey{namespace: p.Namespace, pod: p.Pod, address: p.Address, outside: p.Outside, host: p.Host, ownNode: p.OwnNode}
 	if len(p.Workloads) > 0 {
 		key.workload = p.Workloads[0].Name
 	}

@@ -323,6 +323,8 @@ func (d *directory) follow(from *directory, was place, p *policies.FlowPeer) pla
 	switch {
 	case peer.IsOutside():
 		return place{ends: []reach.End{d.judge.Outside(peer.CIDR.Addr())}}
+	case was.ends[0] == from.judge.OwnNode():
+		return was
 	case peer.Kind == "Node":
 		i := slices.IndexFunc(d.world.Nodes, func(n policies.Node) bool { return n.Name == peer.Name })
 		if i < 0 {
@@ -347,6 +349,10 @@ func (d *directory) follow(from *directory, was place, p *policies.FlowPeer) pla
 func (d *directory) byAddress(p *policies.FlowPeer) place {
 	a := p.Address
 	switch node, isNode := d.nodes[a]; {
+	case isNode:
+		return place{ends: []reach.End{d.judge.Node(node)}}
+	case p.OwnNode:
+		return place{ends: []reach.End{d.judge.OwnNode()}}
 	case !a.IsValid() && p.Host:
 		return nowhere("a record does not say which node it means")
 	case !a.IsValid() && p.Outside:
@@ -355,8 +361,6 @@ func (d *directory) byAddress(p *policies.FlowPeer) place {
 		return nowhere("a record says nothing about one of its ends")
 	case d.services[a]:
 		return nowhere("a record names the address of a Service, not of the pod behind it")
-	case isNode:
-		return place{ends: []reach.End{d.judge.Node(node)}}
 	case p.Host:
 		return nowhere("a node is not in the world")
 	}

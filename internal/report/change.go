@@ -21,7 +21,10 @@ const (
 	unknown class = "unknown"
 )
 
-func (c class) past() string { return map[class]string{adds: "added", removes: "removed"}[c] }
+// past names what happened to the connections of a class.
+func (c class) past() string {
+	return map[class]string{adds: "added", removes: "removed", unknown: "unknown"}[c]
+}
 
 // sign marks a class where colour may be lost.
 func (c class) sign() string { return map[class]string{adds: "+", removes: "−", unknown: "?"}[c] }
@@ -37,8 +40,6 @@ func classOf(before, after policies.Verdict) class {
 	}
 	return removes
 }
-
-var simulatorOutcomes = []simulator.Outcome{simulator.Breaks, simulator.Opens, simulator.Drifts, simulator.Undecided, simulator.Stays}
 
 // byClass sorts the differences of a change into classes, all ports of a pair
 // in one.
@@ -108,6 +109,22 @@ func (m *move) danger() int {
 		return 3
 	}
 	return 4
+}
+
+// saidBy reports whether rows of flows that break say all that the move does,
+// so that it need not be said, or counted, again.
+func (m *move) saidBy(breaks []simulator.Row) bool {
+	if m.class != removes || m.pairs != 1 || len(m.from) != 1 || len(m.to) != 1 {
+		return false
+	}
+	left := m.ports
+	for i := range breaks {
+		r := &breaks[i]
+		if comparePeers(r.From, m.from[0]) == 0 && comparePeers(r.To, m.to[0]) == 0 {
+			left = left.Minus(netset.PortSpan(r.Protocol, r.Port, r.Port))
+		}
+	}
+	return left.IsEmpty()
 }
 
 // finestMoves is how many groups a reader is shown one by one; more are joined

@@ -65,13 +65,10 @@ func reachabilityCSV(out *bufio.Writer, connections iter.Seq[policies.Connection
 func changeCSV(out *bufio.Writer, c *diff.Change) {
 	csvLine(out, "change", "from", "from_kind", "to", "to_kind", "ports", "before", "after")
 	differences := byClass(c)
+	peers := rememberPeers(csvPeer)
 	for _, of := range []class{adds, removes, unknown} {
-		name := of.past()
-		if of == unknown {
-			name = "unknown"
-		}
 		for _, d := range differences[of] {
-			csvLine(out, name, csvPeer(*d.From), csvPeer(*d.To), csvPorts(d.Ports), d.Before.String(), d.After.String())
+			csvLine(out, of.past(), peers.of(d.From), peers.of(d.To), csvPorts(d.Ports), d.Before.String(), d.After.String())
 		}
 	}
 }

@@ -94,20 +94,24 @@ func flowTable(p *Preview, outcome simulator.Outcome, why string) table {
 		t.Open = 0
 	}
 	for _, r := range p.rowsOf(outcome) {
-		because, at, _, _ := causeOf(&r.Decision, &policies.Decision{})
-		if r.Cause != "" {
-			because = r.Cause
-		}
-		reason := say(because)
-		if at.File != "" {
-			reason = say(reason, " (", placePhrase(at), ")")
-		}
 		t.Rows = append(t.Rows, []phrase{
 			peersPhrase([]policies.Peer{r.From}), peersPhrase([]policies.Peer{r.To}), say(portPhrase(r.Protocol, r.Port)),
-			say(grouped(r.Flows)), say(bytesText(r.Bytes)), say(moment(r.Last)), reason, placePhrase(r.Example.Record),
+			say(grouped(r.Flows)), say(bytesText(r.Bytes)), say(moment(r.Last)), reasonPhrase(&r), placePhrase(r.Example.Record),
 		})
 	}
 	return t
+}
+
+// reasonPhrase is why a recorded flow is decided as it is, and where that stands.
+func reasonPhrase(r *simulator.Row) phrase {
+	because, at, _, _ := causeOf(&r.Decision, &policies.Decision{})
+	if r.Cause != "" {
+		return say(r.Cause)
+	}
+	if at.File == "" {
+		return say(because)
+	}
+	return say(because, " (", placePhrase(at), ")")
 }
 
 // bytesText is empty for bytes that were not recorded.
@@ -122,13 +126,13 @@ func driftTable(p *Preview) table {
 	t := table{
 		Title:   outcomeTitle[simulator.Drifts],
 		Intro:   say("Where the records and the policies of the base disagree, something else decides, or the records are older than the policies."),
-		Columns: []string{"From", "To", "Port", "Recorded", "The model says", "Flows", "For example"},
+		Columns: []string{"From", "To", "Port", "Recorded", "The model says", "Flows", "Because", "For example"},
 		Open:    5, Numbers: []int{5},
 	}
 	for _, r := range p.rowsOf(simulator.Drifts) {
 		t.Rows = append(t.Rows, []phrase{
 			peersPhrase([]policies.Peer{r.From}), peersPhrase([]policies.Peer{r.To}), say(portPhrase(r.Protocol, r.Port)),
-			say(verdictPast(r.Recorded)), say(verdictPast(r.Before)), say(grouped(r.Flows)), placePhrase(r.Example.Record),
+			say(verdictPast(r.Recorded)), say(verdictPast(r.Before)), say(grouped(r.Flows)), reasonPhrase(&r), placePhrase(r.Example.Record),
 		})
 	}
 	return t

@@ -17,7 +17,7 @@ var pageSource string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"words":   htmlPhrase,
-	"grouped": func(n int) string { return grouped(n) },
+	"grouped": grouped[int],
 	"number":  func(t table, column int) bool { return slices.Contains(t.Numbers, column) },
 	"sign":    signClass,
 	"sub":     func(a, b int) int { return a - b },
@@ -47,7 +47,7 @@ func htmlPhrase(p phrase) template.HTML {
 		}
 		text.WriteString(escaped)
 	}
-	return template.HTML(text.String()) //nolint:gosec // every fragment is escaped above
+	return template.HTML(text.String()) // every fragment is escaped above
 }
 
 // signClass names the class of a row that begins with a sign.
@@ -67,7 +67,7 @@ func inlineSVG(p *picture) (template.HTML, error) {
 	if err := out.Flush(); err != nil {
 		return "", err
 	}
-	return template.HTML(drawn.String()), nil //nolint:gosec // the drawing escapes its texts
+	return template.HTML(drawn.String()), nil // the drawing escapes its texts
 }
 
 func previewHTML(w io.Writer, p *Preview) error {

@@ -28,10 +28,11 @@ type object struct {
 	more   bool
 }
 
-func newObject(out *bufio.Writer, kind Kind) *object {
-	o := openObject(out, "")
-	o.value("apiVersion", appendString(nil, apiVersion))
-	o.value("kind", appendString(nil, string(kind)))
+func newObject(out *bufio.Writer, kind Kind) *object { return openObject(out, "").of(kind) }
+
+func (o *object) of(kind Kind) *object {
+	o.text("apiVersion", apiVersion)
+	o.text("kind", string(kind))
 	return o
 }
 
@@ -79,11 +80,11 @@ func list[T any](o *object, name string, values iter.Seq[T], item func([]byte, T
 	var line []byte
 	empty := true
 	for v := range values {
-		line = append(line[:0], separator...)
+		line = item(append(line[:0], separator...), v)
+		o.out.Write(line)
 		if empty {
 			separator, empty = ","+separator, false
 		}
-		o.out.Write(item(line, v))
 	}
 	if !empty {
 		o.out.WriteString("\n" + o.indent)
@@ -237,7 +238,7 @@ func warningList(o *object, warnings []policies.Warning) {
 
 func reachabilityJSON(out *bufio.Writer, connections iter.Seq[policies.Connection], warnings []policies.Warning) {
 	o := newObject(out, KindReachability)
-	peers := rememberPeers(func(p policies.Peer) string { return string(appendPeer(nil, p)) })
+	peers := rememberPeers(peerJSON)
 	allow, unknown := rememberGrants(func(p netset.Ports) string { return string(appendPorts(nil, p)) })
 	list(o, "connections", connections, func(b []byte, c policies.Connection) []byte {
 		b = append(b, `{"from":`...)
@@ -256,10 +257,19 @@ func reachabilityJSON(out *bufio.Writer, connections iter.Seq[policies.Connectio
 
 func changeJSON(o *object, c *diff.Change) {
 	differences := byClass(c)
-	for _, class := range []class{adds, removes} {
-		list(o, class.past(), slices.Values(differences[class]), appendGained)
+	peers := rememberPeers(peerJSON)
+	for _, of := range []class{adds, removes} {
+		list(o, of.past(), slices.Values(differences[of]), func(b []byte, d diff.Difference) []byte {
+			b = appendEnds(b, peers, d)
+			b = appendPorts(append(b, `,"allow":`...), d.Ports)
+			return append(b, `,"unknown":[]}`...)
+		})
 	}
-	list(o, "unknown", slices.Values(differences[unknown]), appendDifference)
+	list(o, unknown.past(), slices.Values(differences[unknown]), func(b []byte, d diff.Difference) []byte {
+		b = appendPorts(append(appendEnds(b, peers, d), `,"ports":`...), d.Ports)
+		b = appendMember(b, "before", d.Before.String())
+		return append(appendMember(b, "after", d.After.String()), '}')
+	})
 	list(o, "groups", slices.Values(c.Groups), appendGroup)
 	o.name("workloads")
 	b := appendList(appendName([]byte{'{'}, "added"), c.NewWorkloads, appendRef)
@@ -274,20 +284,12 @@ func changeJSON(o *object, c *diff.Change) {
 	o.close()
 }
 
-// appendGained appends a difference as a connection: what was gained or lost.
-func appendGained(b []byte, d diff.Difference) []byte {
-	b = appendPeer(append(b, `{"from":`...), *d.From)
-	b = appendPeer(append(b, `,"to":`...), *d.To)
-	b = appendPorts(append(b, `,"allow":`...), d.Ports)
-	return append(b, `,"unknown":[]}`...)
-}
+func peerJSON(p policies.Peer) string { return string(appendPeer(nil, p)) }
 
-func appendDifference(b []byte, d diff.Difference) []byte {
-	b = appendPeer(append(b, `{"from":`...), *d.From)
-	b = appendPeer(append(b, `,"to":`...), *d.To)
-	b = appendPorts(append(b, `,"ports":`...), d.Ports)
-	b = appendMember(b, "before", d.Before.String())
-	return append(appendMember(b, "after", d.After.String()), '}')
+// appendEnds begins an object with the ends of a difference.
+func appendEnds(b []byte, peers *memory[*policies.Peer], d diff.Difference) []byte {
+	b = append(append(b, `{"from":`...), peers.of(d.From)...)
+	return append(append(b, `,"to":`...), peers.of(d.To)...)
 }
 
 func appendGroup(b []byte, g diff.Group) []byte {
@@ -395,7 +397,7 @@ func replayJSON(o *object, r *simulator.Result, reading FlowReading) {
 	o.number("bytes", r.Bytes)
 	o.value("seen", appendSeen([]byte{}, r.First, r.Last))
 	outcomes := []byte{'{'}
-	for _, outcome := range simulatorOutcomes {
+	for _, outcome := range simulator.Outcomes {
 		outcomes = appendNumber(outcomes, string(outcome), r.Outcomes[outcome])
 	}
 	outcomes = append(appendNumber(outcomes, "unresolved", r.Unresolved), '}')
@@ -487,9 +489,9 @@ func previewJSON(o *object, p *Preview) {
 	b := appendSpan(appendName([]byte{'{'}, "reachable"), p.Exposure.Reachable)
 	b = appendSpan(appendName(b, "reaching"), p.Exposure.Reaching)
 	o.value("exposure", append(b, '}'))
-	changeJSON(o.child("change"), p.Change)
+	changeJSON(o.child("change").of(KindChange), p.Change)
 	if p.Replay != nil {
-		replayJSON(o.child("replay"), p.Replay, p.Reading)
+		replayJSON(o.child("replay").of(KindReplay), p.Replay, p.Reading)
 	}
 	warningList(o, p.warnings())
 	o.close()

@@ -27,7 +27,7 @@ const (
 // markdownPlain escapes what Markdown, HTML or a forge would take for markup;
 // a mention or a reference to an issue is broken by a space without width.
 var markdownPlain = strings.NewReplacer(
-	"\\", "\\\\", "`", "\\`", "*", "\\*", "_", "\\_", "[", "\\[", "]", "\\]", "|", "\\|", "~", "\\~", "$", "\\$",
+	"\\", "\\\\", "`", "&#96;", "*", "\\*", "_", "\\_", "[", "\\[", "]", "\\]", "|", "\\|", "~", "\\~", "$", "\\$",
 	"<", "&lt;", ">", "&gt;", "&", "&amp;", "@", "@\u200b", "#", "#\u200b", "://", ":\u200b//", "www.", "www\u200b.",
 )
 
@@ -181,7 +181,7 @@ func lead(d *document) *section {
 	for _, f := range d.Facts {
 		s.intro += "\n\n" + markdownPhrase(f)
 	}
-	for _, said := range d.Said[:min(len(d.Said), mostSaid)] {
+	for _, said := range foremost(d.Said, mostSaid) {
 		s.rows = append(s.rows, "- **"+markdownPhrase(said.Lead)+"** "+markdownPhrase(said.Body)+markdownPhrase(said.AtPhrase())+"\n")
 	}
 	if more := len(d.Said) - mostSaid; more > 0 {
@@ -250,7 +250,9 @@ func pictureMarkdown(p *picture, room int) string {
 			out.WriteString("<sub>" + html.EscapeString(line) + "</sub><br>\n")
 		}
 		out.WriteString("\n")
-		out.Flush()
+		if out.Flush() != nil {
+			return "" // a Builder takes all it is given
+		}
 		if characters(text.String()) <= room {
 			return text.String()
 		}

@@ -46,6 +46,7 @@ type edge struct {
 	from, to int
 	class    class // empty for what is simply allowed
 	ports    netset.Ports
+	what     uint32 // the same for the same class and ports
 	pairs    int
 }
 
@@ -61,7 +62,12 @@ func (e *edge) label() string {
 type drawing struct {
 	picture
 	index map[string]int
+	whats map[string]uint32
 	key   []byte
+}
+
+func newDrawing() *drawing {
+	return &drawing{index: map[string]int{}, whats: map[string]uint32{}}
 }
 
 func (d *drawing) node(p policies.Peer) int {
@@ -87,13 +93,20 @@ func (d *drawing) node(p policies.Peer) int {
 }
 
 func (d *drawing) edge(from, to int, class class, ports netset.Ports) {
-	if !ports.IsEmpty() {
-		d.edges = append(d.edges, edge{from, to, class, ports, 1})
+	if ports.IsEmpty() {
+		return
 	}
+	d.key = ports.AppendKey(append(append(d.key[:0], class...), 0))
+	what, ok := d.whats[string(d.key)]
+	if !ok {
+		what = uint32(len(d.whats))
+		d.whats[string(d.key)] = what
+	}
+	d.edges = append(d.edges, edge{from, to, class, ports, what, 1})
 }
 
 func pictureOfConnections(connections iter.Seq[policies.Connection]) *picture {
-	d := drawing{index: map[string]int{}}
+	d := newDrawing()
 	for c := range connections {
 		from, to := d.node(*c.From), d.node(*c.To)
 		d.edge(from, to, "", c.Allow)
@@ -106,7 +119,7 @@ func pictureOfConnections(connections iter.Seq[policies.Connection]) *picture {
 const mostPairs = 200_000
 
 func pictureOfChange(c *diff.Change) *picture {
-	d := drawing{index: map[string]int{}}
+	d := newDrawing()
 	total := len(c.Differences)
 	if total <= mostPairs {
 		for _, x := range c.Differences {
@@ -196,18 +209,10 @@ func (p *picture) joinTwins() {
 func (p *picture) signatures() [2][]string {
 	type link struct{ other, what uint32 }
 	links := make([][]link, len(p.nodes))
-	whats := map[string]uint32{}
-	var key []byte
 	for i := range p.edges {
 		e := &p.edges[i]
-		key = e.ports.AppendKey(append(append(key[:0], e.class...), 0))
-		what, ok := whats[string(key)]
-		if !ok {
-			what = uint32(len(whats)) << 1
-			whats[string(key)] = what
-		}
-		links[e.from] = append(links[e.from], link{uint32(e.to), what})
-		links[e.to] = append(links[e.to], link{uint32(e.from), what | 1})
+		links[e.from] = append(links[e.from], link{uint32(e.to), e.what << 1})
+		links[e.to] = append(links[e.to], link{uint32(e.from), e.what<<1 | 1})
 	}
 	order := func(a, b link) int { return cmp.Or(cmp.Compare(a.other, b.other), cmp.Compare(a.what, b.what)) }
 	write := func(i int, links []link) string {
@@ -269,14 +274,13 @@ func (p *picture) together(group []int) node {
 func (p *picture) redraw(leader []int) {
 	type key struct {
 		from, to int
-		class    class
-		ports    string
+		what     uint32
 	}
 	first := map[key]int{}
 	edges := p.edges[:0]
 	for _, e := range p.edges {
 		e.from, e.to = leader[e.from], leader[e.to]
-		k := key{e.from, e.to, e.class, e.ports.Key()}
+		k := key{e.from, e.to, e.what}
 		if i, ok := first[k]; ok {
 			edges[i].pairs += e.pairs
 			continue
@@ -325,9 +329,8 @@ func (p *picture) joinEveryone() {
 	all := -1
 	for _, outgoing := range []bool{true, false} {
 		type key struct {
-			hub   int
-			class class
-			ports string
+			hub  int
+			what uint32
 		}
 		spokes := map[key][]int{}
 		for i, e := range p.edges {
@@ -336,7 +339,8 @@ func (p *picture) joinEveryone() {
 				spoke, hub = hub, spoke
 			}
 			if p.nodes[spoke].kind == inside && spoke != hub {
-				spokes[key{hub, e.class, e.ports.Key()}] = append(spokes[key{hub, e.class, e.ports.Key()}], i)
+				k := key{hub, e.what}
+				spokes[k] = append(spokes[k], i)
 			}
 		}
 		drop := make([]bool, len(p.edges))
@@ -380,7 +384,9 @@ func (p *picture) atMost(n int) *picture {
 		return p
 	}
 	small := &picture{notes: slices.Clone(p.notes)}
-	small.note(fmt.Sprintf("Drawn by namespace: one by one it would have %s edges.", grouped(len(p.edges))))
+	if slices.ContainsFunc(p.nodes, func(n node) bool { return n.box != "" }) {
+		small.note(fmt.Sprintf("Drawn by namespace: one by one it would have %s edges.", grouped(len(p.edges))))
+	}
 	leader := make([]int, len(p.nodes))
 	index := map[string]int{}
 	for i, whole := range p.nodes {

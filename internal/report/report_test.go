@@ -43,6 +43,12 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 		}
 		return WriteReplay(w, f, replayed(), shopReading, Style{})
 	},
+	KindFlowImport: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteImport(w, f, FlowReading{}, Style{})
+		}
+		return WriteImport(w, f, shopReading, Style{})
+	},
 	KindPreview: func(w io.Writer, f Format, empty bool) error {
 		if empty {
 			return WritePreview(w, f, &Preview{Base: Revision{Name: "main"}, Head: Revision{Name: "HEAD"}, Change: &diff.Change{}}, Style{})

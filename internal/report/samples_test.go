@@ -46,6 +46,10 @@ func place(file string, line, column int) policies.Place {
 	return policies.Place{File: file, Line: line, Column: column}
 }
 
+func connection(from, to policies.Peer, allow, unknown netset.Ports) policies.Connection {
+	return policies.Connection{From: &from, To: &to, Grant: &policies.Grant{Allow: allow, Unknown: unknown}}
+}
+
 // shop is the listing of a small application.
 func shop() iter.Seq[policies.Connection] {
 	web, api, db := workload("storefront/web"), workload("payments/api"), workload("payments/db")
@@ -55,7 +59,7 @@ func shop() iter.Seq[policies.Connection] {
 	job.Kind = "CronJob"
 	var rows []policies.Connection
 	add := func(from, to policies.Peer, allow, unknown netset.Ports) {
-		rows = append(rows, policies.Connection{From: &from, To: &to, Grant: &policies.Grant{Allow: allow, Unknown: unknown}})
+		rows = append(rows, connection(from, to, allow, unknown))
 	}
 	for _, w := range []policies.Peer{prometheus, api, db, job, worker, cart, web} {
 		add(w, dns, udp(53).Union(tcp(53)), netset.Ports{})
@@ -118,10 +122,14 @@ func denied() policies.Decision {
 	in := side(policies.Deny, "payments/db", "no rule of payments/db matches", -1, place("deploy/payments/db.yaml", 3, 1))
 	zero, one := 0, 1
 	in.Trace = []policies.Step{
-		{Tier: "default", Policy: *in.Policy, Rule: &zero, Action: policies.ActionAllow, Matches: policies.No,
-			Because: "storefront/cart is not pods app=api in payments", At: place("deploy/payments/db.yaml", 14, 5)},
-		{Tier: "default", Policy: *in.Policy, Rule: &one, Action: policies.ActionAllow, Matches: policies.Maybe,
-			Because: "TCP/5432 is not TCP/9187", At: place("deploy/payments/db.yaml", 21, 5)},
+		{
+			Tier: "default", Policy: *in.Policy, Rule: &zero, Action: policies.ActionAllow, Matches: policies.No,
+			Because: "storefront/cart is not pods app=api in payments", At: place("deploy/payments/db.yaml", 14, 5),
+		},
+		{
+			Tier: "default", Policy: *in.Policy, Rule: &one, Action: policies.ActionAllow, Matches: policies.Maybe,
+			Because: "TCP/5432 is not TCP/9187", At: place("deploy/payments/db.yaml", 21, 5),
+		},
 	}
 	d := decision(workload("storefront/cart"), workload("payments/db"), 5432, policies.Deny, nil, in)
 	d.From.Pod = "cart-7d9f-x2x"
@@ -157,8 +165,10 @@ func edit() *diff.Change {
 			},
 			{
 				From: []policies.Peer{workload("payments/worker")}, To: []policies.Peer{workload("mesh/gateway")}, Ports: tcp(15443), Before: policies.Allow, After: policies.Unknown, Pairs: 1,
-				Is: policies.Decision{Verdict: policies.Unknown, Because: "MeshPolicy mesh/strict is not understood",
-					Sides: [2]policies.Side{{}, *side(policies.Unknown, "mesh/strict", "MeshPolicy mesh/strict is not understood", -1, place("deploy/mesh.yaml", 3, 1))}},
+				Is: policies.Decision{
+					Verdict: policies.Unknown, Because: "MeshPolicy mesh/strict is not understood",
+					Sides: [2]policies.Side{{}, *side(policies.Unknown, "mesh/strict", "MeshPolicy mesh/strict is not understood", -1, place("deploy/mesh.yaml", 3, 1))},
+				},
 			},
 			{
 				From: []policies.Peer{web}, To: []policies.Peer{api}, Ports: tcp(8080), Before: policies.Allow, After: policies.Deny, Pairs: 1,
@@ -192,6 +202,9 @@ func withDifferences(c *diff.Change) *diff.Change {
 	for _, g := range c.Groups {
 		for _, from := range g.From {
 			for _, to := range g.To {
+				if !from.IsOutside() && comparePeers(from, to) == 0 {
+					continue
+				}
 				c.Differences = append(c.Differences, diff.Difference{From: share(from), To: share(to), Ports: g.Ports, Before: g.Before, After: g.After})
 			}
 		}
@@ -208,8 +221,10 @@ func replayed() *simulator.Result {
 	first := time.Date(2026, 3, 3, 0, 0, 12, 0, time.UTC)
 	last := time.Date(2026, 3, 10, 23, 58, 41, 0, time.UTC)
 	flow := func(line int, from, to policies.FlowPeer) policies.Flow {
-		return policies.Flow{First: last, Last: last, From: from, To: to, Protocol: netset.TCP, Verdict: policies.Allow, Count: 1,
-			Record: policies.Place{File: "flows.jsonl.gz", Line: line}}
+		return policies.Flow{
+			First: last, Last: last, From: from, To: to, Protocol: netset.TCP, Verdict: policies.Allow, Count: 1,
+			Record: policies.Place{File: "flows.jsonl.gz", Line: line},
+		}
 	}
 	return &simulator.Result{
 		Flows: 1_204_331, Bytes: 88_123_456_789, First: first, Last: last,
@@ -234,6 +249,8 @@ func replayed() *simulator.Result {
 				Outcome: simulator.Drifts, From: workload("monitoring/prometheus"), To: workload("storefront/cart"), Protocol: netset.TCP, Port: 9090,
 				Recorded: policies.Deny, Before: policies.Allow, After: policies.Allow, Flows: 180, Bytes: 512, First: first, Last: last,
 				Example: flow(12, policies.FlowPeer{}, policies.FlowPeer{}),
+				Decision: decision(workload("monitoring/prometheus"), workload("storefront/cart"), 9090, policies.Allow, nil,
+					side(policies.Allow, "storefront/cart", "rule 2 of storefront/cart allows it", 1, place("deploy/storefront/cart.yaml", 18, 5))),
 			},
 			{
 				Outcome: simulator.Undecided, From: workload("payments/worker"), To: workload("mesh/gateway"), Protocol: netset.TCP, Port: 15443,

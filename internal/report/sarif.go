@@ -79,24 +79,36 @@ type sarifRegion struct {
 }
 
 var sarifRules = []struct{ id, name, level, short, full, help string }{
-	{"breaks", "BreaksRecordedFlow", "error", "A connection in use would break",
+	{
+		"breaks", "BreaksRecordedFlow", "error", "A connection in use would break",
 		"Flows that were recorded as allowed, and that the policies of the base allow, would be denied.",
-		"Allow the connection in the policy named, or make sure that nothing needs it any more."},
-	{"opens", "OpensRecordedFlow", "warning", "A connection that was denied would open",
+		"Allow the connection in the policy named, or make sure that nothing needs it any more.",
+	},
+	{
+		"opens", "OpensRecordedFlow", "warning", "A connection that was denied would open",
 		"Flows that were recorded as denied, and that the policies of the base deny, would be allowed.",
-		"Make sure that the connection is wanted: something already tries it."},
-	{"adds", "AddsConnection", "note", "A connection becomes possible",
+		"Make sure that the connection is wanted: something already tries it.",
+	},
+	{
+		"adds", "AddsConnection", "note", "A connection becomes possible",
 		"A connection that was denied, or whose end did not exist, is allowed after the change.",
-		"Narrow the rule named, if the connection is not wanted."},
-	{"removes", "RemovesConnection", "note", "A connection becomes impossible",
+		"Narrow the rule named, if the connection is not wanted.",
+	},
+	{
+		"removes", "RemovesConnection", "note", "A connection becomes impossible",
 		"A connection that was allowed is denied after the change, or its end is gone.",
-		"Allow the connection in the policy named, if it is wanted."},
-	{"unknown", "UncertainConnection", "warning", "A connection cannot be told",
+		"Allow the connection in the policy named, if it is wanted.",
+	},
+	{
+		"unknown", "UncertainConnection", "warning", "A connection cannot be told",
 		"Whether a connection is allowed cannot be told before or after the change: something that decides it is not in the input.",
-		"Give the world what is missing, or narrow the rule so that it does not depend on it."},
-	{"drift", "RecordedVerdictDiffers", "note", "A recorded verdict is not what the model says",
+		"Give the world what is missing, or narrow the rule so that it does not depend on it.",
+	},
+	{
+		"drift", "RecordedVerdictDiffers", "note", "A recorded verdict is not what the model says",
 		"What was recorded and what the policies of the base say disagree: something else decides, or the record is older than the policies.",
-		"Find what else decides, for the preview cannot speak for this connection."},
+		"Find what else decides, for the preview cannot speak for this connection.",
+	},
 }
 
 // previewSARIF writes a log of version 2.1.0 with one run.

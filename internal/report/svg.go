@@ -17,7 +17,9 @@ const (
 	svgGap      = 8
 	svgBoxHead  = 24
 	svgBoxPad   = 8
-	svgCurve    = 150 // between a source and the label of an edge
+	svgCurve    = 150 // between a source and the label of an edge, at least,
+	svgSteep    = 9   // and this part of the height, for curves that can be followed
+	svgCrowd    = 40  // edges from which on their labels say where they come from
 	svgHeader   = 30
 	svgNoteLine = 20
 	svgLetter   = 7.4 // width of a letter of a node's name
@@ -60,12 +62,17 @@ type svgBox struct {
 func (p *picture) svg(out *bufio.Writer) {
 	left := p.column(func(e *edge) (int, int) { return e.from, e.to })
 	right := p.column(func(e *edge) (int, int) { return e.to, e.from })
+	texts := make([]string, len(p.edges))
 	labels := 0
 	for i := range p.edges {
-		labels = max(labels, int(svgSmall*float64(utf8.RuneCountInString(p.edges[i].label())))+22)
+		texts[i] = p.edges[i].label()
+		if len(p.edges) >= svgCrowd {
+			texts[i] = clip(p.nodes[p.edges[i].from].name(), svgLongest) + " " + texts[i]
+		}
+		labels = max(labels, int(svgSmall*float64(utf8.RuneCountInString(texts[i])))+22)
 	}
 	left.x = svgMargin
-	right.x = left.x + left.width + svgCurve + labels
+	right.x = left.x + left.width + max(svgCurve, max(left.bottom, right.bottom)/svgSteep) + labels
 	width := max(right.x+right.width+svgMargin, 420)
 	bottom := max(left.bottom, right.bottom) + svgGap
 	legend := p.legend()
@@ -94,7 +101,7 @@ func (p *picture) svg(out *bufio.Writer) {
 		fmt.Fprintf(out, `<g class="%s"><title>%s</title><path d="M%d %dC%d %d %d %d %d %dH%d"/><path class="tip" d="M%d %dl-8 -4v8z"/>`,
 			e.class, html.EscapeString(fmt.Sprintf("%s → %s %s", p.nodes[e.from].name(), p.nodes[e.to].name(), e.label())),
 			x1, y1, middle, y1, middle, y2, straight, y2, x2-7, x2, y2)
-		fmt.Fprintf(out, `<text class="port" x="%d" y="%d" text-anchor="end">%s</text></g>`+"\n", x2-12, y2-4, html.EscapeString(e.label()))
+		fmt.Fprintf(out, `<text class="port" x="%d" y="%d" text-anchor="end">%s</text></g>`+"\n", x2-12, y2-4, html.EscapeString(texts[i]))
 	}
 	for _, c := range []*svgColumn{left, right} {
 		for i, n := range p.nodes {
@@ -182,9 +189,8 @@ func (p *picture) column(ends func(*edge) (near, far int)) *svgColumn {
 		if box != "" {
 			b.height = y - b.top
 			c.boxes = append(c.boxes, b)
-			y += svgGap
 		}
-		c.bottom = y
+		c.bottom = y + svgGap
 	})
 	c.width = int(svgLetter*float64(letters)) + 5*svgBoxPad
 	return c

@@ -349,7 +349,7 @@ func replayText(out *bufio.Writer, r *simulator.Result, reading FlowReading, pai
 		fmt.Fprintf(out, ", decided in %s.\n", counted(r.Questions, "question"))
 		fmt.Fprintf(out, "The model explains %s of them.\n\n", percent(r.Explained, r.Flows))
 	}
-	for _, outcome := range simulatorOutcomes {
+	for _, outcome := range simulator.Outcomes {
 		if n := r.Outcomes[outcome]; n > 0 {
 			fmt.Fprintf(out, "%12s  %s\n", grouped(n), outcomeMeaning[outcome])
 		}
@@ -357,7 +357,7 @@ func replayText(out *bufio.Writer, r *simulator.Result, reading FlowReading, pai
 	if r.Unresolved > 0 {
 		fmt.Fprintf(out, "%12s  unresolved: an end is not in the world\n", grouped(r.Unresolved))
 	}
-	for _, outcome := range simulatorOutcomes[:4] {
+	for _, outcome := range simulator.Outcomes[:4] {
 		rowsText(out, outcomeTitle[outcome], rowsOf(r, outcome), paint)
 	}
 	causesText(out, r.Causes)
@@ -405,10 +405,13 @@ func rowsText(out *bufio.Writer, title string, rows []simulator.Row, paint paint
 		switch r.Outcome {
 		case simulator.Drifts:
 			detail = fmt.Sprintf("recorded as %s, the model says %s", verdictPast(r.Recorded), verdictPast(r.Before))
+			if because != "" {
+				detail += ": " + because
+			}
 		case simulator.Breaks, simulator.Opens:
 			detail = because
 		}
-		if at.File != "" {
+		if at.File != "" && r.Cause == "" {
 			detail = strings.TrimPrefix(detail+"  "+at.String(), "  ")
 		}
 		if r.Example.Record.File != "" {

@@ -367,8 +367,7 @@ func rowSentence(r *simulator.Row) sentence {
 	case simulator.Drifts:
 		s.Rule, s.Level = "drift", "note"
 		s.Lead = say("Drift in ", flows, ":")
-		s.Body = say(flow, "; recorded as ", verdictPast(r.Recorded), ", but the base says ", verdictPast(r.Before))
-		s.At = policies.Place{}
+		s.Body = say(flow, "; recorded as ", verdictPast(r.Recorded), ", but the base says ", verdictPast(r.Before), reason)
 	default:
 		s.Rule, s.Level = "unknown", "note"
 		s.Lead = say("Cannot tell about ", flows, ":")
@@ -397,8 +396,11 @@ func sentences(p *Preview) []sentence {
 			said = append(said, rowSentence(&row))
 		}
 	}
+	breaks := p.rowsOf(simulator.Breaks)
 	for i := range moves[inner:] {
-		said = append(said, moveSentence(&moves[inner+i]))
+		if m := &moves[inner+i]; !m.saidBy(breaks) {
+			said = append(said, moveSentence(m))
+		}
 	}
 	for _, row := range p.rowsOf(simulator.Drifts) {
 		said = append(said, rowSentence(&row))
@@ -409,6 +411,31 @@ func sentences(p *Preview) []sentence {
 // changing returns the sentences about what the change does: all but drift.
 func changing(p *Preview) []sentence {
 	return slices.DeleteFunc(sentences(p), func(s sentence) bool { return s.Rule == "drift" })
+}
+
+// foremost returns at most n sentences in their order, and no more than n/2 of
+// a kind where that hides another kind.
+func foremost(said []sentence, n int) []sentence {
+	if len(said) <= n {
+		return said
+	}
+	kinds := map[string]int{}
+	var first, rest []int
+	for i, s := range said {
+		kind := s.Rule + s.Level
+		if kinds[kind]++; kinds[kind] <= n/2 {
+			first = append(first, i)
+		} else {
+			rest = append(rest, i)
+		}
+	}
+	taken := slices.Concat(first, rest)[:n]
+	slices.Sort(taken)
+	var chosen []sentence
+	for _, i := range taken {
+		chosen = append(chosen, said[i])
+	}
+	return chosen
 }
 
 // headline is the verdict on a pull request, in one line.
@@ -430,6 +457,12 @@ func headline(p *Preview) phrase {
 	add(len(p.rowsOf(simulator.Opens)), "recorded as denied would open", "recorded as denied would open")
 	add(t.opensInside, "opens inside", "open inside")
 	add(t.unknown, "is or was uncertain", "are or were uncertain")
+	moves, breaks := movesOf(p.Change), p.rowsOf(simulator.Breaks)
+	for i := range moves {
+		if moves[i].saidBy(breaks) {
+			t.removed--
+		}
+	}
 	add(t.removed, "closes", "close")
 	if len(parts) == 0 {
 		return say("No connection changes.")

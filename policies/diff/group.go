@@ -22,7 +22,7 @@ type rows struct {
 	ports   netset.Ports
 	order   []*policies.Peer // sources
 	to      map[*policies.Peer][]*policies.Peer
-	samples map[*policies.Peer]reach.Shift
+	out, in map[*policies.Peer]reach.Shift // one shift from each source, and one to each destination
 }
 
 // grouper gathers shifts into rectangles of sources and destinations.
@@ -35,13 +35,16 @@ func (g *grouper) add(s reach.Shift) {
 	key := bucket{s.Before, s.After, s.Ports.Key(), s.From.IsOutside(), s.To.IsOutside()}
 	r := g.rows[key]
 	if r == nil {
-		r = &rows{ports: s.Ports, to: map[*policies.Peer][]*policies.Peer{}, samples: map[*policies.Peer]reach.Shift{}}
+		r = &rows{ports: s.Ports, to: map[*policies.Peer][]*policies.Peer{}, out: map[*policies.Peer]reach.Shift{}, in: map[*policies.Peer]reach.Shift{}}
 		g.rows[key] = r
 		g.order = append(g.order, key)
 	}
-	if _, known := r.samples[s.From]; !known {
+	if _, known := r.out[s.From]; !known {
 		r.order = append(r.order, s.From)
-		r.samples[s.From] = s
+		r.out[s.From] = s
+	}
+	if _, known := r.in[s.To]; !known {
+		r.in[s.To] = s
 	}
 	r.to[s.From] = append(r.to[s.From], s.To)
 }
@@ -51,7 +54,7 @@ func (g *grouper) groups(base, head *reach.Judge) []Group {
 	for _, key := range g.order {
 		r := g.rows[key]
 		for _, rectangle := range r.rectangles() {
-			sample := r.samples[rectangle.from[0]]
+			sample := rectangle.sample
 			group := Group{
 				From: values(rectangle.from), To: values(rectangle.to), Ports: r.ports,
 				Before: key.before, After: key.after, Pairs: rectangle.pairs,
@@ -87,12 +90,13 @@ func decideSample(j *reach.Judge, ends [2]reach.End, ports netset.Ports) policie
 type rectangle struct {
 	from, to []*policies.Peer
 	pairs    int
+	sample   reach.Shift // of one pair
 }
 
 // rectangles joins the sources that have the same destinations, or the
 // destinations that have the same sources, whichever makes fewer.
 func (r *rows) rectangles() []rectangle {
-	across := join(r.order, r.to)
+	across := join(r.order, r.to, r.out)
 	turned := map[*policies.Peer][]*policies.Peer{}
 	var destinations []*policies.Peer
 	for _, from := range r.order {
@@ -103,7 +107,7 @@ func (r *rows) rectangles() []rectangle {
 			turned[to] = append(turned[to], from)
 		}
 	}
-	down := join(destinations, turned)
+	down := join(destinations, turned, r.in)
 	if len(down) >= len(across) {
 		return across
 	}
@@ -117,7 +121,7 @@ func (r *rows) rectangles() []rectangle {
 // join puts those together that have the same others. Whether a peer is among
 // its own others makes no difference: a pod to itself is never listed. So each
 // may join under its others with or without itself, whichever more agree on.
-func join(order []*policies.Peer, others map[*policies.Peer][]*policies.Peer) []rectangle {
+func join(order []*policies.Peer, others map[*policies.Peer][]*policies.Peer, samples map[*policies.Peer]reach.Shift) []rectangle {
 	numbers := map[*policies.Peer]uint32{}
 	keyOf := func(peers []*policies.Peer) string {
 		ids := make([]uint32, len(peers))
@@ -158,7 +162,7 @@ func join(order []*policies.Peer, others map[*policies.Peer][]*policies.Peer) []
 		if !ok {
 			at = len(joined)
 			index[best.key] = at
-			joined = append(joined, rectangle{to: slices.Clone(best.to)})
+			joined = append(joined, rectangle{to: slices.Clone(best.to), sample: samples[p]})
 		}
 		joined[at].from = append(joined[at].from, p)
 		joined[at].pairs += len(others[p])

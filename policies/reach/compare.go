@@ -43,6 +43,14 @@ type jointUnit struct {
 	joints  []joint
 	samples map[joint][2]int32 // one pod of each, -1 for none
 	several map[joint]bool     // more than one pod
+	spots   map[joint][]spot   // where its pods run, where that matters
+}
+
+// spot is the nodes that some pods of a joint run on, in the base and in the
+// head, and one of those pods. Where a model lacks them, they stay.
+type spot struct {
+	nodes [2]string
+	pod   [2]int32
 }
 
 type comparison struct {
@@ -50,11 +58,13 @@ type comparison struct {
 	units      []*jointUnit
 	atoms      []int32
 	changed    [2]map[joint]bool // by direction: joints whose rows differ
+	hosts      bool              // some pod is on its node's network
+	spots      map[spotKey]bool
 	peers      map[string]*policies.Peer
 }
 
 func newComparison(base, head *Judge) *comparison {
-	c := &comparison{base: newLister(base, Listing{}), head: newLister(head, Listing{}), peers: map[string]*policies.Peer{}}
+	c := &comparison{base: newLister(base, Listing{}), head: newLister(head, Listing{}), spots: map[spotKey]bool{}, peers: map[string]*policies.Peer{}}
 	// Both speak of ports and grants by the same numbers.
 	c.head.grants = c.base.grants
 	c.head.within, c.head.open, c.head.visible = c.base.within, c.base.open, c.base.visible
@@ -65,6 +75,9 @@ func newComparison(base, head *Judge) *comparison {
 		}
 	}
 	slices.Sort(c.atoms)
+	for _, u := range slices.Concat(c.base.units, c.head.units) {
+		c.hosts = c.hosts || u.host
+	}
 	c.pairUp()
 	return c
 }
@@ -78,7 +91,7 @@ func (c *comparison) pairUp() {
 			ref := policies.Ref{Kind: u.peer.Kind, Namespace: u.peer.Namespace, Name: u.peer.Name}
 			j := byRef[ref]
 			if j == nil {
-				j = &jointUnit{peer: &policies.Peer{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}, ref: ref, samples: map[joint][2]int32{}, several: map[joint]bool{}}
+				j = &jointUnit{peer: &policies.Peer{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}, ref: ref, samples: map[joint][2]int32{}, several: map[joint]bool{}, spots: map[joint][]spot{}}
 				byRef[ref] = j
 			}
 			if side == 0 {
@@ -129,6 +142,9 @@ func (c *comparison) addPod(u *jointUnit, pair [2]int32) {
 		x.head = c.head.placement.pods[pair[1]]
 		replicas = max(replicas, c.head.model.Pods[pair[1]].Replicas)
 	}
+	if c.hosts {
+		c.addSpot(u, x, pair)
+	}
 	if _, known := u.samples[x]; known {
 		u.several[x] = true
 		return
@@ -136,6 +152,33 @@ func (c *comparison) addPod(u *jointUnit, pair [2]int32) {
 	u.samples[x] = pair
 	u.several[x] = replicas > 1
 	u.joints = append(u.joints, x)
+}
+
+func (c *comparison) addSpot(u *jointUnit, x joint, pair [2]int32) {
+	var at spot
+	for side, ls := range []*lister{c.base, c.head} {
+		if pair[side] >= 0 {
+			at.nodes[side] = ls.model.Pods[pair[side]].Node
+		}
+	}
+	switch {
+	case pair[0] < 0:
+		at.nodes[0] = at.nodes[1]
+	case pair[1] < 0:
+		at.nodes[1] = at.nodes[0]
+	}
+	at.pod = pair
+	key := spotKey{u, x, at.nodes}
+	if !c.spots[key] {
+		c.spots[key] = true
+		u.spots[x] = append(u.spots[x], at)
+	}
+}
+
+type spotKey struct {
+	unit  *jointUnit
+	joint joint
+	nodes [2]string
 }
 
 func (c *comparison) run(yield func(Shift) bool) {
@@ -166,18 +209,14 @@ func (c *comparison) run(yield func(Shift) bool) {
 	}
 }
 
-// moves reports whether a workload's rows, or where it runs, differ.
+// moves reports whether a workload's rows differ, or may let in other traffic
+// because of the nodes.
 func (c *comparison) moves(d policies.Direction, u *jointUnit) bool {
-	if u.base.host || u.head.host || len(c.base.model.Nodes) != len(c.head.model.Nodes) {
+	if d == policies.Egress && (u.base.host || u.head.host) {
 		return true
 	}
 	for _, x := range u.joints {
 		if c.changed[d][x] {
-			return true
-		}
-	}
-	for _, pair := range u.samples {
-		if pair[0] >= 0 && pair[1] >= 0 && c.base.model.Pods[pair[0]].Node != c.head.model.Pods[pair[1]].Node {
 			return true
 		}
 	}
@@ -188,9 +227,12 @@ func (c *comparison) moves(d policies.Direction, u *jointUnit) bool {
 type turn struct{ before, after policies.Verdict }
 
 var turns = [...]turn{
-	{policies.Deny, policies.Allow}, {policies.Allow, policies.Deny},
-	{policies.Deny, policies.Unknown}, {policies.Allow, policies.Unknown},
-	{policies.Unknown, policies.Allow}, {policies.Unknown, policies.Deny},
+	{policies.Deny, policies.Allow},
+	{policies.Allow, policies.Deny},
+	{policies.Deny, policies.Unknown},
+	{policies.Allow, policies.Unknown},
+	{policies.Unknown, policies.Allow},
+	{policies.Unknown, policies.Deny},
 }
 
 // turned returns the traffic that takes a turn from one grant to another.
@@ -221,11 +263,13 @@ func (c *comparison) collect(s *shifts, before, after grantID, sample [2][2]End)
 		return
 	}
 	for i, t := range turns {
+		table := c.base.grants.ports
 		if ports := c.turned(t, before, after); ports != noPorts {
-			if s.ports[i] == noPorts {
+			// The sample shifts on the lowest port of all.
+			if s.ports[i] == noPorts || table.sets[ports].Compare(table.sets[s.ports[i]]) < 0 {
 				s.samples[i] = sample
 			}
-			s.ports[i] = c.base.grants.ports.or(s.ports[i], ports)
+			s.ports[i] = table.or(s.ports[i], ports)
 		}
 	}
 }
@@ -249,41 +293,106 @@ func (c *comparison) compareUnits(source, target *jointUnit, yield func(Shift) b
 			if source == target && x == y && !source.several[x] {
 				continue
 			}
-			a, b := source.samples[x], target.samples[y]
-			sample := [2][2]End{ends(a[0], b[0]), ends(a[1], b[1])}
-			c.collect(&s, c.base.pairGrant(x.base, y.base, source.base, target.base), c.head.pairGrant(x.head, y.head, source.head, target.head), sample)
+			before, after := c.base.pairGrant(x.base, y.base), c.head.pairGrant(x.head, y.head)
+			for _, m := range c.meetings(source, x, target, y) {
+				c.collect(&s, c.base.excused(before, m.onNode[0]), c.head.excused(after, m.onNode[1]), m.sample)
+			}
 		}
 	}
 	return c.emit(&s, source.peer, target.peer, yield)
 }
 
-func ends(from, to int32) [2]End {
-	var e [2]End
-	if from >= 0 {
-		e[0] = End{kind: podEnd, index: from}
+// meeting is whether some pods of two joints run on one node, where such traffic
+// is always let in, in the base and in the head, and two of those pods.
+type meeting struct {
+	onNode [2]policies.Truth
+	sample [2][2]End
+}
+
+// meetings returns one meeting of each kind there is between two joints.
+func (c *comparison) meetings(source *jointUnit, x joint, target *jointUnit, y joint) []meeting {
+	excusable := [2]bool{c.base.excusable(x.base, y.base), c.head.excusable(x.head, y.head)}
+	meet := func(a, b spot) meeting {
+		var m meeting
+		for side, ls := range []*lister{c.base, c.head} {
+			m.sample[side] = ls.ends(a.pod[side], b.pod[side])
+			if excusable[side] {
+				m.onNode[side] = sameNode(a.nodes[side], b.nodes[side])
+			}
+		}
+		return m
 	}
-	if to >= 0 {
-		e[1] = End{kind: podEnd, index: to}
+	if excusable == [2]bool{} {
+		return []meeting{meet(spot{pod: source.samples[x]}, spot{pod: target.samples[y]})}
+	}
+	// Two that stay where they are meet in one of three ways, so it is enough
+	// to look for one in the same place and for one elsewhere.
+	at := map[[2]string]spot{}
+	var few []spot
+	staying := 0
+	for _, b := range target.spots[y] {
+		at[b.nodes] = b
+		if b.nodes[0] == b.nodes[1] && b.nodes[0] != "" {
+			if staying++; staying > 2 {
+				continue
+			}
+		}
+		few = append(few, b)
+	}
+	var found []meeting
+	note := func(m meeting) {
+		if !slices.ContainsFunc(found, func(f meeting) bool { return f.onNode == m.onNode }) {
+			found = append(found, m)
+		}
+	}
+	for _, a := range source.spots[x] {
+		others := few
+		if a.nodes[0] != a.nodes[1] {
+			others = target.spots[y]
+		}
+		for _, b := range others {
+			note(meet(a, b))
+		}
+		if b, ok := at[a.nodes]; ok {
+			note(meet(a, b))
+		}
+	}
+	return found
+}
+
+// excusable reports whether pods of one class, on their node's network, cannot
+// be kept out by pods of another that run on the same node.
+func (ls *lister) excusable(source, target int32) bool {
+	return source >= 0 && target >= 0 && ls.classes[source].host() && !ls.classes[target].host() &&
+		ls.classes[source].families&ls.classes[target].families != 0 && !ls.opaque(policies.Ingress, target)
+}
+
+// ends returns the ends of a connection between two pods; zero ends where there
+// are no two, a pod being -1 or the only one of its kind.
+func (ls *lister) ends(from, to int32) [2]End {
+	if from < 0 || to < 0 {
+		return [2]End{}
+	}
+	e := [2]End{ls.Pod(int(from)), ls.Pod(int(to))}
+	if ls.self(e[0], e[1]) {
+		return [2]End{}
 	}
 	return e
 }
 
-// pairGrant returns what one class is granted to another; nothing where the
-// model does not have one of them.
-func (ls *lister) pairGrant(source, target int32, from, to unit) grantID {
-	if source < 0 || target < 0 {
-		return noGrant
-	}
+// pairGrant returns what one class is granted to another on another node;
+// nothing where the model does not have one of them.
+func (ls *lister) pairGrant(source, target int32) grantID {
 	g := noGrant
+	if source < 0 || target < 0 {
+		return g
+	}
 	for _, a := range ls.classes[source].columns {
 		for _, b := range ls.classes[target].columns {
 			if ls.columns[a].families&ls.columns[b].families != 0 {
 				g = ls.either(g, ls.both(ls.cell(policies.Egress, source, b), ls.cell(policies.Ingress, target, a)))
 			}
 		}
-	}
-	if from.host {
-		g = ls.onSharedNode(g, &from, &to)
 	}
 	return g
 }
@@ -311,16 +420,13 @@ func (c *comparison) compareOutside(d policies.Direction, u *jointUnit, yield fu
 	var order []outsideTurn
 	for _, a := range c.atoms {
 		var s shifts
-		outside := End{kind: outsideEnd, addr: c.base.frame.atoms[a].first}
 		for _, x := range u.joints {
+			// The other end is an address of the block, once that is known.
 			pair := u.samples[x]
 			sample := [2][2]End{}
 			for side := range sample {
 				if pair[side] >= 0 {
-					sample[side] = [2]End{{kind: podEnd, index: pair[side]}, outside}
-					if d == policies.Ingress {
-						slices.Reverse(sample[side][:])
-					}
+					sample[side][d] = End{kind: podEnd, index: pair[side]}
 				}
 			}
 			c.collect(&s, c.base.outsideGrant(d, x.base, a), c.head.outsideGrant(d, x.head, a), sample)
@@ -330,12 +436,15 @@ func (c *comparison) compareOutside(d policies.Direction, u *jointUnit, yield fu
 				continue
 			}
 			key := outsideTurn{i, s.ports[i]}
-			if byTurn[key] == nil {
-				byTurn[key] = &outsideShift{samples: s.samples[i]}
+			o := byTurn[key]
+			if o == nil {
+				o = &outsideShift{}
+				byTurn[key] = o
 				order = append(order, key)
 			}
-			span := c.base.frame.atoms[a]
-			byTurn[key].addresses = byTurn[key].addresses.Union(netset.AddressSpan(span.first, span.last))
+			span := netset.AddressSpan(c.base.frame.atoms[a].first, c.base.frame.atoms[a].last)
+			o.addresses = o.addresses.Union(span)
+			o.samples = append(o.samples, outsideSample{span, s.samples[i]})
 		}
 	}
 	for _, key := range order {
@@ -345,8 +454,8 @@ func (c *comparison) compareOutside(d policies.Direction, u *jointUnit, yield fu
 			if d == policies.Ingress {
 				from, to = to, from
 			}
-			t := turns[key.turn]
-			if !yield(Shift{from, to, t.before, t.after, c.base.grants.ports.sets[key.ports], o.samples[0], o.samples[1]}) {
+			t, sample := turns[key.turn], o.sampleIn(b, d)
+			if !yield(Shift{from, to, t.before, t.after, c.base.grants.ports.sets[key.ports], sample[0], sample[1]}) {
 				return false
 			}
 		}
@@ -361,7 +470,28 @@ type outsideTurn struct {
 
 type outsideShift struct {
 	addresses netset.Addresses
-	samples   [2][2]End
+	samples   []outsideSample
+}
+
+// outsideSample is a connection, in each model, of some of the addresses.
+type outsideSample struct {
+	addresses netset.Addresses
+	ends      [2][2]End // without the end that is outside
+}
+
+// sampleIn returns a connection of an address in the block.
+func (o *outsideShift) sampleIn(b netset.Block, d policies.Direction) [2][2]End {
+	for _, s := range o.samples {
+		for first := range s.addresses.Intersect(b.Addresses()).Spans() {
+			for side := range s.ends {
+				if s.ends[side][d] != (End{}) {
+					s.ends[side][1-d] = End{kind: outsideEnd, addr: first}
+				}
+			}
+			return s.ends
+		}
+	}
+	return [2][2]End{}
 }
 
 func (c *comparison) outsidePeer(b netset.Block) *policies.Peer {

@@ -149,7 +149,7 @@ type lister struct {
 	*Judge
 	*grants
 	units    []unit
-	from, to []int // indexes of units, in order
+	from, to []unit // those that are listed, in order
 	sources  netset.Addresses
 	targets  netset.Addresses
 	within   portsID
@@ -236,21 +236,15 @@ func (j *Judge) unitsBy(by Grouping) []unit {
 
 // narrow returns the units and outside addresses that a target names. Units
 // keep only the pods that it names.
-func (ls *lister) narrow(t *policies.Target) ([]int, netset.Addresses) {
-	var chosen []int
+func (ls *lister) narrow(t *policies.Target) ([]unit, netset.Addresses) {
 	if t == nil {
-		for i := range ls.units {
-			chosen = append(chosen, i)
-		}
-		return chosen, netset.EveryAddress()
-	}
-	if len(t.Pods) == 0 {
-		return nil, t.Addresses
+		return ls.units, netset.EveryAddress()
 	}
 	wanted := map[int32]bool{}
 	for _, i := range t.Pods {
 		wanted[int32(i)] = true
 	}
+	var chosen []unit
 	for _, u := range ls.units {
 		u.pods = slices.DeleteFunc(slices.Clone(u.pods), func(i int32) bool { return !wanted[i] })
 		if len(u.pods) == 0 {
@@ -263,8 +257,7 @@ func (ls *lister) narrow(t *policies.Target) ([]int, netset.Addresses) {
 		}
 		slices.Sort(u.classes)
 		u.classes = slices.Compact(u.classes)
-		chosen = append(chosen, len(ls.units))
-		ls.units = append(ls.units, u)
+		chosen = append(chosen, u)
 	}
 	return chosen, t.Addresses
 }
@@ -296,11 +289,11 @@ func (ls *lister) findOutside() {
 
 func (ls *lister) list(yield func(policies.Connection) bool) {
 	row := make([]grantID, len(ls.classes))
-	for _, s := range ls.from {
-		source := &ls.units[s]
+	for s := range ls.from {
+		source := &ls.from[s]
 		byClass := ls.reach(source.classes, row)
-		for _, t := range ls.to {
-			target := &ls.units[t]
+		for t := range ls.to {
+			target := &ls.to[t]
 			g := ls.between(source, target, byClass)
 			if out := ls.show(g); out != nil && !yield(policies.Connection{From: &source.peer, To: &target.peer, Grant: out}) {
 				return
@@ -322,8 +315,8 @@ func (ls *lister) listFromOutside(yield func(policies.Connection) bool) {
 		to *policies.Peer
 	}
 	var all []inward
-	for _, t := range ls.to {
-		target := &ls.units[t]
+	for t := range ls.to {
+		target := &ls.to[t]
 		for _, o := range ls.outsideOf(policies.Ingress, target, ls.sources) {
 			all = append(all, inward{o, &target.peer})
 		}
@@ -478,7 +471,7 @@ func (ls *lister) between(source, target *unit, byClass []grantID) grantID {
 	same := source.peer.Pod == target.peer.Pod && source.peer.Kind == target.peer.Kind && source.peer.Name == target.peer.Name && source.peer.Namespace == target.peer.Namespace
 	for i, s := range source.classes {
 		for _, t := range target.classes {
-			if same && s == t && !ls.severalOf(target, t) {
+			if same && s == t && ls.onlySelf(source, target, t) {
 				continue
 			}
 			g = ls.either(g, byClass[i*len(ls.classes)+int(t)])
@@ -493,7 +486,12 @@ func (ls *lister) between(source, target *unit, byClass []grantID) grantID {
 // onSharedNode widens a grant by what the source, where it is on its node's
 // network, cannot be denied: the pods of its own node.
 func (ls *lister) onSharedNode(g grantID, source, target *unit) grantID {
-	switch ls.shareNode(source, target) {
+	return ls.excused(g, ls.shareNode(source, target))
+}
+
+// excused widens a grant by all traffic where both ends share a node.
+func (ls *lister) excused(g grantID, onNode policies.Truth) grantID {
+	switch onNode {
 	case policies.Yes:
 		return ls.open
 	case policies.Maybe:
@@ -502,15 +500,22 @@ func (ls *lister) onSharedNode(g grantID, source, target *unit) grantID {
 	return g
 }
 
-// severalOf reports whether a class has more than one pod in a unit.
-func (ls *lister) severalOf(u *unit, class int32) bool {
-	n := 0
-	for _, i := range u.pods {
-		if ls.placement.pods[i] == class {
-			n += max(1, ls.model.Pods[i].Replicas)
+// onlySelf reports whether all that two units have of a class is one and the
+// same pod.
+func (ls *lister) onlySelf(source, target *unit, class int32) bool {
+	only := int32(-1)
+	for _, pods := range [][]int32{source.pods, target.pods} {
+		for _, i := range pods {
+			if ls.placement.pods[i] != class {
+				continue
+			}
+			if only >= 0 && only != i || ls.model.Pods[i].Replicas > 1 {
+				return false
+			}
+			only = i
 		}
 	}
-	return n > 1
+	return true
 }
 
 // shareNode reports whether a pod on its node's network in the source runs on
@@ -522,7 +527,9 @@ func (ls *lister) shareNode(source, target *unit) policies.Truth {
 			continue
 		}
 		for _, t := range target.pods {
-			truth = truth.Or(ls.onNodeOf(ls.Pod(int(s)), ls.Pod(int(t))))
+			if ls.classes[ls.placement.pods[s]].families&ls.classes[ls.placement.pods[t]].families != 0 {
+				truth = truth.Or(ls.onNodeOf(ls.Pod(int(s)), ls.Pod(int(t))))
+			}
 			if truth == policies.Yes {
 				return truth
 			}

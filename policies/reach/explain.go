@@ -22,18 +22,26 @@ func (j *Judge) Decide(from, to End, p netset.Protocol, port uint16) policies.De
 		return d
 	}
 	ways := map[string]policies.Verdict{}
-	for i, fam := range families {
-		if j.familiesOf(from)&j.familiesOf(to)&fam == 0 {
-			continue
-		}
-		sides := [2]policies.Side{
-			j.explain(policies.Egress, from, to, fam, p, port),
-			j.explain(policies.Ingress, to, from, fam, p, port),
-		}
-		v := both(sides[0].Verdict, sides[1].Verdict)
-		ways[[...]string{"IPv4", "IPv6"}[i]] = v
-		if best := either(d.Verdict, v); best != d.Verdict {
-			d.Verdict, d.Sides = best, sides
+	var a, b [2]int32
+	for _, source := range j.columnsOf(from, &a) {
+		for _, target := range j.columnsOf(to, &b) {
+			shared := j.columns[source].families & j.columns[target].families
+			if shared == 0 {
+				continue
+			}
+			fam, name := ipv4, "IPv4"
+			if shared&ipv4 == 0 {
+				fam, name = ipv6, "IPv6"
+			}
+			sides := [2]policies.Side{
+				j.explain(policies.Egress, from, to, fam, p, port),
+				j.explain(policies.Ingress, to, from, fam, p, port),
+			}
+			v := both(sides[0].Verdict, sides[1].Verdict)
+			ways[name] = v
+			if best := either(d.Verdict, v); best != d.Verdict {
+				d.Verdict, d.Sides = best, sides
+			}
 		}
 	}
 	if d.Verdict == policies.Undecided {
@@ -66,15 +74,6 @@ func because(d policies.Decision) string {
 	return "both sides allow it"
 }
 
-// familiesOf returns the address families an end may use. Where its addresses
-// are unknown or no block tells addresses apart, they all go one way.
-func (j *Judge) familiesOf(e End) family {
-	if class := j.classOf(e); class >= 0 {
-		return j.classes[class].families
-	}
-	return familyOf(e.addr)
-}
-
 // addressOf returns the address that an end uses in a family; it is invalid
 // when it is not known.
 func (j *Judge) addressOf(e End, f family) netip.Addr {
@@ -83,6 +82,9 @@ func (j *Judge) addressOf(e End, f family) netip.Addr {
 	case podEnd:
 		addresses = j.model.Pods[e.index].Addresses
 	case nodeEnd:
+		if e == j.OwnNode() {
+			return netip.Addr{}
+		}
 		addresses = j.model.Nodes[e.index].Addresses
 	default:
 		return e.addr
@@ -156,8 +158,8 @@ func (q *inquiry) evaluate(list []governing) {
 			n++
 		}
 		at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == tier })
-		if at < 0 {
-			q.opaque(&m.Policies[list[0].policy])
+		if first := &m.Policies[list[0].policy]; at < 0 || first.Opaque != "" {
+			q.opaque(first)
 			return
 		}
 		open = q.tier(&m.Tiers[at], list[:n], &outcomes)
@@ -218,14 +220,15 @@ func (q *inquiry) tierEnd(list []governing) string {
 	for _, g := range list {
 		rules += len(q.model.Policies[g.policy].Rules[q.direction])
 	}
-	others := ""
-	if len(list) > 1 {
-		others = fmt.Sprintf(" and %d more", len(list)-1)
+	switch {
+	case rules == 0 && len(list) == 1:
+		return fmt.Sprintf("%s %s selects %s and has no %s rule", p.Ref.Kind, p.Ref, q.Peer(q.subject), q.direction)
+	case rules == 0:
+		return fmt.Sprintf("%d policies select %s and have no %s rule", len(list), q.Peer(q.subject), q.direction)
+	case len(list) == 1:
+		return fmt.Sprintf("no %s rule of %s %s allows %s", q.direction, p.Ref.Kind, p.Ref, what)
 	}
-	if rules == 0 {
-		return fmt.Sprintf("%s%s selects it and has no %s rule", p.Ref, others, q.direction)
-	}
-	return fmt.Sprintf("no %s rule of %s%s allows %s", q.direction, p.Ref, others, what)
+	return fmt.Sprintf("no %s rule of the %d policies that select %s allows %s", q.direction, len(list), q.Peer(q.subject), what)
 }
 
 // closest returns the policy that a reader should look at first when no rule
@@ -400,7 +403,7 @@ func (q *inquiry) isInBlock(b netset.Block) policies.Truth {
 	if a := q.addressOf(q.other, q.family); a.IsValid() {
 		return truth(b.Addresses().Contains(a))
 	}
-	return q.unplacedIn(b.Addresses(), q.classes[q.classOf(q.other)].host())
+	return q.unplacedIn(b.Addresses(), q.classes[q.classOf(q.other)].host(), q.family)
 }
 
 func truth(b bool) policies.Truth {

@@ -42,7 +42,8 @@ type frame struct {
 	keyed    map[int32][]int32    // classes that carry a key, ascending
 	named    []map[uint16][]int32 // by port name: columns by the number behind it
 	atomCols map[int32][]int32    // columns of pods and nodes by atom
-	unplaced [2][]int32           // columns of pods and nodes whose address is unknown: pods, hosts
+	unplaced [2][2][]int32        // columns whose address is unknown, of pods and of hosts, by family
+	dual     bool                 // some IPv6 address or block is known
 }
 
 // vocabulary is what rules can tell apart.
@@ -64,7 +65,8 @@ type label struct {
 	value string
 }
 
-// family is a set of address families; a pod with unknown addresses has both.
+// family is a set of address families; a pod with unknown addresses has both,
+// and one column for both where no IPv6 address or block tells them apart.
 type family uint8
 
 const (
@@ -110,6 +112,8 @@ type atom struct{ first, last netip.Addr }
 type placement struct {
 	pods  []int32
 	nodes []int32
+	// anyNode is the class of a node of which nothing is known.
+	anyNode int32
 }
 
 func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
@@ -118,6 +122,7 @@ func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 	f.findSpace(models)
 	namespaceOf := f.internNamespaces(models)
 	places := f.classify(models, namespaceOf)
+	f.findFamilies()
 	f.layColumns()
 	return f, places
 }
@@ -211,6 +216,16 @@ func (f *frame) findSpace(models []*policies.Model) {
 	}
 }
 
+// findFamilies learns whether IPv6 plays a part.
+func (f *frame) findFamilies() {
+	for _, b := range f.blocks {
+		f.dual = f.dual || b.CIDR.Addr().Is6()
+	}
+	for i := range f.classes {
+		f.dual = f.dual || f.classes[i].atoms[1] >= 0
+	}
+}
+
 // internNamespaces gives each namespace that differs in name or labels a
 // number, in the order of names, and returns those numbers for each model.
 func (f *frame) internNamespaces(models []*policies.Model) []map[string]int32 {
@@ -272,7 +287,7 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 		return id
 	}
 	for m, model := range models {
-		places[m] = placement{make([]int32, len(model.Pods)), make([]int32, len(model.Nodes))}
+		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes))}
 		for i := range model.Pods {
 			p := &model.Pods[i]
 			atoms, fams := f.locate(p.Addresses)
@@ -296,6 +311,8 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 				namespace: namespaceOf[m][p.Ref.Namespace], labels: scratch, named: f.numbers(p.Ports), atoms: atoms, families: fams,
 			}, sum)
 		}
+		atoms, fams := f.locate(nil)
+		places[m].anyNode = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
 		for i, n := range model.Nodes {
 			atoms, fams := f.locate(n.Addresses)
 			places[m].nodes[i] = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
@@ -396,7 +413,9 @@ func (f *frame) sortClasses(places []placement) {
 		renamed[was] = int32(now)
 	}
 	f.classes = sorted
-	for _, p := range places {
+	for m := range places {
+		p := &places[m]
+		p.anyNode = renamed[p.anyNode]
 		for i := range p.pods {
 			p.pods[i] = renamed[p.pods[i]]
 		}
@@ -445,16 +464,18 @@ func (f *frame) layColumns() {
 }
 
 func (f *frame) layClass(c *class, id int32) {
-	if c.atoms[0] == unknownAtom || len(f.blocks) == 0 {
-		host := 0
-		if c.host() {
-			host = 1
-		}
-		if c.atoms[0] == unknownAtom {
-			f.unplaced[host] = append(f.unplaced[host], int32(len(f.columns)))
-		}
-		c.columns = []int32{int32(len(f.columns))}
+	host := 0
+	if c.host() {
+		host = 1
+	}
+	unplaced := c.atoms[0] == unknownAtom
+	if len(f.blocks) == 0 || unplaced && !f.dual {
+		n := int32(len(f.columns))
+		c.columns = []int32{n}
 		f.columns = append(f.columns, column{id, c.families, unknownAtom})
+		if unplaced {
+			f.unplaced[host][0] = append(f.unplaced[host][0], n)
+		}
 		return
 	}
 	for i, fam := range families {
@@ -464,6 +485,10 @@ func (f *frame) layClass(c *class, id int32) {
 		n := int32(len(f.columns))
 		c.columns = append(c.columns, n)
 		f.columns = append(f.columns, column{id, fam, c.atoms[i]})
+		if unplaced {
+			f.unplaced[host][i] = append(f.unplaced[host][i], n)
+			continue
+		}
 		f.atomCols[c.atoms[i]] = append(f.atomCols[c.atoms[i]], n)
 	}
 }

@@ -114,6 +114,9 @@ func evaluationOrder(m *policies.Model) []int {
 		order[i] = i
 	}
 	rank := func(i int) int {
+		if m.Policies[i].Opaque != "" {
+			return -1
+		}
 		return slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == m.Policies[i].Tier })
 	}
 	slices.SortStableFunc(order, func(x, y int) int { return rank(x) - rank(y) })
@@ -166,7 +169,7 @@ func (b *builder) decide(m *policies.Model, d policies.Direction, class int32, l
 			n++
 		}
 		at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == tier })
-		if at < 0 {
+		if at < 0 || m.Policies[list[0].policy].Opaque != "" {
 			// A policy that was not understood may do anything.
 			return b.internRow(nil, b.universe)
 		}
@@ -363,14 +366,16 @@ func (b *builder) inBlock(block netset.Block) peers {
 		}
 	}
 	var maybe []int32
-	for host, columns := range b.unplaced {
-		switch b.unplacedIn(addresses, host == 1) {
-		case policies.Yes:
-			for _, column := range columns {
-				add(column)
+	for host, byFamily := range b.unplaced {
+		for i, columns := range byFamily {
+			switch b.unplacedIn(addresses, host == 1, families[i]) {
+			case policies.Yes:
+				for _, column := range columns {
+					add(column)
+				}
+			case policies.Maybe:
+				maybe = append(maybe, columns...)
 			}
-		case policies.Maybe:
-			maybe = append(maybe, columns...)
 		}
 	}
 	yes := b.build()
@@ -381,22 +386,23 @@ func (b *builder) inBlock(block netset.Block) peers {
 	return peers{yes, b.build()}
 }
 
-// unplacedIn reports whether an address that is not known is in the set: of a
-// pod somewhere in the pods' space, of a node anywhere.
-func (f *frame) unplacedIn(addresses netset.Addresses, host bool) policies.Truth {
-	truth := policies.No
-	for i, whole := range []netset.Addresses{netset.Prefix(netset.AllIPv4), netset.Prefix(netset.AllIPv6)} {
-		space, sure := f.space[i], f.spaceIs[i]
-		if host {
-			space, sure = whole, i == 0
-		}
-		switch {
-		case space.IsEmpty() || !addresses.Overlaps(space):
-		case sure && addresses.Covers(space):
-			truth = truth.Or(policies.Yes)
-		default:
-			truth = truth.Or(policies.Maybe)
-		}
+// unplacedIn reports whether an address that is not known is in the set, as far
+// as the set is of its family: that of a pod is somewhere in the pods' space,
+// that of a node anywhere.
+func (f *frame) unplacedIn(addresses netset.Addresses, host bool, fam family) policies.Truth {
+	i := 0
+	if fam == ipv6 {
+		i = 1
 	}
-	return truth
+	space, sure := f.space[i], f.spaceIs[i]
+	if host {
+		space, sure = [...]netset.Addresses{netset.Prefix(netset.AllIPv4), netset.Prefix(netset.AllIPv6)}[i], i == 0
+	}
+	switch {
+	case !addresses.Overlaps(space):
+		return policies.No
+	case sure && addresses.Covers(space):
+		return policies.Yes
+	}
+	return policies.Maybe
 }

@@ -37,14 +37,6 @@ func (s *set) word(index uint32) uint64 {
 
 func (s *set) empty() bool { return len(s.index) == 0 }
 
-func (s *set) len() int {
-	n := 0
-	for _, w := range s.words {
-		n += bits.OnesCount64(w)
-	}
-	return n
-}
-
 // columns yields the set in ascending order.
 func (s *set) columns() iter.Seq[int32] {
 	return func(yield func(int32) bool) {

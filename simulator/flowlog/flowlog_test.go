@@ -181,7 +181,7 @@ func TestHubblePeers(t *testing.T) {
 		{"the world", `{"identity":2,"labels":["reserved:world"]}`, policies.FlowPeer{Outside: true}},
 		{"the world, of one family", `{"labels":["reserved:world-ipv6"]}`, policies.FlowPeer{Outside: true}},
 		{"an address of a policy", `{"labels":["cidr:192.0.2.0/24","reserved:world"]}`, policies.FlowPeer{Outside: true}},
-		{"this node", `{"identity":1,"labels":["reserved:host"]}`, policies.FlowPeer{Host: true}},
+		{"this node", `{"identity":1,"labels":["reserved:host"]}`, policies.FlowPeer{Host: true, OwnNode: true}},
 		{"a node of the control plane", `{"labels":["reserved:kube-apiserver","reserved:remote-node"]}`, policies.FlowPeer{Host: true}},
 		{"a control plane elsewhere", `{"labels":["reserved:kube-apiserver","reserved:world"]}`, policies.FlowPeer{Outside: true}},
 		{"only its address is known", `{"labels":["reserved:kube-apiserver"]}`, policies.FlowPeer{}},

@@ -342,7 +342,9 @@ func decodeHubblePeer(text []byte) (peer, error) {
 			switch text {
 			case "world", "world-ipv4", "world-ipv6":
 				p.Outside = true
-			case "host", "remote-node":
+			case "host":
+				p.Host, p.OwnNode = true, true
+			case "remote-node":
 				p.Host = true
 			case "health":
 				p.leftOut = "Cilium's own health check"

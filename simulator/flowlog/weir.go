@@ -40,6 +40,7 @@ type weirPeer struct {
 	Address       netip.Addr        `json:"address,omitzero"`
 	Outside       bool              `json:"outside,omitempty"`
 	Host          bool              `json:"host,omitempty"`
+	OwnNode       bool              `json:"ownNode,omitempty"`
 	Names         []string          `json:"names,omitempty"`
 }
 
@@ -100,7 +101,7 @@ func decodeWeirPeer(text []byte) (peer, error) {
 	}
 	p := peer{FlowPeer: policies.FlowPeer{
 		Namespace: w.Namespace, Pod: w.Pod, Labels: w.Labels, LabelsPartial: w.LabelsPartial,
-		Address: w.Address.Unmap().WithZone(""), Outside: w.Outside, Host: w.Host, Names: w.Names,
+		Address: w.Address.Unmap().WithZone(""), Outside: w.Outside, Host: w.Host, OwnNode: w.OwnNode, Names: w.Names,
 	}}
 	if w.Workload != nil {
 		p.Workloads = []policies.Ref{{Kind: w.Workload.Kind, Namespace: w.Namespace, Name: w.Workload.Name}}
@@ -148,7 +149,7 @@ func (w *Writer) Flush() error { return w.w.Flush() }
 func encodeWeirPeer(p policies.FlowPeer) (json.RawMessage, error) {
 	w := weirPeer{
 		Namespace: p.Namespace, Pod: p.Pod, Labels: p.Labels, LabelsPartial: p.LabelsPartial,
-		Address: p.Address, Outside: p.Outside, Host: p.Host, Names: p.Names,
+		Address: p.Address, Outside: p.Outside, Host: p.Host, OwnNode: p.OwnNode, Names: p.Names,
 	}
 	if len(p.Workloads) > 0 {
 		w.Workload = &weirWorkload{p.Workloads[0].Kind, p.Workloads[0].Name}

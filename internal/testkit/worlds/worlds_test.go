@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/weir-policy/weir/internal/testkit/worlds"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/k8s"
