@@ -60,6 +60,8 @@ func (p Peer) String() string {
 	switch {
 	case p.CIDR != nil:
 		return netset.Block{CIDR: *p.CIDR, Except: p.Except}.String()
+	case p.Kind == "Node" && p.Name == "":
+		return "the pod's own node"
 	case p.Kind == "Node":
 		return "node " + p.Name
 	case p.Kind == "Namespace":

@@ -16,9 +16,12 @@ type Flow struct {
 	// Port is the destination port; for ICMP it is type<<8 | code.
 	Port    uint16
 	Verdict Verdict // as recorded: Allow, Deny, or Unknown when the record has none
-	Count   uint64  // connections or events that the record stands for, at least 1
-	Bytes   uint64  // 0 when not recorded
-	Record  Place   // where the record stands: file and line
+	// EgressOnly is set when an Allow is that of the source's side alone: the
+	// destination had not yet judged the connection when it was recorded.
+	EgressOnly bool
+	Count      uint64 // connections or events that the record stands for, at least 1
+	Bytes      uint64 // 0 when not recorded
+	Record     Place  // where the record stands: file and line
 }
 
 // FlowPeer is one end of a flow, as far as the record tells.
@@ -33,7 +36,8 @@ type FlowPeer struct {
 	Address       netip.Addr
 	// Outside is set when the recorder says that the peer is not of the cluster.
 	Outside bool
-	// Host is set when the recorder says that the peer is a node.
-	Host  bool
-	Names []string // DNS names, for people
+	// Host is set when the recorder says that the peer is a node, and OwnNode
+	// when it says that it is the node of the pod at the other end.
+	Host, OwnNode bool
+	Names         []string // DNS names, for people
 }

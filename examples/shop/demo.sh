@@ -8,10 +8,7 @@ rm -rf dist/demo
 mkdir -p dist/demo
 sh examples/shop/make-repo.sh dist/demo/shop
 
-preview() {
-	bin/weir preview --repo dist/demo/shop --base main --head pr --flows examples/shop/flows.jsonl.gz --fail-on none "$@"
-}
-preview
-preview -o html --output-file dist/demo/preview.html
+bin/weir preview --repo dist/demo/shop --base main --head pr --flows examples/shop/flows.jsonl.gz \
+	-o text -o html=dist/demo/preview.html
 
 printf '\nThe same report as a page: %s\n' "$PWD/dist/demo/preview.html"

@@ -82,8 +82,9 @@ var floors = map[string]floor{
 	"cmd/weir-controller":    mains,
 	"examples/shop/genflows": mains,
 
-	"internal/arch":    tests,
-	"internal/testkit": tests,
+	"internal/arch":           tests,
+	"internal/testkit":        tests,
+	"internal/testkit/worlds": tests,
 }
 
 // folders are the top-level folders that may hold Go code.

@@ -17,9 +17,10 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
-	"go.yaml.in/yaml/v3"
 )
 
 // Document is one YAML or JSON document.
@@ -60,7 +61,9 @@ func Read(docs []Document, o Options) (*policies.Model, error) {
 	if len(r.problems) > 0 {
 		return nil, join(r.problems)
 	}
-	slices.SortFunc(r.policies, func(a, b policies.Policy) int { return a.Ref.Compare(b.Ref) })
+	slices.SortFunc(r.policies, func(a, b policies.Policy) int {
+		return cmp.Or(a.Ref.Compare(b.Ref), a.Place.Compare(b.Place)) // kinds of two groups may share a name
+	})
 	return &policies.Model{
 		World:    world,
 		Tiers:    []policies.Tier{defaultTier},

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/selector"
@@ -217,6 +218,8 @@ metadata:
 {apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: d, namespace: cave}}
 ---
 {apiVersion: v1, kind: Node, metadata: {name: node, namespace: nowhere}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: zoo}}
 `, Options{Namespace: "home"})
 	implied := func(name string) policies.Namespace {
 		return policies.Namespace{Name: name, Labels: map[string]string{policies.NameLabel: name}, Implied: true}
@@ -227,9 +230,24 @@ metadata:
 			Name: "shop", Labels: map[string]string{"team": "a", policies.NameLabel: "shop"},
 			Place: policies.Place{File: "a.yaml", Line: 2, Column: 1},
 		},
+		{
+			Name: "zoo", Labels: map[string]string{policies.NameLabel: "zoo"},
+			Place: policies.Place{File: "a.yaml", Line: 18, Column: 1},
+		},
 	}
 	if diff := cmp.Diff(want, m.Namespaces); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestKeyTwiceInALongMapping(t *testing.T) {
+	text := "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels:\n"
+	for i := range 40 {
+		text += fmt.Sprintf("    key-%d: a\n", i)
+	}
+	got := fmt.Sprint(problems(t, "a.yaml", []byte(text+"    key-3: b\n")))
+	if want := `[a.yaml:46:5: key "key-3" is given twice, first at a.yaml:9:5; remove one]`; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
@@ -463,15 +481,13 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}]}`))
 	f.Add([]byte("a: &a [*a]\nb: {<<: *a}\n"))
 	f.Add([]byte("---\nkind: [\n---\n? {a: b}\n: *x\n"))
-	for _, pattern := range []string{"testdata/bad/*"} {
-		files, _ := filepath.Glob(pattern)
-		for _, file := range files {
-			data, err := os.ReadFile(file)
-			if err != nil {
-				f.Fatal(err)
-			}
-			f.Add(data)
+	files, _ := filepath.Glob("testdata/bad/*")
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
 		}
+		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		docs, parseErr := Parse("f", data)

@@ -59,7 +59,11 @@ func (r *reader) readNetworkPolicy(o object) {
 // governs reads policyTypes. Absent or empty, it stands for ingress, and for
 // egress too where the policy has egress rules.
 func governs(spec value) (governs [2]bool) {
-	types := spec.field("policyTypes").items()
+	field := spec.field("policyTypes")
+	types := field.items()
+	if len(types) > len(policies.Directions) {
+		field.problem("policyTypes takes Ingress and Egress once each")
+	}
 	for _, t := range types {
 		switch text := t.text(); text {
 		case "Ingress":

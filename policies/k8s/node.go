@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/weir-policy/weir/policies"
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/api/validate/content"
+
+	"github.com/weir-policy/weir/policies"
 )
 
 const (
@@ -100,8 +101,8 @@ func (v value) only(fields ...string) {
 		return
 	}
 	for key := range pairs(v.node) {
-		if slices.Contains(fields, key.Value) {
-			continue
+		if key.Kind != scalar || slices.Contains(fields, key.Value) {
+			continue // checkKeys reports keys that are no scalars
 		}
 		cure := "it takes " + strings.Join(fields, ", ")
 		if near := nearest(key.Value, fields); near != "" {
@@ -411,30 +412,9 @@ func nearest(text string, words []string) string {
 		if strings.EqualFold(w, text) {
 			return w
 		}
-		if d := distance(strings.ToLower(text), strings.ToLower(w)); d < least {
+		if d := policies.Distance(strings.ToLower(text), strings.ToLower(w)); d < least {
 			best, least = w, d
 		}
 	}
 	return best
-}
-
-// distance is how many bytes must be added, removed or replaced to turn a into b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

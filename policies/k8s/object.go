@@ -96,9 +96,22 @@ func (r *reader) readKind(v value, name, version string) {
 		v.field("apiVersion").orElse(v).problem("%s of %s was removed from Kubernetes; write \"apiVersion: %s\"", name, version, k.apiVersion)
 	case known && ofKubernetes(group) && !isPolicyGroup(group):
 		v.field("apiVersion").orElse(v).problem("%s is not of %s; write \"apiVersion: %s\"", name, version, k.apiVersion)
+	case meant(name, version) != "":
+		v.field("kind").orElse(v).problem("kind %s is not of %s; did you mean %q?", name, version, meant(name, version))
 	default:
 		r.readForeign(v, name, group)
 	}
+}
+
+// meant returns the kind of this apiVersion that a misspelt name stands for, ""
+// when it is some other kind.
+func meant(name, version string) string {
+	for known, k := range kinds {
+		if k.apiVersion == version && (strings.EqualFold(name, known) || known == "NetworkPolicy" && nearest(name, []string{known}) != "") {
+			return known
+		}
+	}
+	return ""
 }
 
 // ofKubernetes reports whether a group is one that Kubernetes itself serves, so

@@ -10,8 +10,9 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/weir-policy/weir/policies"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/weir-policy/weir/policies"
 )
 
 // MaxFileSize is the largest file that Parse takes, in bytes.
@@ -99,7 +100,7 @@ func (p *parser) yaml(data []byte) {
 	if !bytes.HasPrefix(data, []byte("%")) && !bytes.Contains(data, []byte("\n%")) {
 		chunks = split(data)
 	}
-	line := 0
+	line, reported := 0, len(p.problems)
 	for _, chunk := range chunks {
 		roots, err := decode(chunk)
 		p.add(roots, line)
@@ -108,6 +109,10 @@ func (p *parser) yaml(data []byte) {
 			p.problem(line+at, column, "%s", message)
 		}
 		line += bytes.Count(chunk, []byte("\n"))
+	}
+	if len(p.problems) == reported {
+		at, column, message := explain(err, data)
+		p.problem(at, column, "%s", message)
 	}
 }
 
@@ -127,14 +132,16 @@ func decode(data []byte) ([]*yaml.Node, error) {
 	}
 }
 
+var documentStart = regexp.MustCompile(`(?m)^---(?:\s|$)`)
+
 // split cuts data before each line that begins a document.
 func split(data []byte) [][]byte {
 	var chunks [][]byte
 	start := 0
-	for i := range data {
-		if i > start && data[i-1] == '\n' && bytes.HasPrefix(data[i:], []byte("---")) {
-			chunks = append(chunks, data[start:i])
-			start = i
+	for _, at := range documentStart.FindAllIndex(data, -1) {
+		if at[0] > start {
+			chunks = append(chunks, data[start:at[0]])
+			start = at[0]
 		}
 	}
 	return append(chunks, data[start:])
@@ -243,7 +250,7 @@ func explain(err error, data []byte) (line, column int, message string) {
 	}
 	lines := strings.Split(string(data), "\n")
 	line = min(line, len(lines))
-	for at := line; at <= min(line+1, len(lines)); at++ {
+	for at := line; at <= min(line+1, len(lines)) && !looksLikeJSON(data); at++ {
 		text := lines[at-1]
 		indent := text[:len(text)-len(strings.TrimLeft(text, " \t"))]
 		if tab := strings.IndexByte(indent, '\t'); tab >= 0 {
@@ -254,7 +261,7 @@ func explain(err error, data []byte) (line, column int, message string) {
 		return line, utf8.RuneCountInString(lines[line-1][:at]) + 1, "a template, which is not YAML; render it first"
 	}
 	if message == "did not find expected key" {
-		message = "something in the mapping that begins here is not a key; check the indentation"
+		message = "a key is expected in this mapping; check the indentation here and below"
 	}
 	return line, 0, "malformed YAML: " + message
 }

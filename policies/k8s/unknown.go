@@ -134,5 +134,9 @@ func (r *reader) readForeign(v value, kind, group string) {
 
 func (v value) hasNamespace() bool {
 	meta := v.field("metadata")
-	return meta.present() && meta.node.Kind == mapping && meta.field("namespace").present()
+	if !meta.present() || meta.node.Kind != mapping {
+		return false
+	}
+	namespace := meta.field("namespace")
+	return namespace.present() && namespace.node.Value != ""
 }

@@ -1,6 +1,7 @@
 package k8s
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -228,7 +229,9 @@ func (r *reader) resolvePods() []policies.Pod {
 			pods[i].Addresses = addresses[p.Node]
 		}
 	}
-	slices.SortStableFunc(pods, func(a, b policies.Pod) int { return a.Ref.Compare(b.Ref) })
+	slices.SortFunc(pods, func(a, b policies.Pod) int {
+		return cmp.Or(a.Ref.Compare(b.Ref), a.Place.Compare(b.Place)) // names still to come may be the same
+	})
 	return pods
 }
 

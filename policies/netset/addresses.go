@@ -40,7 +40,7 @@ func Prefix(p netip.Prefix) Addresses {
 
 // Prefixes returns the addresses of all the prefixes together.
 func Prefixes(prefixes ...netip.Prefix) Addresses {
-	var all []span[netip.Addr]
+	all := make([]span[netip.Addr], 0, len(prefixes))
 	for _, p := range prefixes {
 		all = append(all, Prefix(p).spans...)
 	}
@@ -58,11 +58,16 @@ func AddressSpan(first, last netip.Addr) Addresses {
 
 // LastAddress returns the last address of p.
 func LastAddress(p netip.Prefix) netip.Addr {
-	bytes := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(bytes)*8; i++ {
-		bytes[i/8] |= 1 << (7 - i%8)
+	bytes := p.Masked().Addr().As16()
+	// As 16 bytes, an IPv4 address stands behind 96 bits of its own.
+	from := p.Bits() + 128 - p.Addr().BitLen()
+	for i := from / 8; i < len(bytes); i++ {
+		bytes[i] |= 0xff >> max(0, from-8*i)
 	}
-	last, _ := netip.AddrFromSlice(bytes)
+	last := netip.AddrFrom16(bytes)
+	if p.Addr().Is4() {
+		return last.Unmap()
+	}
 	return last
 }
 
@@ -135,57 +140,40 @@ func (b Block) String() string {
 // Blocks returns the set as disjoint blocks, with as few CIDRs in all as can
 // be: "0.0.0.0/0 except 10.0.0.0/8" rather than the eight CIDRs beside it.
 func (a Addresses) Blocks() []Block {
-	blocks := blocksWithin(a, AllIPv4)
-	return append(blocks, blocksWithin(a, AllIPv6)...)
+	return append(a.cut(AllIPv4).blocks, a.cut(AllIPv6).blocks...)
 }
 
 // CIDRs returns the set as disjoint CIDRs, as few as can be, in order.
 func (a Addresses) CIDRs() []netip.Prefix {
-	cidrs := cidrsWithin(a, AllIPv4)
-	return append(cidrs, cidrsWithin(a, AllIPv6)...)
+	return append(a.cut(AllIPv4).in, a.cut(AllIPv6).in...)
 }
 
-func cidrsWithin(a Addresses, p netip.Prefix) []netip.Prefix {
+// cuts is a prefix cut into the CIDRs that are in a set and those that are out
+// of it, and the blocks of what is in.
+type cuts struct {
+	in, out []netip.Prefix
+	blocks  []Block
+	cidrs   int // in all of the blocks
+}
+
+func (a Addresses) cut(p netip.Prefix) cuts {
 	inside := a.Intersect(Prefix(p))
-	if inside.IsEmpty() {
-		return nil
-	}
-	if inside.Covers(Prefix(p)) {
-		return []netip.Prefix{p}
+	switch {
+	case inside.IsEmpty():
+		return cuts{out: []netip.Prefix{p}}
+	case inside.Equal(Prefix(p)):
+		return cuts{in: []netip.Prefix{p}, blocks: []Block{{CIDR: p}}, cidrs: 1}
 	}
 	low, high := halves(p)
-	return append(cidrsWithin(inside, low), cidrsWithin(inside, high)...)
-}
-
-func blocksWithin(a Addresses, p netip.Prefix) []Block {
-	inside := a.Intersect(Prefix(p))
-	if inside.IsEmpty() {
-		return nil
+	l, h := inside.cut(low), inside.cut(high)
+	c := cuts{append(l.in, h.in...), append(l.out, h.out...), append(l.blocks, h.blocks...), l.cidrs + h.cidrs}
+	if whole := 1 + len(c.out); whole < c.cidrs {
+		c.blocks, c.cidrs = []Block{{CIDR: p, Except: slices.Clone(c.out)}}, whole
 	}
-	if inside.Covers(Prefix(p)) {
-		return []Block{{CIDR: p}}
-	}
-	low, high := halves(p)
-	split := append(blocksWithin(inside, low), blocksWithin(inside, high)...)
-	except := cidrsWithin(Prefix(p).Minus(inside), p)
-	if 1+len(except) < cidrCount(split) {
-		return []Block{{CIDR: p, Except: except}}
-	}
-	return split
-}
-
-func cidrCount(blocks []Block) int {
-	n := 0
-	for _, b := range blocks {
-		n += 1 + len(b.Except)
-	}
-	return n
+	return c
 }
 
 func halves(p netip.Prefix) (low, high netip.Prefix) {
 	low = netip.PrefixFrom(p.Addr(), p.Bits()+1)
-	bytes := p.Addr().AsSlice()
-	bytes[p.Bits()/8] |= 1 << (7 - p.Bits()%8)
-	middle, _ := netip.AddrFromSlice(bytes)
-	return low, netip.PrefixFrom(middle, p.Bits()+1)
+	return low, netip.PrefixFrom(LastAddress(low).Next(), p.Bits()+1)
 }

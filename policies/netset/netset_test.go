@@ -292,3 +292,11 @@ func TestBlocks(t *testing.T) {
 		}
 	}
 }
+
+func cidrCount(blocks []Block) int {
+	n := 0
+	for _, b := range blocks {
+		n += 1 + len(b.Except)
+	}
+	return n
+}

@@ -90,13 +90,14 @@ func AllTraffic() Ports { return Ports{[]span[uint32]{everyPort}} }
 
 // TransportPorts returns the ports 1 to 65535 of TCP, UDP and SCTP: all that a
 // listing speaks of.
-func TransportPorts() Ports {
-	var all Ports
+func TransportPorts() Ports { return transportPorts }
+
+var transportPorts = func() (all Ports) {
 	for _, p := range Transports {
 		all = all.Union(PortSpan(p, 1, 65535))
 	}
 	return all
-}
+}()
 
 // Union returns what is in a or in b.
 func (a Ports) Union(b Ports) Ports { return Ports{union[uint32, portOrder](a.spans, b.spans)} }
@@ -126,12 +127,14 @@ func (a Ports) Compare(b Ports) int {
 }
 
 // Key returns a text that is the same for equal sets and no others.
-func (a Ports) Key() string {
-	var b []byte
+func (a Ports) Key() string { return string(a.AppendKey(nil)) }
+
+// AppendKey appends Key to b, for callers that look up many sets.
+func (a Ports) AppendKey(b []byte) []byte {
 	for _, s := range a.spans {
 		b = append(b, byte(s.first>>16), byte(s.first>>8), byte(s.first), byte(s.last>>16), byte(s.last>>8), byte(s.last))
 	}
-	return string(b)
+	return b
 }
 
 // PortRange is the ports of one protocol from First to Last, both included.
@@ -165,7 +168,7 @@ func (a Ports) String() string {
 	if a.IsEmpty() {
 		return "none"
 	}
-	if TransportPorts().Minus(a).IsEmpty() {
+	if transportPorts.Minus(a).IsEmpty() {
 		return "any"
 	}
 	var text strings.Builder

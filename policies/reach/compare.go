@@ -227,9 +227,12 @@ func (c *comparison) moves(d policies.Direction, u *jointUnit) bool {
 type turn struct{ before, after policies.Verdict }
 
 var turns = [...]turn{
-	{policies.Deny, policies.Allow}, {policies.Allow, policies.Deny},
-	{policies.Deny, policies.Unknown}, {policies.Allow, policies.Unknown},
-	{policies.Unknown, policies.Allow}, {policies.Unknown, policies.Deny},
+	{policies.Deny, policies.Allow},
+	{policies.Allow, policies.Deny},
+	{policies.Deny, policies.Unknown},
+	{policies.Allow, policies.Unknown},
+	{policies.Unknown, policies.Allow},
+	{policies.Unknown, policies.Deny},
 }
 
 // turned returns the traffic that takes a turn from one grant to another.

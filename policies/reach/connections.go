@@ -52,16 +52,15 @@ type grants struct {
 	ports *portTable
 	all   []grant
 	ids   map[grant]grantID
-	memo  map[grantOp]grantID
+	// meets and joins remember what both and either returned.
+	meets, joins map[uint64]grantID
 }
 
-type grantOp struct {
-	op   byte
-	a, b grantID
-}
+// pairOf is the key of two grants in either order.
+func pairOf(a, b grantID) uint64 { return uint64(min(a, b))<<32 | uint64(max(a, b)) }
 
 func newGrants(t *portTable) *grants {
-	g := &grants{ports: t.fork(), ids: map[grant]grantID{}, memo: map[grantOp]grantID{}}
+	g := &grants{ports: t.fork(), ids: map[grant]grantID{}, meets: map[uint64]grantID{}, joins: map[uint64]grantID{}}
 	g.id(grant{})
 	return g
 }
@@ -90,14 +89,14 @@ func (g *grants) both(a, b grantID) grantID {
 	if b == noGrant {
 		return b
 	}
-	key := grantOp{'&', min(a, b), max(a, b)}
-	id, ok := g.memo[key]
+	key := pairOf(a, b)
+	id, ok := g.meets[key]
 	if !ok {
 		x, y, t := g.all[a], g.all[b], g.ports
 		allow := t.and(x.allow, y.allow)
 		possible := t.and(t.or(x.allow, x.unknown), t.or(y.allow, y.unknown))
 		id = g.id(grant{allow, t.minus(possible, allow)})
-		g.memo[key] = id
+		g.meets[key] = id
 	}
 	return id
 }
@@ -110,13 +109,13 @@ func (g *grants) either(a, b grantID) grantID {
 	if a == noGrant {
 		return b
 	}
-	key := grantOp{'|', min(a, b), max(a, b)}
-	id, ok := g.memo[key]
+	key := pairOf(a, b)
+	id, ok := g.joins[key]
 	if !ok {
 		x, y, t := g.all[a], g.all[b], g.ports
 		allow := t.or(x.allow, y.allow)
 		id = g.id(grant{allow, t.minus(t.or(x.unknown, y.unknown), allow)})
-		g.memo[key] = id
+		g.joins[key] = id
 	}
 	return id
 }
@@ -160,6 +159,9 @@ type lister struct {
 	open     grantID
 	offerer  *row // the row that offered was worked out of
 	offered  []grantID
+	ingress  []*row // the distinct ingress rows
+	strip    strip
+	accepted []grantID // by the id of a row
 	cells    map[cellKey]grantID
 }
 
@@ -264,15 +266,18 @@ func (ls *lister) narrow(t *policies.Target) ([]unit, netset.Addresses) {
 func (ls *lister) findOutside() {
 	inside := netset.Prefixes(ls.model.PodCIDRs...)
 	var single []netip.Prefix
-	for i := range ls.model.Pods {
-		for _, a := range ls.model.Pods[i].Addresses {
-			single = append(single, netip.PrefixFrom(a, a.BitLen()))
+	add := func(addresses []netip.Addr) {
+		for _, a := range addresses {
+			if !inside.Contains(a) {
+				single = append(single, netip.PrefixFrom(a, a.BitLen()))
+			}
 		}
 	}
+	for i := range ls.model.Pods {
+		add(ls.model.Pods[i].Addresses)
+	}
 	for _, n := range ls.model.Nodes {
-		for _, a := range n.Addresses {
-			single = append(single, netip.PrefixFrom(a, a.BitLen()))
-		}
+		add(n.Addresses)
 	}
 	inside = inside.Union(netset.Prefixes(single...))
 	for i, a := range ls.frame.atoms {
@@ -348,29 +353,30 @@ func (ls *lister) reach(sources []int32, buf []grantID) []grantID {
 
 func (ls *lister) reachOne(source int32, out []grantID) {
 	clear(out)
-	egress := ls.rows[policies.Egress][source]
+	offered := ls.columnsGranted(ls.rows[policies.Egress][source])
 	for _, column := range ls.classes[source].columns {
-		ingress := map[*row]grantID{}
-		offered := ls.columnsGranted(egress)
-		for target := range out {
-			class := &ls.classes[target]
-			for _, c := range class.columns {
-				if ls.columns[c].families&ls.columns[column].families == 0 || offered[c] == noGrant {
-					continue
+		accepted := ls.rowsGranting(column)
+		for target, r := range ls.rows[policies.Ingress] {
+			if accepted[r.id] == noGrant {
+				continue
+			}
+			for _, c := range ls.classes[target].columns {
+				if ls.columns[c].families&ls.columns[column].families != 0 {
+					out[target] = ls.either(out[target], ls.both(offered[c], accepted[r.id]))
 				}
-				r := ls.rows[policies.Ingress][target]
-				accepted, ok := ingress[r]
-				if !ok {
-					accepted = ls.of(r, column)
-					ingress[r] = accepted
-				}
-				out[target] = ls.either(out[target], ls.both(offered[c], accepted))
 			}
 		}
 	}
 }
 
-// columnsGranted returns what a row grants to every column.
+// listed returns what the listing shows of a grant.
+func (ls *lister) listed(x grant) grantID {
+	t := ls.grants.ports
+	return ls.id(grant{t.and(x.allow, ls.within), t.and(x.unknown, ls.within)})
+}
+
+// columnsGranted returns what the listing shows of what a row grants to every
+// column.
 func (ls *lister) columnsGranted(r *row) []grantID {
 	if ls.offerer == r {
 		return ls.offered
@@ -382,18 +388,80 @@ func (ls *lister) columnsGranted(r *row) []grantID {
 	clear(out)
 	ls.offerer = r
 	for _, l := range r.allow {
-		g := ls.id(grant{allow: l.ports})
+		g := ls.listed(grant{allow: l.ports})
 		for c := range l.columns.columns() {
 			out[c] = ls.either(out[c], g)
 		}
 	}
 	for _, l := range r.unknown {
-		g := ls.id(grant{unknown: l.ports})
+		g := ls.listed(grant{unknown: l.ports})
 		for c := range l.columns.columns() {
 			out[c] = ls.either(out[c], g)
 		}
 	}
 	return out
+}
+
+// strip is what the ingress rows grant to the columns of one word: looking for
+// the word in every set of every row once serves 64 sources.
+type strip struct {
+	word  uint32
+	parts []stripPart
+}
+
+type stripPart struct {
+	row   int32
+	grant grantID
+	bits  uint64
+}
+
+// rowsGranting returns what the listing shows of what each ingress row grants to
+// a column, by the row's id.
+func (ls *lister) rowsGranting(column int32) []grantID {
+	if ls.ingress == nil {
+		ls.findIngress()
+	}
+	word, bit := wordOf(column)
+	if ls.strip.parts == nil || ls.strip.word != word {
+		ls.strip = strip{word, ls.strip.parts[:0]}
+		for _, r := range ls.ingress {
+			for _, l := range r.allow {
+				ls.strip.add(r, ls.listed(grant{allow: l.ports}), l.columns)
+			}
+			for _, l := range r.unknown {
+				ls.strip.add(r, ls.listed(grant{unknown: l.ports}), l.columns)
+			}
+		}
+	}
+	clear(ls.accepted)
+	for _, p := range ls.strip.parts {
+		if p.bits&bit != 0 {
+			ls.accepted[p.row] = ls.either(ls.accepted[p.row], p.grant)
+		}
+	}
+	return ls.accepted
+}
+
+func (s *strip) add(r *row, g grantID, columns *set) {
+	if bits := columns.word(s.word); bits != 0 && g != noGrant {
+		s.parts = append(s.parts, stripPart{r.id, g, bits})
+	}
+}
+
+// findIngress lists the distinct ingress rows.
+func (ls *lister) findIngress() {
+	last := int32(0)
+	for _, r := range ls.rows[policies.Ingress] {
+		last = max(last, r.id)
+	}
+	seen := make([]bool, last+1)
+	for _, r := range ls.rows[policies.Ingress] {
+		if !seen[r.id] {
+			seen[r.id] = true
+			ls.ingress = append(ls.ingress, r)
+		}
+	}
+	ls.accepted = make([]grantID, last+1)
 }
 
 // between returns what some pod of one unit is granted to some other pod of

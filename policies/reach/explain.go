@@ -82,6 +82,9 @@ func (j *Judge) addressOf(e End, f family) netip.Addr {
 	case podEnd:
 		addresses = j.model.Pods[e.index].Addresses
 	case nodeEnd:
+		if e == j.OwnNode() {
+			return netip.Addr{}
+		}
 		addresses = j.model.Nodes[e.index].Addresses
 	default:
 		return e.addr
@@ -227,14 +230,15 @@ func (q *inquiry) tierEnd(list []governing) string {
 	for _, g := range list {
 		rules += len(q.model.Policies[g.policy].Rules[q.direction])
 	}
-	others := ""
-	if len(list) > 1 {
-		others = fmt.Sprintf(" and %d more", len(list)-1)
+	switch {
+	case rules == 0 && len(list) == 1:
+		return fmt.Sprintf("%s %s selects %s and has no %s rule", p.Ref.Kind, p.Ref, q.Peer(q.subject), q.direction)
+	case rules == 0:
+		return fmt.Sprintf("%d policies select %s and have no %s rule", len(list), q.Peer(q.subject), q.direction)
+	case len(list) == 1:
+		return fmt.Sprintf("no %s rule of %s %s allows %s", q.direction, p.Ref.Kind, p.Ref, what)
 	}
-	if rules == 0 {
-		return fmt.Sprintf("%s%s selects it and has no %s rule", p.Ref, others, q.direction)
-	}
-	return fmt.Sprintf("no %s rule of %s%s allows %s", q.direction, p.Ref, others, what)
+	return fmt.Sprintf("no %s rule of the %d policies that select %s allows %s", q.direction, len(list), q.Peer(q.subject), what)
 }
 
 // closest returns the policy that a reader should look at first when no rule

@@ -112,6 +112,8 @@ type atom struct{ first, last netip.Addr }
 type placement struct {
 	pods  []int32
 	nodes []int32
+	// anyNode is the class of a node of which nothing is known.
+	anyNode int32
 }
 
 func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
@@ -285,7 +287,7 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 		return id
 	}
 	for m, model := range models {
-		places[m] = placement{make([]int32, len(model.Pods)), make([]int32, len(model.Nodes))}
+		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes))}
 		for i := range model.Pods {
 			p := &model.Pods[i]
 			atoms, fams := f.locate(p.Addresses)
@@ -309,6 +311,8 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 				namespace: namespaceOf[m][p.Ref.Namespace], labels: scratch, named: f.numbers(p.Ports), atoms: atoms, families: fams,
 			}, sum)
 		}
+		atoms, fams := f.locate(nil)
+		places[m].anyNode = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
 		for i, n := range model.Nodes {
 			atoms, fams := f.locate(n.Addresses)
 			places[m].nodes[i] = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
@@ -409,7 +413,9 @@ func (f *frame) sortClasses(places []placement) {
 		renamed[was] = int32(now)
 	}
 	f.classes = sorted
-	for _, p := range places {
+	for m := range places {
+		p := &places[m]
+		p.anyNode = renamed[p.anyNode]
 		for i := range p.pods {
 			p.pods[i] = renamed[p.pods[i]]
 		}

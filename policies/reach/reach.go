@@ -83,6 +83,10 @@ func (j *Judge) Pod(i int) End { return End{kind: podEnd, index: int32(i)} }
 // Node returns the end that is the i-th node of the model.
 func (j *Judge) Node(i int) End { return End{kind: nodeEnd, index: int32(i)} }
 
+// OwnNode returns the end that is the node which the pod at the other end runs
+// on, whichever that is, as recorders name the source of a kubelet's probes.
+func (j *Judge) OwnNode() End { return End{kind: nodeEnd, index: -1} }
+
 // Outside returns the end that is an address outside, whoever may have it.
 func (j *Judge) Outside(a netip.Addr) End { return End{kind: outsideEnd, addr: a.Unmap().WithZone("")} }
 
@@ -127,6 +131,9 @@ func (j *Judge) Peer(e End) policies.Peer {
 		}
 		return peer
 	case nodeEnd:
+		if e == j.OwnNode() {
+			return policies.Peer{Kind: "Node"}
+		}
 		return policies.Peer{Kind: "Node", Name: j.model.Nodes[e.index].Name}
 	}
 	return policies.Outside(netset.Block{CIDR: netip.PrefixFrom(e.addr, e.addr.BitLen())})
@@ -192,6 +199,9 @@ func (j *Judge) classOf(e End) int32 {
 	case podEnd:
 		return j.placement.pods[e.index]
 	case nodeEnd:
+		if e == j.OwnNode() {
+			return j.placement.anyNode
+		}
 		return j.placement.nodes[e.index]
 	}
 	return -1
@@ -246,6 +256,8 @@ func (j *Judge) onNodeOf(e, pod End) policies.Truth {
 	}
 	var node string
 	switch {
+	case e == j.OwnNode():
+		return policies.Yes
 	case e.kind == nodeEnd:
 		node = j.model.Nodes[e.index].Name
 	case e.kind == podEnd && j.model.Pods[e.index].HostNetwork:

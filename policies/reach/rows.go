@@ -42,7 +42,7 @@ type builder struct {
 func newBuilder(f *frame) *builder {
 	b := &builder{
 		frame:     f,
-		algebra:   algebra{newSets(len(f.columns)), newPortTable()},
+		algebra:   newAlgebra(len(f.columns)),
 		matches:   map[string]peers{},
 		rowsByKey: map[string]*row{},
 	}

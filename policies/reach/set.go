@@ -6,7 +6,6 @@ import (
 	"iter"
 	"math/bits"
 	"slices"
-	"sort"
 )
 
 // set is an immutable set of columns, kept as its non-empty 64-bit words. Most
@@ -19,20 +18,24 @@ type set struct {
 }
 
 func (s *set) has(column int32) bool {
-	w := uint32(column) >> 6
-	i := sort.Search(len(s.index), func(i int) bool { return s.index[i] >= w })
-	return i < len(s.index) && s.index[i] == w && s.words[i]&(1<<(uint32(column)&63)) != 0
+	word, bit := wordOf(column)
+	return s.word(word)&bit != 0
+}
+
+// wordOf returns the index of the word that holds a column, and its bit there.
+func wordOf(column int32) (index uint32, bit uint64) {
+	return uint32(column) >> 6, 1 << (uint32(column) & 63)
+}
+
+// word returns the word with this index, which may be an empty one.
+func (s *set) word(index uint32) uint64 {
+	if i, found := slices.BinarySearch(s.index, index); found {
+		return s.words[i]
+	}
+	return 0
 }
 
 func (s *set) empty() bool { return len(s.index) == 0 }
-
-func (s *set) len() int {
-	n := 0
-	for _, w := range s.words {
-		n += bits.OnesCount64(w)
-	}
-	return n
-}
 
 // columns yields the set in ascending order.
 func (s *set) columns() iter.Seq[int32] {
@@ -159,8 +162,11 @@ func (s *sets) or(a, b *set) *set {
 }
 
 func (s *sets) and(a, b *set) *set {
-	if a == b {
+	switch {
+	case a == b || a.empty():
 		return a
+	case b.empty():
+		return b
 	}
 	both := &set{}
 	for i, k := 0, 0; i < len(a.index) && k < len(b.index); {
@@ -180,8 +186,11 @@ func (s *sets) and(a, b *set) *set {
 }
 
 func (s *sets) minus(a, b *set) *set {
-	if a == b {
+	switch {
+	case a == b:
 		return s.none
+	case a.empty() || b.empty():
+		return a
 	}
 	left := &set{}
 	k := 0

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/spf13/cobra"
+
+	"github.com/weir-policy/weir/internal/preview"
+	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/simulator/flowlog"
+)
+
+func newFlows(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "flows",
+		Short: "Work with recorded flows",
+	}
+	c.AddCommand(newFlowsImport(s))
+	return c
+}
+
+func newFlowsImport(s streams) *cobra.Command {
+	out, flows := output{streams: s, kind: report.KindFlowImport}, flowFiles{}
+	var to string
+	c := &cobra.Command{
+		Use:   "import FILE...",
+		Short: "Read recorded flows of any format and write them as Weir's own",
+		Long: `Read recorded flows, plain or compressed, and write them as Weir's JSON lines:
+one connection a line, replies turned round to their requests. What was read,
+left out and lost is told at the end, on standard error where the flows go to
+standard output.`,
+		Example: `  weir flows import examples/shop/flows.jsonl.gz --to flows.weir.jsonl.zst
+  hubble observe -o jsonpb | weir flows import - > flows.jsonl`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			flows.patterns = args
+			files, err := flows.files()
+			if err != nil {
+				return err
+			}
+			var stats flowlog.Stats
+			fill := func(w io.Writer) error {
+				var err error
+				stats, err = importFlows(c.Context(), &flows, s.in, files, w)
+				return err
+			}
+			if to == "-" {
+				out.out = s.err
+				err = fill(s.out)
+			} else {
+				err = writeFile(to, func(w io.Writer) error { return compressed(to, w, fill) })
+			}
+			if err != nil {
+				return err
+			}
+			return out.write(func(w io.Writer, f report.Format, style report.Style) error {
+				return report.WriteImport(w, f, preview.Reading(stats), style)
+			})
+		},
+	}
+	out.addTo(c)
+	flows.addReadingTo(c)
+	c.Flags().StringVar(&to, "to", "-", "the file to write, compressed when it ends in .gz or .zst; - is standard output")
+	return c
+}
+
+func importFlows(ctx context.Context, flows *flowFiles, in io.Reader, files []string, w io.Writer) (flowlog.Stats, error) {
+	records := flowlog.NewWriter(w)
+	stats, err := flows.read(ctx, in, files, records.Write)
+	if err != nil {
+		return stats, err
+	}
+	return stats, records.Flush()
+}
+
+// compressed fills w through the compression that the file's name asks for.
+func compressed(name string, w io.Writer, fill func(io.Writer) error) error {
+	var packed io.WriteCloser
+	switch {
+	case strings.HasSuffix(name, ".gz"):
+		packed = gzip.NewWriter(w)
+	case strings.HasSuffix(name, ".zst"):
+		encoder, err := zstd.NewWriter(w)
+		if err != nil {
+			return fmt.Errorf("compress: %w", err)
+		}
+		packed = encoder
+	default:
+		return fill(w)
+	}
+	if err := fill(packed); err != nil {
+		return err
+	}
+	return packed.Close()
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weir-policy/weir/internal/source"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/simulator/flowlog"
+)
+
+// input is the flags by which a verb names what it reads.
+type input struct {
+	streams
+	files     []string
+	repo      string
+	namespace string
+	podCIDRs  []string
+	podBlocks string
+}
+
+func (i *input) addTo(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&i.repo, "repo", ".", "the Git repository that revisions are of")
+	f.StringVarP(&i.namespace, "namespace", "n", "default", "the namespace of objects that name none")
+	f.StringSliceVar(&i.podCIDRs, "pod-cidr", nil, "where pods get their addresses, so that address blocks can be judged for pods that have none yet")
+	f.StringVar(&i.podBlocks, "pod-ip-blocks", "match", "whether an ipBlock means pods with such addresses: match, as most engines do, or ignore, as Cilium does")
+}
+
+// addSourceTo adds -f, for verbs that read one world.
+func (i *input) addSourceTo(c *cobra.Command) {
+	i.addTo(c)
+	c.Flags().StringArrayVarP(&i.files, "filename", "f", nil, "a source of manifests; repeatable (default: the current folder)")
+}
+
+// loader returns what loads sources as the flags say.
+func (i *input) loader() (*source.Loader, error) {
+	o := k8s.Options{Namespace: i.namespace}
+	for _, text := range i.podCIDRs {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("--pod-cidr: %q is not a CIDR such as 10.244.0.0/16", text)
+		}
+		o.PodCIDRs = append(o.PodCIDRs, p.Masked())
+	}
+	return &source.Loader{RepoDir: i.repo, Stdin: i.in, Options: o}, nil
+}
+
+func (i *input) options() (reach.Options, error) {
+	switch i.podBlocks {
+	case "match", "ignore":
+		return reach.Options{IgnorePodBlocks: i.podBlocks == "ignore"}, nil
+	}
+	return reach.Options{}, fmt.Errorf("--pod-ip-blocks: %q is neither match nor ignore", i.podBlocks)
+}
+
+// judge loads what -f and the arguments name as one model, and judges it.
+func (i *input) judge(ctx context.Context, args []string) (*reach.Judge, error) {
+	o, errOptions := i.options()
+	l, errLoader := i.loader()
+	if err := errors.Join(errOptions, errLoader); err != nil {
+		return nil, err
+	}
+	sources := append(slices.Clone(i.files), args...)
+	if len(sources) == 0 {
+		sources = []string{"."}
+	}
+	m, err := l.Load(ctx, sources...)
+	if err != nil {
+		return nil, err
+	}
+	return reach.New(m, o), nil
+}
+
+// pair loads two sources and returns judges that can be compared.
+func (i *input) pair(ctx context.Context, base, head string) (b, h *reach.Judge, err error) {
+	o, errOptions := i.options()
+	l, errLoader := i.loader()
+	if err := errors.Join(errOptions, errLoader); err != nil {
+		return nil, nil, err
+	}
+	baseModel, errBase := l.Load(ctx, base)
+	headModel, errHead := l.Load(ctx, head)
+	if err := errors.Join(errBase, errHead); err != nil {
+		return nil, nil, err
+	}
+	b, h = reach.Pair(baseModel, headModel, o)
+	return b, h, nil
+}
+
+// flowFiles is the flags by which a verb names recorded flows.
+type flowFiles struct {
+	patterns []string
+	options  flowlog.Options
+}
+
+func (f *flowFiles) addTo(c *cobra.Command) {
+	c.Flags().StringArrayVar(&f.patterns, "flows", nil, "recorded flows: a file, a pattern such as 'flows/*.jsonl.gz', or -; repeatable")
+	f.addReadingTo(c)
+}
+
+func (f *flowFiles) addReadingTo(c *cobra.Command) {
+	c.Flags().StringVar(&f.options.Format, "flow-format", "", "the format of the flows: hubble or weir (default: found by looking)")
+	c.Flags().BoolVar(&f.options.Strict, "strict", false, "fail at the first line of the flows that cannot be read")
+}
+
+// files returns the files that the patterns name.
+func (f *flowFiles) files() ([]string, error) {
+	var files []string
+	var errs []error
+	for _, p := range f.patterns {
+		found, err := filepath.Glob(p)
+		switch {
+		case p == "-":
+			found = []string{p}
+		case err != nil:
+			errs = append(errs, fmt.Errorf("flows %q: %w", p, err))
+		case len(found) == 0:
+			errs = append(errs, fmt.Errorf("flows: there is no file %s", p))
+		}
+		files = append(files, found...)
+	}
+	return files, errors.Join(errs...)
+}
+
+// read hands over every flow of every file.
+func (f *flowFiles) read(ctx context.Context, in io.Reader, files []string, each func(policies.Flow) error) (flowlog.Stats, error) {
+	var all flowlog.Stats
+	for _, name := range files {
+		stats, err := f.readFile(ctx, in, name, each)
+		all.Add(stats)
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+func (f *flowFiles) readFile(ctx context.Context, in io.Reader, name string, each func(policies.Flow) error) (flowlog.Stats, error) {
+	if name == "-" {
+		return flowlog.Read(ctx, in, "standard input", f.options, each)
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return flowlog.Stats{}, err
+	}
+	defer file.Close()
+	return flowlog.Read(ctx, file, filepath.ToSlash(filepath.Clean(name)), f.options, each)
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+func newReach(s streams) *cobra.Command {
+	in, out := input{streams: s}, output{streams: s, kind: report.KindReachability}
+	var n narrowing
+	c := &cobra.Command{
+		Use:   "reach [SRC...]",
+		Short: "List every connection that policies allow",
+		Long: `List every connection that is allowed, or for which the answer is unknown, over
+TCP, UDP and SCTP. A row between two workloads says what some pod of one can do
+with some pod of the other; a pod to itself is left out.`,
+		Example: `  weir reach examples/shop/deploy
+  weir reach examples/shop/deploy --to payments/db --port 5432
+  weir reach examples/shop/deploy --from world
+  weir reach examples/shop/deploy -o svg=shop.svg`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			judge, err := in.judge(c.Context(), args)
+			if err != nil {
+				return err
+			}
+			listing, err := n.listing(judge.Model())
+			if err != nil {
+				return err
+			}
+			return out.write(func(w io.Writer, f report.Format, style report.Style) error {
+				return report.WriteReachability(w, f, judge.Connections(listing), judge.Model().Warnings, style)
+			})
+		},
+	}
+	in.addSourceTo(c)
+	out.addTo(c)
+	f := c.Flags()
+	f.StringVar(&n.from, "from", "", "only from here: namespace/name, an address, a CIDR, or world")
+	f.StringVar(&n.to, "to", "", "only to here: namespace/name, namespace/svc/name, an address, a CIDR, or world")
+	f.StringVar(&n.port, "port", "", "only these ports: 5432, UDP/53, TCP/8000-8100")
+	f.StringVar(&n.by, "by", "workload", "what a row is about: pod, workload or namespace")
+	return c
+}
+
+// narrowing is the flags that narrow a listing.
+type narrowing struct{ from, to, port, by string }
+
+// listing returns the listing that the flags ask for, or everything that is
+// wrong with them.
+func (n narrowing) listing(m *policies.Model) (reach.Listing, error) {
+	l := reach.Listing{By: reach.Grouping(n.by)}
+	var errs []error
+	switch l.By {
+	case reach.ByPod, reach.ByWorkload, reach.ByNamespace:
+	default:
+		errs = append(errs, fmt.Errorf("--by: %q is none of pod, workload, namespace", n.by))
+	}
+	find := func(flag, text string) *policies.Target {
+		if text == "" {
+			return nil
+		}
+		t, err := m.Find(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
+		}
+		return &t
+	}
+	l.From, l.To = find("--from", n.from), find("--to", n.to)
+	if n.port != "" {
+		q, err := policies.ParsePort(n.port)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("--port: %w", err))
+		case q.Name != "":
+			errs = append(errs, fmt.Errorf("--port: %q is a port's name, and each pod may give it another number; say the number, or ask weir explain", n.port))
+		}
+		l.Ports = &q.Ports
+	}
+	return l, errors.Join(errs...)
+}

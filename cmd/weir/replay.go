@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weir-policy/weir/internal/preview"
+	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/simulator"
+)
+
+func newReplay(s streams) *cobra.Command {
+	in, out, flows := input{streams: s}, output{streams: s, kind: report.KindReplay}, flowFiles{}
+	var failOn string
+	c := &cobra.Command{
+		Use:   "replay --flows FILE SRC [SRC]",
+		Short: "Decide recorded flows again, under one or two sets of policies",
+		Long: `With one source: how far the model's answers agree with what was recorded. With
+two: which recorded flows would break or open between the first and the second,
+and by which line.`,
+		Example: `  weir replay --flows examples/shop/flows.jsonl.gz examples/shop/deploy
+  weir replay --flows 'flows/*.jsonl.gz' git:main git:HEAD --fail-on breaks`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			conditions, err := preview.ParseConditions(failOn)
+			if err != nil {
+				return err
+			}
+			if err := out.check(); err != nil {
+				return err
+			}
+			files, err := flows.files()
+			if err != nil {
+				return err
+			}
+			if len(files) == 0 {
+				return errors.New("replay needs recorded flows: name them with --flows")
+			}
+			var before, after *reach.Judge
+			if len(args) == 2 {
+				before, after, err = in.pair(c.Context(), args[0], args[1])
+			} else {
+				before, err = in.judge(c.Context(), args)
+			}
+			if err != nil {
+				return err
+			}
+			replay := simulator.New(before, after)
+			stats, err := flows.read(c.Context(), s.in, files, func(f policies.Flow) error { replay.Add(f); return nil })
+			if err != nil {
+				return err
+			}
+			result := replay.Result()
+			err = out.write(func(w io.Writer, f report.Format, style report.Style) error {
+				return report.WriteReplay(w, f, result, preview.Reading(stats), style)
+			})
+			if err == nil && len(preview.Failed(conditions, nil, result)) > 0 {
+				err = errNo
+			}
+			return err
+		},
+	}
+	in.addTo(c)
+	out.addTo(c)
+	flows.addTo(c)
+	c.Flags().StringVar(&failOn, "fail-on", "none", "exit with status 1 on these: breaks, opens, drift, unknown")
+	return c
+}

@@ -1,0 +1,155 @@
+// Package preview works out what a pull request changes: two models in, the
+// report of their difference out, with recorded flows replayed under both.
+package preview
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/flowlog"
+)
+
+// Request is what a preview is made of.
+type Request struct {
+	BaseRevision, HeadRevision report.Revision
+	Base, Head                 *policies.Model
+	Options                    reach.Options
+	// Flows hands over every recorded flow and says how the reading went; nil
+	// when there are none.
+	Flows  func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error)
+	FailOn []Condition
+}
+
+// Condition is something about a change that can make a preview fail.
+type Condition string
+
+// The conditions.
+const (
+	Breaks   Condition = "breaks"  // a recorded flow would be denied
+	Opens    Condition = "opens"   // a recorded attempt that was denied would be allowed
+	Adds     Condition = "adds"    // a connection becomes possible
+	Removes  Condition = "removes" // a connection becomes impossible
+	Unknowns Condition = "unknown" // an answer becomes unknown, or ceases to be
+	Drifts   Condition = "drift"   // a recorded verdict is not the model's
+)
+
+// Conditions are all of them.
+var Conditions = []Condition{Breaks, Opens, Adds, Removes, Unknowns, Drifts}
+
+// ParseConditions reads conditions separated by commas. "none" and the empty
+// text are no condition.
+func ParseConditions(text string) ([]Condition, error) {
+	var parsed []Condition
+	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
+		c := Condition(word)
+		switch {
+		case c == "none":
+		case slices.Contains(Conditions, c):
+			parsed = append(parsed, c)
+		default:
+			return nil, fmt.Errorf("condition %q is none of breaks, opens, adds, removes, unknown, drift, none", word)
+		}
+	}
+	return parsed, nil
+}
+
+// Run makes the report. It fails only where the flows cannot be read.
+func Run(ctx context.Context, r Request) (*report.Preview, error) {
+	base, head := reach.Pair(r.Base, r.Head, r.Options)
+	p := &report.Preview{
+		Base: r.BaseRevision, Head: r.HeadRevision,
+		Change:   diff.Compare(base, head),
+		Exposure: exposure(base, head),
+	}
+	p.Warnings = p.Change.Warnings
+	if r.Flows != nil {
+		replay := simulator.New(base, head)
+		stats, err := r.Flows(ctx, func(f policies.Flow) error { replay.Add(f); return nil })
+		if err != nil {
+			return nil, err
+		}
+		p.Replay, p.Reading = replay.Result(), Reading(stats)
+	}
+	p.Failed = Failed(r.FailOn, p.Change, p.Replay)
+	return p, nil
+}
+
+// Failed returns the conditions that a change and a replay meet, each with how
+// often; either may be nil.
+func Failed(conditions []Condition, change *diff.Change, replay *simulator.Result) []string {
+	met := map[Condition]uint64{}
+	if change != nil {
+		n := change.Count()
+		met[Adds], met[Removes], met[Unknowns] = uint64(n.Added), uint64(n.Removed), uint64(n.Unknown)
+	}
+	if replay != nil {
+		met[Breaks] = replay.Outcomes[simulator.Breaks]
+		met[Opens] = replay.Outcomes[simulator.Opens]
+		met[Drifts] = replay.Outcomes[simulator.Drifts]
+		met[Unknowns] += replay.Outcomes[simulator.Undecided]
+	}
+	var failed []string
+	for _, c := range conditions {
+		if met[c] > 0 {
+			failed = append(failed, fmt.Sprintf("%s: %d", c, met[c]))
+		}
+	}
+	return failed
+}
+
+// Reading says how the reading of flows went, as reports show it.
+func Reading(s flowlog.Stats) report.FlowReading {
+	reading := report.FlowReading{Records: s.Flows, Bad: s.Bad, Lost: s.Lost}
+	for _, p := range s.FirstBad {
+		reading.Problems = append(reading.Problems, p.Error())
+	}
+	for _, cause := range slices.Sorted(maps.Keys(s.LeftOut)) {
+		reading.LeftOut = append(reading.LeftOut, simulator.Cause{Text: cause, Flows: s.LeftOut[cause]})
+	}
+	slices.SortStableFunc(reading.LeftOut, func(a, b simulator.Cause) int { return cmp.Compare(b.Flows, a.Flows) })
+	return reading
+}
+
+// exposure counts the workloads that the outside can reach, and those that can
+// reach the outside, before and after.
+func exposure(base, head *reach.Judge) report.Exposure {
+	world := &policies.Target{Addresses: netset.EveryAddress()}
+	in := func(j *reach.Judge) int {
+		seen := map[*policies.Peer]bool{}
+		for c := range j.Connections(reach.Listing{From: world}) {
+			seen[c.To] = seen[c.To] || !c.Allow.IsEmpty()
+		}
+		return countTrue(seen)
+	}
+	out := func(j *reach.Judge) int {
+		seen := map[*policies.Peer]bool{}
+		for c := range j.Connections(reach.Listing{To: world}) {
+			seen[c.From] = seen[c.From] || !c.Allow.IsEmpty()
+		}
+		return countTrue(seen)
+	}
+	return report.Exposure{
+		Reachable: report.Span{Before: in(base), After: in(head)},
+		Reaching:  report.Span{Before: out(base), After: out(head)},
+	}
+}
+
+func countTrue(seen map[*policies.Peer]bool) int {
+	n := 0
+	for _, yes := range seen {
+		if yes {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,229 @@
+// Package report writes answers for people and for programs.
+//
+// It alone knows how an answer looks: the shapes of its JSON (documented in
+// docs/json.md, with schemas beside it), the words of its sentences, and its
+// pictures. It decides nothing, and the same values give the same bytes.
+package report
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/simulator"
+)
+
+// Format is a form in which an answer can be written.
+type Format string
+
+// The forms.
+const (
+	Text     Format = "text"
+	JSON     Format = "json"
+	CSV      Format = "csv"
+	DOT      Format = "dot"
+	Mermaid  Format = "mermaid"
+	SVG      Format = "svg"
+	HTML     Format = "html"
+	Markdown Format = "markdown"
+	SARIF    Format = "sarif"
+)
+
+// Kind is a kind of answer, as its JSON names it.
+type Kind string
+
+// The kinds of answers.
+const (
+	KindReachability Kind = "Reachability"
+	KindChange       Kind = "Change"
+	KindDecision     Kind = "Decision"
+	KindReplay       Kind = "Replay"
+	KindPreview      Kind = "Preview"
+	KindFlowImport   Kind = "FlowImport"
+)
+
+var formats = map[Kind][]Format{
+	KindReachability: {Text, JSON, CSV, DOT, Mermaid, SVG, HTML},
+	KindChange:       {Text, JSON, CSV, DOT, Mermaid, SVG},
+	KindDecision:     {Text, JSON},
+	KindReplay:       {Text, JSON},
+	KindPreview:      {Text, Markdown, JSON, SARIF, HTML},
+	KindFlowImport:   {Text, JSON},
+}
+
+// Formats returns the forms in which answers of a kind can be written, the
+// usual one first.
+func Formats(kind Kind) []Format { return slices.Clone(formats[kind]) }
+
+func unsupported(kind Kind, format Format) error {
+	var names []string
+	for _, f := range formats[kind] {
+		names = append(names, string(f))
+	}
+	return fmt.Errorf("format %q is not one that a %s can have; use %s or %s", format, kind,
+		strings.Join(names[:len(names)-1], ", "), names[len(names)-1])
+}
+
+// Style is how text for people looks. The zero Style is plain.
+type Style struct {
+	Color bool // with ANSI colours
+	Trace bool // with every rule that was looked at, where the answer knows
+}
+
+// Revision is a commit and the name that it was asked for by.
+type Revision struct {
+	Name   string
+	Commit string // empty for what is not committed
+}
+
+// Exposure counts the workloads that addresses outside can reach on some port,
+// and those that can reach addresses outside.
+type Exposure struct {
+	Reachable, Reaching Span
+}
+
+// Span is a count before the change and after it.
+type Span struct{ Before, After int }
+
+// FlowReading says how the reading of recorded flows went.
+type FlowReading struct {
+	Records  uint64            // read and understood
+	Bad      uint64            // lines that could not be read
+	Problems []string          // the first of those, with file and line
+	LeftOut  []simulator.Cause // records that are no connection to replay, by cause
+	Lost     uint64            // records that the recorder itself says it lost
+}
+
+// Preview is what a pull request changes.
+type Preview struct {
+	Base, Head Revision
+	Change     *diff.Change
+	Replay     *simulator.Result // nil without recorded flows
+	Reading    FlowReading       // of Replay
+	Exposure   Exposure
+	Failed     []string // the conditions asked for that the change meets
+	Warnings   []policies.Warning
+}
+
+// WriteReachability writes every connection; those of one source must follow
+// one another. Text, JSON and CSV are streamed: memory does not grow with the
+// number of connections.
+func WriteReachability(w io.Writer, format Format, connections iter.Seq[policies.Connection], warnings []policies.Warning, style Style) error {
+	out := bufio.NewWriterSize(w, 1<<16)
+	switch format {
+	case Text:
+		reachabilityText(out, connections, warnings, palette(style))
+	case JSON:
+		reachabilityJSON(out, connections, warnings)
+	case CSV:
+		reachabilityCSV(out, connections)
+	case DOT:
+		pictureOfConnections(connections).dot(out)
+	case Mermaid:
+		pictureOfConnections(connections).atMost(mermaidEdges).mermaid(out)
+	case SVG:
+		pictureOfConnections(connections).atMost(svgEdges).svg(out)
+	case HTML:
+		if err := reachabilityHTML(out, pictureOfConnections(connections).atMost(svgEdges), warnings); err != nil {
+			return err
+		}
+	default:
+		return unsupported(KindReachability, format)
+	}
+	return out.Flush()
+}
+
+// WriteChange writes what two policy sets decide differently.
+func WriteChange(w io.Writer, format Format, change *diff.Change, style Style) error {
+	out := bufio.NewWriterSize(w, 1<<16)
+	switch format {
+	case Text:
+		changeText(out, change, palette(style))
+	case JSON:
+		changeJSON(newObject(out, KindChange), change)
+	case CSV:
+		changeCSV(out, change)
+	case DOT:
+		pictureOfChange(change).dot(out)
+	case Mermaid:
+		pictureOfChange(change).atMost(mermaidEdges).mermaid(out)
+	case SVG:
+		pictureOfChange(change).atMost(svgEdges).svg(out)
+	default:
+		return unsupported(KindChange, format)
+	}
+	return out.Flush()
+}
+
+// WriteDecision writes one decision with its reason.
+func WriteDecision(w io.Writer, format Format, decision *policies.Decision, style Style) error {
+	out := bufio.NewWriter(w)
+	switch format {
+	case Text:
+		decisionText(out, decision, palette(style), style.Trace)
+	case JSON:
+		if err := decisionJSON(out, decision); err != nil {
+			return err
+		}
+	default:
+		return unsupported(KindDecision, format)
+	}
+	return out.Flush()
+}
+
+// WriteReplay writes what recorded flows would have met.
+func WriteReplay(w io.Writer, format Format, result *simulator.Result, reading FlowReading, style Style) error {
+	out := bufio.NewWriter(w)
+	switch format {
+	case Text:
+		replayText(out, result, reading, palette(style))
+	case JSON:
+		replayJSON(newObject(out, KindReplay), result, reading)
+	default:
+		return unsupported(KindReplay, format)
+	}
+	return out.Flush()
+}
+
+// WriteImport writes how the reading of recorded flows went.
+func WriteImport(w io.Writer, format Format, reading FlowReading, style Style) error {
+	out := bufio.NewWriter(w)
+	switch format {
+	case Text:
+		fmt.Fprintf(out, "%s read.\n", counted(reading.Records, "flow"))
+		readingText(out, reading, palette(style))
+	case JSON:
+		importJSON(newObject(out, KindFlowImport), reading)
+	default:
+		return unsupported(KindFlowImport, format)
+	}
+	return out.Flush()
+}
+
+// WritePreview writes the report of a pull request. Markdown has at most
+// MarkdownLimit characters, whatever the change.
+func WritePreview(w io.Writer, format Format, preview *Preview, style Style) error {
+	out := bufio.NewWriterSize(w, 1<<16)
+	switch format {
+	case Text:
+		previewText(out, preview, palette(style))
+	case Markdown:
+		out.WriteString(previewMarkdown(preview))
+	case JSON:
+		previewJSON(newObject(out, KindPreview), preview)
+	case SARIF:
+		previewSARIF(out, preview)
+	case HTML:
+		if err := previewHTML(out, preview); err != nil {
+			return err
+		}
+	default:
+		return unsupported(KindPreview, format)
+	}
+	return out.Flush()
+}

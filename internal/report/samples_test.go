@@ -1,0 +1,279 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/simulator"
+)
+
+func workload(name string) policies.Peer {
+	var p policies.Peer
+	p.Kind = "Deployment"
+	for i, c := range name {
+		if c == '/' {
+			p.Namespace, p.Name = name[:i], name[i+1:]
+		}
+	}
+	return p
+}
+
+func addresses(cidr string, except ...string) policies.Peer {
+	b := netset.Block{CIDR: netip.MustParsePrefix(cidr)}
+	for _, e := range except {
+		b.Except = append(b.Except, netip.MustParsePrefix(e))
+	}
+	return policies.Outside(b)
+}
+
+func tcp(first uint16, last ...uint16) netset.Ports {
+	if len(last) == 0 {
+		return netset.PortSpan(netset.TCP, first, first)
+	}
+	return netset.PortSpan(netset.TCP, first, last[0])
+}
+
+func udp(port uint16) netset.Ports { return netset.PortSpan(netset.UDP, port, port) }
+
+func place(file string, line, column int) policies.Place {
+	return policies.Place{File: file, Line: line, Column: column}
+}
+
+func connection(from, to policies.Peer, allow, unknown netset.Ports) policies.Connection {
+	return policies.Connection{From: &from, To: &to, Grant: &policies.Grant{Allow: allow, Unknown: unknown}}
+}
+
+// shop is the listing of a small application.
+func shop() iter.Seq[policies.Connection] {
+	web, api, db := workload("storefront/web"), workload("payments/api"), workload("payments/db")
+	cart, worker, dns := workload("storefront/cart"), workload("payments/worker"), workload("kube-system/coredns")
+	v4, v6 := addresses("0.0.0.0/0"), addresses("::/0")
+	job, prometheus := workload("payments/report"), workload("monitoring/prometheus")
+	job.Kind = "CronJob"
+	var rows []policies.Connection
+	add := func(from, to policies.Peer, allow, unknown netset.Ports) {
+		rows = append(rows, connection(from, to, allow, unknown))
+	}
+	for _, w := range []policies.Peer{prometheus, api, db, job, worker, cart, web} {
+		add(w, dns, udp(53).Union(tcp(53)), netset.Ports{})
+	}
+	for _, w := range []policies.Peer{api, db, worker, cart, web} {
+		add(prometheus, w, tcp(9090, 9099), netset.Ports{})
+	}
+	add(api, db, tcp(5432), netset.Ports{})
+	add(job, db, tcp(5432), netset.Ports{})
+	add(worker, db, tcp(5432), netset.Ports{})
+	add(worker, addresses("203.0.113.0/24"), tcp(443), netset.Ports{})
+	add(cart, api, tcp(8080), udp(8125))
+	add(web, api, tcp(8080), netset.Ports{})
+	add(web, cart, tcp(7070), netset.Ports{})
+	add(web, v4, netset.TransportPorts(), netset.Ports{})
+	add(web, v6, netset.TransportPorts(), netset.Ports{})
+	add(v4, web, tcp(443).Union(tcp(80)), netset.Ports{})
+	add(v6, web, tcp(443).Union(tcp(80)), netset.Ports{})
+	slices.SortStableFunc(rows, func(a, b policies.Connection) int {
+		if c := comparePeers(*a.From, *b.From); c != 0 {
+			return c
+		}
+		return comparePeers(*a.To, *b.To)
+	})
+	return slices.Values(rows)
+}
+
+var shopWarnings = []policies.Warning{
+	{Place: place("deploy/mesh.yaml", 3, 1), Message: `policy kind "MeshPolicy" is not understood; what it may do is unknown`},
+	{Message: "namespace storefront is not in the input; only its name is known"},
+}
+
+func decision(from, to policies.Peer, port uint16, verdict policies.Verdict, egress, ingress *policies.Side) policies.Decision {
+	d := policies.Decision{From: from, To: to, Protocol: netset.TCP, Port: port, Verdict: verdict}
+	open := policies.Side{Verdict: policies.Allow, Because: "no policy selects it"}
+	d.Sides = [2]policies.Side{open, open}
+	if egress != nil {
+		d.Sides[policies.Egress] = *egress
+	}
+	if ingress != nil {
+		d.Sides[policies.Ingress] = *ingress
+	}
+	return d
+}
+
+func side(verdict policies.Verdict, policy, because string, rule int, at policies.Place) *policies.Side {
+	p := workload(policy)
+	s := &policies.Side{
+		Verdict: verdict, Tier: "default", Because: because, At: at,
+		Policy: &policies.Ref{Kind: "NetworkPolicy", Namespace: p.Namespace, Name: p.Name},
+	}
+	if rule >= 0 {
+		s.Rule = &rule
+	}
+	return s
+}
+
+// denied is a decision with all that one can have.
+func denied() policies.Decision {
+	in := side(policies.Deny, "payments/db", "no rule of payments/db matches", -1, place("deploy/payments/db.yaml", 3, 1))
+	zero, one := 0, 1
+	in.Trace = []policies.Step{
+		{
+			Tier: "default", Policy: *in.Policy, Rule: &zero, Action: policies.ActionAllow, Matches: policies.No,
+			Because: "storefront/cart is not pods app=api in payments", At: place("deploy/payments/db.yaml", 14, 5),
+		},
+		{
+			Tier: "default", Policy: *in.Policy, Rule: &one, Action: policies.ActionAllow, Matches: policies.Maybe,
+			Because: "TCP/5432 is not TCP/9187", At: place("deploy/payments/db.yaml", 21, 5),
+		},
+	}
+	d := decision(workload("storefront/cart"), workload("payments/db"), 5432, policies.Deny, nil, in)
+	d.From.Pod = "cart-7d9f-x2x"
+	d.Because = "ingress of payments/db denies it"
+	return d
+}
+
+// edit is the change of a pull request: it breaks, opens, adds, and makes
+// uncertain.
+func edit() *diff.Change {
+	web, api, db := workload("storefront/web"), workload("payments/api"), workload("payments/db")
+	dbRule := place("deploy/payments/db.yaml", 14, 5)
+	apiPolicy := place("deploy/payments/api.yaml", 3, 1)
+	noRule := func(policy string) string { return "no rule of " + policy + " allows it" }
+	var a, b []policies.Peer
+	for i := range 4 {
+		a = append(a, workload(fmt.Sprintf("batch/job-%d", i)))
+	}
+	for i := range 5 {
+		b = append(b, workload(fmt.Sprintf("legacy/app-%d", i)))
+	}
+	v4 := addresses("0.0.0.0/0")
+	return withDifferences(&diff.Change{
+		Groups: []diff.Group{
+			{
+				From: []policies.Peer{v4}, To: []policies.Peer{db}, Ports: tcp(5432), Before: policies.Deny, After: policies.Allow, Pairs: 1,
+				Is:  decision(v4, db, 5432, policies.Allow, nil, side(policies.Allow, "payments/db", "rule 2 of payments/db allows it", 1, dbRule)),
+				Was: decision(v4, db, 5432, policies.Deny, nil, side(policies.Deny, "payments/db", noRule("payments/db"), -1, place("deploy/payments/db.yaml", 3, 1))),
+			},
+			{
+				From: []policies.Peer{workload("storefront/cart")}, To: []policies.Peer{api, db}, Ports: tcp(8080).Union(tcp(9000, 9010)), Before: policies.Deny, After: policies.Allow, Pairs: 2,
+				Is: decision(workload("storefront/cart"), api, 8080, policies.Allow, nil, side(policies.Allow, "payments/api", "rule 1 of payments/api allows it", 0, place("deploy/payments/api.yaml", 11, 5))),
+			},
+			{
+				From: []policies.Peer{workload("payments/worker")}, To: []policies.Peer{workload("mesh/gateway")}, Ports: tcp(15443), Before: policies.Allow, After: policies.Unknown, Pairs: 1,
+				Is: policies.Decision{
+					Verdict: policies.Unknown, Because: "MeshPolicy mesh/strict is not understood",
+					Sides: [2]policies.Side{{}, *side(policies.Unknown, "mesh/strict", "MeshPolicy mesh/strict is not understood", -1, place("deploy/mesh.yaml", 3, 1))},
+				},
+			},
+			{
+				From: []policies.Peer{web}, To: []policies.Peer{api}, Ports: tcp(8080), Before: policies.Allow, After: policies.Deny, Pairs: 1,
+				Is:  decision(web, api, 8080, policies.Deny, nil, side(policies.Deny, "payments/api", noRule("payments/api"), -1, apiPolicy)),
+				Was: decision(web, api, 8080, policies.Allow, nil, side(policies.Allow, "payments/api", "rule 1 of payments/api allows it", 0, place("deploy/payments/api.yaml", 12, 5))),
+			},
+			{
+				From: a, To: b, Ports: tcp(80), Before: policies.Allow, After: policies.Deny, Pairs: 20,
+				Is: decision(a[0], b[0], 80, policies.Deny, nil, side(policies.Deny, "legacy/default-deny", noRule("legacy/default-deny"), -1, place("deploy/legacy/deny.yaml", 1, 1))),
+			},
+		},
+		NewWorkloads: []policies.Ref{{Kind: "Deployment", Namespace: "storefront", Name: "cart"}},
+		Policies: []diff.PolicyChange{
+			{Ref: policies.Ref{Kind: "NetworkPolicy", Namespace: "payments", Name: "db"}, What: "changed", At: place("deploy/payments/db.yaml", 3, 1)},
+			{Ref: policies.Ref{Kind: "NetworkPolicy", Namespace: "payments", Name: "api"}, What: "changed", At: apiPolicy},
+			{Ref: policies.Ref{Kind: "NetworkPolicy", Namespace: "legacy", Name: "default-deny"}, What: "added", At: place("deploy/legacy/deny.yaml", 1, 1)},
+		},
+		Warnings: shopWarnings,
+	})
+}
+
+// withDifferences spreads the groups of a change into its differences.
+func withDifferences(c *diff.Change) *diff.Change {
+	shared := map[string]*policies.Peer{}
+	share := func(p policies.Peer) *policies.Peer {
+		if shared[p.String()] == nil {
+			shared[p.String()] = &p
+		}
+		return shared[p.String()]
+	}
+	for _, g := range c.Groups {
+		for _, from := range g.From {
+			for _, to := range g.To {
+				if !from.IsOutside() && comparePeers(from, to) == 0 {
+					continue
+				}
+				c.Differences = append(c.Differences, diff.Difference{From: share(from), To: share(to), Ports: g.Ports, Before: g.Before, After: g.After})
+			}
+		}
+	}
+	slices.SortStableFunc(c.Differences, func(a, b diff.Difference) int {
+		return cmp.Or(comparePeers(*a.From, *b.From), comparePeers(*a.To, *b.To))
+	})
+	return c
+}
+
+func replayed() *simulator.Result {
+	c := edit()
+	web, api := workload("storefront/web"), workload("payments/api")
+	first := time.Date(2026, 3, 3, 0, 0, 12, 0, time.UTC)
+	last := time.Date(2026, 3, 10, 23, 58, 41, 0, time.UTC)
+	flow := func(line int, from, to policies.FlowPeer) policies.Flow {
+		return policies.Flow{
+			First: last, Last: last, From: from, To: to, Protocol: netset.TCP, Verdict: policies.Allow, Count: 1,
+			Record: policies.Place{File: "flows.jsonl.gz", Line: line},
+		}
+	}
+	return &simulator.Result{
+		Flows: 1_204_331, Bytes: 88_123_456_789, First: first, Last: last,
+		Outcomes: map[simulator.Outcome]uint64{
+			simulator.Stays: 1_203_850, simulator.Breaks: 214, simulator.Opens: 31, simulator.Drifts: 180, simulator.Undecided: 12,
+		},
+		Explained: 1_204_095, Unresolved: 44, Questions: 312,
+		Rows: []simulator.Row{
+			{
+				Outcome: simulator.Breaks, From: web, To: api, Protocol: netset.TCP, Port: 8080,
+				Recorded: policies.Allow, Before: policies.Allow, After: policies.Deny, Flows: 214, Bytes: 1_234_567, First: first, Last: last,
+				Example:  flow(4711, policies.FlowPeer{Namespace: "storefront", Pod: "web-5c9-abcde", Address: netip.MustParseAddr("10.1.2.3")}, policies.FlowPeer{Namespace: "payments", Pod: "api-0"}),
+				Decision: c.Groups[3].Is,
+			},
+			{
+				Outcome: simulator.Opens, From: addresses("203.0.113.7/32"), To: workload("payments/db"), Protocol: netset.TCP, Port: 5432,
+				Recorded: policies.Deny, Before: policies.Deny, After: policies.Allow, Flows: 31, First: first, Last: last,
+				Example:  flow(99, policies.FlowPeer{Address: netip.MustParseAddr("203.0.113.7"), Outside: true, Names: []string{"scanner.example"}}, policies.FlowPeer{Namespace: "payments", Pod: "db-0"}),
+				Decision: c.Groups[0].Is,
+			},
+			{
+				Outcome: simulator.Drifts, From: workload("monitoring/prometheus"), To: workload("storefront/cart"), Protocol: netset.TCP, Port: 9090,
+				Recorded: policies.Deny, Before: policies.Allow, After: policies.Allow, Flows: 180, Bytes: 512, First: first, Last: last,
+				Example: flow(12, policies.FlowPeer{}, policies.FlowPeer{}),
+				Decision: decision(workload("monitoring/prometheus"), workload("storefront/cart"), 9090, policies.Allow, nil,
+					side(policies.Allow, "storefront/cart", "rule 2 of storefront/cart allows it", 1, place("deploy/storefront/cart.yaml", 18, 5))),
+			},
+			{
+				Outcome: simulator.Undecided, From: workload("payments/worker"), To: workload("mesh/gateway"), Protocol: netset.TCP, Port: 15443,
+				Recorded: policies.Allow, Before: policies.Allow, After: policies.Unknown, Flows: 12, First: first, Last: last,
+				Example: flow(77, policies.FlowPeer{}, policies.FlowPeer{}), Cause: "MeshPolicy mesh/strict is not understood",
+			},
+		},
+		Causes: []simulator.Cause{{Text: "no workload has the address", Flows: 44}, {Text: "MeshPolicy mesh/strict is not understood", Flows: 12}},
+	}
+}
+
+var shopReading = FlowReading{
+	Records: 1_204_331, Bad: 2, Problems: []string{"flows.jsonl.gz:17: not JSON: unexpected end", "flows.jsonl.gz:18: no source"},
+	LeftOut: []simulator.Cause{{Text: "replies without their request", Flows: 1_033}, {Text: "layer 7 records", Flows: 12}}, Lost: 5,
+}
+
+func pullRequest() *Preview {
+	return &Preview{
+		Base:   Revision{Name: "main", Commit: "1f0c3b5a9d2e4f60718293a4b5c6d7e8f9012345"},
+		Head:   Revision{Name: "open-db", Commit: "9a8b7c6d5e4f30211203f4e5d6c7b8a901234567"},
+		Change: edit(), Replay: replayed(), Reading: shopReading,
+		Exposure: Exposure{Reachable: Span{1, 2}, Reaching: Span{2, 2}},
+		Failed:   []string{"breaks", "adds"},
+		Warnings: []policies.Warning{shopWarnings[0], {Place: place("deploy/kustomization.yaml", 9, 3), Message: "images are not looked at"}},
+	}
+}

@@ -1,0 +1,187 @@
+package report
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// mostResults is how many results the forges show of one run.
+const mostResults = 5000
+
+type sarifLog struct {
+	Schema  string     `json:"$schema"`
+	Version string     `json:"version"`
+	Runs    []sarifRun `json:"runs"`
+}
+
+type sarifRun struct {
+	Tool struct {
+		Driver sarifDriver `json:"driver"`
+	} `json:"tool"`
+	ColumnKind string        `json:"columnKind"`
+	Results    []sarifResult `json:"results"`
+	Properties struct {
+		Headline string `json:"headline"`
+		LeftOut  int    `json:"leftOut,omitempty"`
+	} `json:"properties"`
+}
+
+type sarifDriver struct {
+	Name           string      `json:"name"`
+	InformationURI string      `json:"informationUri"`
+	Rules          []sarifRule `json:"rules"`
+}
+
+type sarifRule struct {
+	ID               string       `json:"id"`
+	Name             string       `json:"name"`
+	ShortDescription sarifMessage `json:"shortDescription"`
+	FullDescription  sarifMessage `json:"fullDescription"`
+	Help             sarifMessage `json:"help"`
+	Default          struct {
+		Level string `json:"level"`
+	} `json:"defaultConfiguration"`
+}
+
+type sarifMessage struct {
+	Text string `json:"text"`
+}
+
+type sarifResult struct {
+	RuleID       string            `json:"ruleId"`
+	RuleIndex    int               `json:"ruleIndex"`
+	Level        string            `json:"level"`
+	Message      sarifMessage      `json:"message"`
+	Locations    []sarifLocation   `json:"locations,omitempty"`
+	Fingerprints map[string]string `json:"partialFingerprints"`
+}
+
+type sarifLocation struct {
+	Physical struct {
+		Artifact struct {
+			URI       string `json:"uri"`
+			URIBaseID string `json:"uriBaseId,omitempty"`
+		} `json:"artifactLocation"`
+		Region *sarifRegion `json:"region,omitempty"`
+	} `json:"physicalLocation"`
+}
+
+type sarifRegion struct {
+	StartLine   int `json:"startLine"`
+	StartColumn int `json:"startColumn,omitempty"`
+}
+
+var sarifRules = []struct{ id, name, level, short, full, help string }{
+	{
+		"breaks", "BreaksRecordedFlow", "error", "A connection in use would break",
+		"Flows that were recorded as allowed, and that the policies of the base allow, would be denied.",
+		"Allow the connection in the policy named, or make sure that nothing needs it any more.",
+	},
+	{
+		"opens", "OpensRecordedFlow", "warning", "A connection that was denied would open",
+		"Flows that were recorded as denied, and that the policies of the base deny, would be allowed.",
+		"Make sure that the connection is wanted: something already tries it.",
+	},
+	{
+		"adds", "AddsConnection", "note", "A connection becomes possible",
+		"A connection that was denied, or whose end did not exist, is allowed after the change.",
+		"Narrow the rule named, if the connection is not wanted.",
+	},
+	{
+		"removes", "RemovesConnection", "note", "A connection becomes impossible",
+		"A connection that was allowed is denied after the change, or its end is gone.",
+		"Allow the connection in the policy named, if it is wanted.",
+	},
+	{
+		"unknown", "UncertainConnection", "warning", "A connection cannot be told",
+		"Whether a connection is allowed cannot be told before or after the change: something that decides it is not in the input.",
+		"Give the world what is missing, or narrow the rule so that it does not depend on it.",
+	},
+	{
+		"drift", "RecordedVerdictDiffers", "note", "A recorded verdict is not what the model says",
+		"What was recorded and what the policies of the base say disagree: something else decides, or the record is older than the policies.",
+		"Find what else decides, for the preview cannot speak for this connection.",
+	},
+}
+
+// previewSARIF writes a log of version 2.1.0 with one run.
+func previewSARIF(out *bufio.Writer, p *Preview) {
+	log := sarifLog{Schema: "https://json.schemastore.org/sarif-2.1.0.json", Version: "2.1.0", Runs: make([]sarifRun, 1)}
+	run := &log.Runs[0]
+	run.Tool.Driver = sarifDriver{Name: "weir", InformationURI: "https://github.com/weir-policy/weir"}
+	run.ColumnKind = "unicodeCodePoints"
+	run.Properties.Headline = headline(p).plain()
+	run.Results = []sarifResult{}
+	index := map[string]int{}
+	for i, r := range sarifRules {
+		rule := sarifRule{ID: "weir/" + r.id, Name: r.name, ShortDescription: sarifMessage{r.short}, FullDescription: sarifMessage{r.full}, Help: sarifMessage{r.help}}
+		rule.Default.Level = r.level
+		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, rule)
+		index[r.id] = i
+	}
+	edited := editedPlace(p)
+	said := sentences(p)
+	if len(said) > mostResults {
+		run.Properties.LeftOut = len(said) - mostResults
+		said = said[:mostResults]
+	}
+	seen := map[string]int{}
+	for _, s := range said {
+		result := sarifResult{
+			RuleID: "weir/" + s.Rule, RuleIndex: index[s.Rule], Level: s.Level,
+			Message: sarifMessage{s.Lead.plain() + " " + s.Body.plain() + "."},
+		}
+		at := s.At
+		if at.File == "" {
+			at = edited
+		}
+		if location, ok := locationOf(at); ok {
+			result.Locations = []sarifLocation{location}
+		}
+		sum := sha256.Sum256([]byte(s.Rule + "\x00" + s.key))
+		mark := hex.EncodeToString(sum[:16])
+		seen[mark]++
+		result.Fingerprints = map[string]string{"weirConnection/v1": mark + ":" + grouped(seen[mark])}
+		run.Results = append(run.Results, result)
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(log); err != nil {
+		panic(err) // structs of strings and numbers always encode
+	}
+}
+
+// editedPlace is where what has no rule of its own is shown: the first policy
+// that was edited.
+func editedPlace(p *Preview) policies.Place {
+	for _, c := range p.Change.Policies {
+		if c.At.File != "" {
+			return c.At
+		}
+	}
+	return policies.Place{}
+}
+
+func locationOf(at policies.Place) (sarifLocation, bool) {
+	var l sarifLocation
+	if at.File == "" || at.File == "-" {
+		return l, false
+	}
+	path := filepath.ToSlash(at.File)
+	l.Physical.Artifact.URI = (&url.URL{Path: strings.TrimPrefix(path, "./")}).String()
+	if !filepath.IsAbs(at.File) {
+		l.Physical.Artifact.URIBaseID = "%SRCROOT%"
+	}
+	if at.Line > 0 {
+		l.Physical.Region = &sarifRegion{at.Line, at.Column}
+	}
+	return l, true
+}

@@ -1,0 +1,155 @@
+package k8s
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// manifest writes an object of namespace shop; owner is "Kind/name" or "".
+func manifest(apiVersion, kind, name, owner, rest string) string {
+	owners := ""
+	if k, n, ok := strings.Cut(owner, "/"); ok {
+		owners = fmt.Sprintf(", ownerReferences: [{kind: Other, name: x}, {kind: %s, name: %s, controller: true}]", k, n)
+	}
+	labels := ""
+	if kind == "Pod" {
+		labels = ", labels: {pod-template-hash: 5d4f}"
+	}
+	return fmt.Sprintf("---\n{apiVersion: %s, kind: %s, metadata: {name: %s, namespace: shop%s%s}, %s}\n", apiVersion, kind, name, labels, owners, rest)
+}
+
+func TestPodsAndTheirWorkloads(t *testing.T) {
+	const (
+		template = "template: {metadata: {labels: {app: web}}}"
+		spec     = "spec: {" + template + "}"
+		cronSpec = "spec: {jobTemplate: {spec: {parallelism: 4, " + template + "}}}"
+		running  = "status: {phase: Running, podIP: 10.0.0.1}"
+	)
+	for _, row := range []struct{ what, text, want string }{
+		{"a bare pod", manifest("v1", "Pod", "a", "", running), "Pod a of Pod a x1"},
+		{"a manifest", manifest("v1", "Pod", "a", "", "spec: {}"), "Pod a of Pod a x1"},
+		{"a Deployment", manifest("apps/v1", "Deployment", "web", "", spec), "Deployment web of Deployment web x1"},
+		{"its replicas", manifest("apps/v1", "Deployment", "web", "", "spec: {replicas: 5, "+template+"}"), "Deployment web of Deployment web x5"},
+		{"no replicas", manifest("apps/v1", "Deployment", "web", "", "spec: {replicas: 0, "+template+"}"), "Deployment web of Deployment web x0"},
+		{"a StatefulSet", manifest("apps/v1", "StatefulSet", "web", "", spec), "StatefulSet web of StatefulSet web x1"},
+		{"a DaemonSet", manifest("apps/v1", "DaemonSet", "web", "", spec), "DaemonSet web of DaemonSet web x2"},
+		{"a ReplicationController", manifest("v1", "ReplicationController", "web", "", spec), "ReplicationController web of ReplicationController web x1"},
+		{"a Job", manifest("batch/v1", "Job", "web", "", "spec: {parallelism: 3, "+template+"}"), "Job web of Job web x3"},
+		{"a CronJob", manifest("batch/v1", "CronJob", "web", "", cronSpec), "CronJob web of CronJob web x4"},
+		{
+			"a Job that is done", manifest("batch/v1", "Job", "web", "", spec+", status: {conditions: [{type: Complete, status: \"True\"}]}"), "",
+		},
+		{
+			"a chain", manifest("apps/v1", "Deployment", "web", "", spec) + manifest("apps/v1", "ReplicaSet", "web-5d4f", "Deployment/web", spec) +
+				manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
+			"Pod web-5d4f-x of Deployment web x1",
+		},
+		{
+			"a chain without ReplicaSet", manifest("apps/v1", "Deployment", "web", "", spec) +
+				manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
+			"Pod web-5d4f-x of Deployment web x1",
+		},
+		{
+			"a ReplicaSet by itself", manifest("apps/v1", "ReplicaSet", "web", "", spec) + manifest("v1", "Pod", "web-x", "ReplicaSet/web", running),
+			"Pod web-x of ReplicaSet web x1",
+		},
+		{
+			"a chain without pods", manifest("apps/v1", "Deployment", "web", "", spec) + manifest("apps/v1", "ReplicaSet", "web-5d4f", "Deployment/web", spec),
+			"Deployment web of Deployment web x1",
+		},
+		{
+			"ReplicaSets without their Deployment", manifest("apps/v1", "ReplicaSet", "web-1", "Deployment/web", spec) +
+				manifest("apps/v1", "ReplicaSet", "web-0", "Deployment/web", "spec: {replicas: 0, "+template+"}"),
+			"ReplicaSet web-1 of Deployment web x1",
+		},
+		{
+			"a CronJob's pod", manifest("batch/v1", "CronJob", "web", "", cronSpec) + manifest("batch/v1", "Job", "web-1", "CronJob/web", spec) +
+				manifest("v1", "Pod", "web-1-x", "Job/web-1", running),
+			"Pod web-1-x of CronJob web x1",
+		},
+		{
+			"finished pods stand for nothing, and neither does their template", manifest("batch/v1", "Job", "web", "", spec) +
+				manifest("v1", "Pod", "web-x", "Job/web", "status: {phase: Succeeded, podIP: 10.0.0.1}"), "",
+		},
+		{"a failed pod", manifest("v1", "Pod", "a", "", "status: {phase: Failed}"), ""},
+		{"a pod without address yet", manifest("v1", "Pod", "a", "", "status: {phase: Pending}"), ""},
+		{"a pod on the host without address", manifest("v1", "Pod", "a", "", "spec: {hostNetwork: true}, status: {phase: Running}"), "Pod a of Pod a x1"},
+		{"a pod of a custom kind", manifest("v1", "Pod", "a", "Rollout/r", running), "Pod a of Rollout r x1"},
+		{"a static pod", manifest("v1", "Pod", "a", "Node/n1", running), "Pod a of Pod a x1"},
+		{
+			"owners in a circle", manifest("apps/v1", "ReplicaSet", "a", "ReplicaSet/b", spec) + manifest("apps/v1", "ReplicaSet", "b", "ReplicaSet/a", spec) +
+				manifest("v1", "Pod", "p", "ReplicaSet/a", running),
+			"Pod p of ReplicaSet b x1",
+		},
+		{"a name to come", "{apiVersion: v1, kind: Pod, metadata: {generateName: a-, namespace: shop}}", "Pod a- of Pod a- x1"},
+	} {
+		var got []string
+		for _, p := range read(t, row.text).Pods {
+			if p.Ref.Namespace != "shop" || p.Workload.Namespace != "shop" {
+				t.Errorf("%s: %v of %v is not in shop", row.what, p.Ref, p.Workload)
+			}
+			got = append(got, fmt.Sprintf("%s %s of %s %s x%d", p.Ref.Kind, p.Ref.Name, p.Workload.Kind, p.Workload.Name, p.Replicas))
+		}
+		if text := strings.Join(got, ", "); text != row.want {
+			t.Errorf("%s: got %q, want %q", row.what, text, row.want)
+		}
+	}
+}
+
+func TestPodDetails(t *testing.T) {
+	m := read(t, `
+apiVersion: v1
+kind: Pod
+metadata: {name: a, labels: {app: web}}
+spec:
+  nodeName: n1
+  serviceAccountName: robot
+  initContainers:
+  - ports: [{name: setup, containerPort: 1}]
+  - restartPolicy: Always
+    ports: [{name: proxy, containerPort: 15001}]
+  containers:
+  - ports: [{name: http, containerPort: 8080}, {containerPort: 53, protocol: UDP}]
+  - ports: [{name: sctp, containerPort: 9000, protocol: SCTP}]
+status:
+  phase: Running
+  hostIP: 192.0.2.1
+  podIP: 10.0.0.1
+  podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: b}
+spec: {hostNetwork: true, nodeName: n1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: c}
+spec: {hostNetwork: true}
+status: {phase: Pending, hostIP: 192.0.2.3}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: d, labels: {app: not-the-pods}}
+spec: {template: {metadata: {labels: {app: d}}, spec: {serviceAccount: old}}}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+`)
+	var got []string
+	for _, p := range m.Pods {
+		got = append(got, fmt.Sprintf("%v %v %s %v %v %t %q %v", p.Ref, p.Labels, p.ServiceAccount, p.Ports, p.Addresses, p.HostNetwork, p.Node, p.Place))
+	}
+	want := []string{
+		`default/a map[app:web] robot [{http TCP 8080} { UDP 53} {sctp SCTP 9000} {proxy TCP 15001}] [10.0.0.1 fd00::1] false "n1" a.yaml:2:1`,
+		`default/b map[] default [] [192.0.2.1] true "n1" a.yaml:21:1`,
+		`default/c map[] default [] [192.0.2.3] true "" a.yaml:26:1`,
+		`default/d map[app:d] old [] [] false "" a.yaml:32:1`,
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}

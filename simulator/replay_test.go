@@ -1,0 +1,429 @@
+package simulator
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/selector"
+)
+
+type labels = map[string]string
+
+func deployed(ns, kind, name string, replicas int, l labels) policies.Pod {
+	ref := policies.Ref{Kind: kind, Namespace: ns, Name: name}
+	return policies.Pod{Ref: ref, Workload: ref, Replicas: replicas, Labels: l}
+}
+
+// of is one of a workload's real pods.
+func of(kind, workload string, p policies.Pod) policies.Pod {
+	p.Workload = policies.Ref{Kind: kind, Namespace: p.Ref.Namespace, Name: workload}
+	return p
+}
+
+// ingress lets only the pods with app=from reach those with app=to in their
+// namespace, on one TCP port.
+func ingress(ns, to, from string, port uint16, line int) policies.Policy {
+	in := selector.Label(policies.NameLabel, ns)
+	at := policies.Place{File: "shop.yaml", Line: line}
+	return policies.Policy{
+		Ref: policies.Ref{Kind: "NetworkPolicy", Namespace: ns, Name: to}, Tier: "default", Place: at,
+		Subject: policies.Match{Namespaces: in, Pods: selector.Label("app", to)},
+		Governs: [2]bool{policies.Ingress: true},
+		Rules: [2][]policies.Rule{policies.Ingress: {{
+			Action: policies.ActionAllow, Ports: netset.PortSpan(netset.TCP, port, port), Place: at,
+			Peers: []policies.Match{{Namespaces: in, Pods: selector.Label("app", from)}},
+		}}},
+	}
+}
+
+// egress lets the pods with app=from reach nothing.
+func noEgress(ns, from string, line int) policies.Policy {
+	return policies.Policy{
+		Ref: policies.Ref{Kind: "NetworkPolicy", Namespace: ns, Name: from}, Tier: "default", Place: policies.Place{File: "shop.yaml", Line: line},
+		Subject: policies.Match{Namespaces: selector.Label(policies.NameLabel, ns), Pods: selector.Label("app", from)},
+		Governs: [2]bool{policies.Egress: true},
+	}
+}
+
+func world() policies.World {
+	namespace := func(name string) policies.Namespace {
+		return policies.Namespace{Name: name, Labels: labels{policies.NameLabel: name}}
+	}
+	return policies.World{
+		Namespaces: []policies.Namespace{namespace("shop"), namespace("ops")},
+		Pods: []policies.Pod{
+			deployed("shop", "Deployment", "web", 3, labels{"app": "web"}),
+			deployed("shop", "StatefulSet", "db", 1, labels{"app": "db"}),
+			deployed("shop", "DaemonSet", "web-canary", 2, labels{"app": "web", "track": "canary"}),
+			deployed("shop", "CronJob", "report", 1, labels{"app": "report"}),
+			deployed("shop", "Job", "load", 1, labels{"app": "load"}),
+			of("Deployment", "api", policies.Pod{
+				Ref: policies.Ref{Kind: "Pod", Namespace: "ops", Name: "api-6d4b75cb6d-hlm9x"}, Replicas: 1,
+				Labels: labels{"app": "api"}, Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.7")},
+			}),
+			of("Deployment", "api", policies.Pod{
+				Ref: policies.Ref{Kind: "Pod", Namespace: "ops", Name: "api-6d4b75cb6d-new22"}, Replicas: 1,
+				Labels: labels{"app": "api", "debug": "true"},
+			}),
+		},
+		Nodes:    []policies.Node{{Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}},
+		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
+		Services: []policies.Service{{Ref: policies.Ref{Kind: "Service", Namespace: "shop", Name: "db"}, ClusterIP: []netip.Addr{netip.MustParseAddr("10.96.0.9")}}},
+	}
+}
+
+func model(w policies.World, list ...policies.Policy) *policies.Model {
+	return &policies.Model{World: w, Tiers: []policies.Tier{{Name: "default", End: policies.ActionDeny}}, Policies: list}
+}
+
+// end reads "ns/pod", "outside ADDRESS", "host ADDRESS" or "ADDRESS", with
+// labels behind it: "shop/x app=web".
+func end(text string) policies.FlowPeer {
+	var p policies.FlowPeer
+	for _, word := range strings.Fields(text) {
+		switch key, value, isLabel := strings.Cut(word, "="); {
+		case isLabel && strings.HasPrefix(key, "owner:"):
+			p.Workloads = append(p.Workloads, policies.Ref{Kind: strings.TrimPrefix(key, "owner:"), Namespace: p.Namespace, Name: value})
+		case isLabel:
+			if p.Labels == nil {
+				p.Labels = labels{}
+			}
+			p.Labels[key] = value
+		case word == "outside":
+			p.Outside = true
+		case word == "host":
+			p.Host = true
+		case word == "partial":
+			p.LabelsPartial = true
+		case strings.Contains(word, "/"):
+			p.Namespace, p.Pod, _ = strings.Cut(word, "/")
+		default:
+			p.Address = netip.MustParseAddr(word)
+		}
+	}
+	return p
+}
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func flow(from, to string, port uint16, v policies.Verdict) policies.Flow {
+	return policies.Flow{First: noon, Last: noon, From: end(from), To: end(to), Protocol: netset.TCP, Port: port, Verdict: v, Count: 1}
+}
+
+const (
+	web = "shop/web-7c9f8d5b6-2x4z6"
+	db  = "shop/db-0"
+)
+
+func TestOutcomes(t *testing.T) {
+	w := world()
+	before := model(w, ingress("shop", "db", "web", 5432, 3))
+	after := model(w, ingress("shop", "db", "report", 5433, 7))
+	const allow, deny, unknown = policies.Allow, policies.Deny, policies.Unknown
+	gone := world()
+	gone.Pods = gone.Pods[1:]
+	opaque := ingress("shop", "db", "web", 5432, 3)
+	opaque.Tier, opaque.Opaque = "", "kind Riddle is not understood"
+
+	rows := []struct {
+		name          string
+		before, after *policies.Model
+		flow          policies.Flow
+		want          string
+		explained     bool
+	}{
+		{"used and closed", before, after, flow(web, db, 5432, allow), "breaks allow allow deny at shop.yaml:7", true},
+		{"denied and opened", before, after, flow("shop/report-29387520-abcde", db, 5433, deny), "opens deny deny allow at shop.yaml:7", true},
+		{"not touched", before, after, flow(db, web, 80, allow), "stays allow allow allow", true},
+		{"denied as ever", before, after, flow("shop/load-abcde", db, 5432, deny), "stays deny deny deny", true},
+		{"allowed, says the record; denied, says the model", before, after, flow("shop/load-abcde", db, 5432, allow), "drifts allow deny deny at shop.yaml:3", false},
+		{"denied, says the record; allowed, says the model", before, after, flow(web, db, 5432, deny), "drifts deny allow deny at shop.yaml:3", false},
+		{"no recorded verdict", before, after, flow(web, db, 5432, unknown), "unknown unknown allow deny at shop.yaml:7: the record carries no verdict", false},
+		{"no port", before, after, flow(web, db, 0, allow), "unknown allow undecided undecided: the record has no destination port", false},
+		{"no protocol", before, after, func() policies.Flow { f := flow(web, db, 1, allow); f.Protocol = 0; return f }(), "unknown allow undecided undecided: the record has no protocol", false},
+		{"workload gone", before, model(gone), flow(web, db, 5432, allow), "unknown allow allow undecided: shop/web is not in the world after the change", true},
+		{"unknown before", model(w, opaque), after, flow(web, db, 5432, allow), "unknown allow unknown deny at shop.yaml:7: before the change: ingress: kind Riddle is not understood", false},
+		{"unknown after", before, model(w, opaque), flow(web, db, 5432, allow), "unknown allow allow unknown at shop.yaml:3: after the change: ingress: kind Riddle is not understood", true},
+		{"between pods of a namespace alike", before, after, flow(web, "shop/web-7c9f8d5b6-99999", 80, allow), "stays allow allow allow", true},
+		{"a pod to itself", before, model(w, noEgress("shop", "web", 9)), flow(web, web, 80, allow), "stays allow allow allow", true},
+		{"a pod to another of its workload", before, model(w, noEgress("shop", "web", 9)), flow(web, "shop/web-7c9f8d5b6-99999", 80, allow), "breaks allow allow deny at shop.yaml:9", true},
+
+		{"one model: as it says", before, nil, flow(web, db, 5432, allow), "stays allow allow undecided", true},
+		{"one model: not as it says", before, nil, flow(web, db, 5432, deny), "drifts deny allow undecided at shop.yaml:3", false},
+		{"one model: it does not know", model(w, opaque), nil, flow(web, db, 5432, allow), "unknown allow unknown undecided at shop.yaml:3: ingress: kind Riddle is not understood", false},
+
+		{"left the source, and denied at the destination", before, after, leaving(flow("shop/load-abcde", db, 5432, allow)), "stays allow deny deny", true},
+		{"left the source, though it may not", model(w, noEgress("shop", "load", 5)), nil, leaving(flow("shop/load-abcde", db, 5432, allow)), "drifts allow deny undecided at shop.yaml:5", false},
+		{
+			"left the source, and opened at the destination", before, after, leaving(flow("shop/report-29387520-abcde", db, 5433, allow)),
+			"unknown allow deny allow at shop.yaml:7: recorded where it left the source, before the destination's policies had a say", true,
+		},
+		{"left the source, and closed at the destination", before, after, leaving(flow(web, db, 5432, allow)), "breaks allow allow deny at shop.yaml:7", true},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			result := replay(row.before, row.after, row.flow)
+			if len(result.Rows) != 1 {
+				t.Fatalf("%d rows, causes %v", len(result.Rows), result.Causes)
+			}
+			r := result.Rows[0]
+			got := fmt.Sprintf("%s %s %s %s", r.Outcome, r.Recorded, r.Before, r.After)
+			for _, d := range policies.Directions {
+				if s := r.Decision.Sides[d]; s.At.File != "" {
+					got += " at " + s.At.String()
+				}
+			}
+			if r.Cause != "" {
+				got += ": " + r.Cause
+			}
+			if got != row.want {
+				t.Errorf("got  %s\nwant %s", got, row.want)
+			}
+			if explained := result.Explained == 1; explained != row.explained {
+				t.Errorf("explained %v, want %v", explained, row.explained)
+			}
+			if result.Outcomes[r.Outcome] != 1 {
+				t.Errorf("outcomes %v", result.Outcomes)
+			}
+		})
+	}
+}
+
+func leaving(f policies.Flow) policies.Flow {
+	f.EgressOnly = true
+	return f
+}
+
+func replay(before, after *policies.Model, flows ...policies.Flow) *Result {
+	b, h := reach.New(before, reach.Options{}), (*reach.Judge)(nil)
+	if after != nil {
+		b, h = reach.Pair(before, after, reach.Options{})
+	}
+	r := New(b, h)
+	for _, f := range flows {
+		r.Add(f)
+	}
+	return r.Result()
+}
+
+func TestResolve(t *testing.T) {
+	rows := []struct{ name, end, want string }{
+		{"a Deployment's pod", "shop/web-7c9f8d5b6-2x4z6", "shop/web"},
+		{"a word is no hash", "shop/web-stage-2x4z6", "no workload of shop matches pod web-stage-2x4z6"},
+		{"a DaemonSet's pod", "shop/web-canary-2x4z6", "shop/web-canary"},
+		{"a StatefulSet's pod", "shop/db-12", "shop/db"},
+		{"a StatefulSet's pods have numbers", "shop/db-x", "no workload of shop matches pod db-x"},
+		{"a CronJob's pod", "shop/report-29387520-2x4z6", "shop/report"},
+		{"a Job's pod", "shop/load-2x4z6", "shop/load"},
+		{"an indexed Job's pod", "shop/load-3-2x4z6", "shop/load"},
+		{"a real pod", "ops/api-6d4b75cb6d-hlm9x", "ops/api (pod api-6d4b75cb6d-hlm9x)"},
+		{"the record's workload", "shop/anything owner:Deployment=web", "shop/web"},
+		{"the record's workload, with labels of another time", "shop/anything owner:Deployment=web app=frontend", "shop/web"},
+		{"its ReplicaSet", "shop/anything owner:ReplicaSet=web-7c9f8d5b6", "shop/web"},
+		{"its Job", "shop/anything owner:Job=report-29387520", "shop/report"},
+		{"a workload of another kind", "shop/ owner:StatefulSet=web", "no workload of shop matches StatefulSet web"},
+		{"a name that the labels contradict", "shop/web-7c9f8d5b6-2x4z6 app=db", "shop/db"},
+		{"a name that complete labels contradict by what they lack", "shop/web-canary-2x4z6 app=web", "shop/web"},
+		{"labels that may lack some do not", "shop/web-canary-2x4z6 partial app=web", "shop/web-canary"},
+		{"generated labels", "shop/web-7c9f8d5b6-2x4z6 app=web pod-template-hash=7c9f8d5b6", "shop/web"},
+		{"labels alone", "shop/ app=db", "shop/db"},
+		{"labels exactly", "shop/ app=web", "shop/web"},
+		{"labels exactly, with more", "shop/ app=web track=canary", "shop/web-canary"},
+		{"labels among others", "shop/ app=db version=7", "shop/db"},
+		{"labels of two workloads among others", "shop/ app=web track=canary version=7", "several workloads of shop match labels app=web,track=canary,version=7: web and web-canary"},
+		{"other labels", "shop/ app=mail", "no workload of shop matches labels app=mail"},
+		{"a namespace that is not there", "legacy/web-7c9f8d5b6-2x4z6", "namespace legacy is not in the world"},
+		{"nothing", "", "a record says nothing about one of its ends"},
+		{"a pod by its address", "10.1.0.7", "ops/api (pod api-6d4b75cb6d-hlm9x)"},
+		{"a pod by its address, its name being unknown", "ops/renamed 10.1.0.7", "ops/api (pod api-6d4b75cb6d-hlm9x)"},
+		{"a node by its address", "host 10.0.0.1", "node n1"},
+		{"a node by its address alone", "10.0.0.1", "node n1"},
+		{"another node", "host 10.0.0.2", "a node is not in the world"},
+		{"a node without an address", "host", "a record does not say which node it means"},
+		{"the outside", "outside 192.0.2.1", "192.0.2.1/32"},
+		{"an address of nobody, all being known", "172.16.0.1", "172.16.0.1/32"},
+		{"an address of a pod that is not known", "10.1.0.8", "an address is of no pod and no node in the world"},
+		{"a Service's address", "outside 10.96.0.9", "a record names the address of a Service, not of the pod behind it"},
+		{"outside without an address", "outside", "a record does not say which address outside it means"},
+	}
+	judge := reach.New(model(world()), reach.Options{})
+	d := newDirectory(judge)
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			p := end(row.end)
+			found := d.find(&p)
+			got := found.cause
+			for _, e := range found.ends {
+				got += judge.Peer(e).String()
+			}
+			if got != row.want {
+				t.Errorf("got  %s\nwant %s", got, row.want)
+			}
+		})
+	}
+}
+
+func TestAddressesWhereFewAreKnown(t *testing.T) {
+	d := newDirectory(reach.New(model(policies.World{}), reach.Options{}))
+	for text, outside := range map[string]bool{"8.8.8.8": true, "2606:4700::1": true, "10.0.0.1": false, "100.64.1.1": false, "fd00::1": false} {
+		p := end(text)
+		if got := d.find(&p).cause == ""; got != outside {
+			t.Errorf("%s is outside: %v, want %v", text, got, outside)
+		}
+	}
+}
+
+// A workload's pods may differ; a record that does not say which it means is
+// decided only where they are decided alike.
+func TestSeveralPods(t *testing.T) {
+	m := model(world(), ingress("ops", "api", "nobody", 80, 1))
+	debug := ingress("ops", "true", "nobody", 80, 2)
+	debug.Subject.Pods = selector.Label("debug", "true")
+	debug.Rules[policies.Ingress][0].Peers = []policies.Match{{Anyone: true}}
+	m.Policies = append(m.Policies, debug)
+	to := "ops/api-6d4b75cb6d-zzzzz owner:Deployment=api"
+	for name, row := range map[string]struct {
+		flow policies.Flow
+		want string
+	}{
+		"alike":           {flow(web, to, 81, policies.Deny), "stays "},
+		"not alike":       {flow(web, to, 80, policies.Deny), "unknown pods of one workload are decided differently, and the record does not say which is meant"},
+		"labels tell":     {flow(web, to+" app=api", 80, policies.Deny), "stays "},
+		"labels do not":   {flow(web, to+" partial app=api", 80, policies.Deny), "unknown pods of one workload are decided differently, and the record does not say which is meant"},
+		"so they do here": {flow(web, to+" app=api debug=true", 80, policies.Allow), "stays "},
+		"more labels":     {flow(web, to+" app=api debug=true version=2", 80, policies.Deny), "unknown pods of one workload are decided differently, and the record does not say which is meant"},
+	} {
+		r := replay(m, nil, row.flow).Rows[0]
+		if got := string(r.Outcome) + " " + r.Cause; got != row.want {
+			t.Errorf("%s: got %s, want %s", name, got, row.want)
+		}
+	}
+}
+
+// A workload whose labels the change edits is still that workload.
+func TestRelabelled(t *testing.T) {
+	w := world()
+	w.Pods[0].Labels = labels{"app": "frontend"}
+	policy := ingress("shop", "db", "web", 5432, 3)
+	r := replay(model(world(), policy), model(w, policy), flow(web+" app=web", db, 5432, policies.Allow)).Rows[0]
+	if r.Outcome != Breaks {
+		t.Errorf("outcome %s, cause %s", r.Outcome, r.Cause)
+	}
+}
+
+func TestRows(t *testing.T) {
+	m := model(world(), ingress("shop", "db", "web", 5432, 3))
+	at := func(minutes int, f policies.Flow) policies.Flow {
+		f.First = noon.Add(time.Duration(minutes) * time.Minute)
+		f.Last = f.First.Add(time.Second)
+		f.Bytes = 10
+		return f
+	}
+	late := at(9, flow("shop/web-7c9f8d5b6-99999", db, 5432, policies.Allow))
+	early := at(1, flow(web, db, 5432, policies.Allow))
+	early.Count = 5
+	result := replay(m, nil, late, early,
+		at(2, flow("outside 192.0.2.1", web, 443, policies.Allow)), at(3, flow("outside 192.0.2.2", web, 443, policies.Allow)),
+		at(4, flow("legacy/x", db, 1, policies.Allow)), at(5, flow("legacy/y", db, 1, policies.Allow)), at(6, flow(web, "ops/z", 1, policies.Deny)))
+
+	peer := func(kind, name string) policies.Peer {
+		return policies.Peer{Namespace: "shop", Name: name, Kind: kind}
+	}
+	want := &Result{
+		Flows: 11, Bytes: 70, First: noon.Add(time.Minute), Last: noon.Add(9*time.Minute + time.Second),
+		Outcomes:  map[Outcome]uint64{Breaks: 0, Opens: 0, Drifts: 0, Undecided: 0, Stays: 8},
+		Explained: 8, Unresolved: 3, Questions: 3,
+		Rows: []Row{
+			{
+				Outcome: Stays, From: peer("Deployment", "web"), To: peer("StatefulSet", "db"), Protocol: netset.TCP, Port: 5432,
+				Recorded: policies.Allow, Before: policies.Allow, Flows: 6, Bytes: 20, First: early.First, Last: late.Last, Example: early,
+			},
+			{
+				Outcome: Stays, From: policies.Outside(netset.Block{CIDR: netset.AllIPv4}), To: peer("Deployment", "web"), Protocol: netset.TCP, Port: 443,
+				Recorded: policies.Allow, Before: policies.Allow, Flows: 2, Bytes: 20, First: noon.Add(2 * time.Minute), Last: noon.Add(3*time.Minute + time.Second),
+				Example: at(2, flow("outside 192.0.2.1", web, 443, policies.Allow)),
+			},
+		},
+		Causes: []Cause{{"namespace legacy is not in the world", 2}, {"no workload of ops matches pod z", 1}},
+	}
+	if d := cmp.Diff(want, result, exact); d != "" {
+		t.Error("(-want +got)\n" + d)
+	}
+	if got := result.Fidelity(); got != 8.0/11 {
+		t.Errorf("fidelity %v", got)
+	}
+	if got := (&Result{}).Fidelity(); got != 0 {
+		t.Errorf("fidelity of nothing %v", got)
+	}
+}
+
+var exact = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.AllowUnexported(netset.Ports{}),
+}
+
+// TestOrderMakesNoDifference shuffles flows; and each is counted once.
+func TestOrderMakesNoDifference(t *testing.T) {
+	before := model(world(), ingress("shop", "db", "web", 5432, 3), noEgress("shop", "load", 5))
+	after := model(world(), ingress("shop", "db", "report", 5433, 7))
+	after.Pods = after.Pods[:4]
+	ends := rapid.SampledFrom([]string{
+		web, "shop/web-7c9f8d5b6-99999", "shop/ app=web", db, "shop/load-abcde", "shop/report-29387520-abcde", "ops/api-6d4b75cb6d-hlm9x",
+		"ops/api-6d4b75cb6d-zzzzz", "outside 192.0.2.1", "outside 192.0.2.2", "host 10.0.0.1", "legacy/x", "10.1.0.8", "",
+	})
+	verdicts := rapid.SampledFrom([]policies.Verdict{policies.Allow, policies.Deny, policies.Unknown})
+	one := rapid.Custom(func(t *rapid.T) policies.Flow {
+		f := flow(ends.Draw(t, "from"), ends.Draw(t, "to"), rapid.SampledFrom([]uint16{0, 80, 5432, 5433}).Draw(t, "port"), verdicts.Draw(t, "verdict"))
+		f.First = f.First.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "minute")) * time.Minute)
+		f.Last = f.First
+		f.Count = rapid.Uint64Range(0, 3).Draw(t, "count")
+		f.EgressOnly = rapid.Bool().Draw(t, "egressOnly")
+		return f
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		flows := rapid.SliceOfN(one, 0, 40).Draw(t, "flows")
+		want := replay(before, after, flows...)
+		got := replay(before, after, rapid.Permutation(flows).Draw(t, "shuffled")...)
+		if d := cmp.Diff(want, got, exact); d != "" {
+			t.Fatal("(-want +got)\n" + d)
+		}
+		sum, inRows := want.Unresolved, want.Unresolved
+		for _, n := range want.Outcomes {
+			sum += n
+		}
+		for _, r := range want.Rows {
+			inRows += r.Flows
+		}
+		if sum != want.Flows || inRows != want.Flows || want.Explained > want.Flows {
+			t.Fatalf("%d flows, %d counted, %d in rows", want.Flows, sum, inRows)
+		}
+	})
+}
+
+func BenchmarkReplay(b *testing.B) {
+	before, after := reach.Pair(model(world(), ingress("shop", "db", "web", 5432, 3)), model(world()), reach.Options{})
+	var flows []policies.Flow
+	for i := range 1000 {
+		f := flow(fmt.Sprintf("shop/web-7c9f8d5b6-%05d partial app=web version=3 team=shop", i%100), db+" partial app=db team=data", 5432, policies.Allow)
+		f.First = f.First.Add(time.Duration(i) * time.Second)
+		flows = append(flows, f)
+	}
+	r := New(before, after)
+	b.ReportAllocs()
+	for b.Loop() {
+		for i := range flows {
+			r.Add(flows[i])
+		}
+	}
+	b.ReportMetric(float64(b.N*len(flows))/b.Elapsed().Seconds(), "flows/s")
+}

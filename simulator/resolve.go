@@ -1,0 +1,405 @@
+package simulator
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// directory finds the ends of one world that records speak of.
+type directory struct {
+	judge      *reach.Judge
+	world      *policies.World
+	namespaces map[string]*members
+	nodes      map[netip.Addr]int
+	pods       map[netip.Addr]int
+	services   map[netip.Addr]bool
+	workloads  map[policies.Ref]*workload
+}
+
+// members is what a namespace holds.
+type members struct {
+	workloads []*workload
+	pods      map[string]int // by the names of real pods
+}
+
+type workload struct {
+	ref  policies.Ref
+	pods []int
+}
+
+// place is where a record's end is in a world: one end, or several of which the
+// record does not say which is meant; or why there is none.
+type place struct {
+	ends  []reach.End
+	cause string
+}
+
+func nowhere(format string, args ...any) place { return place{cause: fmt.Sprintf(format, args...)} }
+
+func newDirectory(j *reach.Judge) *directory {
+	d := &directory{
+		judge: j, world: &j.Model().World, namespaces: map[string]*members{},
+		nodes: map[netip.Addr]int{}, pods: map[netip.Addr]int{}, services: map[netip.Addr]bool{}, workloads: map[policies.Ref]*workload{},
+	}
+	for _, n := range d.world.Namespaces {
+		d.namespaces[n.Name] = &members{pods: map[string]int{}}
+	}
+	for i := range d.world.Pods {
+		p := &d.world.Pods[i]
+		ns := d.namespaces[p.Workload.Namespace]
+		if ns == nil {
+			ns = &members{pods: map[string]int{}}
+			d.namespaces[p.Workload.Namespace] = ns
+		}
+		if p.Ref.Kind == "Pod" {
+			ns.pods[p.Ref.Name] = i
+		}
+		w := d.workloads[p.Workload]
+		if w == nil {
+			w = &workload{ref: p.Workload}
+			d.workloads[p.Workload] = w
+			ns.workloads = append(ns.workloads, w)
+		}
+		w.pods = append(w.pods, i)
+		for _, a := range p.Addresses {
+			if !p.HostNetwork {
+				d.pods[a] = i
+			}
+		}
+	}
+	for i, n := range d.world.Nodes {
+		for _, a := range n.Addresses {
+			d.nodes[a] = i
+		}
+	}
+	for _, s := range d.world.Services {
+		for _, a := range s.ClusterIP {
+			d.services[a] = true
+		}
+	}
+	return d
+}
+
+// find resolves a record's end by the name of its namespace and pod or
+// workload, else by its labels, else by its address.
+func (d *directory) find(p *policies.FlowPeer) place {
+	if p.Namespace != "" && !p.Host && !p.Outside {
+		ns := d.namespaces[p.Namespace]
+		if ns == nil {
+			return nowhere("namespace %s is not in the world", p.Namespace)
+		}
+		found := d.within(ns, p)
+		if i, ok := d.pods[p.Address]; ok && found.cause != "" && d.world.Pods[i].Workload.Namespace == p.Namespace {
+			return place{ends: []reach.End{d.judge.Pod(i)}}
+		}
+		return found
+	}
+	return d.byAddress(p)
+}
+
+// within resolves an end by name, else by labels, in its namespace.
+func (d *directory) within(ns *members, p *policies.FlowPeer) place {
+	if i, ok := ns.pods[p.Pod]; ok {
+		return place{ends: []reach.End{d.judge.Pod(i)}}
+	}
+	var named, likely []*workload
+	for _, w := range ns.workloads {
+		switch {
+		case slices.ContainsFunc(p.Workloads, func(claim policies.Ref) bool { return claims(claim, w.ref) }):
+			named = append(named, w)
+		case names(w.ref, p.Pod) && slices.ContainsFunc(w.pods, func(i int) bool { return !contradict(d.world.Pods[i].Labels, p) }):
+			likely = append(likely, w)
+		}
+	}
+	if len(named) == 0 {
+		named = likely
+	}
+	if len(named) == 1 {
+		return d.podsOf(named[0], p)
+	}
+	among := named
+	if len(among) == 0 {
+		among = ns.workloads
+	}
+	labelled := d.byLabels(among, p)
+	switch {
+	case len(labelled) == 1:
+		return d.podsOf(labelled[0], p)
+	case len(named) > 1:
+		return nowhere("several workloads of %s match %s: %s and %s", p.Namespace, describe(p), named[0].ref.Name, named[1].ref.Name)
+	case len(labelled) > 1:
+		return nowhere("several workloads of %s match %s: %s and %s", p.Namespace, describe(p), labelled[0].ref.Name, labelled[1].ref.Name)
+	}
+	return nowhere("no workload of %s matches %s", p.Namespace, describe(p))
+}
+
+// describe names an end by the best that the record has.
+func describe(p *policies.FlowPeer) string {
+	switch {
+	case p.Pod != "":
+		return "pod " + p.Pod
+	case len(p.Workloads) > 0:
+		return p.Workloads[0].Kind + " " + p.Workloads[0].Name
+	case len(p.Labels) > 0:
+		var pairs []string
+		for _, key := range slices.Sorted(maps.Keys(p.Labels)) {
+			pairs = append(pairs, key+"="+p.Labels[key])
+		}
+		return "labels " + strings.Join(pairs, ",")
+	}
+	return "a record without a name"
+}
+
+// contradict reports whether a pod with these labels cannot be the record's.
+func contradict(labels map[string]string, p *policies.FlowPeer) bool {
+	if p.Labels == nil {
+		return false
+	}
+	for key, value := range labels {
+		recorded, has := p.Labels[key]
+		if has && recorded != value || !has && !p.LabelsPartial && !generated[key] {
+			return true
+		}
+	}
+	return false
+}
+
+// generated are the labels that controllers give each pod, beside those of the
+// template.
+var generated = map[string]bool{
+	"pod-template-hash": true, "pod-template-generation": true, "controller-revision-hash": true,
+	"statefulset.kubernetes.io/pod-name": true, "apps.kubernetes.io/pod-index": true,
+	"batch.kubernetes.io/controller-uid": true, "batch.kubernetes.io/job-name": true, "batch.kubernetes.io/job-completion-index": true,
+	"controller-uid": true, "job-name": true,
+}
+
+// claims reports whether the owner that a record names is the workload, or was
+// made by it: a ReplicaSet of a Deployment, a Job of a CronJob.
+func claims(claim, w policies.Ref) bool {
+	switch {
+	case claim.Name == w.Name:
+		return claim.Kind == w.Kind || claim.Kind == ""
+	case claim.Kind == "ReplicaSet" && w.Kind == "Deployment", claim.Kind == "Job" && w.Kind == "CronJob":
+		suffix, ok := strings.CutPrefix(claim.Name, w.Name+"-")
+		return ok && (isHash(suffix) || isNumber(suffix))
+	}
+	return false
+}
+
+// names reports whether a pod's name is one that the workload's kind gives.
+func names(w policies.Ref, pod string) bool {
+	rest, ok := strings.CutPrefix(pod, w.Name+"-")
+	if !ok {
+		return false
+	}
+	parts := strings.Split(rest, "-")
+	last := parts[len(parts)-1]
+	switch w.Kind {
+	case "StatefulSet":
+		return len(parts) == 1 && isNumber(last)
+	case "Deployment":
+		return len(parts) == 2 && isHash(parts[0]) && isSuffix(last)
+	case "CronJob":
+		return (len(parts) == 2 || len(parts) == 3 && isNumber(parts[1])) && isNumber(parts[0]) && isSuffix(last)
+	case "Job":
+		return (len(parts) == 1 || len(parts) == 2 && isNumber(parts[0])) && isSuffix(last)
+	case "Pod":
+		return false
+	}
+	return len(parts) == 1 && isSuffix(last)
+}
+
+// isSuffix reports whether text may end the name of a pod that a controller made.
+func isSuffix(text string) bool {
+	return len(text) == 5 && !strings.ContainsFunc(text, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
+}
+
+// isHash reports whether text may be what a Deployment tells its ReplicaSets
+// apart by. Kubernetes writes such hashes without vowels, so that they make no
+// words: web-canary-x2x4z is no pod of web.
+func isHash(text string) bool {
+	return 5 <= len(text) && len(text) <= 10 &&
+		!strings.ContainsFunc(text, func(r rune) bool { return !strings.ContainsRune("bcdfghjklmnpqrstvwxz2456789", r) })
+}
+
+func isNumber(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool { return r < '0' || r > '9' })
+}
+
+// byLabels returns the workloads with a pod of exactly the record's labels;
+// when there is none, those with a pod whose labels the record has among its own.
+func (d *directory) byLabels(among []*workload, p *policies.FlowPeer) []*workload {
+	if len(p.Labels) == 0 {
+		return nil
+	}
+	var exact, contained []*workload
+	for _, w := range among {
+		best := unlike
+		for _, i := range w.pods {
+			best = max(best, likeness(d.world.Pods[i].Labels, p.Labels))
+		}
+		switch best {
+		case same:
+			exact = append(exact, w)
+		case included:
+			contained = append(contained, w)
+		}
+	}
+	if len(exact) > 0 {
+		return exact
+	}
+	return contained
+}
+
+// How much a pod's labels are like those of a record.
+const (
+	unlike   = iota
+	included // the record has them among its own
+	same
+)
+
+// likeness compares labels without the generated ones. No labels are like none.
+func likeness(labels, recorded map[string]string) int {
+	n := 0
+	for key, value := range labels {
+		if generated[key] {
+			continue
+		}
+		if got, has := recorded[key]; !has || got != value {
+			return unlike
+		}
+		n++
+	}
+	for key := range recorded {
+		if !generated[key] {
+			n--
+		}
+	}
+	switch {
+	case len(labels) == 0:
+		return unlike
+	case n == 0:
+		return same
+	}
+	return included
+}
+
+// podsOf returns the pods of a workload that the record may mean: those with
+// its labels, else those that its labels do not contradict, else all.
+func (d *directory) podsOf(w *workload, p *policies.FlowPeer) place {
+	var all, possible, alike place
+	for _, i := range w.pods {
+		end, labels := d.judge.Pod(i), d.world.Pods[i].Labels
+		all.ends = append(all.ends, end)
+		if !contradict(labels, p) {
+			possible.ends = append(possible.ends, end)
+		}
+		if !p.LabelsPartial && likeness(labels, p.Labels) == same {
+			alike.ends = append(alike.ends, end)
+		}
+	}
+	for _, found := range []place{alike, possible} {
+		if len(found.ends) > 0 {
+			return found
+		}
+	}
+	return all
+}
+
+// follow finds in this world what a record's end is in the world before it. A
+// workload keeps its name where its labels change.
+func (d *directory) follow(from *directory, was place, p *policies.FlowPeer) place {
+	if was.cause != "" {
+		return was
+	}
+	peer := from.judge.Peer(was.ends[0])
+	switch {
+	case peer.IsOutside():
+		return place{ends: []reach.End{d.judge.Outside(peer.CIDR.Addr())}}
+	case was.ends[0] == from.judge.OwnNode():
+		return was
+	case peer.Kind == "Node":
+		i := slices.IndexFunc(d.world.Nodes, func(n policies.Node) bool { return n.Name == peer.Name })
+		if i < 0 {
+			return nowhere("%s is not in the world", peer)
+		}
+		return place{ends: []reach.End{d.judge.Node(i)}}
+	}
+	w := d.workloads[policies.Ref{Kind: peer.Kind, Namespace: peer.Namespace, Name: peer.Name}]
+	if w == nil {
+		peer.Pod = ""
+		return nowhere("%s is not in the world", peer)
+	}
+	if i, ok := d.namespaces[peer.Namespace].pods[peer.Pod]; ok && len(was.ends) == 1 {
+		return place{ends: []reach.End{d.judge.Pod(i)}}
+	}
+	return d.podsOf(w, p)
+}
+
+// byAddress resolves an end that has no name in the cluster. An address that is
+// of no pod and no node of the world is outside only when the recorder says so
+// or it cannot be of the cluster: a world read from files knows few addresses.
+func (d *directory) byAddress(p *policies.FlowPeer) place {
+	a := p.Address
+	switch node, isNode := d.nodes[a]; {
+	case isNode:
+		return place{ends: []reach.End{d.judge.Node(node)}}
+	case p.OwnNode:
+		return place{ends: []reach.End{d.judge.OwnNode()}}
+	case !a.IsValid() && p.Host:
+		return nowhere("a record does not say which node it means")
+	case !a.IsValid() && p.Outside:
+		return nowhere("a record does not say which address outside it means")
+	case !a.IsValid():
+		return nowhere("a record says nothing about one of its ends")
+	case d.services[a]:
+		return nowhere("a record names the address of a Service, not of the pod behind it")
+	case p.Host:
+		return nowhere("a node is not in the world")
+	}
+	if i, ok := d.pods[a]; ok && !p.Outside {
+		return place{ends: []reach.End{d.judge.Pod(i)}}
+	}
+	if p.Outside || d.cannotBeInside(a) {
+		return place{ends: []reach.End{d.judge.Outside(a)}}
+	}
+	return nowhere("an address is of no pod and no node in the world")
+}
+
+var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
+
+func (d *directory) cannotBeInside(a netip.Addr) bool {
+	if slices.ContainsFunc(d.world.PodCIDRs, func(c netip.Prefix) bool { return c.Contains(a) }) {
+		return false
+	}
+	if len(d.world.PodCIDRs) > 0 && len(d.world.Nodes) > 0 {
+		return true
+	}
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !sharedSpace.Contains(a)
+}
+
+// compareEnds orders ends by their names, for a stable answer.
+func compareEnds(a, b policies.Peer) int {
+	return cmp.Or(
+		strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name), strings.Compare(a.Kind, b.Kind),
+		strings.Compare(a.Pod, b.Pod), comparePrefixes(a.CIDR, b.CIDR),
+	)
+}
+
+func comparePrefixes(a, b *netip.Prefix) int {
+	var x, y netip.Prefix
+	if a != nil {
+		x = *a
+	}
+	if b != nil {
+		y = *b
+	}
+	return cmp.Or(x.Addr().Compare(y.Addr()), cmp.Compare(x.Bits(), y.Bits()))
+}
