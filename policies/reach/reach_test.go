@@ -74,7 +74,7 @@ func TestRules(t *testing.T) {
 		{"a policy in another namespace has no say", `shop {podSelector: {}}`, "shop/web", "data/db-0", "5432", policies.Allow, "no policy has a say"},
 
 		// Selection and defaults
-		{"policyTypes absent: ingress always", `data {podSelector: {}}`, "shop/web", "data/db-0", "5432", policies.Deny, "selects it and has no ingress rule"},
+		{"policyTypes absent: ingress always", `data {podSelector: {}}`, "shop/web", "data/db-0", "5432", policies.Deny, "and has no ingress rule"},
 		{"policyTypes absent and no egress section: egress stays open", `data {podSelector: {}}`, "data/db-0", "shop/web", "80", policies.Allow, "no policy has a say"},
 		{"policyTypes absent and an egress section: egress too", `data {podSelector: {}, egress: [{to: [{podSelector: {}}]}]}`, "data/db-0", "shop/web", "80", policies.Deny, "egress: no egress rule"},
 		{"policyTypes Ingress: an egress section is ignored", `data {podSelector: {}, policyTypes: [Ingress], egress: [{to: [{podSelector: {}}]}]}`, "data/db-0", "shop/web", "80", policies.Allow, "no policy has a say"},
@@ -89,8 +89,8 @@ func TestRules(t *testing.T) {
 		{"but not addresses outside", `data {podSelector: {}, ingress: [{from: [{namespaceSelector: {}}]}]}`, "203.0.113.9", "data/db-0", "5432", policies.Deny, "no ingress rule"},
 		{"both selectors in one item: both must match", `data {podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: front}}, podSelector: {matchLabels: {app: db}}}]}]}`, "shop/web", "data/db-0", "5432", policies.Deny, "no ingress rule"},
 		{"two items: either will do", `data {podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: front}}}, {podSelector: {matchLabels: {app: db}}}]}]}`, "shop/web", "data/db-0", "5432", policies.Allow, "in namespaces team=front"},
-		{"NotIn matches what lacks the key", `data {podSelector: {matchExpressions: [{key: tier, operator: NotIn, values: [x]}]}}`, "shop/web", "data/db-0", "5432", policies.Deny, "selects it"},
-		{"DoesNotExist matches what lacks the key", `data {podSelector: {matchExpressions: [{key: canary, operator: DoesNotExist}]}}`, "shop/web", "data/db-0", "5432", policies.Deny, "selects it"},
+		{"NotIn matches what lacks the key", `data {podSelector: {matchExpressions: [{key: tier, operator: NotIn, values: [x]}]}}`, "shop/web", "data/db-0", "5432", policies.Deny, "has no ingress rule"},
+		{"DoesNotExist matches what lacks the key", `data {podSelector: {matchExpressions: [{key: canary, operator: DoesNotExist}]}}`, "shop/web", "data/db-0", "5432", policies.Deny, "has no ingress rule"},
 		{"DoesNotExist does not match what has it", `data {podSelector: {matchExpressions: [{key: canary, operator: DoesNotExist}]}}`, "shop/web", "data/db-1", "5432", policies.Allow, "no policy has a say"},
 		{"every namespace has its name as a label", `data {podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: shop}}}]}]}`, "shop/web", "data/db-0", "5432", policies.Allow, "all pods in shop"},
 		{"also one that has no Namespace object", `data {podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: lost}}}]}]}`, "lost/job", "data/db-0", "5432", policies.Allow, "all pods in lost"},
@@ -147,7 +147,7 @@ func TestRules(t *testing.T) {
 		{"SCTP is a protocol of its own", `data {podSelector: {}, ingress: [{ports: [{port: 9003, protocol: SCTP}]}]}`, "shop/web", "data/db-0", "SCTP/9003", policies.Allow, "SCTP/9003"},
 		{"ICMP is undefined", `data {podSelector: {}, ingress: [{}]}`, "shop/web", "data/db-0", "ICMP", policies.Unknown, "ICMP is not defined for NetworkPolicy"},
 		{"ICMP is allowed where no policy selects", ``, "shop/web", "data/db-0", "ICMP", policies.Allow, "no policy has a say"},
-		{"what one side denies is denied, whatever the other", "shop {podSelector: {}, policyTypes: [Egress]}\ndata {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}", "shop/api", "data/db-0", "5432", policies.Deny, "egress: shop/p"},
+		{"what one side denies is denied, whatever the other", "shop {podSelector: {}, policyTypes: [Egress]}\ndata {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}", "shop/api", "data/db-0", "5432", policies.Deny, "egress: NetworkPolicy shop/p"},
 
 		// Policies that nobody understands
 		{"a policy that is not understood makes answers unknown", `{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: c, namespace: data}}`, "shop/web", "data/db-0", "5432", policies.Unknown, "CiliumNetworkPolicy of cilium.io is not understood"},
