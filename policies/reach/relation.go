@@ -137,7 +137,7 @@ func (a algebra) join(layers []layer) portsID {
 	key := keyOf(ids)
 	id, ok := a.unions[key]
 	if !ok {
-		id = a.ports.id(netset.Join(a.ports.setsOf(ids)...))
+		id = a.ports.id(netset.JoinPorts(a.ports.setsOf(ids)...))
 		a.unions[key] = id
 	}
 	return id
