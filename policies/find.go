@@ -157,33 +157,11 @@ func (w *World) workloadNames(namespace string) []string {
 func (w *World) near(name string, names []string) string {
 	slices.Sort(names)
 	names = slices.Compact(names)
-	slices.SortStableFunc(names, func(a, b string) int { return distance(name, a) - distance(name, b) })
+	slices.SortStableFunc(names, func(a, b string) int { return Distance(name, a) - Distance(name, b) })
 	if len(names) == 0 {
 		return ""
 	}
 	return "; near it are " + strings.Join(names[:min(5, len(names))], ", ")
-}
-
-// distance is how many letters must be added, dropped or changed to make b of a
-// (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for i := range row {
-		row[i] = i
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for k := range len(b) {
-			change := diagonal
-			if a[i] != b[k] {
-				change++
-			}
-			diagonal = row[k+1]
-			row[k+1] = min(change, row[k]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // PortQuery is the port of a question: a set of ports, or a port name.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -75,6 +76,10 @@ func (o *output) write(answer func(w io.Writer, f report.Format, s report.Style)
 func writeFile(name string, fill func(io.Writer) error) error {
 	temporary, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
+		// The name of the temporary file would tell nobody anything.
+		if in := new(fs.PathError); errors.As(err, &in) {
+			err = in.Err
+		}
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	defer os.Remove(temporary.Name())

@@ -12,6 +12,8 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/weir-policy/weir/policies"
 )
 
 // Commit is one commit of a Repo.
@@ -222,7 +224,7 @@ func (r *Repo) unknown(name string) error {
 	}
 	likeness := map[string]int{}
 	for _, n := range names {
-		likeness[n] = min(distance(name, n), distance(name, n[strings.LastIndex(n, "/")+1:]))
+		likeness[n] = min(policies.Distance(name, n), policies.Distance(name, n[strings.LastIndex(n, "/")+1:]))
 	}
 	slices.SortFunc(names, func(a, b string) int {
 		return cmp.Or(cmp.Compare(likeness[a], likeness[b]), strings.Compare(a, b))
@@ -234,27 +236,6 @@ func (r *Repo) unknown(name string) error {
 		names = names[:suggestions]
 	}
 	return fmt.Errorf("revision %q is not in the repository %s, which has %s%s", name, r.dir, strings.Join(names, ", "), more)
-}
-
-// distance is how many letters to insert, delete or replace to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 var errShallow = errors.New("it is beyond the end of this shallow clone; fetch the whole history with fetch-depth: 0 (actions/checkout) or git fetch --unshallow")

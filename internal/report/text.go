@@ -342,7 +342,10 @@ func replayText(out *bufio.Writer, r *simulator.Result, reading FlowReading, pai
 	if r.Flows == 0 {
 		out.WriteString("No recorded flow was read.\n")
 	} else {
-		fmt.Fprintf(out, "%s of %s", counted(r.Flows, "flow"), byteSize(r.Bytes))
+		out.WriteString(counted(r.Flows, "flow"))
+		if r.Bytes > 0 {
+			out.WriteString(" of " + byteSize(r.Bytes))
+		}
 		if first, last := moment(r.First), moment(r.Last); first != "" && last != "" {
 			fmt.Fprintf(out, ", %s to %s UTC", first, last)
 		}

@@ -412,30 +412,9 @@ func nearest(text string, words []string) string {
 		if strings.EqualFold(w, text) {
 			return w
 		}
-		if d := distance(strings.ToLower(text), strings.ToLower(w)); d < least {
+		if d := policies.Distance(strings.ToLower(text), strings.ToLower(w)); d < least {
 			best, least = w, d
 		}
 	}
 	return best
-}
-
-// distance is how many bytes must be added, removed or replaced to turn a into b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -115,7 +116,7 @@ func TestJudgeAgreesWithNaive(t *testing.T) {
 		s := newScene(t, drawCluster(d))
 		asked := several(d, 5, func() point { return pick(d, points...) })
 		asked = append(asked, point{netset.TCP, 80}, point{netset.ICMP, 0})
-		all := append(s.parties, outsider(netip.MustParseAddr(pick(d, outsiders...))), outsider(netip.MustParseAddr(pick(d, outsiders...))))
+		all := slices.Concat(s.parties, []*party{outsider(netip.MustParseAddr(pick(d, outsiders...))), outsider(netip.MustParseAddr(pick(d, outsiders...)))})
 		for _, from := range all {
 			for _, to := range all {
 				if from.isOutside() && to.isOutside() {

@@ -114,9 +114,6 @@ func evaluationOrder(m *policies.Model) []int {
 		order[i] = i
 	}
 	rank := func(i int) int {
-		if m.Policies[i].Opaque != "" {
-			return -1
-		}
 		return slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == m.Policies[i].Tier })
 	}
 	slices.SortStableFunc(order, func(x, y int) int { return rank(x) - rank(y) })
@@ -163,13 +160,13 @@ func (b *builder) decide(m *policies.Model, d policies.Direction, class int32, l
 	var allow, deny relation
 	open, untouched := b.universe, true
 	for len(list) > 0 {
-		tier := m.Policies[list[0].policy].Tier
+		name := m.Policies[list[0].policy].Tier
 		n := 1
-		for n < len(list) && m.Policies[list[n].policy].Tier == tier {
+		for n < len(list) && m.Policies[list[n].policy].Tier == name {
 			n++
 		}
-		at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == tier })
-		if at < 0 || m.Policies[list[0].policy].Opaque != "" {
+		at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == name })
+		if at < 0 {
 			// A policy that was not understood may do anything.
 			return b.internRow(nil, b.universe)
 		}
@@ -179,19 +176,20 @@ func (b *builder) decide(m *policies.Model, d policies.Direction, class int32, l
 			}
 		}
 		untouched = false
-		var pass relation
-		concerned := policies.No
+		tier := &m.Tiers[at]
+		undefined := relation{{b.ports.id(tier.Undefined), b.all}}
+		// inside is what is open where some policy of the tier selects the
+		// class; open is what is where none does.
+		var inside, pass relation
 		for _, g := range list[:n] {
-			concerned = concerned.Or(g.truth)
-		}
-		if undefined := b.ports.id(m.Tiers[at].Undefined); undefined != noPorts {
-			vague := b.intersect(open, relation{{undefined, b.all}})
-			allow, deny = b.unite(allow, vague), b.unite(deny, vague)
-			open = b.subtract(open, vague)
-		}
-		for _, g := range list[:n] {
+			left := b.unite(open, inside)
+			unclear := b.intersect(left, undefined)
+			if m.Policies[g.policy].Opaque != "" {
+				unclear = left
+			}
+			allow, deny, left = b.unite(allow, unclear), b.unite(deny, unclear), b.subtract(left, unclear)
 			for _, r := range b.compileRules(m, d, class, g.policy, rules) {
-				hit := b.intersect(open, b.normal(r.possible))
+				hit := b.intersect(left, b.normal(r.possible))
 				switch r.action {
 				case policies.ActionAllow:
 					allow = b.unite(allow, hit)
@@ -200,18 +198,18 @@ func (b *builder) decide(m *policies.Model, d policies.Direction, class int32, l
 				case policies.ActionPass:
 					pass = b.unite(pass, hit)
 				}
-				if g.truth == policies.Yes {
-					open = b.subtract(open, b.normal(r.yes))
-				}
+				left = b.subtract(left, b.normal(r.yes))
+			}
+			if g.truth == policies.Yes {
+				open, inside = nil, left
+			} else {
+				inside = b.unite(inside, left)
 			}
 		}
-		if m.Tiers[at].End == policies.ActionDeny {
-			deny = b.unite(deny, open)
-			if concerned == policies.Yes {
-				open = nil
-			}
+		if tier.End == policies.ActionDeny {
+			deny, inside = b.unite(deny, inside), nil
 		}
-		open = b.unite(open, pass)
+		open = b.unite(b.unite(open, inside), pass)
 		list = list[n:]
 	}
 	allow = b.unite(allow, open)
@@ -229,8 +227,11 @@ func (b *builder) decideUnion(m *policies.Model, d policies.Direction, class int
 	}
 	var yes, possible []layer
 	for _, g := range list {
+		if g.truth != policies.Yes || m.Policies[g.policy].Opaque != "" {
+			return nil, false
+		}
 		for _, r := range b.compileRules(m, d, class, g.policy, rules) {
-			if g.truth != policies.Yes || r.action != policies.ActionAllow {
+			if r.action != policies.ActionAllow {
 				return nil, false
 			}
 			yes = append(yes, r.yes...)
