@@ -61,10 +61,11 @@ type comparison struct {
 	changed    [2]map[joint]bool // by direction: joints whose rows differ
 	hosts      bool              // some pod is on its node's network
 	spots      map[spotKey]bool
+	turns      map[[2]grantID]*[len(turns)]portsID // what turned returned
 }
 
 func newComparison(base, head *Judge) *comparison {
-	c := &comparison{base: newLister(base, Listing{}), head: newLister(head, Listing{}), spots: map[spotKey]bool{}}
+	c := &comparison{base: newLister(base, Listing{}), head: newLister(head, Listing{}), spots: map[spotKey]bool{}, turns: map[[2]grantID]*[len(turns)]portsID{}}
 	// Both speak of ports and grants by the same numbers.
 	c.head.grants = c.base.grants
 	c.head.within, c.head.open, c.head.visible = c.base.within, c.base.open, c.base.visible
@@ -235,10 +236,19 @@ var turns = [...]turn{
 	{policies.Unknown, policies.Deny},
 }
 
-// turned returns the traffic that takes a turn from one grant to another.
-func (c *comparison) turned(t turn, before, after grantID) portsID {
-	g := c.base.grants
-	return g.ports.and(g.ports.and(c.decided(before, t.before), c.decided(after, t.after)), c.base.within)
+// turned returns the traffic that takes each turn from one grant to another.
+func (c *comparison) turned(before, after grantID) *[len(turns)]portsID {
+	key := [2]grantID{before, after}
+	known := c.turns[key]
+	if known == nil {
+		known = new([len(turns)]portsID)
+		t := c.base.grants.ports
+		for i, turn := range turns {
+			known[i] = t.and(t.and(c.decided(before, turn.before), c.decided(after, turn.after)), c.base.within)
+		}
+		c.turns[key] = known
+	}
+	return known
 }
 
 func (c *comparison) decided(x grantID, v policies.Verdict) portsID {
@@ -262,9 +272,9 @@ func (c *comparison) collect(s *shifts, before, after grantID, sample [2][2]End)
 	if before == after {
 		return
 	}
-	for i, t := range turns {
-		table := c.base.grants.ports
-		if ports := c.turned(t, before, after); ports != noPorts {
+	table := c.base.grants.ports
+	for i, ports := range c.turned(before, after) {
+		if ports != noPorts {
 			// The sample shifts on the lowest port of all.
 			if s.ports[i] == noPorts || table.sets[ports].Compare(table.sets[s.ports[i]]) < 0 {
 				s.samples[i] = sample

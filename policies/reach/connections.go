@@ -53,22 +53,16 @@ type grants struct {
 	all   []grant
 	ids   map[grant]grantID
 	// meets and joins remember what both and either returned.
-	meets, joins map[uint64]grantID
+	meets, joins map[grantPair]grantID
 }
 
-// pairOf is the key of two grants in either order.
-func pairOf(a, b grantID) uint64 { return uint64(min(a, b))<<32 | uint64(max(a, b)) }
+// grantPair is two grants, the smaller first where their order is all one.
+type grantPair struct{ a, b grantID }
 
 func newGrants(t *portTable) *grants {
-	g := &grants{ports: t.fork(), ids: map[grant]grantID{}, meets: map[uint64]grantID{}, joins: map[uint64]grantID{}}
+	g := &grants{ports: t.fork(), ids: map[grant]grantID{}, meets: map[grantPair]grantID{}, joins: map[grantPair]grantID{}}
 	g.id(grant{})
 	return g
-}
-
-// fork returns a table that holds all sets of t under the same ids, and to
-// which more can be added without a trace in t.
-func (t *portTable) fork() *portTable {
-	return &portTable{sets: slices.Clip(t.sets), ids: maps.Clone(t.ids), memo: map[portsOp]portsID{}}
 }
 
 func (g *grants) id(x grant) grantID {
@@ -89,7 +83,7 @@ func (g *grants) both(a, b grantID) grantID {
 	if b == noGrant {
 		return b
 	}
-	key := pairOf(a, b)
+	key := grantPair{min(a, b), max(a, b)}
 	id, ok := g.meets[key]
 	if !ok {
 		x, y, t := g.all[a], g.all[b], g.ports
@@ -109,7 +103,7 @@ func (g *grants) either(a, b grantID) grantID {
 	if a == noGrant {
 		return b
 	}
-	key := pairOf(a, b)
+	key := grantPair{min(a, b), max(a, b)}
 	id, ok := g.joins[key]
 	if !ok {
 		x, y, t := g.all[a], g.all[b], g.ports
