@@ -64,11 +64,11 @@ func because(d policies.Decision) string {
 		return "egress: " + egress.Because
 	case ingress.Verdict == d.Verdict && d.Verdict != policies.Allow:
 		return "ingress: " + ingress.Because
-	case egress.Policy == nil && ingress.Policy == nil:
+	case len(egress.Trace) == 0 && len(ingress.Trace) == 0:
 		return "no policy has a say"
-	case egress.Policy == nil:
+	case len(egress.Trace) == 0:
 		return "ingress: " + ingress.Because
-	case ingress.Policy == nil:
+	case len(ingress.Trace) == 0:
 		return "egress: " + egress.Because
 	}
 	return "both sides allow it"
