@@ -270,7 +270,7 @@ func objectsText(out *bufio.Writer, c *diff.Change) {
 func decisionText(out *bufio.Writer, d *policies.Decision, paint paint, trace bool) {
 	verdict := [...]string{"UNDECIDED", "ALLOWED", "DENIED", "UNKNOWN"}[d.Verdict]
 	fmt.Fprintf(out, "%s  %s → %s %s\n", paint.verdict(d.Verdict, paint.bold(verdict)),
-		peerText(d.From), peerText(d.To), portText(d.Protocol, d.Port))
+		peerText(d.From), peerText(d.To), askedText(d))
 	if d.Because != "" {
 		fmt.Fprintf(out, "  because %s\n", clean(d.Because))
 	}
