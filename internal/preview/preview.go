@@ -5,6 +5,7 @@ package preview
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -46,21 +47,23 @@ const (
 // Conditions are all of them.
 var Conditions = []Condition{Breaks, Opens, Adds, Removes, Unknowns, Drifts}
 
-// ParseConditions reads conditions separated by commas. "none" and the empty
-// text are no condition.
-func ParseConditions(text string) ([]Condition, error) {
+// ParseConditions reads conditions separated by commas, each one of known.
+// "none" and the empty text are no condition.
+func ParseConditions(text string, known ...Condition) ([]Condition, error) {
 	var parsed []Condition
+	var errs []error
 	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
 		c := Condition(word)
 		switch {
 		case c == "none":
-		case slices.Contains(Conditions, c):
+		case slices.Contains(known, c):
 			parsed = append(parsed, c)
 		default:
-			return nil, fmt.Errorf("condition %q is none of breaks, opens, adds, removes, unknown, drift, none", word)
+			names := fmt.Sprint(append(slices.Clone(known), "none"))
+			errs = append(errs, fmt.Errorf("condition %q is none of %s", word, strings.ReplaceAll(strings.Trim(names, "[]"), " ", ", ")))
 		}
 	}
-	return parsed, nil
+	return parsed, errors.Join(errs...)
 }
 
 // Run makes the report. It fails only where the flows cannot be read.
