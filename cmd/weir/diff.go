@@ -22,7 +22,7 @@ is 0 when both decide everything alike and 1 when they differ, as with diff(1);
 		Example: `  weir diff git:main:examples/shop/deploy examples/shop/deploy
   weir diff git:main:examples/shop/deploy git:HEAD:examples/shop/deploy --fail-on adds
   weir diff git:main:examples/shop/deploy examples/shop/deploy -o svg=change.svg`,
-		Args: cobra.ExactArgs(2),
+		Args: takes(2, 2, "diff takes two sources, as in: weir diff git:main git:HEAD"),
 		RunE: func(c *cobra.Command, args []string) error {
 			conditions, err := failOn.conditions()
 			if err != nil {

@@ -117,7 +117,7 @@ func explainBatch(j *reach.Judge, name string, s streams) error {
 		if d, err := b.answer(lines.Bytes()); err == nil {
 			answer = report.AppendDecision(answer[:0], &d)
 		} else {
-			problem := policies.Problem{Place: policies.Place{File: name, Line: n}, Message: err.Error()}
+			problem := policies.Problem{Place: policies.Place{File: name, Line: n}, Message: strings.ReplaceAll(err.Error(), "\n", "; ")}
 			errs = append(errs, problem)
 			answer = report.AppendError(answer[:0], problem)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -36,7 +37,7 @@ left out and lost is told at the end, on standard error where the flows go to
 standard output.`,
 		Example: `  weir flows import examples/shop/flows.jsonl.gz --to flows.weir.jsonl.zst
   hubble observe --last 1000 -o jsonpb | weir flows import - > flows.weir.jsonl`,
-		Args: cobra.MinimumNArgs(1),
+		Args: takes(1, math.MaxInt, "flows import takes files of recorded flows, or - for standard input"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err

@@ -59,6 +59,16 @@ func group(c *cobra.Command) *cobra.Command {
 	return c
 }
 
+// takes makes message the answer to fewer arguments than least or more than most.
+func takes(least, most int, message string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return errors.New(message)
+		}
+		return nil
+	}
+}
+
 // asPlugin makes the pages of c and of those below it show it as kubectl runs it.
 func asPlugin(c *cobra.Command) {
 	c.Example = strings.ReplaceAll(c.Example, "weir ", "kubectl weir ")

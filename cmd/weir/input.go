@@ -159,5 +159,8 @@ func (f *flowFiles) readFile(ctx context.Context, in io.Reader, name string, eac
 		return flowlog.Stats{}, err
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.IsDir() {
+		return flowlog.Stats{}, fmt.Errorf("flows: %s is a folder; name its files, as in '%s'", name, filepath.Join(name, "*"))
+	}
 	return flowlog.Read(ctx, file, filepath.ToSlash(filepath.Clean(name)), f.options, each)
 }

@@ -36,7 +36,7 @@ master, here or at the remote.`,
 		Example: `  weir preview --path examples/shop/deploy --flows examples/shop/flows.jsonl.gz
   weir preview --path examples/shop/deploy --base main -o markdown=comment.md -o sarif=weir.sarif
   weir preview --path examples/shop/deploy --flows 'examples/shop/*.jsonl.gz' --fail-on breaks,opens`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0, "preview takes no arguments; name revisions as in: weir preview --base main --head HEAD"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			conditions, err := failOn.conditions()
 			if err != nil {

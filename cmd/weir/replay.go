@@ -24,7 +24,7 @@ two: which recorded flows would break or open between the first and the second,
 and by which line.`,
 		Example: `  weir replay --flows examples/shop/flows.jsonl.gz examples/shop/deploy
   weir replay --flows 'examples/shop/*.jsonl.gz' git:main:examples/shop/deploy examples/shop/deploy --fail-on breaks`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: takes(1, 2, "replay takes one source or two, as in: weir replay --flows flows.jsonl.gz git:main git:HEAD"),
 		RunE: func(c *cobra.Command, args []string) error {
 			conditions, err := failOn.conditions()
 			if err != nil {

@@ -5,7 +5,6 @@ package preview
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -51,7 +50,7 @@ var Conditions = []Condition{Breaks, Opens, Adds, Removes, Unknowns, Drifts}
 // "none" and the empty text are no condition.
 func ParseConditions(text string, known ...Condition) ([]Condition, error) {
 	var parsed []Condition
-	var errs []error
+	var strange []string
 	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
 		c := Condition(word)
 		switch {
@@ -59,11 +58,17 @@ func ParseConditions(text string, known ...Condition) ([]Condition, error) {
 		case slices.Contains(known, c):
 			parsed = append(parsed, c)
 		default:
-			names := fmt.Sprint(append(slices.Clone(known), "none"))
-			errs = append(errs, fmt.Errorf("condition %q is none of %s", word, strings.ReplaceAll(strings.Trim(names, "[]"), " ", ", ")))
+			strange = append(strange, word)
 		}
 	}
-	return parsed, errors.Join(errs...)
+	if len(strange) > 0 {
+		var names []string
+		for _, k := range known {
+			names = append(names, string(k))
+		}
+		return nil, fmt.Errorf("%q is none of %s, none", strings.Join(strange, ","), strings.Join(names, ", "))
+	}
+	return parsed, nil
 }
 
 // Run makes the report. It fails only where the flows cannot be read.
@@ -87,8 +92,8 @@ func Run(ctx context.Context, r Request) (*report.Preview, error) {
 	return p, nil
 }
 
-// Failed returns the conditions that a change and a replay meet, each with how
-// often; either may be nil.
+// Failed returns the names of the conditions that a change and a replay meet;
+// either may be nil.
 func Failed(conditions []Condition, change *diff.Change, replay *simulator.Result) []string {
 	met := map[Condition]uint64{}
 	if change != nil {
@@ -104,7 +109,7 @@ func Failed(conditions []Condition, change *diff.Change, replay *simulator.Resul
 	var failed []string
 	for _, c := range conditions {
 		if met[c] > 0 {
-			failed = append(failed, fmt.Sprintf("%s: %d", c, met[c]))
+			failed = append(failed, string(c))
 		}
 	}
 	return failed

@@ -475,6 +475,6 @@ func previewText(out *bufio.Writer, p *Preview, paint paint) {
 	warningsText(out, p.warnings(), paint)
 	out.WriteString("\n" + clean(madeOf(p).plain()) + "\n")
 	if len(p.Failed) > 0 {
-		fmt.Fprintf(out, "%s this change %s.\n", paint.level("error", "Fails:"), strings.Join(p.Failed, ", "))
+		fmt.Fprintf(out, "%s on %s.\n", paint.level("error", "Fails"), strings.Join(p.Failed, ", "))
 	}
 }

@@ -14,9 +14,9 @@ import (
 // in a folder of its own. ROOT is the module's folder, for what lies in
 // examples. Git's commits are the same on every machine. With WEIR_GOLDEN=1 a `cmp` with a file of the session rewrites it.
 //
-// Sessions know two commands beside testscript's own: `exits 2 weir …` runs a
-// program that must end with that status, and `huge FILE MIB` makes a file of
-// that size which takes no room.
+// Sessions know three commands beside testscript's own: `exits 2 weir …` runs a
+// program that must end with that status, `huge FILE MIB` makes a file of that
+// size which takes no room, and `cut FILE TO BYTES` copies the start of a file.
 //
 // The programs come from TestMain of the calling package:
 //
@@ -32,6 +32,7 @@ func Scripts(t *testing.T, dir string) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits,
 			"huge":  huge,
+			"cut":   cut,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("ROOT", root)
@@ -73,4 +74,14 @@ func huge(ts *testscript.TestScript, neg bool, args []string) {
 	name := ts.MkAbs(args[0])
 	ts.Check(os.WriteFile(name, nil, 0o644))
 	ts.Check(os.Truncate(name, size<<20))
+}
+
+func cut(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: cut FILE TO BYTES")
+	}
+	size, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	data := ts.ReadFile(args[0])
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(data[:size]), 0o644))
 }

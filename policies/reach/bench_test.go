@@ -2,10 +2,12 @@ package reach_test
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"testing"
 
 	"github.com/weir-policy/weir/internal/testkit/worlds"
+	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 )
@@ -13,7 +15,7 @@ import (
 var clusters = []worlds.Shape{
 	worlds.Sized(100, false), worlds.Sized(1_000, false), worlds.Sized(10_000, false), worlds.Sized(100_000, false),
 	worlds.Sized(100, true), worlds.Sized(1_000, true), worlds.Sized(10_000, true),
-	worlds.Cluster5k, worlds.Cluster100k, worlds.OneNamespace,
+	worlds.Cluster5k, worlds.Cluster100k, worlds.OneNamespace, worlds.AllDifferent, worlds.Scattered,
 }
 
 // BenchmarkNew sorts the pods into classes and works out every row. MB-engine is
@@ -104,6 +106,39 @@ func BenchmarkConnections(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(n), "connections")
+		})
+	}
+}
+
+// BenchmarkManyValues makes the judge of 100 workloads, and lists their
+// connections, where 5,000 policies each name a port, a port range or an address
+// range of their own.
+func BenchmarkManyValues(b *testing.B) {
+	for _, row := range []struct {
+		name string
+		edit func(i uint16, r *policies.Rule)
+	}{
+		{"ports", func(i uint16, r *policies.Rule) { r.Ports = netset.PortSpan(netset.TCP, 1000+2*i, 1000+2*i) }},
+		{"port ranges", func(i uint16, r *policies.Rule) { r.Ports = netset.PortSpan(netset.TCP, 1000+2*i, 1100+2*i) }},
+		{"address ranges", func(i uint16, r *policies.Rule) {
+			address := netip.AddrFrom4([4]byte{172, byte(i >> 8), byte(i), 0})
+			r.Peers = []policies.Match{{Block: netset.Block{CIDR: netip.PrefixFrom(address, 24)}}}
+		}},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			model := worlds.PolicyRepository.Model(1)
+			for i := range model.Policies {
+				for _, d := range policies.Directions {
+					for k := range model.Policies[i].Rules[d] {
+						row.edit(uint16(i), &model.Policies[i].Rules[d][k])
+					}
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				for range reach.New(model, reach.Options{}).Connections(reach.Listing{}) {
+				}
+			}
 		})
 	}
 }

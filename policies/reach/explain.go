@@ -64,11 +64,11 @@ func because(d policies.Decision) string {
 		return "egress: " + egress.Because
 	case ingress.Verdict == d.Verdict && d.Verdict != policies.Allow:
 		return "ingress: " + ingress.Because
-	case egress.Policy == nil && ingress.Policy == nil:
+	case len(egress.Trace) == 0 && len(ingress.Trace) == 0:
 		return "no policy has a say"
-	case egress.Policy == nil:
+	case len(egress.Trace) == 0:
 		return "ingress: " + ingress.Because
-	case ingress.Policy == nil:
+	case len(ingress.Trace) == 0:
 		return "egress: " + egress.Because
 	}
 	return "both sides allow it"
@@ -137,10 +137,12 @@ func (q *inquiry) excuse(onNode policies.Truth) {
 	}
 }
 
-// outcome is one thing that may become of the traffic, and the step behind it.
+// outcome is one thing that may become of the traffic, with the step or else
+// the policy behind it.
 type outcome struct {
 	action policies.Action
 	step   *policies.Step
+	policy *policies.Policy
 	reason string
 }
 
@@ -150,63 +152,71 @@ type outcome struct {
 func (q *inquiry) evaluate(list []governing) {
 	m := q.model
 	var outcomes []outcome
-	open := policies.Yes
-	for len(list) > 0 && open != policies.No {
-		tier := m.Policies[list[0].policy].Tier
+	open := true
+	for len(list) > 0 && open {
+		first := &m.Policies[list[0].policy]
 		n := 1
-		for n < len(list) && m.Policies[list[n].policy].Tier == tier {
+		for n < len(list) && m.Policies[list[n].policy].Tier == first.Tier {
 			n++
 		}
-		at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == tier })
-		if first := &m.Policies[list[0].policy]; at < 0 || first.Opaque != "" {
-			q.opaque(first)
-			return
+		at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == first.Tier })
+		if at < 0 {
+			q.side.Trace = append(q.side.Trace, opaqueStep(first))
+			outcomes = unclear(outcomes, first, first.Opaque)
+			open = false
+			break
 		}
 		open = q.tier(&m.Tiers[at], list[:n], &outcomes)
 		list = list[n:]
 	}
-	if open != policies.No {
-		outcomes = append(outcomes, outcome{policies.ActionAllow, nil, "no tier that concerns it decides, so it is allowed"})
+	if open {
+		outcomes = append(outcomes, outcome{action: policies.ActionAllow, reason: "no tier that concerns it decides, so it is allowed"})
 	}
 	q.settle(outcomes)
 }
 
-// tier goes through one tier and returns whether the traffic is open after it.
-func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) policies.Truth {
-	open, passed, concerned := policies.Yes, policies.No, policies.No
+// unclear adds that a policy may do either, and why.
+func unclear(outcomes []outcome, p *policies.Policy, reason string) []outcome {
+	return append(outcomes, outcome{policies.ActionAllow, nil, p, reason}, outcome{policies.ActionDeny, nil, p, reason})
+}
+
+// tier goes through one tier and reports whether the traffic may still be open
+// after it.
+func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) bool {
+	// The traffic may be open where no policy of the tier selects the subject
+	// (outside), where one does (inside), or because a rule passed it on.
+	outside, inside, passed := true, false, false
 	for _, g := range list {
-		concerned = concerned.Or(g.truth)
-	}
-	if t.Undefined.Contains(q.protocol, q.port) {
-		reason := fmt.Sprintf("%s is not defined for %s", q.protocol, q.model.Policies[list[0].policy].Ref.Kind)
-		*outcomes = append(*outcomes, outcome{policies.ActionAllow, nil, reason}, outcome{policies.ActionDeny, nil, reason})
-		q.blame(&q.model.Policies[list[0].policy])
-		return policies.No
-	}
-	for _, g := range list {
+		p := &q.model.Policies[g.policy]
+		left := outside || inside
+		switch {
+		case left && p.Opaque != "":
+			*outcomes = unclear(*outcomes, p, p.Opaque)
+			left = false
+		case left && t.Undefined.Contains(q.protocol, q.port):
+			*outcomes = unclear(*outcomes, p, fmt.Sprintf("%s is not defined for %s", q.protocol, p.Ref.Kind))
+			left = false
+		}
 		for _, s := range q.steps(g) {
-			q.side.Trace = append(q.side.Trace, s)
-			if open == policies.No || s.Matches == policies.No || s.Rule == nil {
+			q.side.Trace = append(q.side.Trace, s.Step)
+			if !left || s.Matches == policies.No || s.Rule == nil {
 				continue
 			}
-			*outcomes = append(*outcomes, outcome{s.Action, &s, s.Because})
-			if s.Action == policies.ActionPass {
-				passed = passed.Or(open.And(s.Matches))
-			}
-			if s.Matches == policies.Yes {
-				open = policies.No
-			}
+			*outcomes = append(*outcomes, outcome{s.Action, &s.Step, nil, s.Because})
+			passed = passed || s.Action == policies.ActionPass
+			left = !s.sure
+		}
+		if g.truth == policies.Yes {
+			outside, inside = false, left
+		} else {
+			inside = inside || left
 		}
 	}
-	if open == policies.No || t.End != policies.ActionDeny {
-		return open.Or(passed)
+	if inside && t.End == policies.ActionDeny {
+		*outcomes = append(*outcomes, outcome{policies.ActionDeny, nil, &q.model.Policies[q.closest(list).policy], q.tierEnd(list)})
+		inside = false
 	}
-	*outcomes = append(*outcomes, outcome{policies.ActionDeny, nil, q.tierEnd(list)})
-	q.blame(&q.model.Policies[q.closest(list).policy])
-	if concerned == policies.Yes {
-		open = policies.No
-	}
-	return open.Or(passed)
+	return outside || inside || passed
 }
 
 // tierEnd says why the end of a tier denies.
@@ -244,16 +254,8 @@ func (q *inquiry) closest(list []governing) governing {
 	})
 }
 
-func (q *inquiry) blame(p *policies.Policy) {
-	q.side.Tier, q.side.Policy, q.side.Rule, q.side.At = p.Tier, &p.Ref, nil, p.Place
-}
-
-// opaque answers for a policy that was not understood.
-func (q *inquiry) opaque(p *policies.Policy) {
-	q.blame(p)
-	q.side.Verdict = policies.Unknown
-	q.side.Because = p.Opaque
-	q.side.Trace = append(q.side.Trace, policies.Step{Policy: p.Ref, Matches: policies.Maybe, Because: p.Opaque, At: p.Place})
+func opaqueStep(p *policies.Policy) policies.Step {
+	return policies.Step{Tier: p.Tier, Policy: p.Ref, Matches: policies.Maybe, Because: p.Opaque, At: p.Place}
 }
 
 // settle turns what may become of the traffic into a verdict: unknown where
@@ -268,19 +270,32 @@ func (q *inquiry) settle(outcomes []outcome) {
 			q.side.Verdict = policies.Unknown
 		}
 	}
-	if s := first.step; s != nil {
+	switch s, p := first.step, first.policy; {
+	case s != nil:
 		q.side.Tier, q.side.Policy, q.side.Rule, q.side.At = s.Tier, &s.Policy, s.Rule, s.At
+	case p != nil:
+		q.side.Tier, q.side.Policy, q.side.At = p.Tier, &p.Ref, p.Place
 	}
 }
 
+// step is a rule that was looked at; it is sure where the rule matches if only
+// its policy selects the subject.
+type step struct {
+	policies.Step
+	sure bool
+}
+
 // steps looks at each rule of a policy; a policy without rules is one step.
-func (q *inquiry) steps(g governing) []policies.Step {
+func (q *inquiry) steps(g governing) []step {
 	p := &q.model.Policies[g.policy]
 	rules := p.Rules[q.direction]
-	if len(rules) == 0 {
-		return []policies.Step{{Tier: p.Tier, Policy: p.Ref, Because: "selects it and has no " + q.direction.String() + " rule", At: p.Place}}
+	switch {
+	case p.Opaque != "":
+		return []step{{Step: opaqueStep(p)}}
+	case len(rules) == 0:
+		return []step{{Step: policies.Step{Tier: p.Tier, Policy: p.Ref, Because: "selects it and has no " + q.direction.String() + " rule", At: p.Place}}}
 	}
-	steps := make([]policies.Step, len(rules))
+	steps := make([]step, len(rules))
 	for i := range rules {
 		r := &rules[i]
 		s := policies.Step{Tier: p.Tier, Policy: p.Ref, Rule: &i, Action: r.Action, At: r.Place}
@@ -302,7 +317,7 @@ func (q *inquiry) steps(g governing) []policies.Step {
 				s.Because = fmt.Sprintf("denies %s on %s", what, rulePorts(r))
 			}
 		}
-		steps[i] = s
+		steps[i] = step{s, onPort.And(peer) == policies.Yes}
 	}
 	return steps
 }

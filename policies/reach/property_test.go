@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	asked := false
 	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "rapid.checks" })
 	if !asked {
-		if err := flag.Set("rapid.checks", "1000"); err != nil {
+		if err := flag.Set("rapid.checks", "500"); err != nil {
 			panic(err)
 		}
 	}

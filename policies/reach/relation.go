@@ -1,6 +1,8 @@
 package reach
 
 import (
+	"cmp"
+	"encoding/binary"
 	"slices"
 
 	"github.com/weir-policy/weir/policies/netset"
@@ -93,121 +95,190 @@ type layer struct {
 // equal relations are equal slices.
 type relation []layer
 
-// algebra computes with relations.
+// algebra computes with relations. It remembers what was computed of ports, for
+// the same few combinations of port sets come again in row after row.
 type algebra struct {
 	*sets
-	ports *portTable
+	ports      *portTable
+	partitions map[string][]part
+	unions     map[string]portsID
 }
 
-// normal returns the union of layers in normal form.
-func (a algebra) normal(layers []layer) relation {
-	parts := a.byPorts(layers)
-	if len(parts) > 1 && !a.disjoint(parts) {
-		parts = a.split(parts)
-	}
-	return a.byColumns(parts)
+// part is ports that are in the same port sets of several.
+type part struct {
+	ports portsID
+	sets  []int // indexes of the port sets
 }
 
-// byPorts joins layers of equal ports, in order of first appearance.
-func (a algebra) byPorts(layers []layer) relation {
-	var joined relation
-	for _, l := range layers {
-		if l.ports == noPorts || l.columns.empty() {
-			continue
-		}
-		if i := slices.IndexFunc(joined, func(j layer) bool { return j.ports == l.ports }); i >= 0 {
-			joined[i].columns = a.or(joined[i].columns, l.columns)
-			continue
-		}
-		joined = append(joined, l)
-	}
-	return joined
+func newAlgebra(columns int) algebra {
+	return algebra{newSets(columns), newPortTable(), map[string][]part{}, map[string]portsID{}}
 }
 
-func (a algebra) disjoint(r relation) bool {
-	seen := noPorts
-	for _, l := range r {
-		if a.ports.and(seen, l.ports) != noPorts {
-			return false
+// partition cuts the ports of layers into parts.
+func (a algebra) partition(layers ...[]layer) []part {
+	ids := idsOf(layers...)
+	key := keyOf(ids)
+	parts, ok := a.partitions[key]
+	if !ok {
+		for _, p := range netset.Partition(a.ports.setsOf(ids)) {
+			parts = append(parts, part{a.ports.id(p.Ports), p.Sets})
 		}
-		seen = a.ports.or(seen, l.ports)
-	}
-	return true
-}
-
-// split cuts layers where their ports overlap.
-func (a algebra) split(layers relation) relation {
-	var parts relation
-	for _, l := range layers {
-		rest := l.ports
-		for i, n := 0, len(parts); i < n && rest != noPorts; i++ {
-			common := a.ports.and(parts[i].ports, rest)
-			if common == noPorts {
-				continue
-			}
-			rest = a.ports.minus(rest, common)
-			if apart := a.ports.minus(parts[i].ports, common); apart != noPorts {
-				parts = append(parts, layer{apart, parts[i].columns})
-			}
-			parts[i] = layer{common, a.or(parts[i].columns, l.columns)}
-		}
-		if rest != noPorts {
-			parts = append(parts, layer{rest, l.columns})
-		}
+		a.partitions[key] = parts
 	}
 	return parts
 }
 
-// byColumns joins layers of equal columns and sorts by ports.
-func (a algebra) byColumns(parts relation) relation {
-	var joined relation
-	for _, l := range parts {
-		if i := slices.IndexFunc(joined, func(j layer) bool { return j.columns == l.columns }); i >= 0 {
-			joined[i].ports = a.ports.or(joined[i].ports, l.ports)
-			continue
-		}
-		joined = append(joined, l)
+// join returns the ports of all layers.
+func (a algebra) join(layers []layer) portsID {
+	if len(layers) == 1 {
+		return layers[0].ports
 	}
-	slices.SortFunc(joined, func(x, y layer) int { return a.ports.sets[x.ports].Compare(a.ports.sets[y.ports]) })
+	ids := idsOf(layers)
+	key := keyOf(ids)
+	id, ok := a.unions[key]
+	if !ok {
+		id = a.ports.id(netset.Join(a.ports.setsOf(ids)...))
+		a.unions[key] = id
+	}
+	return id
+}
+
+func idsOf(layers ...[]layer) []portsID {
+	var ids []portsID
+	for _, some := range layers {
+		for _, l := range some {
+			ids = append(ids, l.ports)
+		}
+	}
+	return ids
+}
+
+func keyOf(ids []portsID) string {
+	key := make([]byte, 0, 4*len(ids))
+	for _, id := range ids {
+		key = binary.LittleEndian.AppendUint32(key, uint32(id))
+	}
+	return string(key)
+}
+
+func (t *portTable) setsOf(ids []portsID) []netset.Ports {
+	all := make([]netset.Ports, len(ids))
+	for i, id := range ids {
+		all[i] = t.sets[id]
+	}
+	return all
+}
+
+// normal returns the union of layers in normal form.
+func (a algebra) normal(layers []layer) relation {
+	joined := a.byColumns(a.byPorts(layers))
+	if len(joined) < 2 {
+		return joined
+	}
+	// In one order, so that partition knows the combination again.
+	slices.SortFunc(joined, func(x, y layer) int { return cmp.Compare(x.ports, y.ports) })
+	var apart relation
+	for _, p := range a.partition(joined) {
+		columns := joined[p.sets[0]].columns
+		if len(p.sets) > 1 {
+			for _, i := range p.sets {
+				a.addSet(joined[i].columns)
+			}
+			columns = a.build()
+		}
+		apart = append(apart, layer{p.ports, columns})
+	}
+	return a.sorted(a.byColumns(apart))
+}
+
+// byPorts returns the layers that hold something, those of equal ports joined.
+func (a algebra) byPorts(layers []layer) relation {
+	left := make(relation, 0, len(layers))
+	for _, l := range layers {
+		if l.ports != noPorts && !l.columns.empty() {
+			left = append(left, l)
+		}
+	}
+	slices.SortFunc(left, func(x, y layer) int { return cmp.Compare(x.ports, y.ports) })
+	joined := left[:0]
+	for len(left) > 0 {
+		n := 1
+		for n < len(left) && left[n].ports == left[0].ports {
+			n++
+		}
+		l := left[0]
+		if n > 1 {
+			for _, same := range left[:n] {
+				a.addSet(same.columns)
+			}
+			l.columns = a.build()
+		}
+		joined, left = append(joined, l), left[n:]
+	}
 	return joined
+}
+
+// byColumns joins layers of equal columns, in place.
+func (a algebra) byColumns(left relation) relation {
+	slices.SortFunc(left, func(x, y layer) int { return cmp.Compare(x.columns.id, y.columns.id) })
+	joined := left[:0]
+	for len(left) > 0 {
+		n := 1
+		for n < len(left) && left[n].columns == left[0].columns {
+			n++
+		}
+		joined, left = append(joined, layer{a.join(left[:n]), left[0].columns}), left[n:]
+	}
+	return joined
+}
+
+func (a algebra) sorted(r relation) relation {
+	slices.SortFunc(r, func(x, y layer) int { return a.ports.sets[x.ports].Compare(a.ports.sets[y.ports]) })
+	return r
+}
+
+// combine applies an operation on columns to two relations, port by port.
+func (a algebra) combine(r, s relation, op func(x, y *set) *set) relation {
+	var combined relation
+	for _, p := range a.partition(r, s) {
+		x, y := a.none, a.none
+		for _, i := range p.sets {
+			if i < len(r) {
+				x = r[i].columns
+			} else {
+				y = s[i-len(r)].columns
+			}
+		}
+		if columns := op(x, y); !columns.empty() {
+			combined = append(combined, layer{p.ports, columns})
+		}
+	}
+	return a.sorted(a.byColumns(combined))
 }
 
 func (a algebra) unite(r, s relation) relation {
 	switch {
-	case len(r) == 0:
+	case len(r) == 0 || slices.Equal(r, s):
 		return s
 	case len(s) == 0:
 		return r
 	}
-	return a.normal(slices.Concat(r, s))
+	return a.combine(r, s, a.or)
 }
 
 func (a algebra) intersect(r, s relation) relation {
-	var common []layer
-	for _, x := range r {
-		for _, y := range s {
-			if ports := a.ports.and(x.ports, y.ports); ports != noPorts {
-				common = append(common, layer{ports, a.and(x.columns, y.columns)})
-			}
-		}
+	if len(r) == 0 || len(s) == 0 {
+		return nil
 	}
-	return a.normal(common)
+	return a.combine(r, s, a.and)
 }
 
 func (a algebra) subtract(r, s relation) relation {
-	if len(s) == 0 {
+	switch {
+	case len(r) == 0 || len(s) == 0:
 		return r
+	case slices.Equal(r, s):
+		return nil
 	}
-	var left []layer
-	for _, x := range r {
-		rest := x.ports
-		for _, y := range s {
-			if ports := a.ports.and(rest, y.ports); ports != noPorts {
-				left = append(left, layer{ports, a.minus(x.columns, y.columns)})
-				rest = a.ports.minus(rest, ports)
-			}
-		}
-		left = append(left, layer{rest, x.columns})
-	}
-	return a.normal(left)
+	return a.combine(r, s, a.minus)
 }

@@ -2,7 +2,6 @@ package reach
 
 import (
 	"encoding/binary"
-	"slices"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -42,7 +41,7 @@ type builder struct {
 func newBuilder(f *frame) *builder {
 	b := &builder{
 		frame:     f,
-		algebra:   algebra{newSets(len(f.columns)), newPortTable()},
+		algebra:   newAlgebra(len(f.columns)),
 		matches:   map[string]peers{},
 		rowsByKey: map[string]*row{},
 	}
@@ -69,199 +68,6 @@ func (b *builder) internRow(allow, unknown relation) *row {
 		b.rowsByKey[string(key)] = known
 	}
 	return known
-}
-
-// governing is a policy that selects a class, or may select it.
-type governing struct {
-	policy int32
-	truth  policies.Truth
-}
-
-// govern lists, for each direction and class, the policies that govern it, in
-// the order of evaluation.
-func (b *builder) govern(m *policies.Model) [2][][]governing {
-	var lists [2][][]governing
-	for _, d := range policies.Directions {
-		lists[d] = make([][]governing, len(b.classes))
-	}
-	for _, i := range evaluationOrder(m) {
-		p := &m.Policies[i]
-		in := b.namespacesOf(p.Subject.Namespaces)
-		for _, s := range []struct {
-			in    []int32
-			truth policies.Truth
-		}{{in.yes, policies.Yes}, {in.maybe, policies.Maybe}} {
-			if len(s.in) == 0 {
-				continue
-			}
-			b.classesOf(s.in, p.Subject.Pods, func(class int32) {
-				for _, d := range policies.Directions {
-					if p.Governs[d] {
-						lists[d][class] = append(lists[d][class], governing{int32(i), s.truth})
-					}
-				}
-			})
-		}
-	}
-	return lists
-}
-
-// evaluationOrder returns the indexes of the policies by tier; within a tier
-// they stand in order already. Policies that were not understood come first.
-func evaluationOrder(m *policies.Model) []int {
-	order := make([]int, len(m.Policies))
-	for i := range order {
-		order[i] = i
-	}
-	rank := func(i int) int {
-		if m.Policies[i].Opaque != "" {
-			return -1
-		}
-		return slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == m.Policies[i].Tier })
-	}
-	slices.SortStableFunc(order, func(x, y int) int { return rank(x) - rank(y) })
-	return order
-}
-
-// judge makes the rows of every class of a model.
-func (b *builder) judge(m *policies.Model, p placement) *Judge {
-	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, governing: b.govern(m)}
-	rules := make([][2][]*compiled, len(m.Policies))
-	for _, d := range policies.Directions {
-		j.rows[d] = make([]*row, len(b.classes))
-		profiles := map[string]*row{}
-		var key []byte
-		for class, list := range j.governing[d] {
-			if len(list) == 0 {
-				j.rows[d][class] = b.open
-				continue
-			}
-			key = key[:0]
-			for _, g := range list {
-				key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
-			}
-			if d == policies.Ingress {
-				for _, numbers := range b.classes[class].named {
-					key = append(append(key, '|'), numbers...)
-				}
-			}
-			r, ok := profiles[string(key)]
-			if !ok {
-				r = b.decide(m, d, int32(class), list, rules)
-				profiles[string(key)] = r
-			}
-			j.rows[d][class] = r
-		}
-	}
-	return j
-}
-
-// decide evaluates the tiers for one class and direction over all traffic at
-// once. It carries the traffic that is still open, and collects what may be
-// allowed and what may be denied; what may be both is unknown.
-func (b *builder) decide(m *policies.Model, d policies.Direction, class int32, list []governing, rules [][2][]*compiled) *row {
-	var allow, deny relation
-	open, untouched := b.universe, true
-	for len(list) > 0 {
-		tier := m.Policies[list[0].policy].Tier
-		n := 1
-		for n < len(list) && m.Policies[list[n].policy].Tier == tier {
-			n++
-		}
-		at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == tier })
-		if at < 0 || m.Policies[list[0].policy].Opaque != "" {
-			// A policy that was not understood may do anything.
-			return b.internRow(nil, b.universe)
-		}
-		if n == len(list) && untouched {
-			if row, ok := b.decideUnion(m, d, class, list, rules, &m.Tiers[at]); ok {
-				return row
-			}
-		}
-		untouched = false
-		var pass relation
-		concerned := policies.No
-		for _, g := range list[:n] {
-			concerned = concerned.Or(g.truth)
-		}
-		if undefined := b.ports.id(m.Tiers[at].Undefined); undefined != noPorts {
-			vague := b.intersect(open, relation{{undefined, b.all}})
-			allow, deny = b.unite(allow, vague), b.unite(deny, vague)
-			open = b.subtract(open, vague)
-		}
-		for _, g := range list[:n] {
-			for _, r := range b.compileRules(m, d, class, g.policy, rules) {
-				hit := b.intersect(open, b.normal(r.possible))
-				switch r.action {
-				case policies.ActionAllow:
-					allow = b.unite(allow, hit)
-				case policies.ActionDeny:
-					deny = b.unite(deny, hit)
-				case policies.ActionPass:
-					pass = b.unite(pass, hit)
-				}
-				if g.truth == policies.Yes {
-					open = b.subtract(open, b.normal(r.yes))
-				}
-			}
-		}
-		if m.Tiers[at].End == policies.ActionDeny {
-			deny = b.unite(deny, open)
-			if concerned == policies.Yes {
-				open = nil
-			}
-		}
-		open = b.unite(open, pass)
-		list = list[n:]
-	}
-	allow = b.unite(allow, open)
-	unknown := b.intersect(allow, deny)
-	return b.internRow(b.subtract(allow, unknown), unknown)
-}
-
-// decideUnion is decide for the common case: the only tier concerned ends in
-// deny, and its rules only allow. Their order makes no difference then, so the
-// peers of equal ports are joined before ports are compared. It reports false
-// where a rule does otherwise.
-func (b *builder) decideUnion(m *policies.Model, d policies.Direction, class int32, list []governing, rules [][2][]*compiled, tier *policies.Tier) (*row, bool) {
-	if tier.End != policies.ActionDeny {
-		return nil, false
-	}
-	var yes, possible []layer
-	for _, g := range list {
-		for _, r := range b.compileRules(m, d, class, g.policy, rules) {
-			if g.truth != policies.Yes || r.action != policies.ActionAllow {
-				return nil, false
-			}
-			yes = append(yes, r.yes...)
-			possible = append(possible, r.possible...)
-		}
-	}
-	undefined := b.normal([]layer{{b.ports.id(tier.Undefined), b.all}})
-	allow := b.subtract(b.normal(yes), undefined)
-	unknown := b.unite(b.subtract(b.normal(possible), allow), undefined)
-	return b.internRow(allow, unknown), true
-}
-
-// compileRules returns the rules of a policy in one direction as traffic. What
-// does not depend on the class is compiled once.
-func (b *builder) compileRules(m *policies.Model, d policies.Direction, class, policy int32, rules [][2][]*compiled) []*compiled {
-	p := &m.Policies[policy]
-	if rules[policy][d] == nil {
-		rules[policy][d] = make([]*compiled, len(p.Rules[d]))
-	}
-	all := rules[policy][d]
-	for i := range p.Rules[d] {
-		r := &p.Rules[d][i]
-		switch {
-		case d == policies.Ingress && len(r.Named) > 0:
-			all = slices.Clone(all)
-			all[i] = b.compileRule(r, d, &b.classes[class])
-		case all[i] == nil:
-			all[i] = b.compileRule(r, d, nil)
-		}
-	}
-	return all
 }
 
 // compileRule returns a rule as traffic. A port name means what the destination

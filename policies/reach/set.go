@@ -162,8 +162,11 @@ func (s *sets) or(a, b *set) *set {
 }
 
 func (s *sets) and(a, b *set) *set {
-	if a == b {
+	switch {
+	case a == b || a.empty():
 		return a
+	case b.empty():
+		return b
 	}
 	both := &set{}
 	for i, k := 0, 0; i < len(a.index) && k < len(b.index); {
@@ -183,8 +186,11 @@ func (s *sets) and(a, b *set) *set {
 }
 
 func (s *sets) minus(a, b *set) *set {
-	if a == b {
+	switch {
+	case a == b:
 		return s.none
+	case a.empty() || b.empty():
+		return a
 	}
 	left := &set{}
 	k := 0

@@ -36,6 +36,10 @@ var (
 	Cluster5k    = Shape{Namespaces: 100, Workloads: 1_000, Pods: 5_000, Policies: 500, Closed: true}
 	Cluster100k  = Shape{Namespaces: 1_000, Workloads: 10_000, Pods: 100_000, Policies: 10_000, Closed: true}
 	OneNamespace = Shape{Namespaces: 1, Workloads: 1_000, Pods: 10_000, Policies: 10_000, Closed: true}
+	// AllDifferent has no two pods that policies could not tell apart.
+	AllDifferent = Shape{Namespaces: 1_000, Workloads: 100_000, Pods: 100_000, Policies: 10_000, Closed: true}
+	// Scattered has many small namespaces.
+	Scattered = Shape{Namespaces: 25_000, Workloads: 50_000, Pods: 100_000, Policies: 75_000, Closed: true}
 
 	OpenRepository   = Shape{Namespaces: 20, Workloads: 1_000, Policies: 100}
 	ClosedRepository = Shape{Namespaces: 20, Workloads: 1_000, Policies: 100, Closed: true}
@@ -60,7 +64,9 @@ func (s Shape) String() string {
 		text = fmt.Sprintf("%d workloads, %d policies", s.Workloads, s.Policies)
 	}
 	switch {
-	case s.Namespaces == 1:
+	case s.Pods > 0 && s.Pods == s.Workloads:
+		text += ", all different"
+	case s.Namespaces == 1 && s.Pods > 100:
 		text += ", one namespace"
 	case s.Policies > 0 && !s.Closed:
 		text += ", open"

@@ -1,0 +1,149 @@
+package preview
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/flowlog"
+)
+
+const pods = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+---
+`
+
+// dbFrom is a policy that lets pods with the label in to the database.
+func dbFrom(peer string) string {
+	return `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: db}}
+  ingress:
+  - from: [` + peer + `]
+    ports: [{port: 5432}]
+`
+}
+
+const (
+	fromWeb   = `{podSelector: {matchLabels: {app: web}}}`
+	fromWorld = `{ipBlock: {cidr: 203.0.113.0/24}}`
+)
+
+func read(t *testing.T, text string) *policies.Model {
+	t.Helper()
+	docs, err := k8s.Parse("shop.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := k8s.Read(docs, k8s.Options{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func flows(records ...policies.Flow) func(context.Context, func(policies.Flow) error) (flowlog.Stats, error) {
+	return func(_ context.Context, each func(policies.Flow) error) (flowlog.Stats, error) {
+		for _, f := range records {
+			if err := each(f); err != nil {
+				return flowlog.Stats{}, err
+			}
+		}
+		return flowlog.Stats{Flows: uint64(len(records)), Bad: 1, LeftOut: map[string]uint64{"few": 1, "many": 5}}, nil
+	}
+}
+
+func used(port uint16) policies.Flow {
+	return policies.Flow{
+		From: policies.FlowPeer{Namespace: "shop", Pod: "web"}, To: policies.FlowPeer{Namespace: "shop", Pod: "db"},
+		Protocol: netset.TCP, Port: port, Verdict: policies.Allow, Count: 1,
+	}
+}
+
+func TestRun(t *testing.T) {
+	p, err := Run(t.Context(), Request{
+		Base: read(t, pods+dbFrom(fromWeb)), Head: read(t, pods+dbFrom(fromWorld)),
+		Flows:  flows(used(5432), used(5432), used(80)),
+		FailOn: []Condition{Breaks, Opens, Adds, Removes, Unknowns, Drifts},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"breaks", "adds", "removes", "drift"}
+	if diff := cmp.Diff(want, p.Failed); diff != "" {
+		t.Errorf("conditions met (-want +got):\n%s", diff)
+	}
+	exposure := report.Exposure{Reachable: report.Span{Before: 1, After: 2}, Reaching: report.Span{Before: 2, After: 2}}
+	if diff := cmp.Diff(exposure, p.Exposure); diff != "" {
+		t.Errorf("exposure (-want +got):\n%s", diff)
+	}
+	leftOut := []simulator.Cause{{Text: "many", Flows: 5}, {Text: "few", Flows: 1}}
+	if diff := cmp.Diff(leftOut, p.Reading.LeftOut); diff != "" {
+		t.Errorf("left out (-want +got):\n%s", diff)
+	}
+}
+
+func TestRunWithoutFlows(t *testing.T) {
+	same := read(t, pods+dbFrom(fromWeb))
+	p, err := Run(t.Context(), Request{Base: same, Head: same, FailOn: Conditions})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Replay != nil || !p.Change.Empty() || p.Failed != nil {
+		t.Errorf("nothing changed, yet: %+v", p)
+	}
+}
+
+func TestRunFailsWithTheFlows(t *testing.T) {
+	broken := errors.New("flows.jsonl:3: not JSON")
+	_, err := Run(t.Context(), Request{
+		Base: read(t, pods), Head: read(t, pods),
+		Flows: func(context.Context, func(policies.Flow) error) (flowlog.Stats, error) { return flowlog.Stats{}, broken },
+	})
+	if !errors.Is(err, broken) {
+		t.Errorf("got %v, want %v", err, broken)
+	}
+}
+
+func TestParseConditions(t *testing.T) {
+	for _, row := range []struct {
+		text string
+		want []Condition
+		err  string
+	}{
+		{"", nil, ""},
+		{"none", nil, ""},
+		{"breaks,opens", []Condition{Breaks, Opens}, ""},
+		{"adds, removes", []Condition{Adds, Removes}, ""},
+		{"break", nil, `"break" is none of breaks, opens, adds, removes, unknown, drift, none`},
+	} {
+		got, err := ParseConditions(row.text, Conditions...)
+		if (err == nil) != (row.err == "") || err != nil && err.Error() != row.err {
+			t.Errorf("%q: error %v, want %q", row.text, err, row.err)
+		}
+		if diff := cmp.Diff(row.want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", row.text, diff)
+		}
+	}
+}
