@@ -92,6 +92,9 @@ func (i *input) pair(ctx context.Context, base, head string) (b, h *reach.Judge,
 	}
 	baseModel, errBase := l.Load(ctx, base)
 	headModel, errHead := l.Load(ctx, head)
+	if errBase != nil && errHead != nil && errBase.Error() == errHead.Error() {
+		return nil, nil, errBase
+	}
 	if err := errors.Join(errBase, errHead); err != nil {
 		return nil, nil, err
 	}
