@@ -50,7 +50,7 @@ func (w *World) Find(text string) (Target, error) {
 	case slices.Contains(parts, "") || len(parts) < 2 || len(parts) > 3:
 		return Target{}, fmt.Errorf("%q is none of namespace/name, namespace/kind/name, an address, a CIDR or world", text)
 	case !slices.ContainsFunc(w.Namespaces, func(n Namespace) bool { return n.Name == parts[0] }):
-		return Target{}, fmt.Errorf("%q: there is no namespace %s%s", text, parts[0], w.near(parts[0], w.namespaceNames()))
+		return Target{}, fmt.Errorf("%q: there is no namespace %s%s", text, parts[0], Near(parts[0], w.namespaceNames()))
 	case len(parts) == 2:
 		return w.findNamed(text, parts[0], "", parts[1])
 	}
@@ -98,7 +98,7 @@ func (w *World) findNamed(text, namespace, kind, name string) (Target, error) {
 		if kind != "" {
 			what = kind
 		}
-		return Target{}, fmt.Errorf("%q: namespace %s has no %s %s%s", text, namespace, what, name, w.near(name, w.workloadNames(namespace)))
+		return Target{}, fmt.Errorf("%q: namespace %s has no %s %s%s", text, namespace, what, name, Near(name, w.workloadNames(namespace)))
 	case 1:
 		for _, pods := range found {
 			return Target{Text: text, Pods: pods}, nil
@@ -132,7 +132,7 @@ func (w *World) findService(text, namespace, name string) (Target, error) {
 			names = append(names, s.Ref.Name)
 		}
 	}
-	return Target{}, fmt.Errorf("%q: namespace %s has no Service %s%s", text, namespace, name, w.near(name, names))
+	return Target{}, fmt.Errorf("%q: namespace %s has no Service %s%s", text, namespace, name, Near(name, names))
 }
 
 func (w *World) namespaceNames() []string {
@@ -153,10 +153,10 @@ func (w *World) workloadNames(namespace string) []string {
 	return names
 }
 
-// near returns the hint "; near it are a, b" with up to five names, or nothing.
-func (w *World) near(name string, names []string) string {
-	slices.Sort(names)
-	names = slices.Compact(names)
+// Near returns the hint "; near it are a, b" with up to five of the names, those
+// most like name first, or nothing where there are none.
+func Near(name string, names []string) string {
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	slices.SortStableFunc(names, func(a, b string) int { return Distance(name, a) - Distance(name, b) })
 	if len(names) == 0 {
 		return ""

@@ -12,19 +12,19 @@ import (
 
 func newDiff(s streams) *cobra.Command {
 	in, out := input{streams: s}, output{streams: s, kind: report.KindChange}
-	var failOn string
+	failOn := failures{known: []preview.Condition{preview.Adds, preview.Removes, preview.Unknowns}}
 	c := &cobra.Command{
 		Use:   "diff BASE HEAD",
 		Short: "Say what two sets of policies decide differently",
 		Long: `Say which connections one source allows and the other does not. The exit status
 is 0 when both decide everything alike and 1 when they differ, as with diff(1);
 --fail-on chooses which differences count.`,
-		Example: `  weir diff before/ after/
-  weir diff git:main git:HEAD
-  weir diff git:main:deploy deploy --fail-on adds`,
-		Args: cobra.ExactArgs(2),
+		Example: `  weir diff git:main:examples/shop/deploy examples/shop/deploy
+  weir diff git:main:examples/shop/deploy git:HEAD:examples/shop/deploy --fail-on adds
+  weir diff git:main:examples/shop/deploy examples/shop/deploy -o svg=change.svg`,
+		Args: takes(2, 2, "diff takes two sources, as in: weir diff git:main git:HEAD"),
 		RunE: func(c *cobra.Command, args []string) error {
-			conditions, err := preview.ParseConditions(failOn)
+			conditions, err := failOn.conditions()
 			if err != nil {
 				return err
 			}
@@ -47,6 +47,6 @@ is 0 when both decide everything alike and 1 when they differ, as with diff(1);
 	}
 	in.addTo(c)
 	out.addTo(c)
-	c.Flags().StringVar(&failOn, "fail-on", "adds,removes,unknown", "exit with status 1 on these: adds, removes, unknown, or none")
+	failOn.addTo(c, "adds,removes,unknown")
 	return c
 }

@@ -36,7 +36,8 @@ address","protocol":"TCP","port":80}, and answers each with a line, in the same
 order; the exit status is then 0 whatever the verdicts.`,
 		Example: `  weir explain -f examples/shop/deploy storefront/web payments/db 5432
   weir explain -f examples/shop/deploy payments/api payments/svc/db postgres -o json
-  weir explain -f examples/shop/deploy --batch questions.jsonl`,
+  weir explain -f examples/shop/deploy world storefront/gateway 8080 --trace
+  echo '{"from":"storefront/web","to":"payments/db","port":5432}' | weir explain -f examples/shop/deploy --batch -`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case questions != "" && len(args) > 0:
@@ -73,7 +74,7 @@ order; the exit status is then 0 whatever the verdicts.`,
 	}
 	in.addSourceTo(c)
 	out.addTo(c)
-	c.Flags().StringVar(&questions, "batch", "", "a file of questions, one JSON object a line, or - for standard input")
+	c.Flags().StringVar(&questions, "batch", "", "a `file` of questions, one JSON object a line, or - for standard input")
 	c.Flags().BoolVar(&trace, "trace", false, "show every rule that was looked at, in order")
 	return c
 }
@@ -116,7 +117,7 @@ func explainBatch(j *reach.Judge, name string, s streams) error {
 		if d, err := b.answer(lines.Bytes()); err == nil {
 			answer = report.AppendDecision(answer[:0], &d)
 		} else {
-			problem := policies.Problem{Place: policies.Place{File: name, Line: n}, Message: err.Error()}
+			problem := policies.Problem{Place: policies.Place{File: name, Line: n}, Message: strings.ReplaceAll(err.Error(), "\n", "; ")}
 			errs = append(errs, problem)
 			answer = report.AppendError(answer[:0], problem)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -21,7 +22,7 @@ func newFlows(s streams) *cobra.Command {
 		Short: "Work with recorded flows",
 	}
 	c.AddCommand(newFlowsImport(s))
-	return c
+	return group(c)
 }
 
 func newFlowsImport(s streams) *cobra.Command {
@@ -35,8 +36,8 @@ one connection a line, replies turned round to their requests. What was read,
 left out and lost is told at the end, on standard error where the flows go to
 standard output.`,
 		Example: `  weir flows import examples/shop/flows.jsonl.gz --to flows.weir.jsonl.zst
-  hubble observe -o jsonpb | weir flows import - > flows.jsonl`,
-		Args: cobra.MinimumNArgs(1),
+  hubble observe --last 1000 -o jsonpb | weir flows import - > flows.weir.jsonl`,
+		Args: takes(1, math.MaxInt, "flows import takes files of recorded flows, or - for standard input"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err
@@ -49,7 +50,7 @@ standard output.`,
 			var stats flowlog.Stats
 			fill := func(w io.Writer) error {
 				var err error
-				stats, err = importFlows(c.Context(), &flows, s.in, files, w)
+				stats, err = importFlows(c.Context(), &flows, s, files, w)
 				return err
 			}
 			if to == "-" {
@@ -68,13 +69,13 @@ standard output.`,
 	}
 	out.addTo(c)
 	flows.addReadingTo(c)
-	c.Flags().StringVar(&to, "to", "-", "the file to write, compressed when it ends in .gz or .zst; - is standard output")
+	c.Flags().StringVar(&to, "to", "-", "the `file` to write, compressed when its name ends in .gz or .zst; - is standard output")
 	return c
 }
 
-func importFlows(ctx context.Context, flows *flowFiles, in io.Reader, files []string, w io.Writer) (flowlog.Stats, error) {
+func importFlows(ctx context.Context, flows *flowFiles, s streams, files []string, w io.Writer) (flowlog.Stats, error) {
 	records := flowlog.NewWriter(w)
-	stats, err := flows.read(ctx, in, files, records.Write)
+	stats, err := flows.read(ctx, s, files, records.Write)
 	if err != nil {
 		return stats, err
 	}

@@ -31,16 +31,17 @@ type input struct {
 
 func (i *input) addTo(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&i.repo, "repo", ".", "the Git repository that revisions are of")
-	f.StringVarP(&i.namespace, "namespace", "n", "default", "the namespace of objects that name none")
-	f.StringSliceVar(&i.podCIDRs, "pod-cidr", nil, "where pods get their addresses, so that address blocks can be judged for pods that have none yet")
-	f.StringVar(&i.podBlocks, "pod-ip-blocks", "match", "whether an ipBlock means pods with such addresses: match, as most engines do, or ignore, as Cilium does")
+	f.StringVar(&i.repo, "repo", ".", "the Git `repository` that revisions are of")
+	f.StringVarP(&i.namespace, "namespace", "n", "default", "the `namespace` of objects that name none")
+	f.StringSliceVar(&i.podCIDRs, "pod-cidr", nil, "each `CIDR` where pods get their addresses, so that address blocks can be judged for pods that have none yet")
+	f.StringVar(&i.podBlocks, "pod-ip-blocks", "match", "whether ipBlocks `match` pods with such addresses, as with most engines, or ignore them, as with Cilium")
+	complete(c, "pod-ip-blocks", "match", "ignore")
 }
 
 // addSourceTo adds -f, for verbs that read one world.
 func (i *input) addSourceTo(c *cobra.Command) {
 	i.addTo(c)
-	c.Flags().StringArrayVarP(&i.files, "filename", "f", nil, "a source of manifests; repeatable (default: the current folder)")
+	c.Flags().StringArrayVarP(&i.files, "filename", "f", nil, "a `source` of manifests; repeatable (default: the current folder)")
 }
 
 // loader returns what loads sources as the flags say.
@@ -91,6 +92,9 @@ func (i *input) pair(ctx context.Context, base, head string) (b, h *reach.Judge,
 	}
 	baseModel, errBase := l.Load(ctx, base)
 	headModel, errHead := l.Load(ctx, head)
+	if errBase != nil && errHead != nil && errBase.Error() == errHead.Error() {
+		return nil, nil, errBase
+	}
 	if err := errors.Join(errBase, errHead); err != nil {
 		return nil, nil, err
 	}
@@ -105,12 +109,13 @@ type flowFiles struct {
 }
 
 func (f *flowFiles) addTo(c *cobra.Command) {
-	c.Flags().StringArrayVar(&f.patterns, "flows", nil, "recorded flows: a file, a pattern such as 'flows/*.jsonl.gz', or -; repeatable")
+	c.Flags().StringArrayVar(&f.patterns, "flows", nil, "a `file` of recorded flows, a pattern such as 'flows/*.jsonl.gz', or -; repeatable")
 	f.addReadingTo(c)
 }
 
 func (f *flowFiles) addReadingTo(c *cobra.Command) {
-	c.Flags().StringVar(&f.options.Format, "flow-format", "", "the format of the flows: hubble or weir (default: found by looking)")
+	c.Flags().StringVar(&f.options.Format, "flow-format", "", "the `format` of the flows: hubble or weir (default: found by looking)")
+	complete(c, "flow-format", flowlog.Hubble, flowlog.Weir)
 	c.Flags().BoolVar(&f.options.Strict, "strict", false, "fail at the first line of the flows that cannot be read")
 }
 
@@ -134,10 +139,12 @@ func (f *flowFiles) files() ([]string, error) {
 }
 
 // read hands over every flow of every file.
-func (f *flowFiles) read(ctx context.Context, in io.Reader, files []string, each func(policies.Flow) error) (flowlog.Stats, error) {
+func (f *flowFiles) read(ctx context.Context, s streams, files []string, each func(policies.Flow) error) (flowlog.Stats, error) {
+	each, done := watched(s.err, each)
+	defer done()
 	var all flowlog.Stats
 	for _, name := range files {
-		stats, err := f.readFile(ctx, in, name, each)
+		stats, err := f.readFile(ctx, s.in, name, each)
 		all.Add(stats)
 		if err != nil {
 			return all, err
@@ -155,5 +162,8 @@ func (f *flowFiles) readFile(ctx context.Context, in io.Reader, name string, eac
 		return flowlog.Stats{}, err
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.IsDir() {
+		return flowlog.Stats{}, fmt.Errorf("flows: %s is a folder; name its files, as in '%s'", name, filepath.Join(name, "*"))
+	}
 	return flowlog.Read(ctx, file, filepath.ToSlash(filepath.Clean(name)), f.options, each)
 }

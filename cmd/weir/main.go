@@ -42,6 +42,7 @@ func run(ctx context.Context, args []string, s streams) int {
 	root := newRoot(s)
 	if filepath.Base(args[0]) == "kubectl-weir" {
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl weir"}
+		asPlugin(root)
 	}
 	root.SetArgs(args[1:])
 	root.SetIn(s.in)
@@ -86,5 +87,6 @@ Exit status: 0 fine, 1 the answer is no, 2 the question could not be asked.`,
 		newReplay(s),
 		newFlows(s),
 	)
-	return root
+	addHelp(root)
+	return group(root)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weir-policy/weir/internal/preview"
 	"github.com/weir-policy/weir/internal/report"
 )
 
@@ -25,10 +26,8 @@ type output struct {
 func (o *output) addTo(c *cobra.Command) {
 	names := o.names()
 	c.Flags().StringArrayVarP(&o.wants, "output", "o", []string{names[0]},
-		"how to write the answer, FORMAT or FORMAT=FILE; repeatable; one of "+strings.Join(names, ", "))
-	if err := c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err)
-	}
+		"how to write the answer, a `format` or format=FILE; repeatable; formats: "+strings.Join(names, ", "))
+	complete(c, "output", names...)
 }
 
 func (o *output) names() []string {
@@ -45,7 +44,7 @@ func (o *output) check() error {
 	for _, want := range o.wants {
 		format, file, _ := strings.Cut(want, "=")
 		if !slices.Contains(o.names(), format) {
-			return fmt.Errorf("--output: %q is none of %s", format, strings.Join(o.names(), ", "))
+			return fmt.Errorf("--output: %q is none of %s; a file is named as in -o %s=FILE", format, strings.Join(o.names(), ", "), o.names()[0])
 		}
 		if file == "" {
 			printed++
@@ -76,21 +75,33 @@ func (o *output) write(answer func(w io.Writer, f report.Format, s report.Style)
 func writeFile(name string, fill func(io.Writer) error) error {
 	temporary, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
-		// The name of the temporary file would tell nobody anything.
-		if in := new(fs.PathError); errors.As(err, &in) {
-			err = in.Err
-		}
-		return fmt.Errorf("write %s: %w", name, err)
+		return fmt.Errorf("write %s: %w", name, reason(err))
 	}
 	defer os.Remove(temporary.Name())
-	err = errors.Join(fill(temporary), temporary.Chmod(0o644), temporary.Sync(), temporary.Close())
+	err = fill(temporary)
 	if err == nil {
-		err = os.Rename(temporary.Name(), name)
+		err = errors.Join(temporary.Chmod(0o644), temporary.Sync())
+	}
+	if err = errors.Join(err, temporary.Close()); err == nil {
+		err = reason(os.Rename(temporary.Name(), name))
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
+}
+
+// reason is the error without the name of the file that stands in for another.
+func reason(err error) error {
+	var inPath *fs.PathError
+	var inMove *os.LinkError
+	switch {
+	case errors.As(err, &inPath):
+		return inPath.Err
+	case errors.As(err, &inMove):
+		return inMove.Err
+	}
+	return err
 }
 
 func isTerminal(w io.Writer) bool {
@@ -100,4 +111,27 @@ func isTerminal(w io.Writer) bool {
 	}
 	info, err := file.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// failures is the flag by which a verb is told which answers are a no.
+type failures struct {
+	known []preview.Condition
+	text  string
+}
+
+func (f *failures) addTo(c *cobra.Command, otherwise string) {
+	names := []string{"none"}
+	for _, k := range f.known {
+		names = append(names, string(k))
+	}
+	c.Flags().StringVar(&f.text, "fail-on", otherwise, "exit with status 1 on any of these `conditions`: "+strings.Join(names[1:], ", ")+", or none")
+	completeList(c, "fail-on", names...)
+}
+
+func (f *failures) conditions() ([]preview.Condition, error) {
+	conditions, err := preview.ParseConditions(f.text, f.known...)
+	if err != nil {
+		return nil, fmt.Errorf("--fail-on: %w", err)
+	}
+	return conditions, nil
 }

@@ -22,7 +22,7 @@ import (
 func newPreview(s streams) *cobra.Command {
 	in, out, flows := input{streams: s}, output{streams: s, kind: report.KindPreview}, flowFiles{}
 	var change pullRequest
-	var failOn string
+	failOn := failures{known: preview.Conditions}
 	c := &cobra.Command{
 		Use:   "preview",
 		Short: "Report what a pull request does to connections and to recorded flows",
@@ -33,12 +33,12 @@ are read from the object store; the work tree is not touched.
 The base is the merge base of --base and --head, as forges compare; with
 --exact-base it is --base itself. Where --base is not given it is main or
 master, here or at the remote.`,
-		Example: `  weir preview --base main --flows 'flows/*.jsonl.gz'
-  weir preview --path deploy -o markdown=comment.md -o sarif=weir.sarif
-  weir preview --world cluster.yaml --fail-on breaks,opens`,
-		Args: cobra.NoArgs,
+		Example: `  weir preview --path examples/shop/deploy --flows examples/shop/flows.jsonl.gz
+  weir preview --path examples/shop/deploy --base main -o markdown=comment.md -o sarif=weir.sarif
+  weir preview --path examples/shop/deploy --flows 'examples/shop/*.jsonl.gz' --fail-on breaks,opens`,
+		Args: takes(0, 0, "preview takes no arguments; name revisions as in: weir preview --base main --head HEAD"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			conditions, err := preview.ParseConditions(failOn)
+			conditions, err := failOn.conditions()
 			if err != nil {
 				return err
 			}
@@ -58,7 +58,7 @@ master, here or at the remote.`,
 			}
 			if len(files) > 0 {
 				request.Flows = func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error) {
-					return flows.read(ctx, s.in, files, each)
+					return flows.read(ctx, s, files, each)
 				}
 			}
 			result, err := preview.Run(c.Context(), request)
@@ -78,12 +78,12 @@ master, here or at the remote.`,
 	out.addTo(c)
 	flows.addTo(c)
 	f := c.Flags()
-	f.StringVar(&change.base, "base", "", "the revision to compare with (default: main or master)")
-	f.StringVar(&change.head, "head", "HEAD", "the revision that changes it")
+	f.StringVar(&change.base, "base", "", "the `revision` to compare with (default: main or master)")
+	f.StringVar(&change.head, "head", "HEAD", "the `revision` that changes it")
 	f.BoolVar(&change.exact, "exact-base", false, "compare with --base itself rather than with the merge base")
-	f.StringArrayVar(&change.paths, "path", nil, "read only this file or folder of each revision; repeatable")
-	f.StringVar(&change.world, "world", "", "a source of the pods, namespaces and services that the policies meet (default: those of each revision)")
-	f.StringVar(&failOn, "fail-on", "none", "exit with status 1 on any of these: breaks, opens, adds, removes, unknown, drift, none")
+	f.StringArrayVar(&change.paths, "path", nil, "read only this file or folder of each revision, a `path` from the top of the repository; repeatable")
+	f.StringVar(&change.world, "world", "", "a `source` of the pods, namespaces and services that the policies meet (default: those of each revision)")
+	failOn.addTo(c, "none")
 	return c
 }
 

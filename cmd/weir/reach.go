@@ -45,10 +45,11 @@ with some pod of the other; a pod to itself is left out.`,
 	in.addSourceTo(c)
 	out.addTo(c)
 	f := c.Flags()
-	f.StringVar(&n.from, "from", "", "only from here: namespace/name, an address, a CIDR, or world")
-	f.StringVar(&n.to, "to", "", "only to here: namespace/name, namespace/svc/name, an address, a CIDR, or world")
-	f.StringVar(&n.port, "port", "", "only these ports: 5432, UDP/53, TCP/8000-8100")
-	f.StringVar(&n.by, "by", "workload", "what a row is about: pod, workload or namespace")
+	f.StringVar(&n.from, "from", "", "only from this `end`: namespace/name, an address, a CIDR, or world")
+	f.StringVar(&n.to, "to", "", "only to this `end`: namespace/name, namespace/svc/name, an address, a CIDR, or world")
+	f.StringVar(&n.port, "port", "", "only this `port`: 5432, UDP/53, TCP/8000-8100")
+	f.StringVar(&n.by, "by", "workload", "the `unit` of a row: pod, workload or namespace")
+	complete(c, "by", "workload", "pod", "namespace")
 	return c
 }
 

@@ -15,7 +15,7 @@ import (
 
 func newReplay(s streams) *cobra.Command {
 	in, out, flows := input{streams: s}, output{streams: s, kind: report.KindReplay}, flowFiles{}
-	var failOn string
+	failOn := failures{known: []preview.Condition{preview.Breaks, preview.Opens, preview.Drifts, preview.Unknowns}}
 	c := &cobra.Command{
 		Use:   "replay --flows FILE SRC [SRC]",
 		Short: "Decide recorded flows again, under one or two sets of policies",
@@ -23,10 +23,10 @@ func newReplay(s streams) *cobra.Command {
 two: which recorded flows would break or open between the first and the second,
 and by which line.`,
 		Example: `  weir replay --flows examples/shop/flows.jsonl.gz examples/shop/deploy
-  weir replay --flows 'flows/*.jsonl.gz' git:main git:HEAD --fail-on breaks`,
-		Args: cobra.RangeArgs(1, 2),
+  weir replay --flows 'examples/shop/*.jsonl.gz' git:main:examples/shop/deploy examples/shop/deploy --fail-on breaks`,
+		Args: takes(1, 2, "replay takes one source or two, as in: weir replay --flows flows.jsonl.gz git:main git:HEAD"),
 		RunE: func(c *cobra.Command, args []string) error {
-			conditions, err := preview.ParseConditions(failOn)
+			conditions, err := failOn.conditions()
 			if err != nil {
 				return err
 			}
@@ -38,7 +38,7 @@ and by which line.`,
 				return err
 			}
 			if len(files) == 0 {
-				return errors.New("replay needs recorded flows: name them with --flows")
+				return errors.New("replay needs recorded flows; name them as in --flows flows.jsonl.gz")
 			}
 			var before, after *reach.Judge
 			if len(args) == 2 {
@@ -50,7 +50,7 @@ and by which line.`,
 				return err
 			}
 			replay := simulator.New(before, after)
-			stats, err := flows.read(c.Context(), s.in, files, func(f policies.Flow) error { replay.Add(f); return nil })
+			stats, err := flows.read(c.Context(), s, files, func(f policies.Flow) error { replay.Add(f); return nil })
 			if err != nil {
 				return err
 			}
@@ -67,6 +67,6 @@ and by which line.`,
 	in.addTo(c)
 	out.addTo(c)
 	flows.addTo(c)
-	c.Flags().StringVar(&failOn, "fail-on", "none", "exit with status 1 on these: breaks, opens, drift, unknown")
+	failOn.addTo(c, "none")
 	return c
 }

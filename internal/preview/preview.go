@@ -46,19 +46,27 @@ const (
 // Conditions are all of them.
 var Conditions = []Condition{Breaks, Opens, Adds, Removes, Unknowns, Drifts}
 
-// ParseConditions reads conditions separated by commas. "none" and the empty
-// text are no condition.
-func ParseConditions(text string) ([]Condition, error) {
+// ParseConditions reads conditions separated by commas, each one of known.
+// "none" and the empty text are no condition.
+func ParseConditions(text string, known ...Condition) ([]Condition, error) {
 	var parsed []Condition
+	var strange []string
 	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
 		c := Condition(word)
 		switch {
 		case c == "none":
-		case slices.Contains(Conditions, c):
+		case slices.Contains(known, c):
 			parsed = append(parsed, c)
 		default:
-			return nil, fmt.Errorf("condition %q is none of breaks, opens, adds, removes, unknown, drift, none", word)
+			strange = append(strange, word)
 		}
+	}
+	if len(strange) > 0 {
+		var names []string
+		for _, k := range known {
+			names = append(names, string(k))
+		}
+		return nil, fmt.Errorf("%q is none of %s, none", strings.Join(strange, ","), strings.Join(names, ", "))
 	}
 	return parsed, nil
 }
@@ -84,8 +92,8 @@ func Run(ctx context.Context, r Request) (*report.Preview, error) {
 	return p, nil
 }
 
-// Failed returns the conditions that a change and a replay meet, each with how
-// often; either may be nil.
+// Failed returns the names of the conditions that a change and a replay meet;
+// either may be nil.
 func Failed(conditions []Condition, change *diff.Change, replay *simulator.Result) []string {
 	met := map[Condition]uint64{}
 	if change != nil {
@@ -101,7 +109,7 @@ func Failed(conditions []Condition, change *diff.Change, replay *simulator.Resul
 	var failed []string
 	for _, c := range conditions {
 		if met[c] > 0 {
-			failed = append(failed, fmt.Sprintf("%s: %d", c, met[c]))
+			failed = append(failed, string(c))
 		}
 	}
 	return failed

@@ -6,6 +6,7 @@ package repo
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,7 +65,10 @@ func find(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if abs, err = filepath.EvalSymlinks(abs); err != nil {
+	switch abs, err = filepath.EvalSymlinks(abs); {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("open the Git repository %s: %w; name one with --repo", dir, fs.ErrNotExist)
+	case err != nil:
 		return "", fmt.Errorf("open repository: %w", err)
 	}
 	if isGitDir(abs) {

@@ -270,7 +270,7 @@ func objectsText(out *bufio.Writer, c *diff.Change) {
 func decisionText(out *bufio.Writer, d *policies.Decision, paint paint, trace bool) {
 	verdict := [...]string{"UNDECIDED", "ALLOWED", "DENIED", "UNKNOWN"}[d.Verdict]
 	fmt.Fprintf(out, "%s  %s → %s %s\n", paint.verdict(d.Verdict, paint.bold(verdict)),
-		peerText(d.From), peerText(d.To), portText(d.Protocol, d.Port))
+		peerText(d.From), peerText(d.To), askedText(d))
 	if d.Because != "" {
 		fmt.Fprintf(out, "  because %s\n", clean(d.Because))
 	}
@@ -475,6 +475,6 @@ func previewText(out *bufio.Writer, p *Preview, paint paint) {
 	warningsText(out, p.warnings(), paint)
 	out.WriteString("\n" + clean(madeOf(p).plain()) + "\n")
 	if len(p.Failed) > 0 {
-		fmt.Fprintf(out, "%s this change %s.\n", paint.level("error", "Fails:"), strings.Join(p.Failed, ", "))
+		fmt.Fprintf(out, "%s on %s.\n", paint.level("error", "Fails"), strings.Join(p.Failed, ", "))
 	}
 }

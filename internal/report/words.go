@@ -251,6 +251,14 @@ func portText(p netset.Protocol, port uint16) string {
 	return p.String() + "/" + strconv.Itoa(int(port))
 }
 
+// askedText names the ports that a decision is about.
+func askedText(d *policies.Decision) string {
+	if d.Ports.Minus(netset.PortSpan(d.Protocol, d.Port, d.Port)).IsEmpty() {
+		return portText(d.Protocol, d.Port)
+	}
+	return portsText(d.Ports)
+}
+
 // sentence is one thing that a change does, for people.
 type sentence struct {
 	Rule  string // breaks, opens, adds, removes, unknown or drift, as --fail-on names them

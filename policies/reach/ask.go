@@ -227,6 +227,9 @@ func merge(parts []policies.Decision) policies.Decision {
 		return answer
 	}
 	answer.Parts = parts
+	for _, p := range parts {
+		answer.Ports = answer.Ports.Union(p.Ports)
+	}
 	if len(counts) > 1 {
 		answer.Verdict = policies.Unknown
 		answer.Sides = [2]policies.Side{}

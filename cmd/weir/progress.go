@@ -1,0 +1,35 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// watched returns each such that somebody who waits at a terminal sees how many
+// flows are read, and what clears that line at the end. Anywhere else to stays
+// empty.
+func watched(to io.Writer, each func(policies.Flow) error) (func(policies.Flow) error, func()) {
+	if !isTerminal(to) {
+		return each, func() {}
+	}
+	const clearLine = "\r\x1b[K"
+	flows, began := 0, time.Now()
+	shown := began
+	watching := func(f policies.Flow) error {
+		if flows++; flows%4096 == 0 {
+			if now := time.Now(); now.Sub(shown) > time.Second/4 {
+				shown = now
+				fmt.Fprintf(to, "%s%d flows read, %.0f a second", clearLine, flows, float64(flows)/now.Sub(began).Seconds())
+			}
+		}
+		return each(f)
+	}
+	return watching, func() {
+		if shown != began {
+			fmt.Fprint(to, clearLine)
+		}
+	}
+}
