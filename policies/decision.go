@@ -94,6 +94,14 @@ type Decision struct {
 	Parts []Decision
 }
 
+// Asked returns the ports that the decision is about.
+func (d *Decision) Asked() netset.Ports {
+	if !d.Ports.IsEmpty() {
+		return d.Ports
+	}
+	return netset.PortSpan(d.Protocol, d.Port, d.Port)
+}
+
 // Side is one direction of a decision.
 type Side struct {
 	Verdict Verdict
