@@ -13,6 +13,7 @@ LINTER    := bin/tools/golangci-lint
 FUZZTIME  ?= 10s
 BENCH     ?= .
 BENCHTIME ?= 1s
+COUNT     ?= 1
 PACKAGES  ?= ./...
 
 .PHONY: help all build test lint format golden fuzz bench demo clean $(MAINS)
@@ -52,8 +53,8 @@ fuzz: ## run each fuzz target for FUZZTIME (10s, or 1000x)
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
 	done
 
-bench: ## run the benchmarks that match BENCH, each for BENCHTIME
-	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PACKAGES)
+bench: ## run the benchmarks that match BENCH, COUNT times for BENCHTIME each
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -benchmem $(PACKAGES)
 
 demo: build ## preview a pull request of the example application
 	examples/shop/demo.sh

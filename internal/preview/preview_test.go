@@ -119,7 +119,9 @@ func TestRunFailsWithTheFlows(t *testing.T) {
 	broken := errors.New("flows.jsonl:3: not JSON")
 	_, err := Run(t.Context(), Request{
 		Base: read(t, pods), Head: read(t, pods),
-		Flows: func(context.Context, func(policies.Flow) error) (flowlog.Stats, error) { return flowlog.Stats{}, broken },
+		Flows: func(context.Context, func(policies.Flow) error) (flowlog.Stats, error) {
+			return flowlog.Stats{}, broken
+		},
 	})
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v, want %v", err, broken)

@@ -56,6 +56,15 @@ func AddressSpan(first, last netip.Addr) Addresses {
 	return Addresses{normalize[netip.Addr, addressOrder]([]span[netip.Addr]{{first, last}})}
 }
 
+// JoinAddresses returns what is in any of the sets.
+func JoinAddresses(sets ...Addresses) Addresses {
+	var all []span[netip.Addr]
+	for _, s := range sets {
+		all = append(all, s.spans...)
+	}
+	return Addresses{normalize[netip.Addr, addressOrder](all)}
+}
+
 // LastAddress returns the last address of p.
 func LastAddress(p netip.Prefix) netip.Addr {
 	bytes := p.Masked().Addr().As16()

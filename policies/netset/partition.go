@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Join returns what is in any of the sets.
-func Join(sets ...Ports) Ports {
+// JoinPorts returns what is in any of the sets.
+func JoinPorts(sets ...Ports) Ports {
 	var all []span[uint32]
 	for _, s := range sets {
 		all = append(all, s.spans...)

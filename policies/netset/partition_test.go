@@ -65,7 +65,7 @@ func TestPartsAreTheAtoms(t *testing.T) {
 				}
 			}
 		}
-		if got, want := netset.Join(joined...), netset.Join(sets...); !got.Equal(want) {
+		if got, want := netset.JoinPorts(joined...), netset.JoinPorts(sets...); !got.Equal(want) {
 			t.Fatalf("sets %v: the parts hold %v, want %v", sets, got, want)
 		}
 	}

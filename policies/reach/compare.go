@@ -3,6 +3,7 @@ package reach
 import (
 	"iter"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/weir-policy/weir/policies"
@@ -60,11 +61,11 @@ type comparison struct {
 	changed    [2]map[joint]bool // by direction: joints whose rows differ
 	hosts      bool              // some pod is on its node's network
 	spots      map[spotKey]bool
-	peers      map[string]*policies.Peer
+	turns      map[[2]grantID]*[len(turns)]portsID // what turned returned
 }
 
 func newComparison(base, head *Judge) *comparison {
-	c := &comparison{base: newLister(base, Listing{}), head: newLister(head, Listing{}), spots: map[spotKey]bool{}, peers: map[string]*policies.Peer{}}
+	c := &comparison{base: newLister(base, Listing{}), head: newLister(head, Listing{}), spots: map[spotKey]bool{}, turns: map[[2]grantID]*[len(turns)]portsID{}}
 	// Both speak of ports and grants by the same numbers.
 	c.head.grants = c.base.grants
 	c.head.within, c.head.open, c.head.visible = c.base.within, c.base.open, c.base.visible
@@ -235,10 +236,19 @@ var turns = [...]turn{
 	{policies.Unknown, policies.Deny},
 }
 
-// turned returns the traffic that takes a turn from one grant to another.
-func (c *comparison) turned(t turn, before, after grantID) portsID {
-	g := c.base.grants
-	return g.ports.and(g.ports.and(c.decided(before, t.before), c.decided(after, t.after)), c.base.within)
+// turned returns the traffic that takes each turn from one grant to another.
+func (c *comparison) turned(before, after grantID) *[len(turns)]portsID {
+	key := [2]grantID{before, after}
+	known := c.turns[key]
+	if known == nil {
+		known = new([len(turns)]portsID)
+		t := c.base.grants.ports
+		for i, turn := range turns {
+			known[i] = t.and(t.and(c.decided(before, turn.before), c.decided(after, turn.after)), c.base.within)
+		}
+		c.turns[key] = known
+	}
+	return known
 }
 
 func (c *comparison) decided(x grantID, v policies.Verdict) portsID {
@@ -262,9 +272,9 @@ func (c *comparison) collect(s *shifts, before, after grantID, sample [2][2]End)
 	if before == after {
 		return
 	}
-	for i, t := range turns {
-		table := c.base.grants.ports
-		if ports := c.turned(t, before, after); ports != noPorts {
+	table := c.base.grants.ports
+	for i, ports := range c.turned(before, after) {
+		if ports != noPorts {
 			// The sample shifts on the lowest port of all.
 			if s.ports[i] == noPorts || table.sets[ports].Compare(table.sets[s.ports[i]]) < 0 {
 				s.samples[i] = sample
@@ -442,15 +452,13 @@ func (c *comparison) compareOutside(d policies.Direction, u *jointUnit, yield fu
 				byTurn[key] = o
 				order = append(order, key)
 			}
-			span := netset.AddressSpan(c.base.frame.atoms[a].first, c.base.frame.atoms[a].last)
-			o.addresses = o.addresses.Union(span)
-			o.samples = append(o.samples, outsideSample{span, s.samples[i]})
+			o.samples = append(o.samples, outsideSample{c.base.frame.atoms[a], s.samples[i]})
 		}
 	}
 	for _, key := range order {
 		o := byTurn[key]
-		for _, b := range o.addresses.Blocks() {
-			from, to := u.peer, c.outsidePeer(b)
+		for _, b := range o.addresses().Blocks() {
+			from, to := u.peer, c.base.outsidePeer(b)
 			if d == policies.Ingress {
 				from, to = to, from
 			}
@@ -468,39 +476,40 @@ type outsideTurn struct {
 	ports portsID
 }
 
-type outsideShift struct {
-	addresses netset.Addresses
-	samples   []outsideSample
-}
+// outsideShift holds a sample of each atom that shifts, in their order.
+type outsideShift struct{ samples []outsideSample }
 
-// outsideSample is a connection, in each model, of some of the addresses.
+// outsideSample is a connection, in each model, of an address of an atom.
 type outsideSample struct {
-	addresses netset.Addresses
-	ends      [2][2]End // without the end that is outside
+	atom atom
+	ends [2][2]End // without the end that is outside
 }
 
-// sampleIn returns a connection of an address in the block.
-func (o *outsideShift) sampleIn(b netset.Block, d policies.Direction) [2][2]End {
-	for _, s := range o.samples {
-		for first := range s.addresses.Intersect(b.Addresses()).Spans() {
-			for side := range s.ends {
-				if s.ends[side][d] != (End{}) {
-					s.ends[side][1-d] = End{kind: outsideEnd, addr: first}
-				}
-			}
-			return s.ends
+func (o *outsideShift) addresses() netset.Addresses {
+	parts := make([]netset.Addresses, len(o.samples))
+	for i, s := range o.samples {
+		parts[i] = s.atom.addresses()
+	}
+	return netset.JoinAddresses(parts...)
+}
+
+// sampleIn returns a connection of the first address in the block, all of which
+// shifts.
+func (o *outsideShift) sampleIn(b netset.Block, d policies.Direction) (ends [2][2]End) {
+	for first := range b.Addresses().Spans() {
+		i, found := slices.BinarySearchFunc(o.samples, first, func(s outsideSample, a netip.Addr) int { return s.atom.first.Compare(a) })
+		if !found {
+			i--
 		}
+		ends = o.samples[i].ends
+		for side := range ends {
+			if ends[side][d] != (End{}) {
+				ends[side][1-d] = End{kind: outsideEnd, addr: first}
+			}
+		}
+		break
 	}
-	return [2][2]End{}
-}
-
-func (c *comparison) outsidePeer(b netset.Block) *policies.Peer {
-	key := b.String()
-	if c.peers[key] == nil {
-		p := policies.Outside(b)
-		c.peers[key] = &p
-	}
-	return c.peers[key]
+	return ends
 }
 
 func (ls *lister) outsideGrant(d policies.Direction, class, atom int32) grantID {

@@ -53,22 +53,16 @@ type grants struct {
 	all   []grant
 	ids   map[grant]grantID
 	// meets and joins remember what both and either returned.
-	meets, joins map[uint64]grantID
+	meets, joins map[grantPair]grantID
 }
 
-// pairOf is the key of two grants in either order.
-func pairOf(a, b grantID) uint64 { return uint64(min(a, b))<<32 | uint64(max(a, b)) }
+// grantPair is two grants, the smaller first where their order is all one.
+type grantPair struct{ a, b grantID }
 
 func newGrants(t *portTable) *grants {
-	g := &grants{ports: t.fork(), ids: map[grant]grantID{}, meets: map[uint64]grantID{}, joins: map[uint64]grantID{}}
+	g := &grants{ports: t.fork(), ids: map[grant]grantID{}, meets: map[grantPair]grantID{}, joins: map[grantPair]grantID{}}
 	g.id(grant{})
 	return g
-}
-
-// fork returns a table that holds all sets of t under the same ids, and to
-// which more can be added without a trace in t.
-func (t *portTable) fork() *portTable {
-	return &portTable{sets: slices.Clip(t.sets), ids: maps.Clone(t.ids), memo: map[portsOp]portsID{}}
 }
 
 func (g *grants) id(x grant) grantID {
@@ -89,7 +83,7 @@ func (g *grants) both(a, b grantID) grantID {
 	if b == noGrant {
 		return b
 	}
-	key := pairOf(a, b)
+	key := grantPair{min(a, b), max(a, b)}
 	id, ok := g.meets[key]
 	if !ok {
 		x, y, t := g.all[a], g.all[b], g.ports
@@ -109,7 +103,7 @@ func (g *grants) either(a, b grantID) grantID {
 	if a == noGrant {
 		return b
 	}
-	key := pairOf(a, b)
+	key := grantPair{min(a, b), max(a, b)}
 	id, ok := g.joins[key]
 	if !ok {
 		x, y, t := g.all[a], g.all[b], g.ports
@@ -156,6 +150,7 @@ type lister struct {
 	visible  map[grantID]*policies.Grant
 	atoms    []int32 // outside atoms that are not pods or nodes in whole
 	blocks   map[outsideKey][]outsideGrant
+	peers    map[string]*policies.Peer // of blocks, by their text
 	open     grantID
 	offerer  *row // the row that offered was worked out of
 	offered  []grantID
@@ -173,12 +168,12 @@ type outsideKey struct {
 
 // outsideGrant is what addresses outside are granted.
 type outsideGrant struct {
-	peer  policies.Peer
+	peer  *policies.Peer
 	grant *policies.Grant
 }
 
 func newLister(j *Judge, l Listing) *lister {
-	ls := &lister{Judge: j, grants: newGrants(j.ports), visible: map[grantID]*policies.Grant{}, blocks: map[outsideKey][]outsideGrant{}, cells: map[cellKey]grantID{}}
+	ls := &lister{Judge: j, grants: newGrants(j.ports), visible: map[grantID]*policies.Grant{}, blocks: map[outsideKey][]outsideGrant{}, peers: map[string]*policies.Peer{}, cells: map[cellKey]grantID{}}
 	ports := netset.TransportPorts()
 	if l.Ports != nil {
 		ports = *l.Ports
@@ -281,7 +276,7 @@ func (ls *lister) findOutside() {
 	}
 	inside = inside.Union(netset.Prefixes(single...))
 	for i, a := range ls.frame.atoms {
-		if !inside.Covers(netset.AddressSpan(a.first, a.last)) {
+		if !inside.Covers(a.addresses()) {
 			ls.atoms = append(ls.atoms, int32(i))
 		}
 	}
@@ -300,7 +295,7 @@ func (ls *lister) list(yield func(policies.Connection) bool) {
 			}
 		}
 		for _, o := range ls.outsideOf(policies.Egress, source, ls.targets) {
-			if !yield(policies.Connection{From: &source.peer, To: &o.peer, Grant: o.grant}) {
+			if !yield(policies.Connection{From: &source.peer, To: o.peer, Grant: o.grant}) {
 				return
 			}
 		}
@@ -310,32 +305,37 @@ func (ls *lister) list(yield func(policies.Connection) bool) {
 
 // listFromOutside yields what comes from outside, sorted by source.
 func (ls *lister) listFromOutside(yield func(policies.Connection) bool) {
-	type inward struct {
-		outsideGrant
-		to *policies.Peer
-	}
-	var all []inward
+	bySource := map[*policies.Peer][]policies.Connection{}
 	for t := range ls.to {
 		target := &ls.to[t]
 		for _, o := range ls.outsideOf(policies.Ingress, target, ls.sources) {
-			all = append(all, inward{o, &target.peer})
+			bySource[o.peer] = append(bySource[o.peer], policies.Connection{From: o.peer, To: &target.peer, Grant: o.grant})
 		}
 	}
-	slices.SortStableFunc(all, func(a, b inward) int { return compareBlocks(a.peer, b.peer) })
-	shared := map[string]*policies.Peer{}
-	for i := range all {
-		key := all[i].peer.String()
-		if shared[key] == nil {
-			shared[key] = &all[i].peer
-		}
-		if !yield(policies.Connection{From: shared[key], To: all[i].to, Grant: all[i].grant}) {
-			return
+	for _, source := range slices.SortedFunc(maps.Keys(bySource), compareBlocks) {
+		for _, c := range bySource[source] {
+			if !yield(c) {
+				return
+			}
 		}
 	}
 }
 
-func compareBlocks(a, b policies.Peer) int {
-	return cmp.Or(a.CIDR.Addr().Compare(b.CIDR.Addr()), cmp.Compare(a.CIDR.Bits(), b.CIDR.Bits()), strings.Compare(a.String(), b.String()))
+func compareBlocks(a, b *policies.Peer) int {
+	if c := cmp.Or(a.CIDR.Addr().Compare(b.CIDR.Addr()), cmp.Compare(a.CIDR.Bits(), b.CIDR.Bits())); c != 0 {
+		return c
+	}
+	return strings.Compare(a.String(), b.String())
+}
+
+// outsidePeer returns the peer that is a block: equal blocks are one peer.
+func (ls *lister) outsidePeer(b netset.Block) *policies.Peer {
+	key := b.String()
+	if ls.peers[key] == nil {
+		p := policies.Outside(b)
+		ls.peers[key] = &p
+	}
+	return ls.peers[key]
 }
 
 // reach returns, for each of the source classes in turn, what every class of
@@ -595,12 +595,12 @@ func (ls *lister) blocksOf(d policies.Direction, classes []int32, within netset.
 		if shown == nil {
 			continue
 		}
-		var addresses netset.Addresses
-		for _, a := range atoms {
-			addresses = addresses.Union(netset.AddressSpan(ls.frame.atoms[a].first, ls.frame.atoms[a].last))
+		parts := make([]netset.Addresses, len(atoms))
+		for i, a := range atoms {
+			parts[i] = ls.frame.atoms[a].addresses()
 		}
-		for _, b := range addresses.Intersect(within).Blocks() {
-			out = append(out, outsideGrant{policies.Outside(b), shown})
+		for _, b := range netset.JoinAddresses(parts...).Intersect(within).Blocks() {
+			out = append(out, outsideGrant{ls.outsidePeer(b), shown})
 		}
 	}
 	slices.SortFunc(out, func(a, b outsideGrant) int { return compareBlocks(a.peer, b.peer) })

@@ -108,6 +108,8 @@ type column struct {
 
 type atom struct{ first, last netip.Addr }
 
+func (a atom) addresses() netset.Addresses { return netset.AddressSpan(a.first, a.last) }
+
 // placement says where each pod and node of one model went.
 type placement struct {
 	pods  []int32

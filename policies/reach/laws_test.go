@@ -328,3 +328,18 @@ func TestOrderAndNamesMakeNoDifference(t *testing.T) {
 		}
 	})
 }
+
+// A pod on its node's network loses the pods on other nodes, although it keeps
+// one of the same workload on its own.
+func TestDiffSeesPodsNodeByNode(t *testing.T) {
+	base, head := modelWith(t, ""), modelWith(t, `data {podSelector: {}}`)
+	for _, x := range diff.Compare(reach.Pair(base, head, reach.Options{})).Differences {
+		if keyOf(*x.From) == "Pod data/agent" && keyOf(*x.To) == "StatefulSet data/db" {
+			if x.Before != policies.Allow || x.After != policies.Deny || x.Ports.String() != "any" {
+				t.Errorf("data/agent to data/db turns from %v to %v on %v", x.Before, x.After, x.Ports)
+			}
+			return
+		}
+	}
+	t.Error("data/agent to data/db is no difference")
+}

@@ -115,7 +115,7 @@ func TestJudgeAgreesWithNaive(t *testing.T) {
 		d := dice{t}
 		s := newScene(t, drawCluster(d))
 		asked := several(d, 5, func() point { return pick(d, points...) })
-		asked = append(asked, point{netset.TCP, 80}, point{netset.ICMP, 0})
+		asked = append(asked, point{netset.TCP, 80}, point{netset.TCP, 81}, point{netset.UDP, 80}, point{netset.ICMP, 0})
 		all := slices.Concat(s.parties, []*party{outsider(netip.MustParseAddr(pick(d, outsiders...))), outsider(netip.MustParseAddr(pick(d, outsiders...)))})
 		for _, from := range all {
 			for _, to := range all {

@@ -3,6 +3,7 @@ package reach
 import (
 	"cmp"
 	"encoding/binary"
+	"maps"
 	"slices"
 
 	"github.com/weir-policy/weir/policies/netset"
@@ -19,18 +20,25 @@ const noPorts portsID = 0
 type portTable struct {
 	sets []netset.Ports
 	ids  map[string]portsID
-	memo map[portsOp]portsID
+
+	unions, intersections, differences map[portsPair]portsID
 }
 
-type portsOp struct {
-	op   byte
-	a, b portsID
-}
+type portsPair struct{ a, b portsID }
 
 func newPortTable() *portTable {
-	t := &portTable{ids: map[string]portsID{}, memo: map[portsOp]portsID{}}
+	t := (&portTable{ids: map[string]portsID{}}).fork()
 	t.id(netset.Ports{})
 	return t
+}
+
+// fork returns a table that holds all sets of t under the same ids, and to
+// which more can be added without a trace in t.
+func (t *portTable) fork() *portTable {
+	return &portTable{
+		sets: slices.Clip(t.sets), ids: maps.Clone(t.ids),
+		unions: map[portsPair]portsID{}, intersections: map[portsPair]portsID{}, differences: map[portsPair]portsID{},
+	}
 }
 
 func (t *portTable) id(p netset.Ports) portsID {
@@ -44,12 +52,11 @@ func (t *portTable) id(p netset.Ports) portsID {
 	return id
 }
 
-func (t *portTable) compute(op byte, a, b portsID, f func(a, b netset.Ports) netset.Ports) portsID {
-	key := portsOp{op, a, b}
-	id, ok := t.memo[key]
+func (t *portTable) compute(known map[portsPair]portsID, a, b portsID, f func(a, b netset.Ports) netset.Ports) portsID {
+	id, ok := known[portsPair{a, b}]
 	if !ok {
 		id = t.id(f(t.sets[a], t.sets[b]))
-		t.memo[key] = id
+		known[portsPair{a, b}] = id
 	}
 	return id
 }
@@ -61,7 +68,7 @@ func (t *portTable) or(a, b portsID) portsID {
 	if a == noPorts {
 		return b
 	}
-	return t.compute('|', min(a, b), max(a, b), netset.Ports.Union)
+	return t.compute(t.unions, min(a, b), max(a, b), netset.Ports.Union)
 }
 
 func (t *portTable) and(a, b portsID) portsID {
@@ -71,7 +78,7 @@ func (t *portTable) and(a, b portsID) portsID {
 	if b == noPorts {
 		return b
 	}
-	return t.compute('&', min(a, b), max(a, b), netset.Ports.Intersect)
+	return t.compute(t.intersections, min(a, b), max(a, b), netset.Ports.Intersect)
 }
 
 func (t *portTable) minus(a, b portsID) portsID {
@@ -81,7 +88,7 @@ func (t *portTable) minus(a, b portsID) portsID {
 	if a == noPorts || b == noPorts {
 		return a
 	}
-	return t.compute('-', a, b, netset.Ports.Minus)
+	return t.compute(t.differences, a, b, netset.Ports.Minus)
 }
 
 // layer is the traffic on some ports with some columns.
@@ -137,7 +144,7 @@ func (a algebra) join(layers []layer) portsID {
 	key := keyOf(ids)
 	id, ok := a.unions[key]
 	if !ok {
-		id = a.ports.id(netset.Join(a.ports.setsOf(ids)...))
+		id = a.ports.id(netset.JoinPorts(a.ports.setsOf(ids)...))
 		a.unions[key] = id
 	}
 	return id
