@@ -113,6 +113,9 @@ func TestRunWithoutFlows(t *testing.T) {
 	if p.Replay != nil || !p.Change.Empty() || p.Failed != nil {
 		t.Errorf("nothing changed, yet: %+v", p)
 	}
+	if len(p.Warnings) != 3 {
+		t.Errorf("got warnings %v, want one for each of breaks, opens and drift", p.Warnings)
+	}
 }
 
 func TestRunFailsWithTheFlows(t *testing.T) {
