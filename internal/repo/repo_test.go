@@ -240,6 +240,9 @@ func TestMergeBase(t *testing.T) {
 		if _, err := r.MergeBase(main, feature); err == nil || !strings.Contains(err.Error(), "fetch-depth: 0") {
 			t.Errorf("merge base: %v", err)
 		}
+		if _, err := r.Resolve("release"); err == nil || !strings.Contains(err.Error(), "fetch-depth: 0") {
+			t.Errorf("release: %v", err)
+		}
 		if _, err := r.Resolve("main~1"); err == nil || !strings.Contains(err.Error(), "git fetch --unshallow") {
 			t.Errorf("main~1: %v", err)
 		}
