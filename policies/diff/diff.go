@@ -45,9 +45,6 @@ type Group struct {
 	Was, Is policies.Decision
 }
 
-// Outside reports whether one end of the group is addresses outside.
-func (g Group) Outside() bool { return g.From[0].IsOutside() || g.To[0].IsOutside() }
-
 // PolicyChange names a policy that was edited.
 type PolicyChange struct {
 	Ref  policies.Ref
@@ -94,7 +91,8 @@ type kind int
 
 // In the order of how bad they are.
 const (
-	addedOutside kind = iota
+	addedFromOutside kind = iota
+	addedToOutside
 	added
 	uncertain
 	removed
