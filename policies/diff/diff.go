@@ -3,7 +3,6 @@ package diff
 
 import (
 	"cmp"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -70,21 +69,6 @@ func (c *Change) Count() Counts {
 		}
 	}
 	return n
-}
-
-// Empty reports whether both models decide everything alike.
-func (c *Change) Empty() bool { return len(c.Differences) == 0 }
-
-// Select yields the differences from one verdict to another; Undecided stands
-// for any.
-func (c *Change) Select(before, after policies.Verdict) iter.Seq[Difference] {
-	return func(yield func(Difference) bool) {
-		for _, d := range c.Differences {
-			if (before == policies.Undecided || d.Before == before) && (after == policies.Undecided || d.After == after) && !yield(d) {
-				return
-			}
-		}
-	}
 }
 
 type kind int
