@@ -136,9 +136,6 @@ const (
 
 func (t Truth) String() string { return [...]string{"no", "maybe", "yes"}[t] }
 
-// MarshalText writes no, maybe or yes.
-func (t Truth) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
-
 // And is Yes when both are, No when one is.
 func (t Truth) And(u Truth) Truth { return min(t, u) }
 
