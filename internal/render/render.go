@@ -6,11 +6,9 @@
 package render
 
 import (
-	"bytes"
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 	"sync"
 
@@ -59,9 +57,11 @@ type Plan struct {
 	tree Tree
 	dir  string
 	file string // the kustomization of dir
-	root []byte // the content of file, changed so as to tell origins
 	own  bool   // it asks for origins by itself
 	// absent files are read as empty.
+	// contents are those of kustomizations, changed so as to tell origins and
+	// not to be warned of.
+	contents map[string][]byte
 	absent map[string]bool
 }
 
@@ -145,37 +145,12 @@ func (p *Plan) origin(object *yaml.Node) (file string, made bool) {
 	return path.Join(p.dir, origin.ConfiguredIn), true
 }
 
-// askForOrigins adds originAnnotations to the kustomization's buildMetadata.
-func (p *Plan) askForOrigins(kustomization *yaml.Node) error {
-	wanted := &yaml.Node{Kind: yaml.ScalarNode, Value: types.OriginAnnotations}
-	var list *yaml.Node
-	for key, value := range entries(kustomization) {
-		if strings.EqualFold(key.Value, "buildMetadata") {
-			list = value
-		}
-	}
-	switch {
-	case list == nil || list.Kind != yaml.SequenceNode:
-		kustomization.Content = append(kustomization.Content,
-			&yaml.Node{Kind: yaml.ScalarNode, Value: "buildMetadata"},
-			&yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{wanted}})
-	case slices.ContainsFunc(list.Content, func(n *yaml.Node) bool { return n.Value == types.OriginAnnotations }):
-		p.own = true
-	default:
-		list.Content = append(list.Content, wanted)
-	}
-	var out bytes.Buffer
-	err := yaml.NewEncoder(&out).Encode(kustomization)
-	p.root = out.Bytes()
-	return err
-}
-
 func (p *Plan) read(file string) ([]byte, error) {
 	if p.absent[file] {
 		return nil, nil
 	}
-	if file == p.file {
-		return p.root, nil
+	if content, ok := p.contents[file]; ok {
+		return content, nil
 	}
 	return fs.ReadFile(p.tree.Files, file)
 }
