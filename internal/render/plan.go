@@ -146,6 +146,7 @@ func reason(err error) error {
 // fields follows each field of a kustomization that can name files. Kustomize
 // takes field names without regard to case.
 func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
+	var patches []patchEntry
 	for key, value := range entries(kustomization) {
 		of := func(node *yaml.Node) *entry { return &entry{scan: s, dir: dir, base: dir, file: file, node: node} }
 		switch strings.ToLower(key.Value) {
@@ -162,6 +163,7 @@ func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
 				of(node).supplement(node.Value)
 			}
 		case "patchesstrategicmerge":
+			patches = append(patches, patchEntries(dir, file, value)...)
 			for node := range scalars(value) {
 				if !isInline(node) {
 					of(node).supplement(node.Value)
@@ -171,7 +173,12 @@ func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
 			for node := range scalars(value) {
 				of(node).pluginConfig()
 			}
-		case "patches", "patchesjson6902", "replacements", "openapi":
+		case "patches", "patchesjson6902":
+			patches = append(patches, patchEntries(dir, file, value)...)
+			for node := range named(value, "path") {
+				of(node).supplement(node.Value)
+			}
+		case "replacements", "openapi":
 			for node := range named(value, "path") {
 				of(node).supplement(node.Value)
 			}
@@ -189,6 +196,7 @@ func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
 			s.problem(file, key, noHelm)
 		}
 	}
+	s.plan.patchEntries = append(s.plan.patchEntries, patches...)
 }
 
 // pluginFolder follows a kustomization whose objects configure plugins. What it
