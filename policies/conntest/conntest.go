@@ -66,9 +66,11 @@ type Result struct {
 // Difference is sources that are decided otherwise than the test says.
 type Difference struct {
 	From     []policies.Peer
+	To       string // those of the test's ends that it is about
 	Ports    netset.Ports
-	Decision policies.Decision
-	Place    policies.Place // of the source in the test, where it is Missing
+	Verdict  policies.Verdict  // on these ports: Allow or Unknown of a Surplus, Deny of what is Missing
+	Decision policies.Decision // on all of From, To and Ports, which may hold more verdicts than that
+	Place    policies.Place    // of the source in the test, where it is Missing
 }
 
 // Name is the description of a result with its question, or the question alone.
