@@ -129,10 +129,11 @@ func (r *run) problem(at policies.Place, err error) {
 	r.problems = append(r.problems, policies.Problem{Place: at, Message: err.Error()})
 }
 
-// end is a target with the text that named it.
+// end is a target with the text that named it, which may be that of a group.
 type end struct {
 	policies.Target
 	Text
+	named string
 }
 
 // ends resolves texts, and the groups among them; what does not exist is a
@@ -157,7 +158,7 @@ func (r *run) ends(texts []Text) []end {
 			if ok {
 				m.Place = text.Place
 			}
-			all = append(all, end{f.target, m})
+			all = append(all, end{f.target, m, text.Text})
 		}
 	}
 	return all

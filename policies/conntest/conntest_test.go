@@ -122,6 +122,7 @@ func TestRun(t *testing.T) {
 			"-deny 0.0.0.0/0 ::/0 TCP/9011-9020",
 		}},
 		{"who gets out", "{to: world, port: 443, expectOnly: [shop/web]}", []string{"+allow shop/cart TCP/443"}},
+		{"what is outside is told together", "{to: [198.51.100.0/24, 203.0.113.0/24], port: 443, expectOnly: [shop/web]}", []string{"+allow shop/cart TCP/443"}},
 		{"a pod may list itself", "{to: shop/cart, port: 80, expectOnly: [shop/cart, shop/web, world]}", []string{"ok"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -166,7 +167,7 @@ func TestWhatCannotBeAsked(t *testing.T) {
 	j := judge(t, world)
 	for _, test := range []struct{ name, test, want string }{
 		{"an end that is not there", "{from: shop/wbe, to: shop/db, expect: deny}",
-			`t.yaml:2:8: "shop/wbe": namespace shop has no pod or workload wbe; near it are web, db, cart, replica`},
+			`t.yaml:2:8: "shop/wbe": namespace shop has no pod or workload wbe; near it are db, web, cart, replica`},
 		{"a group that is not there", "{from: bots, to: shop/db, expect: deny}",
 			`t.yaml:2:8: "bots" is none of namespace/name, namespace/kind/name, an address, a CIDR or world, nor a group of the test; near it are both`},
 		{"no port", "{from: shop/web, to: shop/db, port: 0, expect: deny}", `t.yaml:2:37: port "0": 0 is not between 1 and 65535`},
@@ -176,7 +177,7 @@ func TestWhatCannotBeAsked(t *testing.T) {
 		{"nothing is decided outside", "{to: 203.0.113.0/24, expectOnly: [198.51.100.1]}",
 			"t.yaml:2:35: it is outside, as what it is to reach: policies decide nothing between them"},
 		{"all at once", "{from: a/b, to: c/d, port: x y, expect: deny}",
-			"t.yaml:2:8: \"a/b\": there is no namespace a; near it are shop, default\nt.yaml:2:17: \"c/d\": there is no namespace c; near it are shop, default\n" +
+			"t.yaml:2:8: \"a/b\": there is no namespace a; near it are shop\nt.yaml:2:17: \"c/d\": there is no namespace c; near it are shop\n" +
 				"t.yaml:2:28: port \"x y\" is none of 5432, UDP/53, TCP/8000-8100, a port's name, any"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package conntest
 import (
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -53,6 +54,7 @@ func (r *run) only(t *Test, to []end, ports []port) {
 	if len(r.problems) > reported {
 		return
 	}
+	to = joined(to)
 	arrivals := r.arrivals(to, within)
 	result := Result{
 		Suite: r.suite.Ref, Description: t.Description, To: join(t.To), Port: join(t.Ports), Place: t.Place,
@@ -60,6 +62,26 @@ func (r *run) only(t *Test, to []end, ports []port) {
 	}
 	result.Passed = len(result.Surplus)+len(result.Missing) == 0
 	r.results = append(r.results, result)
+}
+
+// joined makes one end of all that are outside, which are told together.
+func joined(to []end) []end {
+	var inside []end
+	var outside end
+	for _, e := range to {
+		if e.Addresses.IsEmpty() {
+			inside = append(inside, e)
+			continue
+		}
+		outside.Addresses = outside.Addresses.Union(e.Addresses)
+		if !slices.Contains(strings.Split(outside.Text.Text, ", "), e.named) {
+			outside.Text.Text = strings.TrimPrefix(outside.Text.Text+", "+e.named, ", ")
+		}
+	}
+	if outside.Addresses.IsEmpty() {
+		return inside
+	}
+	return append(inside, outside)
 }
 
 // isListable reports whether listings have the end; one that they have not is a
