@@ -166,19 +166,29 @@ func outcome(r conntest.Result) string {
 func TestWhatCannotBeAsked(t *testing.T) {
 	j := judge(t, world)
 	for _, test := range []struct{ name, test, want string }{
-		{"an end that is not there", "{from: shop/wbe, to: shop/db, expect: deny}",
-			`t.yaml:2:8: "shop/wbe": namespace shop has no pod or workload wbe; near it are db, web, cart, replica`},
-		{"a group that is not there", "{from: bots, to: shop/db, expect: deny}",
-			`t.yaml:2:8: "bots" is none of namespace/name, namespace/kind/name, an address, a CIDR or world, nor a group of the test; near it are both`},
+		{
+			"an end that is not there", "{from: shop/wbe, to: shop/db, expect: deny}",
+			`t.yaml:2:8: "shop/wbe": namespace shop has no pod or workload wbe; near it are db, web, cart, replica`,
+		},
+		{
+			"a group that is not there", "{from: bots, to: shop/db, expect: deny}",
+			`t.yaml:2:8: "bots" is none of namespace/name, namespace/kind/name, an address, a CIDR or world, nor a group of the test; near it are both`,
+		},
 		{"no port", "{from: shop/web, to: shop/db, port: 0, expect: deny}", `t.yaml:2:37: port "0": 0 is not between 1 and 65535`},
 		{"a name that no pod gives a port", "{to: shop/db, port: http, expectOnly: []}", `t.yaml:2:21: shop/db has no port named "http"`},
-		{"nodes are in no listing", "{to: 192.0.2.10, expectOnly: []}",
-			"t.yaml:2:6: 192.0.2.10 is a node, and expectOnly is about pods and addresses outside; ask with expect"},
-		{"nothing is decided outside", "{to: 203.0.113.0/24, expectOnly: [198.51.100.1]}",
-			"t.yaml:2:35: it is outside, as what it is to reach: policies decide nothing between them"},
-		{"all at once", "{from: a/b, to: c/d, port: x y, expect: deny}",
+		{
+			"nodes are in no listing", "{to: 192.0.2.10, expectOnly: []}",
+			"t.yaml:2:6: 192.0.2.10 is a node, and expectOnly is about pods and addresses outside; ask with expect",
+		},
+		{
+			"nothing is decided outside", "{to: 203.0.113.0/24, expectOnly: [198.51.100.1]}",
+			"t.yaml:2:35: it is outside, as what it is to reach: policies decide nothing between them",
+		},
+		{
+			"all at once", "{from: a/b, to: c/d, port: x y, expect: deny}",
 			"t.yaml:2:8: \"a/b\": there is no namespace a; near it are shop\nt.yaml:2:17: \"c/d\": there is no namespace c; near it are shop\n" +
-				"t.yaml:2:28: port \"x y\" is none of 5432, UDP/53, TCP/8000-8100, a port's name, any"},
+				"t.yaml:2:28: port \"x y\" is none of 5432, UDP/53, TCP/8000-8100, a port's name, any",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			results, err := run(t, j, test.test)
