@@ -151,7 +151,7 @@ var leftFields = []older{
 resources: [../base]
 commonLabels: {a: b}
 images: [{name: postgres, newTag: "16"}]
-patchesJson6902: [{target: {kind: Deployment, name: db}, patch: '[{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "pg"}]'}]
+patchesJson6902: [{target: {kind: Deployment, name: db}, patch: '[{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "postgres:1"}]'}]
 `}},
 	{"variables, and commonLabels where configurations say what they label", false, []string{"top/kustomization.yaml", `
 resources: [../base]
