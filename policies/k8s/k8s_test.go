@@ -169,7 +169,7 @@ func TestIgnored(t *testing.T) {
 		{"an empty List", "apiVersion: v1\nkind: List\nitems: []\n"},
 	} {
 		m := read(t, row.text)
-		if diff := cmp.Diff(&policies.Model{Tiers: []policies.Tier{defaultTier}}, m, equateValues); diff != "" {
+		if diff := cmp.Diff(&policies.Model{Tiers: tiers()}, m, equateValues); diff != "" {
 			t.Errorf("%s: %s", row.what, diff)
 		}
 	}
@@ -302,7 +302,7 @@ func TestWithWorldOf(t *testing.T) {
 {apiVersion: v1, kind: Pod, metadata: {name: b}}
 `)
 	m := WithWorldOf(first, second)
-	if got := fmt.Sprint(len(m.Tiers), m.Policies[0].Ref, m.Pods[0].Ref, len(m.Policies), len(m.Pods), len(m.Warnings)); got != "1 default/p default/b 1 1 2" {
+	if got := fmt.Sprint(len(m.Tiers), m.Policies[0].Ref, m.Pods[0].Ref, len(m.Policies), len(m.Pods), len(m.Warnings)); got != "3 default/p default/b 1 1 2" {
 		t.Error(got)
 	}
 }

@@ -205,13 +205,7 @@ func (j *Judge) granted(g *grants, d policies.Direction, subject, other End, col
 	}
 	given := g.of(j.rows[d][class], column)
 	if d == policies.Ingress {
-		switch j.onNodeOf(other, subject) {
-		case policies.Yes:
-			return open
-		case policies.Maybe:
-			allow := g.all[given].allow
-			return g.id(grant{allow, g.ports.minus(g.all[open].allow, allow)})
-		}
+		given = g.fromNode(given, g.of(j.local[class], column), j.onNodeOf(other, subject))
 	}
 	return given
 }

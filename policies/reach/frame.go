@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/weir-policy/weir/policies"
@@ -19,12 +20,14 @@ import (
 // A class is all pods that no policy of any of the models can tell apart: of
 // one namespace, alike in every label that some selector uses, in the numbers
 // behind every port name that some rule uses, and in every address range that
-// some rule uses. A column is a class with one of its address families, or a
+// some rule uses. Nodes and the pods on their network make classes too, alike in
+// the node's labels instead. A column is a class with one of its address families, or a
 // range of addresses that no rule tells apart.
 type frame struct {
 	options Options
 	vocabulary
 	namespaces []namespace
+	machines   []machine
 	classes    []class
 	columns    []column
 	// atoms are the address ranges that no rule tells apart, IPv4 first; those
@@ -32,23 +35,25 @@ type frame struct {
 	atoms   []atom
 	outside int32
 
-	space    [2]netset.Addresses // where unknown pod addresses can be, by family
-	spaceIs  [2]bool             // the pods are known to have an address there
-	values   map[label]int32
-	keyOf    []int32              // the key of each label value
-	byName   map[string][]int32   // namespaces by name
-	scopes   map[string]scope     // namespaces by selector, as far as asked
-	posting  map[int32][]int32    // classes by label value, ascending
-	keyed    map[int32][]int32    // classes that carry a key, ascending
-	named    []map[uint16][]int32 // by port name: columns by the number behind it
-	atomCols map[int32][]int32    // columns of pods and nodes by atom
-	unplaced [2][2][]int32        // columns whose address is unknown, of pods and of hosts, by family
-	dual     bool                 // some IPv6 address or block is known
+	space      [2]netset.Addresses // where unknown pod addresses can be, by family
+	spaceIs    [2]bool             // the pods are known to have an address there
+	machineIDs map[string]int32
+	values     map[label]int32
+	keyOf      []int32              // the key of each label value
+	byName     map[string][]int32   // namespaces by name
+	scopes     map[string]scope     // namespaces by selector, as far as asked
+	posting    map[int32][]int32    // classes by label value, ascending
+	keyed      map[int32][]int32    // classes that carry a key, ascending
+	named      []map[uint16][]int32 // by port name: columns by the number behind it
+	atomCols   map[int32][]int32    // columns of pods and nodes by atom
+	unplaced   [2][2][]int32        // columns whose address is unknown, of pods and of hosts, by family
+	dual       bool                 // some IPv6 address or block is known
 }
 
 // vocabulary is what rules can tell apart.
 type vocabulary struct {
 	keys   map[string]int32 // label keys that pod selectors use
+	nodes  []string         // and those that node selectors use
 	names  map[policies.NamedPort]int32
 	blocks []netset.Block
 }
@@ -58,6 +63,12 @@ type namespace struct {
 	labels      map[string]string
 	implied     bool
 	first, last int32 // its classes: first up to but not including last
+}
+
+// machine is what is known of a node's labels, as far as selectors use them.
+type machine struct {
+	labels  map[string]string
+	implied bool // the node may have others
 }
 
 type label struct {
@@ -91,6 +102,7 @@ const (
 
 type class struct {
 	namespace int32    // -1 for what stands on a node's own network
+	machine   int32    // of what stands there
 	labels    []int32  // ids of label values, ascending
 	named     []string // numbers behind each port name, as text of big-endian pairs
 	atoms     [2]int32
@@ -119,7 +131,7 @@ type placement struct {
 }
 
 func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
-	f := &frame{options: o, vocabulary: vocabularyOf(models), values: map[label]int32{}, byName: map[string][]int32{}, scopes: map[string]scope{}}
+	f := &frame{options: o, vocabulary: vocabularyOf(models), machineIDs: map[string]int32{}, values: map[label]int32{}, byName: map[string][]int32{}, scopes: map[string]scope{}}
 	f.cutAddresses()
 	f.findSpace(models)
 	namespaceOf := f.internNamespaces(models)
@@ -136,6 +148,11 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 		for _, r := range m.Pods.Requirements() {
 			if _, ok := v.keys[r.Key]; !ok {
 				v.keys[r.Key] = int32(len(v.keys))
+			}
+		}
+		for _, r := range m.Nodes.Requirements() {
+			if !slices.Contains(v.nodes, r.Key) {
+				v.nodes = append(v.nodes, r.Key)
 			}
 		}
 		if m.Block.CIDR.IsValid() {
@@ -266,6 +283,7 @@ func (f *frame) internNamespaces(models []*policies.Model) []map[string]int32 {
 // on their order; equal sums are compared in full.
 type classKey struct {
 	namespace int32
+	machine   int32
 	labels    uint64
 	named     string
 	atoms     [2]int32
@@ -276,7 +294,7 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 	places := make([]placement, len(models))
 	var scratch []int32
 	place := func(c class, sum uint64) int32 {
-		key := classKey{c.namespace, sum, strings.Join(c.named, "\x00"), c.atoms}
+		key := classKey{c.namespace, c.machine, sum, strings.Join(c.named, "\x00"), c.atoms}
 		for _, id := range known[key] {
 			if slices.Equal(f.classes[id].labels, c.labels) {
 				return id
@@ -288,15 +306,28 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 		known[key] = append(known[key], id)
 		return id
 	}
+	onHost := func(k machine, addresses []netip.Addr) int32 {
+		atoms, fams := f.locate(addresses)
+		return place(class{namespace: -1, machine: f.internMachine(k), atoms: atoms, families: fams}, 0)
+	}
 	for m, model := range models {
-		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes))}
+		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, nil)}
+		machines := map[string]machine{}
+		for i, n := range model.Nodes {
+			machines[n.Name] = machine{labels: n.Labels}
+			places[m].nodes[i] = onHost(machines[n.Name], n.Addresses)
+		}
 		for i := range model.Pods {
 			p := &model.Pods[i]
-			atoms, fams := f.locate(p.Addresses)
 			if p.HostNetwork {
-				places[m].pods[i] = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
+				k, known := machines[p.Node]
+				if !known {
+					k = machine{p.NodeLabels, true}
+				}
+				places[m].pods[i] = onHost(k, p.Addresses)
 				continue
 			}
+			atoms, fams := f.locate(p.Addresses)
 			scratch = scratch[:0]
 			var sum uint64
 			for k, v := range p.Labels {
@@ -313,16 +344,33 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 				namespace: namespaceOf[m][p.Ref.Namespace], labels: scratch, named: f.numbers(p.Ports), atoms: atoms, families: fams,
 			}, sum)
 		}
-		atoms, fams := f.locate(nil)
-		places[m].anyNode = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
-		for i, n := range model.Nodes {
-			atoms, fams := f.locate(n.Addresses)
-			places[m].nodes[i] = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
-		}
 	}
 	f.sortClasses(places)
 	return places
 }
+
+// internMachine gives each machine that some node selector can tell apart a
+// number.
+func (f *frame) internMachine(k machine) int32 {
+	seen := machine{map[string]string{}, k.implied && len(f.nodes) > 0}
+	text := strconv.FormatBool(seen.implied)
+	for _, key := range f.nodes {
+		if value, has := k.labels[key]; has {
+			seen.labels[key] = value
+			text += "\x00" + key + "=" + value
+		}
+	}
+	id, known := f.machineIDs[text]
+	if !known {
+		id = int32(len(f.machines))
+		f.machineIDs[text] = id
+		f.machines = append(f.machines, seen)
+	}
+	return id
+}
+
+// in reports whether the node is in the selector.
+func (k *machine) in(s selector.Selector) policies.Truth { return matches(s, k.labels, k.implied) }
 
 // mix spreads a number over 64 bits (the finalizer of splitmix64).
 func mix(x uint64) uint64 {
@@ -507,7 +555,7 @@ func (f *frame) namespacesOf(s selector.Selector) scope {
 		return known
 	}
 	for _, i := range f.namedBy(s) {
-		switch inNamespace(s, f.namespaces[i].labels, f.namespaces[i].implied) {
+		switch matches(s, f.namespaces[i].labels, f.namespaces[i].implied) {
 		case policies.Yes:
 			known.yes = append(known.yes, i)
 		case policies.Maybe:
@@ -537,16 +585,17 @@ func (f *frame) namedBy(s selector.Selector) []int32 {
 	return all
 }
 
-// inNamespace reports whether a namespace with these labels is in the selector.
-// Of an implied namespace only the name is known.
-func inNamespace(s selector.Selector, labels map[string]string, implied bool) policies.Truth {
+// matches reports whether something with these labels, and perhaps with others
+// where partial is set, is in the selector.
+func matches(s selector.Selector, labels map[string]string, partial bool) policies.Truth {
 	if s.IsNothing() {
 		return policies.No
 	}
 	truth := policies.Yes
 	for _, r := range s.Requirements() {
+		_, known := labels[r.Key]
 		switch {
-		case implied && r.Key != policies.NameLabel:
+		case partial && !known:
 			truth = truth.And(policies.Maybe)
 		case !r.Matches(labels):
 			return policies.No

@@ -37,6 +37,7 @@ type Judge struct {
 	placement placement
 	governing [2][][]governing
 	rows      [2][]*row // by class
+	local     []*row    // by class: ingress from a pod's own node
 
 	addresses sync.Once
 	byAddress []addressed
@@ -222,15 +223,18 @@ func (j *Judge) side(d policies.Direction, subject, other End, column int32, p n
 		return policies.Allow
 	}
 	v := j.at(j.rows[d][class], column, p, port)
-	if v != policies.Allow && d == policies.Ingress {
-		switch j.onNodeOf(other, subject) {
-		case policies.Yes:
-			return policies.Allow
-		case policies.Maybe:
-			return policies.Unknown
-		}
+	if d == policies.Egress || j.local[class] == j.rows[d][class] {
+		return v
 	}
-	return v
+	switch onNode := j.onNodeOf(other, subject); {
+	case onNode == policies.No:
+		return v
+	case onNode == policies.Yes:
+		return j.at(j.local[class], column, p, port)
+	case v == j.at(j.local[class], column, p, port):
+		return v
+	}
+	return policies.Unknown
 }
 
 func (j *Judge) at(r *row, column int32, p netset.Protocol, port uint16) policies.Verdict {
@@ -248,10 +252,9 @@ func (j *Judge) at(r *row, column int32, p netset.Protocol, port uint16) policie
 }
 
 // onNodeOf reports whether an end is the node that a pod runs on, or shares
-// that node's network: such traffic is always allowed in, save perhaps by a
-// policy that was not understood.
+// that node's network: such traffic is let in by the tiers that spare it.
 func (j *Judge) onNodeOf(e, pod End) policies.Truth {
-	if pod.kind != podEnd || j.model.Pods[pod.index].HostNetwork || j.opaque(policies.Ingress, j.classOf(pod)) {
+	if pod.kind != podEnd || j.model.Pods[pod.index].HostNetwork {
 		return policies.No
 	}
 	var node string
@@ -277,9 +280,4 @@ func sameNode(a, b string) policies.Truth {
 		return policies.Yes
 	}
 	return policies.No
-}
-
-// opaque reports whether a policy that was not understood governs a class.
-func (j *Judge) opaque(d policies.Direction, class int32) bool {
-	return slices.ContainsFunc(j.governing[d][class], func(g governing) bool { return j.model.Policies[g.policy].Opaque != "" })
 }

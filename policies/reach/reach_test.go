@@ -151,7 +151,7 @@ func TestRules(t *testing.T) {
 
 		// Policies that nobody understands
 		{"a policy that is not understood makes answers unknown", `{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: c, namespace: data}}`, "shop/web", "data/db-0", "5432", policies.Unknown, "CiliumNetworkPolicy of cilium.io is not understood"},
-		{"those about the pod's own node too", `{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: c}}`, "172.18.0.1", "data/db-0", "5432", policies.Unknown, "ClusterNetworkPolicy of policy.networking.k8s.io is not understood"},
+		{"those about the pod's own node too", `{apiVersion: policy.networking.k8s.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {name: c}}`, "172.18.0.1", "data/db-0", "5432", policies.Unknown, "ClusterNetworkPolicy of policy.networking.k8s.io is not understood"},
 		{"but not what another side denies", "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: c, namespace: data}}\nshop {podSelector: {}, policyTypes: [Egress]}", "shop/web", "data/db-0", "5432", policies.Deny, "has no egress rule"},
 
 		// Questions
