@@ -94,6 +94,14 @@ type Decision struct {
 	Parts []Decision
 }
 
+// Asked returns the ports that the decision is about.
+func (d *Decision) Asked() netset.Ports {
+	if !d.Ports.IsEmpty() {
+		return d.Ports
+	}
+	return netset.PortSpan(d.Protocol, d.Port, d.Port)
+}
+
 // Side is one direction of a decision.
 type Side struct {
 	Verdict Verdict
@@ -127,9 +135,6 @@ const (
 )
 
 func (t Truth) String() string { return [...]string{"no", "maybe", "yes"}[t] }
-
-// MarshalText writes no, maybe or yes.
-func (t Truth) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 // And is Yes when both are, No when one is.
 func (t Truth) And(u Truth) Truth { return min(t, u) }

@@ -46,6 +46,9 @@ func (w *World) Find(text string) (Target, error) {
 		return Target{Text: text, Addresses: netset.Prefix(p)}, nil
 	}
 	parts := strings.Split(text, "/")
+	if _, err := netip.ParseAddr(parts[0]); err == nil {
+		return Target{}, fmt.Errorf("%q is not a CIDR such as 10.0.0.0/8 or 2001:db8::/32", text)
+	}
 	switch {
 	case slices.Contains(parts, "") || len(parts) < 2 || len(parts) > 3:
 		return Target{}, fmt.Errorf("%q is none of namespace/name, namespace/kind/name, an address, a CIDR or world", text)

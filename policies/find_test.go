@@ -110,7 +110,7 @@ func TestFind(t *testing.T) {
 		{"", `"" is none of namespace/name`},
 		{"shop/", `"shop/" is none of`},
 		{"a/b/c/d", `"a/b/c/d" is none of`},
-		{"10.0.0.1/33", `there is no namespace 10.0.0.1`},
+		{"10.0.0.1/33", "is not a CIDR"},
 		{"shp/web", `there is no namespace shp; near it are ship, shop, data`},
 		{"shop/wbe", `namespace shop has no pod or workload wbe; near it are web, cache`},
 		{"shop/sts/web", `namespace shop has no StatefulSet web`},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -28,7 +29,7 @@ is 0 when both decide everything alike and 1 when they differ, as with diff(1);
 			if err != nil {
 				return err
 			}
-			if err := out.check(); err != nil {
+			if err := errors.Join(out.check(), readOnce(args...)); err != nil {
 				return err
 			}
 			base, head, err := in.pair(c.Context(), args[0], args[1])

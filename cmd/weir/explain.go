@@ -48,7 +48,7 @@ order; the exit status is then 0 whatever the verdicts.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := out.check(); err != nil {
+			if err := errors.Join(out.check(), readOnce(append(in.files, questions)...)); err != nil {
 				return err
 			}
 			judge, err := in.judge(c.Context(), nil)
@@ -147,7 +147,11 @@ func (b *batch) answer(line []byte) (policies.Decision, error) {
 		From, To, Protocol string
 		Port               json.RawMessage
 	}
-	if err := json.Unmarshal(line, &q); err != nil {
+	err := json.Unmarshal(line, &q)
+	if mistyped := (*json.UnmarshalTypeError)(nil); errors.As(err, &mistyped) {
+		err = errors.New(strings.TrimSpace(strings.ToLower(mistyped.Field) + " is a JSON " + mistyped.Value))
+	}
+	if err != nil {
 		return policies.Decision{}, fmt.Errorf(`not a question such as {"from":"ns/pod","to":"ns/pod","protocol":"TCP","port":80}: %w`, err)
 	}
 	port := strings.Trim(string(q.Port), `"`)

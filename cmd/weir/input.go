@@ -102,6 +102,15 @@ func (i *input) pair(ctx context.Context, base, head string) (b, h *reach.Judge,
 	return b, h, nil
 }
 
+// readOnce fails when several of the names mean standard input.
+func readOnce(names ...string) error {
+	first := slices.Index(names, "-")
+	if first >= 0 && slices.Contains(names[first+1:], "-") {
+		return errors.New("standard input can be read only once; give the other - a file")
+	}
+	return nil
+}
+
 // flowFiles is the flags by which a verb names recorded flows.
 type flowFiles struct {
 	patterns []string

@@ -8,7 +8,9 @@ import (
 	"github.com/weir-policy/weir/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"weir": main}) }
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"weir": main, "kubectl-weir": main})
+}
 
 // TestScripts runs the sessions in testdata.
 func TestScripts(t *testing.T) { testkit.Scripts(t, "testdata") }

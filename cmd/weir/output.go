@@ -42,7 +42,10 @@ func (o *output) names() []string {
 func (o *output) check() error {
 	printed := 0
 	for _, want := range o.wants {
-		format, file, _ := strings.Cut(want, "=")
+		format, file, named := strings.Cut(want, "=")
+		if named && file == "" {
+			return fmt.Errorf("--output: %q names no file", want)
+		}
 		if !slices.Contains(o.names(), format) {
 			return fmt.Errorf("--output: %q is none of %s; a file is named as in -o %s=FILE", format, strings.Join(o.names(), ", "), o.names()[0])
 		}

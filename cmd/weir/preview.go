@@ -42,7 +42,7 @@ master, here or at the remote.`,
 			if err != nil {
 				return err
 			}
-			if err := out.check(); err != nil {
+			if err := errors.Join(out.check(), readOnce(append(flows.patterns, change.world)...)); err != nil {
 				return err
 			}
 			files, err := flows.files()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +27,7 @@ with some pod of the other; a pod to itself is left out.`,
   weir reach examples/shop/deploy --from world
   weir reach examples/shop/deploy -o svg=shop.svg`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := out.check(); err != nil {
+			if err := errors.Join(out.check(), readOnce(slices.Concat(in.files, args)...)); err != nil {
 				return err
 			}
 			judge, err := in.judge(c.Context(), args)

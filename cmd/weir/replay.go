@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -30,7 +31,7 @@ and by which line.`,
 			if err != nil {
 				return err
 			}
-			if err := out.check(); err != nil {
+			if err := errors.Join(out.check(), readOnce(slices.Concat(args, flows.patterns)...)); err != nil {
 				return err
 			}
 			files, err := flows.files()

@@ -46,6 +46,9 @@ const (
 // Conditions are all of them.
 var Conditions = []Condition{Breaks, Opens, Adds, Removes, Unknowns, Drifts}
 
+// needsFlows reports whether the condition can only be met by recorded flows.
+func (c Condition) needsFlows() bool { return c == Breaks || c == Opens || c == Drifts }
+
 // ParseConditions reads conditions separated by commas, each one of known.
 // "none" and the empty text are no condition.
 func ParseConditions(text string, known ...Condition) ([]Condition, error) {
@@ -88,8 +91,24 @@ func Run(ctx context.Context, r Request) (*report.Preview, error) {
 		}
 		p.Replay, p.Reading = replay.Result(), Reading(stats)
 	}
+	p.Warnings = append(p.Warnings, unmeetable(r.FailOn, p.Replay)...)
 	p.Failed = Failed(r.FailOn, p.Change, p.Replay)
 	return p, nil
+}
+
+// unmeetable warns of conditions that only recorded flows can meet where there
+// were none, so that nobody takes silence for an answer.
+func unmeetable(conditions []Condition, replay *simulator.Result) []policies.Warning {
+	if replay != nil && replay.Flows > 0 {
+		return nil
+	}
+	var warnings []policies.Warning
+	for _, c := range conditions {
+		if c.needsFlows() {
+			warnings = append(warnings, policies.Warning{Message: fmt.Sprintf("--fail-on %s was asked for, but no recorded flow was read, so nothing could meet it", c)})
+		}
+	}
+	return warnings
 }
 
 // Failed returns the names of the conditions that a change and a replay meet;

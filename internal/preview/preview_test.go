@@ -110,8 +110,11 @@ func TestRunWithoutFlows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Replay != nil || !p.Change.Empty() || p.Failed != nil {
+	if p.Replay != nil || len(p.Change.Differences) > 0 || p.Failed != nil {
 		t.Errorf("nothing changed, yet: %+v", p)
+	}
+	if len(p.Warnings) != 3 {
+		t.Errorf("got warnings %v, want one for each of breaks, opens and drift", p.Warnings)
 	}
 }
 

@@ -324,37 +324,3 @@ func TestTree(t *testing.T) {
 		}
 	}
 }
-
-func TestChanged(t *testing.T) {
-	w := newWork(t)
-	w.write("same/a.yaml", "a")
-	w.write("edited/b.yaml", "b")
-	w.write("removed/c.yaml", "c")
-	w.write("mode.yaml", "m")
-	w.write("folder.yaml", "now a file")
-	base := w.commit("base")
-	w.write("edited/b.yaml", "b2")
-	w.write("added/deep/d.yaml", "d")
-	for _, name := range []string{"removed", "folder.yaml"} {
-		if err := os.RemoveAll(filepath.Join(w.dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w.write("folder.yaml/e.yaml", "now a folder")
-	if err := os.Chmod(filepath.Join(w.dir, "mode.yaml"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	head := w.commit("head")
-	r := w.open(w.dir)
-	got, err := r.Changed(w.resolve(r, base), w.resolve(r, head))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := strings.Split(w.git("diff", "--name-only", "--no-renames", base, head), "\n")
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("against git diff (-git +ours):\n%s", diff)
-	}
-	if same, err := r.Changed(w.resolve(r, head), w.resolve(r, head)); err != nil || len(same) > 0 {
-		t.Errorf("a commit differs from itself in %v (%v)", same, err)
-	}
-}

@@ -12,62 +12,11 @@ import (
 	"github.com/weir-policy/weir/policies"
 )
 
-// schemaOf compiles a schema of docs/schemas such that members it does not
-// document are refused, which its readers must not do.
-func schemaOf(t *testing.T, name string) *jsonschema.Schema {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(testkit.Root(t), "docs", "schemas", "*.json"))
-	if err != nil || len(files) == 0 {
-		t.Fatal("no schemas", err)
-	}
-	compiler := jsonschema.NewCompiler()
-	compiler.AssertFormat()
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		document, err := jsonschema.UnmarshalJSON(strings.NewReader(string(text)))
-		if err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		refuseUndocumented(document)
-		id, _ := document.(map[string]any)["$id"].(string)
-		if filepath.Base(id) != filepath.Base(file) {
-			t.Fatalf("%s has the $id %q", file, id)
-		}
-		if err := compiler.AddResource(id, document); err != nil {
-			t.Fatal(err)
-		}
-	}
-	schema, err := compiler.Compile("https://weir.dev/schemas/" + name + ".json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return schema
-}
-
-func refuseUndocumented(schema any) {
-	switch schema := schema.(type) {
-	case map[string]any:
-		if _, ok := schema["properties"].(map[string]any); ok && schema["type"] == "object" {
-			schema["additionalProperties"] = false
-		}
-		for _, part := range schema {
-			refuseUndocumented(part)
-		}
-	case []any:
-		for _, part := range schema {
-			refuseUndocumented(part)
-		}
-	}
-}
-
 func TestAnswersAreAsDocumented(t *testing.T) {
 	checked := 0
 	for kind := range answers {
 		name := strings.ToLower(string(kind))
-		schema := schemaOf(t, name)
+		schema := testkit.Schema(t, name)
 		files, err := filepath.Glob("testdata/" + name + "*.json")
 		if err != nil {
 			t.Fatal(err)
@@ -101,7 +50,7 @@ func TestDecisionsWithPartsAreAsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := schemaOf(t, "decision").Validate(answer); err != nil {
+	if err := testkit.Schema(t, "decision").Validate(answer); err != nil {
 		t.Error(err)
 	}
 	if strings.Contains(string(line), "\n") || !strings.Contains(string(line), `"families":{"IPv4":"allow","IPv6":"deny"}`) {

@@ -268,45 +268,91 @@ func objectsText(out *bufio.Writer, c *diff.Change) {
 }
 
 func decisionText(out *bufio.Writer, d *policies.Decision, paint paint, trace bool) {
-	verdict := [...]string{"UNDECIDED", "ALLOWED", "DENIED", "UNKNOWN"}[d.Verdict]
-	fmt.Fprintf(out, "%s  %s → %s %s\n", paint.verdict(d.Verdict, paint.bold(verdict)),
-		peerText(d.From), peerText(d.To), askedText(d))
+	fmt.Fprintf(out, "%s  %s → %s %s\n", verdictText(d.Verdict, paint), endsText(d, fromOf), endsText(d, toOf), askedText(d))
 	if d.Because != "" {
 		fmt.Fprintf(out, "  because %s\n", clean(d.Because))
 	}
 	for _, family := range slices.Sorted(maps.Keys(d.Families)) {
 		fmt.Fprintf(out, "  %s: %s\n", family, verdictPast(d.Families[family]))
 	}
-	for _, direction := range policies.Directions {
-		side := &d.Sides[direction]
-		if side.Verdict == policies.Undecided {
-			continue
-		}
-		end := [...]string{"out of " + peerText(d.From), "into " + peerText(d.To)}[direction]
-		fmt.Fprintf(out, "\n%s %s: %s", direction, end, paint.verdict(side.Verdict, verdictPast(side.Verdict)))
-		if side.Because != "" {
-			fmt.Fprintf(out, ", because %s", clean(side.Because))
-		}
-		out.WriteByte('\n')
-		if side.Policy != nil {
-			fmt.Fprintf(out, "  by %s %s", side.Policy.Kind, clean(side.Policy.String()))
-			if side.Rule != nil {
-				fmt.Fprintf(out, ", %s rule %d", direction, *side.Rule+1)
-			}
-			if side.At.File != "" {
-				fmt.Fprintf(out, "  at %s", paint.bold(clean(side.At.String())))
-			}
+	if len(d.Parts) > 0 && trace {
+		for i := range d.Parts {
 			out.WriteByte('\n')
+			decisionText(out, &d.Parts[i], paint, trace)
 		}
-		if trace {
-			traceText(out, side.Trace, paint)
-		} else if len(side.Trace) > 1 {
-			out.WriteString(paint.dim("  "+counted(len(side.Trace), "rule")+" looked at in all") + "\n")
+		return
+	}
+	for _, direction := range policies.Directions {
+		sideText(out, d, direction, paint, trace)
+	}
+	if len(d.Parts) > 0 && d.Verdict == policies.Unknown {
+		partsText(out, d.Parts, paint)
+	}
+}
+
+func verdictText(v policies.Verdict, paint paint) string {
+	return paint.verdict(v, paint.bold([...]string{"UNDECIDED", "ALLOWED", "DENIED", "UNKNOWN"}[v]))
+}
+
+func fromOf(d *policies.Decision) policies.Peer { return d.From }
+func toOf(d *policies.Decision) policies.Peer   { return d.To }
+
+// endsText names one end of a decision, or all that its parts have there, at
+// most three of them.
+func endsText(d *policies.Decision, end func(*policies.Decision) policies.Peer) string {
+	const most = 3
+	names := []string{peerText(end(d))}
+	for i := range d.Parts {
+		if name := peerText(end(&d.Parts[i])); !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
-	for i := range d.Parts {
+	if len(names) > most {
+		names = append(names[:most], grouped(len(names)-most)+" more")
+	}
+	return strings.Join(names, ", ")
+}
+
+// partsText says of each part what was decided, and by what.
+func partsText(out *bufio.Writer, parts []policies.Decision, paint paint) {
+	for i := range parts {
+		p := &parts[i]
+		fmt.Fprintf(out, "\n  %s  %s → %s %s\n      because %s", verdictText(p.Verdict, paint), peerText(p.From), peerText(p.To), askedText(p), clean(p.Because))
+		for _, direction := range policies.Directions {
+			if side := &p.Sides[direction]; side.Verdict == p.Verdict && side.At.File != "" {
+				fmt.Fprintf(out, "  at %s", paint.bold(clean(side.At.String())))
+				break
+			}
+		}
 		out.WriteByte('\n')
-		decisionText(out, &d.Parts[i], paint, trace)
+	}
+}
+
+func sideText(out *bufio.Writer, d *policies.Decision, direction policies.Direction, paint paint, trace bool) {
+	side := &d.Sides[direction]
+	if side.Verdict == policies.Undecided {
+		return
+	}
+	end := [...]string{"out of " + endsText(d, fromOf), "into " + endsText(d, toOf)}[direction]
+	fmt.Fprintf(out, "\n%s %s: %s", direction, end, paint.verdict(side.Verdict, verdictPast(side.Verdict)))
+	if side.Because != "" {
+		fmt.Fprintf(out, ", because %s", clean(side.Because))
+	}
+	out.WriteByte('\n')
+	if side.Policy != nil {
+		fmt.Fprintf(out, "  by %s %s", side.Policy.Kind, clean(side.Policy.String()))
+		if side.Rule != nil {
+			fmt.Fprintf(out, ", %s rule %d", direction, *side.Rule+1)
+		}
+		if side.At.File != "" {
+			fmt.Fprintf(out, "  at %s", paint.bold(clean(side.At.String())))
+		}
+		out.WriteByte('\n')
+	}
+	if trace {
+		traceText(out, side.Trace, paint)
+	} else if len(side.Trace) > 1 {
+		out.WriteString(paint.dim("  "+counted(len(side.Trace), "rule")+" looked at in all") + "\n")
 	}
 }
 

@@ -158,6 +158,8 @@ func (r *reading) hint() string {
 
 func (r *reading) source(source string) error {
 	switch rest, ok := strings.CutPrefix(source, "git:"); {
+	case source == "":
+		return errors.New("a source has an empty name; give a file, a folder, git:REV or -")
 	case source == "-":
 		return r.stdin()
 	case source == "cluster":

@@ -3,7 +3,6 @@ package diff
 
 import (
 	"cmp"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -45,9 +44,6 @@ type Group struct {
 	Was, Is policies.Decision
 }
 
-// Outside reports whether one end of the group is addresses outside.
-func (g Group) Outside() bool { return g.From[0].IsOutside() || g.To[0].IsOutside() }
-
 // PolicyChange names a policy that was edited.
 type PolicyChange struct {
 	Ref  policies.Ref
@@ -75,26 +71,12 @@ func (c *Change) Count() Counts {
 	return n
 }
 
-// Empty reports whether both models decide everything alike.
-func (c *Change) Empty() bool { return len(c.Differences) == 0 }
-
-// Select yields the differences from one verdict to another; Undecided stands
-// for any.
-func (c *Change) Select(before, after policies.Verdict) iter.Seq[Difference] {
-	return func(yield func(Difference) bool) {
-		for _, d := range c.Differences {
-			if (before == policies.Undecided || d.Before == before) && (after == policies.Undecided || d.After == after) && !yield(d) {
-				return
-			}
-		}
-	}
-}
-
 type kind int
 
 // In the order of how bad they are.
 const (
-	addedOutside kind = iota
+	addedFromOutside kind = iota
+	addedToOutside
 	added
 	uncertain
 	removed

@@ -71,8 +71,11 @@ func (g *grouper) groups(base, head *reach.Judge) []Group {
 
 func (g Group) kind() kind {
 	k := kindOf(g.Before, g.After)
-	if k == added && g.Outside() {
-		return addedOutside
+	switch {
+	case k == added && g.From[0].IsOutside():
+		return addedFromOutside
+	case k == added && g.To[0].IsOutside():
+		return addedToOutside
 	}
 	return k
 }

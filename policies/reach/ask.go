@@ -23,29 +23,105 @@ type Question struct {
 // the port cannot be resolved: a Service without that port, or a port name that
 // no destination has.
 func (j *Judge) Ask(q Question) (policies.Decision, error) {
+	if !q.From.Addresses.IsEmpty() && !q.To.Addresses.IsEmpty() {
+		return policies.Decision{}, fmt.Errorf("both %s and %s are outside: policies decide nothing between them", q.From.Text, q.To.Text)
+	}
 	targets, note, err := j.targets(q)
 	if err != nil {
 		return policies.Decision{}, err
 	}
-	var parts []policies.Decision
+	var a answers
 	for _, t := range targets {
 		for _, from := range j.ends(q.From) {
-			if len(q.From.Pods) == 0 && t.end.kind == outsideEnd && from.kind == outsideEnd {
-				return policies.Decision{}, fmt.Errorf("both %s and %s are outside: policies decide nothing between them", q.From.Text, q.To.Text)
-			}
-			parts = append(parts, j.overPorts(from, t.end, t.ports)...)
+			allow, unknown := j.Ports(from.end, t.end)
+			a.add(answer{from, t.asked, policies.Deny, t.ports.Minus(allow).Minus(unknown)})
+			a.add(answer{from, t.asked, policies.Unknown, t.ports.Intersect(unknown)})
+			a.add(answer{from, t.asked, policies.Allow, t.ports.Intersect(allow)})
 		}
 	}
-	answer := merge(parts)
+	answer := merge(a.decide(j))
 	if note != "" {
 		answer.Because = strings.TrimPrefix(answer.Because+"; "+note, "; ")
 	}
 	return answer, nil
 }
 
+// asked is one end that a question means: a pod, a node, or the addresses of a
+// range that no rule tells apart, with one of them as its end.
+type asked struct {
+	end       End
+	addresses netset.Addresses
+}
+
+// answers gathers what is decided alike: addresses that get the same answer on
+// the same ports are answered for together.
+type answers []answer
+
+type answer struct {
+	from, to asked
+	verdict  policies.Verdict
+	ports    netset.Ports
+}
+
+func (a *answers) add(y answer) {
+	if y.ports.IsEmpty() {
+		return
+	}
+	alike := func(x, y asked) bool { return x.end == y.end || x.end.kind == outsideEnd && y.end.kind == outsideEnd }
+	for i := range *a {
+		x := &(*a)[i]
+		if alike(x.from, y.from) && alike(x.to, y.to) && x.verdict == y.verdict && x.ports.Equal(y.ports) {
+			x.from.addresses = x.from.addresses.Union(y.from.addresses)
+			x.to.addresses = x.to.addresses.Union(y.to.addresses)
+			return
+		}
+	}
+	*a = append(*a, y)
+}
+
+// decide explains each answer, addresses block by block.
+func (a answers) decide(j *Judge) []policies.Decision {
+	var decisions []policies.Decision
+	for _, x := range a {
+		for _, from := range j.named(x.from) {
+			for _, to := range j.named(x.to) {
+				for r := range x.ports.Ranges() {
+					d := j.decide(from.end, to.end, r.Protocol, r.First, naming{from.peer, to.peer, x.ports})
+					if !x.ports.Equal(d.Asked()) {
+						d.Ports = x.ports
+					}
+					decisions = append(decisions, d)
+					break
+				}
+			}
+		}
+	}
+	return decisions
+}
+
+type namedEnd struct {
+	end  End
+	peer policies.Peer
+}
+
+// named returns an end with its name, or one for each block of its addresses.
+func (j *Judge) named(x asked) []namedEnd {
+	if x.end.kind != outsideEnd {
+		return []namedEnd{{x.end, j.Peer(x.end)}}
+	}
+	var all []namedEnd
+	for _, b := range x.addresses.Blocks() {
+		for first := range b.Addresses().Spans() {
+			all = append(all, namedEnd{j.Outside(first), policies.Outside(b)})
+			break
+		}
+	}
+	return all
+}
+
 // target is one end that a question leads to, with the ports asked there.
 type target struct {
-	end   End
+	asked
 	ports netset.Ports
 }
 
@@ -57,7 +133,7 @@ func (j *Judge) targets(q Question) ([]target, string, error) {
 		switch {
 		case q.To.Service != nil:
 			var err error
-			if ports, err = j.throughService(q.To.Service, e, q.Port); err != nil {
+			if ports, err = j.throughService(q.To.Service, e.end, q.Port); err != nil {
 				return nil, "", err
 			}
 			if ports.IsEmpty() {
@@ -67,7 +143,7 @@ func (j *Judge) targets(q Question) ([]target, string, error) {
 				led = append(led, p)
 			}
 		case q.Port.Name != "":
-			if ports = j.numbersBehind(e, q.Port.Name); ports.IsEmpty() {
+			if ports = j.numbersBehind(e.end, q.Port.Name); ports.IsEmpty() {
 				continue
 			}
 		}
@@ -130,8 +206,8 @@ func (j *Judge) numbersBehind(e End, name string) netset.Ports {
 
 // ends returns one end for each thing a target names that policies can tell
 // apart.
-func (j *Judge) ends(t policies.Target) []End {
-	var all []End
+func (j *Judge) ends(t policies.Target) []asked {
+	var all []asked
 	seen := map[[2]any]bool{}
 	for _, i := range t.Pods {
 		p := &j.model.Pods[i]
@@ -141,40 +217,20 @@ func (j *Judge) ends(t policies.Target) []End {
 		}
 		if !seen[key] {
 			seen[key] = true
-			all = append(all, j.Pod(i))
+			all = append(all, asked{end: j.Pod(i)})
 		}
 	}
 	for _, i := range t.Nodes {
-		all = append(all, j.Node(i))
+		all = append(all, asked{end: j.Node(i)})
 	}
 	for first, last := range t.Addresses.Spans() {
 		for a, end := j.atomOf(first), j.atomOf(last); a <= end; a++ {
-			all = append(all, j.Outside(later(first, j.frame.atoms[a].first)))
+			atom := j.frame.atoms[a]
+			part := netset.AddressSpan(atom.first, atom.last).Intersect(netset.AddressSpan(first, last))
+			all = append(all, asked{j.Outside(slices.MaxFunc([]netip.Addr{first, atom.first}, netip.Addr.Compare)), part})
 		}
 	}
 	return all
-}
-
-func later(a, b netip.Addr) netip.Addr {
-	if a.Compare(b) > 0 {
-		return a
-	}
-	return b
-}
-
-// overPorts answers for each group of ports that are decided alike.
-func (j *Judge) overPorts(from, to End, ports netset.Ports) []policies.Decision {
-	allow, unknown := j.Ports(from, to)
-	var parts []policies.Decision
-	for _, alike := range []netset.Ports{ports.Minus(allow).Minus(unknown), ports.Intersect(unknown), ports.Intersect(allow)} {
-		for r := range alike.Ranges() {
-			d := j.Decide(from, to, r.Protocol, r.First)
-			d.Ports = alike
-			parts = append(parts, d)
-			break
-		}
-	}
-	return parts
 }
 
 // Ports returns all traffic, of every protocol, that is allowed between two
@@ -221,8 +277,12 @@ func merge(parts []policies.Decision) policies.Decision {
 		return answer
 	}
 	answer.Parts = parts
+	var ports netset.Ports
 	for _, p := range parts {
-		answer.Ports = answer.Ports.Union(p.Ports)
+		ports = ports.Union(p.Asked())
+	}
+	if !ports.Equal(answer.Asked()) {
+		answer.Ports = ports
 	}
 	if len(counts) > 1 {
 		answer.Verdict = policies.Unknown

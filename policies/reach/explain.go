@@ -17,7 +17,18 @@ import (
 // the rule that decided, and every rule that was looked at, in order. It goes
 // through the rules themselves rather than through the rows.
 func (j *Judge) Decide(from, to End, p netset.Protocol, port uint16) policies.Decision {
-	d := policies.Decision{From: j.Peer(from), To: j.Peer(to), Protocol: p, Port: port}
+	return j.decide(from, to, p, port, naming{j.Peer(from), j.Peer(to), netset.PortSpan(p, port, port)})
+}
+
+// naming is how an answer names the ends and the ports it is about, where it
+// stands for more than one address or port.
+type naming struct {
+	from, to policies.Peer
+	ports    netset.Ports
+}
+
+func (j *Judge) decide(from, to End, p netset.Protocol, port uint16, names naming) policies.Decision {
+	d := policies.Decision{From: names.from, To: names.to, Protocol: p, Port: port}
 	if j.self(from, to) {
 		d.Verdict, d.Because = policies.Allow, "a pod always reaches itself"
 		return d
@@ -35,8 +46,8 @@ func (j *Judge) Decide(from, to End, p netset.Protocol, port uint16) policies.De
 				fam, name = ipv6, "IPv6"
 			}
 			sides := [2]policies.Side{
-				j.explain(policies.Egress, from, to, fam, p, port),
-				j.explain(policies.Ingress, to, from, fam, p, port),
+				j.explain(policies.Egress, from, to, fam, p, port, names),
+				j.explain(policies.Ingress, to, from, fam, p, port, names),
 			}
 			v := both(sides[0].Verdict, sides[1].Verdict)
 			ways[name] = v
@@ -107,11 +118,20 @@ type inquiry struct {
 	protocol       netset.Protocol
 	port           uint16
 	fromOwnNode    bool // the other end is the subject's node, or on its network
+	names          naming
 	side           policies.Side
 }
 
-func (j *Judge) explain(d policies.Direction, subject, other End, f family, p netset.Protocol, port uint16) policies.Side {
-	q := inquiry{Judge: j, direction: d, subject: subject, other: other, family: f, protocol: p, port: port}
+func (q *inquiry) subjectName() policies.Peer {
+	return [...]policies.Peer{q.names.from, q.names.to}[q.direction]
+}
+
+func (q *inquiry) otherName() policies.Peer {
+	return [...]policies.Peer{q.names.to, q.names.from}[q.direction]
+}
+
+func (j *Judge) explain(d policies.Direction, subject, other End, f family, p netset.Protocol, port uint16, names naming) policies.Side {
+	q := inquiry{Judge: j, direction: d, subject: subject, other: other, family: f, protocol: p, port: port, names: names}
 	class := j.classOf(subject)
 	switch {
 	case class < 0:
@@ -142,7 +162,7 @@ func (q *inquiry) excuse(onNode policies.Truth, list []governing) {
 		q.side = again.side
 	default:
 		q.side.Verdict = policies.Unknown
-		q.side.Because = fmt.Sprintf("it is not known whether %s runs on the node of %s, which is always let in", q.Peer(q.other), q.Peer(q.subject))
+		q.side.Because = fmt.Sprintf("it is not known whether %s runs on the node of %s, which is always let in", q.otherName(), q.subjectName())
 	}
 }
 
@@ -266,28 +286,25 @@ func tie(outcomes []outcome) {
 }
 
 // does says what a rule does.
-var does = [...]string{policies.ActionAllow: "allows", policies.ActionDeny: "denies", policies.ActionPass: "passes"}
+var does = [...]string{policies.ActionAllow: "allows", policies.ActionDeny: "denies", policies.ActionPass: "passes on"}
 
 // tierEnd says why the end of a tier denies.
 func (q *inquiry) tierEnd(list []governing) string {
 	p := &q.model.Policies[q.closest(list).policy]
-	what := fmt.Sprintf("%s/%d %s %s", q.protocol, q.port, [...]string{"to", "from"}[q.direction], q.Peer(q.other))
-	if !q.protocol.HasPorts() {
-		what = fmt.Sprintf("%s %s %s", q.protocol, [...]string{"to", "from"}[q.direction], q.Peer(q.other))
-	}
+	what := fmt.Sprintf("%s %s %s", onPorts(q.names.ports), [...]string{"to", "from"}[q.direction], q.otherName())
 	rules := 0
 	for _, g := range list {
 		rules += len(q.model.Policies[g.policy].Rules[q.direction])
 	}
 	switch {
 	case rules == 0 && len(list) == 1:
-		return fmt.Sprintf("%s %s selects %s and has no %s rule", p.Ref.Kind, p.Ref, q.Peer(q.subject), q.direction)
+		return fmt.Sprintf("%s %s selects %s and has no %s rule", p.Ref.Kind, p.Ref, q.subjectName(), q.direction)
 	case rules == 0:
-		return fmt.Sprintf("%d policies select %s and have no %s rule", len(list), q.Peer(q.subject), q.direction)
+		return fmt.Sprintf("%d policies select %s and have no %s rule", len(list), q.subjectName(), q.direction)
 	case len(list) == 1:
 		return fmt.Sprintf("no %s rule of %s %s allows %s", q.direction, p.Ref.Kind, p.Ref, what)
 	}
-	return fmt.Sprintf("no %s rule of the %d policies that select %s allows %s", q.direction, len(list), q.Peer(q.subject), what)
+	return fmt.Sprintf("no %s rule of the %d policies that select %s allows %s", q.direction, len(list), q.subjectName(), what)
 }
 
 // closest returns the policy that a reader should look at first when no rule
@@ -360,9 +377,9 @@ func (q *inquiry) steps(g governing) []step {
 		case s.Matches == policies.Maybe && peer == policies.Maybe:
 			s.Because = q.whyMaybe(what)
 		case s.Matches == policies.Maybe:
-			s.Because = fmt.Sprintf("it is not known whether %s selects %s, because the labels of its namespace are not known", p.Ref, q.Peer(q.subject))
+			s.Because = fmt.Sprintf("it is not known whether %s selects %s, because the labels of its namespace are not known", p.Ref, q.subjectName())
 		default:
-			s.Because = fmt.Sprintf("%s %s on %s", does[r.Action], what, rulePorts(r))
+			s.Because = fmt.Sprintf("it %s %s on %s", does[r.Action], what, rulePorts(r))
 			if r.Name != "" {
 				s.Because += fmt.Sprintf(" by rule %q", r.Name)
 			}
@@ -375,7 +392,7 @@ func (q *inquiry) steps(g governing) []step {
 func rulePorts(r *policies.Rule) string {
 	var parts []string
 	if !r.Ports.IsEmpty() {
-		parts = append(parts, r.Ports.String())
+		parts = append(parts, onPorts(r.Ports))
 	}
 	for _, n := range r.Named {
 		named := func(p netset.Protocol) bool {
@@ -388,14 +405,17 @@ func rulePorts(r *policies.Rule) string {
 			parts = append(parts, "port "+n.Name)
 		}
 	}
-	switch text := strings.Join(parts, " "); text {
-	case "any":
-		return "any port"
-	case "":
+	if len(parts) == 0 {
 		return "no port"
-	default:
+	}
+	return strings.Join(parts, " ")
+}
+
+func onPorts(p netset.Ports) string {
+	if text := p.String(); text != "any" {
 		return text
 	}
+	return "any port"
 }
 
 // rulePeers names the peers of a rule, at most three of them.
@@ -505,13 +525,13 @@ func truth(b bool) policies.Truth {
 // whyMaybe says what is missing to tell whether a peer matches.
 func (q *inquiry) whyMaybe(m *policies.Match) string {
 	if m.Block.CIDR.IsValid() {
-		return fmt.Sprintf("the address of %s is not known, so it may be in %s", q.Peer(q.other), m.Block)
+		return fmt.Sprintf("the address of %s is not known, so it may be in %s", q.otherName(), m.Block)
 	}
 	switch {
 	case !m.Nodes.IsNothing():
-		return fmt.Sprintf("the labels of the node that %s is on are not known, so it may be one of %s", q.Peer(q.other), m)
+		return fmt.Sprintf("the labels of the node that %s is on are not known, so it may be one of %s", q.otherName(), m)
 	case len(m.Domains) > 0:
-		return fmt.Sprintf("which addresses have the name %s is not known, so %s may be one of them", m, q.Peer(q.other))
+		return fmt.Sprintf("which addresses have the name %s is not known, so %s may be one of them", m, q.otherName())
 	}
-	return fmt.Sprintf("the labels of namespace %s are not known, so %s may be among %s", q.Peer(q.other).Namespace, q.Peer(q.other), m)
+	return fmt.Sprintf("the labels of namespace %s are not known, so %s may be among %s", q.otherName().Namespace, q.otherName(), m)
 }

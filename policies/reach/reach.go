@@ -14,8 +14,6 @@ package reach
 
 import (
 	"net/netip"
-	"slices"
-	"sync"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -38,9 +36,6 @@ type Judge struct {
 	governing [2][][]governing
 	rows      [2][]*row // by class
 	local     []*row    // by class: ingress from a pod's own node
-
-	addresses sync.Once
-	byAddress []addressed
 }
 
 // New returns the judge of a model.
@@ -90,36 +85,6 @@ func (j *Judge) OwnNode() End { return End{kind: nodeEnd, index: -1} }
 
 // Outside returns the end that is an address outside, whoever may have it.
 func (j *Judge) Outside(a netip.Addr) End { return End{kind: outsideEnd, addr: a.Unmap().WithZone("")} }
-
-type addressed struct {
-	addr netip.Addr
-	end  End
-}
-
-// At returns the end that has an address: a pod of the model, a node, or the
-// address outside. A pod on its node's network shares the node's address; the
-// node is returned then.
-func (j *Judge) At(a netip.Addr) End {
-	a = a.Unmap().WithZone("")
-	j.addresses.Do(func() {
-		for i, n := range j.model.Nodes {
-			for _, a := range n.Addresses {
-				j.byAddress = append(j.byAddress, addressed{a, j.Node(i)})
-			}
-		}
-		for i := range j.model.Pods {
-			for _, a := range j.model.Pods[i].Addresses {
-				j.byAddress = append(j.byAddress, addressed{a, j.Pod(i)})
-			}
-		}
-		slices.SortStableFunc(j.byAddress, func(x, y addressed) int { return x.addr.Compare(y.addr) })
-	})
-	i, found := slices.BinarySearchFunc(j.byAddress, a, func(x addressed, a netip.Addr) int { return x.addr.Compare(a) })
-	if found {
-		return j.byAddress[i].end
-	}
-	return j.Outside(a)
-}
 
 // Peer names an end as answers do.
 func (j *Judge) Peer(e End) policies.Peer {

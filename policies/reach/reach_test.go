@@ -206,7 +206,7 @@ func TestDecisionNamesRuleAndPlace(t *testing.T) {
 	for _, s := range side.Trace {
 		trace = append(trace, fmt.Sprintf("%d %v %v %s", *s.Rule, s.Action, s.Matches, s.Because))
 	}
-	want := "0 allow no port: it is for TCP/80\n1 allow yes allows anyone on TCP/81"
+	want := "0 allow no port: it is for TCP/80\n1 allow yes it allows anyone on TCP/81"
 	if got := strings.Join(trace, "\n"); got != want {
 		t.Errorf("got trace\n%s\nwant\n%s", got, want)
 	}

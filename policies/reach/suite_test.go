@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"compress/gzip"
 	"encoding/json"
-	"net/netip"
 	"os"
 	"testing"
 
@@ -94,7 +93,7 @@ func TestTieredSuite(t *testing.T) {
 		for _, row := range c.Expect {
 			from := endOf(t, judge, row[0].(string))
 			q := pointOf(t, row[2], row[3])
-			to := judge.At(netip.MustParseAddr(row[1].(string)))
+			to := endOf(t, judge, row[1].(string))
 			d := judge.Decide(from, to, q.protocol, q.port)
 			source, target := targetOf(t, judge, row[0].(string)), targetOf(t, judge, row[1].(string))
 			asked, err := judge.Ask(reach.Question{From: source, To: target, Port: policies.PortQuery{Ports: netset.PortSpan(q.protocol, q.port, q.port)}})

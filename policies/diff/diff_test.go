@@ -1,0 +1,136 @@
+package diff_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// shop has three workloads in shop and one in ops.
+var shop = workload("shop", "web") + workload("shop", "cart") + workload("shop", "db") + workload("ops", "shell")
+
+func workload(namespace, name string) string {
+	return fmt.Sprintf(`---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[2]s, namespace: %[1]s}
+spec:
+  selector: {matchLabels: {app: %[2]s}}
+  template: {metadata: {labels: {app: %[2]s}}, spec: {containers: [{name: c}]}}
+`, namespace, name)
+}
+
+func policy(name, spec string) string {
+	return fmt.Sprintf("---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: %s, namespace: shop}\nspec: %s\n", name, spec)
+}
+
+const (
+	denyAll  = `{podSelector: {}}`
+	toDB     = `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]}`
+	anyToDB  = `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 5432}]}]}`
+	cartToDB = `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: cart}}}], ports: [{port: 5432}]}]}`
+)
+
+func compare(t *testing.T, base, head string) *diff.Change {
+	t.Helper()
+	read := func(file, text string) *policies.Model {
+		docs, err := k8s.Parse(file, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := k8s.Read(docs, k8s.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	b, h := reach.Pair(read("base.yaml", base), read("head.yaml", head), reach.Options{})
+	return diff.Compare(b, h)
+}
+
+// said prints a change as lines: groups, then workloads, then policies.
+func said(c *diff.Change) string {
+	var b strings.Builder
+	names := func(peers []policies.Peer) string {
+		var all []string
+		for _, p := range peers {
+			all = append(all, p.String())
+		}
+		return strings.Join(all, " ")
+	}
+	for _, g := range c.Groups {
+		fmt.Fprintf(&b, "%s to %s: %s > %s, %s, %d pairs\n", g.Before, g.After, names(g.From), names(g.To), g.Ports, g.Pairs)
+	}
+	fmt.Fprintln(&b, "new", c.NewWorkloads, "gone", c.GoneWorkloads)
+	for _, p := range c.Policies {
+		fmt.Fprintln(&b, p.What, p.Ref, p.At)
+	}
+	return b.String()
+}
+
+func TestCompare(t *testing.T) {
+	for _, row := range []struct {
+		name, base, head, want string
+	}{
+		{"nothing", shop + policy("db", toDB), shop + policy("db", toDB), "new [] gone []\n"},
+		{"the same, said otherwise", shop + policy("db", anyToDB), shop + policy("db", strings.Replace(anyToDB, "{port: 5432}", "{port: 5432, protocol: TCP}", 1)), "new [] gone []\n"},
+		{"one is let in and another is not", shop + policy("db", toDB), shop + policy("db", cartToDB), `deny to allow: shop/cart > shop/db, TCP/5432, 1 pairs
+allow to deny: shop/web > shop/db, TCP/5432, 1 pairs
+new [] gone []
+changed shop/db head.yaml:30:1
+`},
+		{"opening to outside comes first", shop + policy("db", toDB), shop + policy("db", anyToDB), `deny to allow: 0.0.0.0/0 ::/0 > shop/db, TCP/5432, 2 pairs
+deny to allow: ops/shell shop/cart > shop/db, TCP/5432, 2 pairs
+new [] gone []
+changed shop/db head.yaml:30:1
+`},
+		{"a namespace is shut in one sentence", shop, shop + policy("deny", denyAll), `allow to deny: ops/shell shop/cart shop/db shop/web > shop/cart shop/db shop/web, any, 9 pairs
+allow to deny: 0.0.0.0/0 ::/0 > shop/cart shop/db shop/web, any, 6 pairs
+new [] gone []
+added shop/deny head.yaml:30:1
+`},
+		{"a workload is new", shop + policy("db", toDB), shop + workload("shop", "job") + policy("db", toDB), `deny to allow: 0.0.0.0/0 ::/0 > shop/job, any, 2 pairs
+deny to allow: shop/job > 0.0.0.0/0 ::/0, any, 2 pairs
+deny to allow: ops/shell shop/cart shop/db shop/web > shop/job, any, 4 pairs
+deny to allow: shop/job > ops/shell shop/cart shop/web, any, 3 pairs
+new [shop/job] gone []
+`},
+		{"a policy goes", shop + policy("db", toDB), shop, `deny to allow: 0.0.0.0/0 ::/0 > shop/db, any, 2 pairs
+deny to allow: ops/shell shop/cart > shop/db, any, 2 pairs
+deny to allow: shop/web > shop/db, TCP/1-5431,5433-65535 UDP SCTP, 1 pairs
+new [] gone []
+removed shop/db base.yaml:30:1
+`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if d := cmp.Diff(row.want, said(compare(t, row.base, row.head))); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func TestGroupsCarryBothDecisions(t *testing.T) {
+	c := compare(t, shop+policy("db", toDB), shop+policy("db", cartToDB))
+	g := c.Groups[0]
+	if g.Was.Verdict != policies.Deny || g.Is.Verdict != policies.Allow {
+		t.Errorf("was %s and is %s, want deny and allow", g.Was.Verdict, g.Is.Verdict)
+	}
+	if at := g.Is.Sides[policies.Ingress].At.String(); at != "head.yaml:33:57" {
+		t.Errorf("allowed at %s", at)
+	}
+}
+
+func TestCounts(t *testing.T) {
+	c := compare(t, shop+policy("db", toDB), shop+policy("db", cartToDB))
+	if got, want := c.Count(), (diff.Counts{Added: 1, Removed: 1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
