@@ -244,10 +244,11 @@ func (j *Judge) Ports(from, to End) (allow, unknown netset.Ports) {
 	var a, b [2]int32
 	for _, source := range j.columnsOf(from, &a) {
 		for _, target := range j.columnsOf(to, &b) {
-			if j.columns[source].families&j.columns[target].families == 0 {
+			way := j.between(source, target, j.ipv6)
+			if way == noWay {
 				continue
 			}
-			sum = g.either(sum, g.both(j.granted(g, policies.Egress, from, to, target), j.granted(g, policies.Ingress, to, from, source)))
+			sum = g.either(sum, g.over(way, j.granted(g, policies.Egress, from, to, target), j.granted(g, policies.Ingress, to, from, source)))
 		}
 	}
 	return g.ports.sets[g.all[sum].allow], g.ports.sets[g.all[sum].unknown]

@@ -410,8 +410,8 @@ func (ls *lister) crossing(source, target int32, ingress []*row) grantID {
 	}
 	for _, a := range ls.classes[source].columns {
 		for _, b := range ls.classes[target].columns {
-			if ls.columns[a].families&ls.columns[b].families != 0 {
-				g = ls.either(g, ls.both(ls.cell(ls.rows[policies.Egress][source], b), ls.cell(ingress[target], a)))
+			if way := ls.frame.between(a, b, ls.ipv6); way != noWay {
+				g = ls.either(g, ls.over(way, ls.cell(ls.rows[policies.Egress][source], b), ls.cell(ingress[target], a)))
 			}
 		}
 	}

@@ -95,6 +95,15 @@ func (g *grants) both(a, b grantID) grantID {
 	return id
 }
 
+// over is what is left over a way when both must grant.
+func (g *grants) over(w way, a, b grantID) grantID {
+	x := g.both(a, b)
+	if w == doubtful {
+		return g.id(grant{unknown: g.ports.or(g.all[x].allow, g.all[x].unknown)})
+	}
+	return x
+}
+
 // either is what there is when one of two may grant.
 func (g *grants) either(a, b grantID) grantID {
 	if a == b || b == noGrant {
@@ -376,8 +385,8 @@ func (ls *lister) reachOne(source int32, out []grantID) {
 				continue
 			}
 			for _, c := range ls.classes[target].columns {
-				if ls.columns[c].families&ls.columns[column].families != 0 {
-					out[target] = ls.either(out[target], ls.both(offered[c], accepted[r.id]))
+				if way := ls.frame.between(column, c, ls.ipv6); way != noWay {
+					out[target] = ls.either(out[target], ls.over(way, offered[c], accepted[r.id]))
 				}
 			}
 		}

@@ -33,14 +33,15 @@ func (j *Judge) decide(from, to End, p netset.Protocol, port uint16, names namin
 		d.Verdict, d.Because = policies.Allow, "a pod always reaches itself"
 		return d
 	}
-	ways := map[string]policies.Verdict{}
+	ways, inDoubt := map[string]policies.Verdict{}, false
 	var a, b [2]int32
 	for _, source := range j.columnsOf(from, &a) {
 		for _, target := range j.columnsOf(to, &b) {
-			shared := j.columns[source].families & j.columns[target].families
-			if shared == 0 {
+			way := j.between(source, target, j.ipv6)
+			if way == noWay {
 				continue
 			}
+			shared := j.columns[source].families & j.columns[target].families
 			fam, name := ipv4, "IPv4"
 			if shared&ipv4 == 0 {
 				fam, name = ipv6, "IPv6"
@@ -50,9 +51,10 @@ func (j *Judge) decide(from, to End, p netset.Protocol, port uint16, names namin
 				j.explain(policies.Ingress, to, from, fam, p, port, names),
 			}
 			v := both(sides[0].Verdict, sides[1].Verdict)
-			ways[name] = v
-			if best := either(d.Verdict, v); best != d.Verdict {
-				d.Verdict, d.Sides = best, sides
+			worth := way.worth(v)
+			ways[name] = worth
+			if best := either(d.Verdict, worth); best != d.Verdict {
+				d.Verdict, d.Sides, inDoubt = best, sides, worth != v
 			}
 		}
 	}
@@ -64,6 +66,9 @@ func (j *Judge) decide(from, to End, p netset.Protocol, port uint16, names namin
 		d.Families = ways
 	}
 	d.Because = because(d)
+	if inDoubt {
+		d.Because = "over IPv4 it is denied, and it is not known whether both have an IPv6 address, over which it is allowed"
+	}
 	return d
 }
 

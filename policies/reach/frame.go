@@ -116,6 +116,9 @@ type column struct {
 	class    int32 // -1 for the outside
 	families family
 	atom     int32
+	// sure are the families that the class has addresses of, perhaps those that
+	// it may have, whatever the column's own.
+	sure, perhaps family
 }
 
 type atom struct{ first, last netip.Addr }
@@ -235,7 +238,7 @@ func (f *frame) findSpace(models []*policies.Model) {
 	}
 }
 
-// findFamilies learns whether IPv6 plays a part.
+// findFamilies learns whether IPv6 plays a part in any of the models.
 func (f *frame) findFamilies() {
 	for _, b := range f.blocks {
 		f.dual = f.dual || b.CIDR.Addr().Is6()
@@ -243,6 +246,16 @@ func (f *frame) findFamilies() {
 	for i := range f.classes {
 		f.dual = f.dual || f.classes[i].atoms[1] >= 0
 	}
+}
+
+// speaksIPv6 reports whether IPv6 plays a part in a model: some address, pod
+// range or block of it is of IPv6.
+func speaksIPv6(m *policies.Model) bool {
+	is6 := func(a netip.Addr) bool { return a.Is6() }
+	return slices.ContainsFunc(m.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) ||
+		slices.ContainsFunc(m.Nodes, func(n policies.Node) bool { return slices.ContainsFunc(n.Addresses, is6) }) ||
+		slices.ContainsFunc(m.Pods, func(p policies.Pod) bool { return slices.ContainsFunc(p.Addresses, is6) }) ||
+		slices.ContainsFunc(vocabularyOf([]*policies.Model{m}).blocks, func(b netset.Block) bool { return b.CIDR.Addr().Is6() })
 }
 
 // internNamespaces gives each namespace that differs in name or labels a
@@ -509,11 +522,54 @@ func (f *frame) layColumns() {
 	}
 	f.outside = int32(len(f.columns))
 	for i, a := range f.atoms {
-		f.columns = append(f.columns, column{-1, familyOf(a.first), int32(i)})
+		f.columns = append(f.columns, column{-1, familyOf(a.first), int32(i), familyOf(a.first), 0})
 	}
 }
 
+// certainty returns the families that a class has addresses of, and those that
+// it may have.
+func (f *frame) certainty(c *class) (sure, perhaps family) {
+	if c.atoms[0] != unknownAtom {
+		return c.families, 0
+	}
+	for i, fam := range families {
+		switch {
+		case c.host() && fam == ipv4, !c.host() && f.spaceIs[i]:
+			sure |= fam
+		case c.host() || !f.space[i].IsEmpty():
+			perhaps |= fam
+		}
+	}
+	return sure, perhaps
+}
+
+// way is what a connection over the families that two columns share is worth.
+type way uint8
+
+const (
+	noWay    way = iota // they share none, or one that one of them lacks
+	doubtful            // there may be no such way, and there is another for certain
+	open
+)
+
+// between returns the way between two columns. speaksIPv6 says whether IPv6 plays
+// a part in the model that is judged: where it plays none, nobody is taken to
+// have an address of it besides one of IPv4.
+func (f *frame) between(a, b int32, speaksIPv6 bool) way {
+	x, y := &f.columns[a], &f.columns[b]
+	switch shared := x.families & y.families; {
+	case shared == 0:
+		return noWay
+	case shared&x.sure&y.sure != 0, x.sure&y.sure == 0:
+		return open
+	case speaksIPv6 && shared&(x.sure|x.perhaps)&(y.sure|y.perhaps) != 0:
+		return doubtful
+	}
+	return noWay
+}
+
 func (f *frame) layClass(c *class, id int32) {
+	sure, perhaps := f.certainty(c)
 	host := 0
 	if c.host() {
 		host = 1
@@ -522,7 +578,7 @@ func (f *frame) layClass(c *class, id int32) {
 	if len(f.blocks) == 0 || unplaced && !f.dual {
 		n := int32(len(f.columns))
 		c.columns = []int32{n}
-		f.columns = append(f.columns, column{id, c.families, unknownAtom})
+		f.columns = append(f.columns, column{id, c.families, unknownAtom, sure, perhaps})
 		if unplaced {
 			f.unplaced[host][0] = append(f.unplaced[host][0], n)
 		}
@@ -534,7 +590,7 @@ func (f *frame) layClass(c *class, id int32) {
 		}
 		n := int32(len(f.columns))
 		c.columns = append(c.columns, n)
-		f.columns = append(f.columns, column{id, fam, c.atoms[i]})
+		f.columns = append(f.columns, column{id, fam, c.atoms[i], sure, perhaps})
 		if unplaced {
 			f.unplaced[host][i] = append(f.unplaced[host][i], n)
 			continue

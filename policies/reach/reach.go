@@ -36,6 +36,7 @@ type Judge struct {
 	governing [2][][]governing
 	rows      [2][]*row // by class
 	local     []*row    // by class: ingress from a pod's own node
+	ipv6      bool      // it plays a part in the model
 }
 
 // New returns the judge of a model.
@@ -115,11 +116,12 @@ func (j *Judge) Verdict(from, to End, p netset.Protocol, port uint16) policies.V
 	var a, b [2]int32
 	for _, source := range j.columnsOf(from, &a) {
 		for _, target := range j.columnsOf(to, &b) {
-			if j.columns[source].families&j.columns[target].families == 0 {
+			way := j.between(source, target, j.ipv6)
+			if way == noWay {
 				continue
 			}
 			v := both(j.side(policies.Egress, from, to, target, p, port), j.side(policies.Ingress, to, from, source, p, port))
-			best = either(best, v)
+			best = either(best, way.worth(v))
 		}
 	}
 	if best == policies.Undecided {
@@ -157,6 +159,14 @@ func either(a, b policies.Verdict) policies.Verdict {
 		return policies.Unknown
 	}
 	return max(a, b)
+}
+
+// worth is a verdict over a way that there may not be.
+func (w way) worth(v policies.Verdict) policies.Verdict {
+	if w == doubtful && v == policies.Allow {
+		return policies.Unknown
+	}
+	return v
 }
 
 // classOf returns the class of an end, or -1 for the outside.

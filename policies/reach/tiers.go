@@ -82,7 +82,7 @@ type evaluation struct {
 
 // judge makes the rows of every class of a model.
 func (b *builder) judge(m *policies.Model, p placement) *Judge {
-	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, governing: b.govern(m)}
+	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, governing: b.govern(m), ipv6: speaksIPv6(m)}
 	e := evaluation{builder: b, model: m, byStages: map[string]*row{}, count: 2}
 	e.sparing[policies.Yes] = &stage{id: 0, allow: b.universe, safe: b.universe}
 	e.sparing[policies.Maybe] = &stage{id: 1, allow: b.universe, pass: b.universe, safe: b.universe}
