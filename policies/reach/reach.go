@@ -8,8 +8,8 @@
 // and works out one row a class and direction: which ports are allowed to which
 // columns, a column being a class or a range of addresses. A connection is
 // allowed when the row of its source allows it at egress and the row of its
-// destination at ingress. The rules it follows are those of the Kubernetes
-// NetworkPolicy API (networking.k8s.io/v1) and of its documentation.
+// destination at ingress. Policies are evaluated tier by tier, as the model says;
+// docs/semantics.md tells what the kinds of policy mean.
 package reach
 
 import (
@@ -23,6 +23,7 @@ import (
 type Options struct {
 	// IgnorePodBlocks lets address blocks match no pod and no node, as Cilium
 	// does. The other engines, and the upstream conformance tests, match them.
+	// Blocks that are InCluster match them in any case.
 	IgnorePodBlocks bool
 }
 
