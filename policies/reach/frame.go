@@ -605,7 +605,7 @@ type scope struct{ yes, maybe []int32 }
 // namespacesOf returns the namespaces that are in the selector, and those that
 // may be because their labels are not known.
 func (f *frame) namespacesOf(s selector.Selector) scope {
-	key := s.String()
+	key := s.Key()
 	known, ok := f.scopes[key]
 	if ok {
 		return known

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 )
 
@@ -279,5 +280,15 @@ func TestQuestionsThatCannotBeAsked(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, %v, want %q", row.what, d.Verdict, err, row.want)
 		}
+	}
+}
+
+func TestALabelNamedAllIsNotEverything(t *testing.T) {
+	m := modelWith(t, `
+shop {podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}]}]}
+data {podSelector: {}, ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: all, operator: Exists}]}}]}]}`)
+	j := reach.New(m, reach.Options{})
+	if got := j.Verdict(endOf(t, j, "shop/web"), endOf(t, j, "data/db-0"), netset.TCP, 5432); got != policies.Deny {
+		t.Errorf("got %v, want deny", got)
 	}
 }

@@ -124,13 +124,13 @@ func (b *builder) peers(m *policies.Match) peers {
 	if m.Anyone {
 		return peers{b.all, b.all}
 	}
-	key := m.Pods.String() + "\x00" + m.Namespaces.String()
+	key := m.Pods.Key() + "\x00" + m.Namespaces.Key()
 	find := func() peers { return b.selected(m) }
 	switch {
 	case m.Block.CIDR.IsValid():
 		key, find = m.Block.String()+strconv.FormatBool(m.InCluster), func() peers { return b.inBlock(m.Block, m.InCluster) }
 	case !m.Nodes.IsNothing():
-		key, find = "nodes\x00"+m.Nodes.String(), func() peers { return b.onNodes(m.Nodes) }
+		key, find = "nodes\x00"+m.Nodes.Key(), func() peers { return b.onNodes(m.Nodes) }
 	case len(m.Domains) > 0:
 		key, find = "domains\x00"+strings.Join(m.Domains, ","), func() peers { return b.withNames(m.Domains) }
 	}
