@@ -185,11 +185,9 @@ func (d *dialect) readPeer(v value, direction policies.Direction, action policie
 	if !v.wants(mapping, "a mapping") {
 		return nil, true
 	}
-	for key, node := range pairs(v.node) {
-		if len(v.node.Content) == 2 && key.Kind == scalar && !isMerge(v.node.Content[0]) && !isNull(node) && !slices.Contains(forms, key.Value) {
-			v.at(key, "").warnOfForm(key.Value, forms, action)
-			return nil, false
-		}
+	if key := v.soleKey(); key.present() && !slices.Contains(forms, key.node.Value) {
+		key.warnOfForm(forms, action)
+		return nil, false
 	}
 	form, ok := v.one(forms...)
 	if !ok {
@@ -211,7 +209,24 @@ func (d *dialect) readPeer(v value, direction policies.Direction, action policie
 	return []policies.Match{match}, true
 }
 
-func (v value) warnOfForm(form string, known []string, action policies.Action) {
+// soleKey returns the key of a mapping that has one, and a value for it.
+func (v value) soleKey() (sole value) {
+	n := 0
+	for key, node := range pairs(v.node) {
+		n++
+		if key.Kind == scalar && !isNull(node) {
+			sole = v.at(key, "")
+		}
+	}
+	if n != 1 {
+		return value{}
+	}
+	return sole
+}
+
+// warnOfForm says what becomes of a rule with a peer of this form.
+func (v value) warnOfForm(known []string, action policies.Action) {
+	form := v.node.Value
 	effect := map[policies.Action]string{policies.ActionDeny: "denies everything", policies.ActionPass: "passes everything on"}[action]
 	if effect == "" {
 		effect = "matches nothing"
