@@ -95,7 +95,7 @@ func (r Ref) Compare(q Ref) int {
 type Model struct {
 	World
 	Tiers    []Tier   // in the order of evaluation
-	Policies []Policy // in the order of evaluation within each tier
+	Policies []Policy // of each tier in the order of their priorities
 	Warnings []Warning
 }
 
@@ -135,7 +135,10 @@ type Pod struct {
 	Addresses      []netip.Addr // empty when they are not known
 	HostNetwork    bool
 	Node           string // empty when it is not known
-	Place          Place
+	// NodeLabels are labels that the pod's node has for certain. They are read
+	// only of pods on the host's network, for nodes that are not in the world.
+	NodeLabels map[string]string
+	Place      Place
 }
 
 // ContainerPort is a port that a pod gives a name to.
@@ -166,9 +169,10 @@ type ServicePort struct {
 	TargetName string // a port name, resolved on each pod
 }
 
-// Node is a node with its addresses.
+// Node is a node with its labels and addresses.
 type Node struct {
 	Name      string
+	Labels    map[string]string
 	Addresses []netip.Addr
 	Place     Place
 }
@@ -197,6 +201,9 @@ type Tier struct {
 	// Undefined is traffic about which the tier's kinds say nothing, so that
 	// engines differ: where the tier is concerned, its verdict is unknown.
 	Undefined netset.Ports
+	// SparesOwnNode is set where the tier's kinds never keep a pod's own node,
+	// its kubelet's probes for instance, from a pod that they select.
+	SparesOwnNode bool
 }
 
 // Action is what a rule does with the traffic it matches.
@@ -214,9 +221,13 @@ func (a Action) String() string { return [...]string{"none", "allow", "deny", "p
 
 // Policy is one policy object of any dialect.
 type Policy struct {
-	Ref     Ref
-	Tier    string // the name of a tier of the model
-	Subject Match  // the pods it applies to
+	Ref  Ref
+	Tier string // the name of a tier of the model
+	// Priority orders the policies of a tier, lowest first. Those of equal
+	// priority have no order among them: where they would do different things,
+	// the answer is unknown.
+	Priority int
+	Subject  Match // the pods it applies to
 	// Governs says for each Direction whether the policy concerns it, even
 	// when it has no rules there.
 	Governs [2]bool
@@ -229,6 +240,7 @@ type Policy struct {
 
 // Rule matches traffic by the other end's peer and by port.
 type Rule struct {
+	Name   string // where the policy gives it one
 	Action Action
 	Peers  []Match      // any of them; none match nothing
 	Ports  netset.Ports // any of these,
@@ -252,7 +264,15 @@ type Match struct {
 	Namespaces, Pods selector.Selector
 	// Block describes peers by address, where its CIDR is valid.
 	Block netset.Block
-	Place Place
+	// InCluster is set where Block is promised to describe pods and nodes too,
+	// so that reach.Options.IgnorePodBlocks does not concern it.
+	InCluster bool
+	// Nodes describes the nodes with these labels, and the pods on their network.
+	Nodes selector.Selector
+	// Domains describes addresses by domain names, "*." in front of one standing
+	// for one label or more. Which addresses those are is not known.
+	Domains []string
+	Place   Place
 }
 
 // String prints what the match describes, in words: "pods app=web in
@@ -263,6 +283,12 @@ func (m Match) String() string {
 		return "anyone"
 	case m.Block.CIDR.IsValid():
 		return m.Block.String()
+	case m.Nodes.IsEverything():
+		return "all nodes"
+	case !m.Nodes.IsNothing():
+		return "nodes " + m.Nodes.String()
+	case len(m.Domains) > 0:
+		return strings.Join(m.Domains, ", ")
 	}
 	pods := "all pods"
 	if !m.Pods.IsEverything() {

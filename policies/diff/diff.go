@@ -178,7 +178,7 @@ func comparePolicies(base, head []policies.Policy) []PolicyChange {
 
 // samePolicy reports whether two policies say the same, wherever they stand.
 func samePolicy(a, b *policies.Policy) bool {
-	if a.Tier != b.Tier || a.Governs != b.Governs || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
+	if a.Tier != b.Tier || a.Priority != b.Priority || a.Governs != b.Governs || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
 		return false
 	}
 	for _, d := range policies.Directions {

@@ -38,8 +38,14 @@ type Options struct {
 	PodCIDRs  []netip.Prefix // ranges that pod addresses come from
 }
 
-// Tier is the name of the tier that holds every NetworkPolicy.
-const Tier = "default"
+// The names of the tiers, in the order of evaluation. Policies of the three
+// cluster-wide kinds stand in the first and the last, every NetworkPolicy stands
+// between them.
+const (
+	AdminTier    = "kube-admin"
+	Tier         = "default"
+	BaselineTier = "kube-baseline"
+)
 
 // Read makes a model of documents that come from Parse. Kinds that have no
 // bearing on policy are left out; kinds of policy that are not understood become
@@ -59,20 +65,28 @@ func Read(docs []Document, o Options) (*policies.Model, error) {
 		return nil, join(r.problems)
 	}
 	slices.SortFunc(r.policies, func(a, b policies.Policy) int {
-		return cmp.Or(a.Ref.Compare(b.Ref), a.Place.Compare(b.Place)) // kinds of two groups may share a name
+		// Kinds of two groups may share a name.
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Ref.Compare(b.Ref), a.Place.Compare(b.Place))
 	})
 	return &policies.Model{
 		World:    world,
-		Tiers:    []policies.Tier{defaultTier},
+		Tiers:    tiers(),
 		Policies: r.policies,
 		Warnings: sortWarnings(r.warnings),
 	}, nil
 }
 
-var defaultTier = policies.Tier{
-	Name:      Tier,
-	End:       policies.ActionDeny,
-	Undefined: netset.AllTraffic().Minus(netset.EveryPort(netset.Transports[:]...)),
+func tiers() []policies.Tier {
+	return []policies.Tier{
+		{Name: AdminTier, End: policies.ActionPass},
+		{
+			Name:          Tier,
+			End:           policies.ActionDeny,
+			Undefined:     netset.AllTraffic().Minus(netset.EveryPort(netset.Transports[:]...)),
+			SparesOwnNode: true,
+		},
+		{Name: BaselineTier, End: policies.ActionPass},
+	}
 }
 
 // WithWorldOf returns a model of the policies and tiers of the first and the

@@ -169,7 +169,7 @@ func TestIgnored(t *testing.T) {
 		{"an empty List", "apiVersion: v1\nkind: List\nitems: []\n"},
 	} {
 		m := read(t, row.text)
-		if diff := cmp.Diff(&policies.Model{Tiers: []policies.Tier{defaultTier}}, m, equateValues); diff != "" {
+		if diff := cmp.Diff(&policies.Model{Tiers: tiers()}, m, equateValues); diff != "" {
 			t.Errorf("%s: %s", row.what, diff)
 		}
 	}
@@ -302,7 +302,7 @@ func TestWithWorldOf(t *testing.T) {
 {apiVersion: v1, kind: Pod, metadata: {name: b}}
 `)
 	m := WithWorldOf(first, second)
-	if got := fmt.Sprint(len(m.Tiers), m.Policies[0].Ref, m.Pods[0].Ref, len(m.Policies), len(m.Pods), len(m.Warnings)); got != "1 default/p default/b 1 1 2" {
+	if got := fmt.Sprint(len(m.Tiers), m.Policies[0].Ref, m.Pods[0].Ref, len(m.Policies), len(m.Pods), len(m.Warnings)); got != "3 default/p default/b 1 1 2" {
 		t.Error(got)
 	}
 }
@@ -506,18 +506,19 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// complete reports a NetworkPolicy at the root of a document of which the model
-// knows nothing.
+// complete reports a policy of Kubernetes at the root of a document of which the
+// model knows nothing.
 func complete(t *testing.T, docs []Document, m *policies.Model) {
 	t.Helper()
 	for _, d := range docs {
 		v := value{&reader{}, d.File, d.Node, ""}
-		if kind := v.field("kind"); !kind.present() || kind.node.Value != "NetworkPolicy" {
+		kind := v.field("kind")
+		if !kind.present() || !strings.HasSuffix(kind.node.Value, "NetworkPolicy") || kinds[kind.node.Value].read == nil {
 			continue
 		}
 		known := slices.ContainsFunc(m.Policies, func(p policies.Policy) bool { return p.Place == v.place() })
 		if warned := slices.ContainsFunc(m.Warnings, func(w policies.Warning) bool { return w.Place == v.place() }); !known && !warned {
-			t.Fatalf("a NetworkPolicy at %s was passed over", v.place())
+			t.Fatalf("a %s at %s was passed over", kind.node.Value, v.place())
 		}
 	}
 }

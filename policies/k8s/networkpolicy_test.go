@@ -152,10 +152,15 @@ spec:
 	}
 }
 
-func TestTier(t *testing.T) {
-	tier := read(t, "").Tiers[0]
-	if tier.End != policies.ActionDeny || !tier.Undefined.Contains(1, 0) || tier.Undefined.Contains(6, 80) || tier.Undefined.Contains(132, 0) {
+func TestTiers(t *testing.T) {
+	admin, tier, baseline := tiers()[0], tiers()[1], tiers()[2]
+	if tier.Name != Tier || tier.End != policies.ActionDeny || !tier.SparesOwnNode || !tier.Undefined.Contains(1, 0) || tier.Undefined.Contains(6, 80) || tier.Undefined.Contains(132, 0) {
 		t.Errorf("got %+v", tier)
+	}
+	for _, tier := range []policies.Tier{admin, baseline} {
+		if tier.End != policies.ActionPass || tier.SparesOwnNode || !tier.Undefined.IsEmpty() {
+			t.Errorf("got %+v", tier)
+		}
 	}
 }
 

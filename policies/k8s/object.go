@@ -38,7 +38,14 @@ var kinds = map[string]kind{
 	"Job":                   {"batch/v1", false, (*reader).readJob},
 	"CronJob":               {"batch/v1", false, (*reader).readCronJob},
 	"NetworkPolicy":         {"networking.k8s.io/v1", false, (*reader).readNetworkPolicy},
+
+	"ClusterNetworkPolicy":       {policyGroup + "/v1alpha2", true, (*reader).readClusterNetworkPolicy},
+	"AdminNetworkPolicy":         {policyGroup + "/v1alpha1", true, (*reader).readAdminNetworkPolicy},
+	"BaselineAdminNetworkPolicy": {policyGroup + "/v1alpha1", true, (*reader).readBaselineAdminNetworkPolicy},
 }
+
+// policyGroup is the group of the cluster-wide policies.
+const policyGroup = "policy.networking.k8s.io"
 
 // removedVersions are those that Kubernetes no longer serves for these kinds.
 var removedVersions = []string{"extensions/v1beta1", "apps/v1beta1", "apps/v1beta2", "batch/v1beta1", "batch/v2alpha1"}
@@ -96,7 +103,7 @@ func (r *reader) readKind(v value, name, version string) {
 		v.field("kind").orElse(v).problem("kind %s without an apiVersion; write \"apiVersion: %s\"", name, k.apiVersion)
 	case known && slices.Contains(removedVersions, version):
 		v.field("apiVersion").orElse(v).problem("%s of %s was removed from Kubernetes; write \"apiVersion: %s\"", name, version, k.apiVersion)
-	case known && ofKubernetes(group) && !isPolicyGroup(group):
+	case known && ofKubernetes(group) && (!isPolicyGroup(group) || isKnown(version)):
 		v.field("apiVersion").orElse(v).problem("%s is not of %s; write \"apiVersion: %s\"", name, version, k.apiVersion)
 	case meant(name, version) != "":
 		v.field("kind").orElse(v).problem("kind %s is not of %s; did you mean %q?", name, version, meant(name, version))
@@ -105,15 +112,31 @@ func (r *reader) readKind(v value, name, version string) {
 	}
 }
 
+// isKnown reports whether some kind of this apiVersion is understood.
+func isKnown(version string) bool {
+	for _, k := range kinds {
+		if k.apiVersion == version {
+			return true
+		}
+	}
+	return false
+}
+
 // meant returns the kind of this apiVersion that a misspelt name stands for, ""
 // when it is some other kind.
 func meant(name, version string) string {
+	var near []string
 	for known, k := range kinds {
-		if k.apiVersion == version && (strings.EqualFold(name, known) || known == "NetworkPolicy" && nearest(name, []string{known}) != "") {
+		switch {
+		case k.apiVersion != version:
+		case strings.EqualFold(name, known):
 			return known
+		case strings.HasSuffix(known, "NetworkPolicy"):
+			near = append(near, known)
 		}
 	}
-	return ""
+	slices.Sort(near)
+	return nearest(name, near)
 }
 
 // ofKubernetes reports whether a group is one that Kubernetes itself serves, so
@@ -190,7 +213,7 @@ func (r *reader) readNamespace(o object) {
 }
 
 func (r *reader) readNode(o object) {
-	node := policies.Node{Name: o.ref.Name, Place: o.place()}
+	node := policies.Node{Name: o.ref.Name, Labels: o.meta.field("labels").labels(), Place: o.place()}
 	for _, a := range o.field("status").field("addresses").items() {
 		switch a.field("type").text() {
 		case "InternalIP", "ExternalIP":

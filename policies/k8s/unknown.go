@@ -39,7 +39,8 @@ const meshRoot = "istio-system"
 
 type groupKind struct{ group, kind string }
 
-// foreign are the kinds of policy that other projects define.
+// foreign are the kinds of policy that other projects define, and versions of
+// our kinds that are not read.
 var foreign = map[groupKind]effect{
 	{"cilium.io", "CiliumNetworkPolicy"}:                       {governs: both},
 	{"cilium.io", "CiliumClusterwideNetworkPolicy"}:            {governs: both, scope: everywhere},

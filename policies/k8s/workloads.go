@@ -105,6 +105,9 @@ func (p *pod) read(meta, spec value) {
 	p.Labels = meta.field("labels").labels()
 	p.HostNetwork = spec.field("hostNetwork").boolean()
 	p.Node = spec.field("nodeName").text()
+	if p.HostNetwork {
+		p.NodeLabels = nodeLabels(spec)
+	}
 	p.ServiceAccount = "default"
 	for _, name := range []string{"serviceAccount", "serviceAccountName"} {
 		if account := spec.field(name).text(); account != "" {
@@ -121,6 +124,28 @@ func (p *pod) read(meta, spec value) {
 		}
 	}
 }
+
+// nodeLabels returns what a pod on the host's network says of its node: the
+// labels it asks for, and the operating system, of which only Linux lends its
+// network to pods, save to those that are processes of a Windows host.
+func nodeLabels(spec value) map[string]string {
+	labels := spec.field("nodeSelector").labels()
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	system := spec.field("os").field("name").text()
+	onWindows := spec.field("securityContext").field("windowsOptions").field("hostProcess").boolean()
+	if system == "" && !onWindows {
+		system = "linux"
+	}
+	if _, asked := labels[osLabel]; !asked && system != "" {
+		labels[osLabel] = system
+	}
+	return labels
+}
+
+// osLabel is what every kubelet sets to the operating system of its node.
+const osLabel = "kubernetes.io/os"
 
 func (p *pod) readPorts(container value) {
 	for _, port := range container.field("ports").items() {
@@ -220,12 +245,19 @@ func (r *reader) resolvePods() []policies.Pod {
 			pods = append(pods, w.Pod)
 		}
 	}
-	addresses := map[string][]netip.Addr{}
+	addresses, nodeAt := map[string][]netip.Addr{}, map[netip.Addr]string{}
 	for _, n := range r.nodes {
 		addresses[n.Name] = n.Addresses
+		for _, a := range n.Addresses {
+			nodeAt[a] = n.Name
+		}
 	}
 	for i, p := range pods {
-		if p.HostNetwork && len(p.Addresses) == 0 && p.Node != "" {
+		switch {
+		case !p.HostNetwork:
+		case p.Node == "" && len(p.Addresses) > 0:
+			pods[i].Node = nodeAt[p.Addresses[0]]
+		case p.Node != "" && len(p.Addresses) == 0:
 			pods[i].Addresses = addresses[p.Node]
 		}
 	}

@@ -220,10 +220,11 @@ func (j *Judge) Ports(from, to End) (allow, unknown netset.Ports) {
 	var a, b [2]int32
 	for _, source := range j.columnsOf(from, &a) {
 		for _, target := range j.columnsOf(to, &b) {
-			if j.columns[source].families&j.columns[target].families == 0 {
+			way := j.between(source, target, j.ipv6)
+			if way == noWay {
 				continue
 			}
-			sum = g.either(sum, g.both(j.granted(g, policies.Egress, from, to, target), j.granted(g, policies.Ingress, to, from, source)))
+			sum = g.either(sum, g.over(way, j.granted(g, policies.Egress, from, to, target), j.granted(g, policies.Ingress, to, from, source)))
 		}
 	}
 	return g.ports.sets[g.all[sum].allow], g.ports.sets[g.all[sum].unknown]
@@ -237,13 +238,7 @@ func (j *Judge) granted(g *grants, d policies.Direction, subject, other End, col
 	}
 	given := g.of(j.rows[d][class], column)
 	if d == policies.Ingress {
-		switch j.onNodeOf(other, subject) {
-		case policies.Yes:
-			return open
-		case policies.Maybe:
-			allow := g.all[given].allow
-			return g.id(grant{allow, g.ports.minus(g.all[open].allow, allow)})
-		}
+		given = g.fromNode(given, g.of(j.local[class], column), j.onNodeOf(other, subject))
 	}
 	return given
 }

@@ -304,8 +304,9 @@ func (c *comparison) compareUnits(source, target *jointUnit, yield func(Shift) b
 				continue
 			}
 			before, after := c.base.pairGrant(x.base, y.base), c.head.pairGrant(x.head, y.head)
+			local := [2]grantID{c.base.localGrant(x.base, y.base), c.head.localGrant(x.head, y.head)}
 			for _, m := range c.meetings(source, x, target, y) {
-				c.collect(&s, c.base.excused(before, m.onNode[0]), c.head.excused(after, m.onNode[1]), m.sample)
+				c.collect(&s, c.base.fromNode(before, local[0], m.onNode[0]), c.head.fromNode(after, local[1], m.onNode[1]), m.sample)
 			}
 		}
 	}
@@ -370,11 +371,11 @@ func (c *comparison) meetings(source *jointUnit, x joint, target *jointUnit, y j
 	return found
 }
 
-// excusable reports whether pods of one class, on their node's network, cannot
-// be kept out by pods of another that run on the same node.
+// excusable reports whether pods of one class, on their node's network, are
+// granted something else by pods of another that run on the same node.
 func (ls *lister) excusable(source, target int32) bool {
 	return source >= 0 && target >= 0 && ls.classes[source].host() && !ls.classes[target].host() &&
-		ls.classes[source].families&ls.classes[target].families != 0 && !ls.opaque(policies.Ingress, target)
+		ls.local[target] != ls.rows[policies.Ingress][target]
 }
 
 // ends returns the ends of a connection between two pods; zero ends where there
@@ -393,23 +394,33 @@ func (ls *lister) ends(from, to int32) [2]End {
 // pairGrant returns what one class is granted to another on another node;
 // nothing where the model does not have one of them.
 func (ls *lister) pairGrant(source, target int32) grantID {
+	return ls.crossing(source, target, ls.rows[policies.Ingress])
+}
+
+// localGrant is pairGrant where the source is on its node's network and the
+// target runs on that node.
+func (ls *lister) localGrant(source, target int32) grantID {
+	return ls.crossing(source, target, ls.local)
+}
+
+func (ls *lister) crossing(source, target int32, ingress []*row) grantID {
 	g := noGrant
 	if source < 0 || target < 0 {
 		return g
 	}
 	for _, a := range ls.classes[source].columns {
 		for _, b := range ls.classes[target].columns {
-			if ls.columns[a].families&ls.columns[b].families != 0 {
-				g = ls.either(g, ls.both(ls.cell(policies.Egress, source, b), ls.cell(policies.Ingress, target, a)))
+			if way := ls.frame.between(a, b, ls.ipv6); way != noWay {
+				g = ls.either(g, ls.over(way, ls.cell(ls.rows[policies.Egress][source], b), ls.cell(ingress[target], a)))
 			}
 		}
 	}
 	return g
 }
 
-// cell returns what the row of a class grants to a column, remembering it.
-func (ls *lister) cell(d policies.Direction, class, column int32) grantID {
-	key := cellKey{ls.rows[d][class], column}
+// cell returns what a row grants to a column, remembering it.
+func (ls *lister) cell(r *row, column int32) grantID {
+	key := cellKey{r, column}
 	g, ok := ls.cells[key]
 	if !ok {
 		g = ls.of(key.row, column)
@@ -517,5 +528,5 @@ func (ls *lister) outsideGrant(d policies.Direction, class, atom int32) grantID 
 	if class < 0 || ls.classes[class].families&ls.columns[column].families == 0 {
 		return noGrant
 	}
-	return ls.cell(d, class, column)
+	return ls.cell(ls.rows[d][class], column)
 }

@@ -95,6 +95,15 @@ func (g *grants) both(a, b grantID) grantID {
 	return id
 }
 
+// over is what is left over a way when both must grant.
+func (g *grants) over(w way, a, b grantID) grantID {
+	x := g.both(a, b)
+	if w == doubtful {
+		return g.id(grant{unknown: g.ports.or(g.all[x].allow, g.all[x].unknown)})
+	}
+	return x
+}
+
 // either is what there is when one of two may grant.
 func (g *grants) either(a, b grantID) grantID {
 	if a == b || b == noGrant {
@@ -128,6 +137,21 @@ func (g *grants) of(r *row, column int32) grantID {
 		}
 	}
 	return g.id(x)
+}
+
+// fromNode is what is granted to a source that is on the destination's node, may
+// be, or is not, given what is granted to it elsewhere and there.
+func (g *grants) fromNode(elsewhere, there grantID, onNode policies.Truth) grantID {
+	switch {
+	case elsewhere == there || onNode == policies.No:
+		return elsewhere
+	case onNode == policies.Yes:
+		return there
+	}
+	x, y, t := g.all[elsewhere], g.all[there], g.ports
+	allow := t.and(x.allow, y.allow)
+	possible := t.or(t.or(x.allow, x.unknown), t.or(y.allow, y.unknown))
+	return g.id(grant{allow, t.minus(possible, allow)})
 }
 
 // unit is the pods that one peer of a listing stands for.
@@ -361,8 +385,8 @@ func (ls *lister) reachOne(source int32, out []grantID) {
 				continue
 			}
 			for _, c := range ls.classes[target].columns {
-				if ls.columns[c].families&ls.columns[column].families != 0 {
-					out[target] = ls.either(out[target], ls.both(offered[c], accepted[r.id]))
+				if way := ls.frame.between(column, c, ls.ipv6); way != noWay {
+					out[target] = ls.either(out[target], ls.over(way, offered[c], accepted[r.id]))
 				}
 			}
 		}
@@ -478,24 +502,34 @@ func (ls *lister) between(source, target *unit, byClass []grantID) grantID {
 		}
 	}
 	if source.host {
-		g = ls.onSharedNode(g, source, target)
+		g = ls.either(g, ls.onSharedNode(source, target))
 	}
 	return g
 }
 
-// onSharedNode widens a grant by what the source, where it is on its node's
-// network, cannot be denied: the pods of its own node.
-func (ls *lister) onSharedNode(g grantID, source, target *unit) grantID {
-	return ls.excused(g, ls.shareNode(source, target))
-}
-
-// excused widens a grant by all traffic where both ends share a node.
-func (ls *lister) excused(g grantID, onNode policies.Truth) grantID {
-	switch onNode {
-	case policies.Yes:
-		return ls.open
-	case policies.Maybe:
-		return ls.either(g, ls.id(grant{unknown: ls.all[ls.open].allow}))
+// onSharedNode returns what pods of the source that are on their node's network
+// are granted to pods of the target on the same node, or perhaps on the same.
+func (ls *lister) onSharedNode(source, target *unit) grantID {
+	type encounter struct {
+		source, target int32 // classes
+		onNode         policies.Truth
+	}
+	g, met := noGrant, map[encounter]bool{}
+	for _, s := range source.pods {
+		if !ls.model.Pods[s].HostNetwork {
+			continue
+		}
+		for _, t := range target.pods {
+			m := encounter{ls.placement.pods[s], ls.placement.pods[t], ls.onNodeOf(ls.Pod(int(s)), ls.Pod(int(t)))}
+			if m.onNode == policies.No || met[m] {
+				continue
+			}
+			met[m] = true
+			g = ls.either(g, ls.fromNode(ls.pairGrant(m.source, m.target), ls.localGrant(m.source, m.target), m.onNode))
+			if g == ls.open {
+				return g
+			}
+		}
 	}
 	return g
 }
@@ -516,26 +550,6 @@ func (ls *lister) onlySelf(source, target *unit, class int32) bool {
 		}
 	}
 	return true
-}
-
-// shareNode reports whether a pod on its node's network in the source runs on
-// the node of a pod in the target, which then cannot keep it out.
-func (ls *lister) shareNode(source, target *unit) policies.Truth {
-	truth := policies.No
-	for _, s := range source.pods {
-		if !ls.model.Pods[s].HostNetwork {
-			continue
-		}
-		for _, t := range target.pods {
-			if ls.classes[ls.placement.pods[s]].families&ls.classes[ls.placement.pods[t]].families != 0 {
-				truth = truth.Or(ls.onNodeOf(ls.Pod(int(s)), ls.Pod(int(t))))
-			}
-			if truth == policies.Yes {
-				return truth
-			}
-		}
-	}
-	return truth
 }
 
 // show returns a grant as answers give it, or nil when it grants nothing of

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/selector"
 )
 
 // Decide decides one connection like Verdict, and says why: for each direction
@@ -46,14 +47,15 @@ func (j *Judge) decide(from, to End, p netset.Protocol, port uint16, names namin
 		d.Verdict, d.Because = policies.Allow, "a pod always reaches itself"
 		return d
 	}
-	ways := map[string]policies.Verdict{}
+	ways, inDoubt := map[string]policies.Verdict{}, false
 	var a, b [2]int32
 	for _, source := range j.columnsOf(from, &a) {
 		for _, target := range j.columnsOf(to, &b) {
-			shared := j.columns[source].families & j.columns[target].families
-			if shared == 0 {
+			way := j.between(source, target, j.ipv6)
+			if way == noWay {
 				continue
 			}
+			shared := j.columns[source].families & j.columns[target].families
 			fam, name := ipv4, "IPv4"
 			if shared&ipv4 == 0 {
 				fam, name = ipv6, "IPv6"
@@ -63,9 +65,10 @@ func (j *Judge) decide(from, to End, p netset.Protocol, port uint16, names namin
 				j.explain(policies.Ingress, to, from, fam, p, port, names),
 			}
 			v := both(sides[0].Verdict, sides[1].Verdict)
-			ways[name] = v
-			if best := either(d.Verdict, v); best != d.Verdict {
-				d.Verdict, d.Sides = best, sides
+			worth := way.worth(v)
+			ways[name] = worth
+			if best := either(d.Verdict, worth); best != d.Verdict {
+				d.Verdict, d.Sides, inDoubt = best, sides, worth != v
 			}
 		}
 	}
@@ -77,6 +80,9 @@ func (j *Judge) decide(from, to End, p netset.Protocol, port uint16, names namin
 		d.Families = ways
 	}
 	d.Because = because(d)
+	if inDoubt {
+		d.Because = "over IPv4 it is denied, and it is not known whether both have an IPv6 address, over which it is allowed"
+	}
 	return d
 }
 
@@ -130,6 +136,7 @@ type inquiry struct {
 	family         family
 	protocol       netset.Protocol
 	port           uint16
+	fromOwnNode    bool // the other end is the subject's node, or on its network
 	names          naming
 	side           policies.Side
 }
@@ -154,18 +161,25 @@ func (j *Judge) explain(d policies.Direction, subject, other End, f family, p ne
 		return policies.Side{Verdict: policies.Allow, Because: fmt.Sprintf("no policy selects %s for %s", j.Peer(subject), d)}
 	}
 	q.evaluate(j.governing[d][class])
-	if q.side.Verdict != policies.Allow && d == policies.Ingress {
-		q.excuse(j.onNodeOf(other, subject))
+	if d == policies.Ingress {
+		q.excuse(j.onNodeOf(other, subject), j.governing[d][class])
 	}
 	return q.side
 }
 
-// excuse lets in what comes from the pod's own node.
-func (q *inquiry) excuse(onNode policies.Truth) {
-	switch onNode {
-	case policies.Yes:
-		q.side = policies.Side{Verdict: policies.Allow, Because: "traffic from the pod's own node is always allowed in", Trace: q.side.Trace}
-	case policies.Maybe:
+// excuse decides again for what comes, or may come, from the pod's own node.
+func (q *inquiry) excuse(onNode policies.Truth, list []governing) {
+	if onNode == policies.No {
+		return
+	}
+	again := *q
+	again.side, again.fromOwnNode = policies.Side{}, true
+	again.evaluate(list)
+	switch {
+	case again.side.Verdict == q.side.Verdict:
+	case onNode == policies.Yes:
+		q.side = again.side
+	default:
 		q.side.Verdict = policies.Unknown
 		q.side.Because = fmt.Sprintf("it is not known whether %s runs on the node of %s, which is always let in", q.otherName(), q.subjectName())
 	}
@@ -178,6 +192,7 @@ type outcome struct {
 	step   *policies.Step
 	policy *policies.Policy
 	reason string
+	tie    string // where policies of one priority disagree about it
 }
 
 // evaluate goes through the tiers. As long as it is not sure that a rule
@@ -189,18 +204,15 @@ func (q *inquiry) evaluate(list []governing) {
 	open := true
 	for len(list) > 0 && open {
 		first := &m.Policies[list[0].policy]
-		n := 1
-		for n < len(list) && m.Policies[list[n].policy].Tier == first.Tier {
-			n++
-		}
-		at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == first.Tier })
-		if at < 0 {
+		n := sameTier(m, list)
+		tier := tierOf(m, first)
+		if tier == nil {
 			q.side.Trace = append(q.side.Trace, opaqueStep(first))
 			outcomes = unclear(outcomes, first, first.Opaque)
 			open = false
 			break
 		}
-		open = q.tier(&m.Tiers[at], list[:n], &outcomes)
+		open = q.tier(tier, list[:n], &outcomes)
 		list = list[n:]
 	}
 	if open {
@@ -211,7 +223,7 @@ func (q *inquiry) evaluate(list []governing) {
 
 // unclear adds that a policy may do either, and why.
 func unclear(outcomes []outcome, p *policies.Policy, reason string) []outcome {
-	return append(outcomes, outcome{policies.ActionAllow, nil, p, reason}, outcome{policies.ActionDeny, nil, p, reason})
+	return append(outcomes, outcome{action: policies.ActionAllow, policy: p, reason: reason}, outcome{action: policies.ActionDeny, policy: p, reason: reason})
 }
 
 // tier goes through one tier and reports whether the traffic may still be open
@@ -220,38 +232,80 @@ func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) 
 	// The traffic may be open where no policy of the tier selects the subject
 	// (outside), where one does (inside), or because a rule passed it on.
 	outside, inside, passed := true, false, false
-	for _, g := range list {
-		p := &q.model.Policies[g.policy]
-		left := outside || inside
-		switch {
-		case left && p.Opaque != "":
-			*outcomes = unclear(*outcomes, p, p.Opaque)
-			left = false
-		case left && t.Undefined.Contains(q.protocol, q.port):
-			*outcomes = unclear(*outcomes, p, fmt.Sprintf("%s is not defined for %s", q.protocol, p.Ref.Kind))
-			left = false
-		}
-		for _, s := range q.steps(g) {
-			q.side.Trace = append(q.side.Trace, s.Step)
-			if !left || s.Matches == policies.No || s.Rule == nil {
-				continue
+	all, spared := list, policies.No
+	if q.fromOwnNode {
+		spared = spares(q.model, list)
+	}
+	if spared != policies.No {
+		*outcomes = append(*outcomes, outcome{action: policies.ActionAllow, reason: "traffic from the pod's own node is always allowed in"})
+		outside = spared == policies.Maybe
+	}
+	for len(list) > 0 {
+		n := sameRank(q.model, list)
+		left := (outside || inside) && spared == policies.No
+		first := len(*outcomes)
+		missed, kept, certain := false, left, false
+		for _, g := range list[:n] {
+			open := q.policy(t, g, left, outcomes)
+			missed = missed || open
+			if g.truth == policies.Yes {
+				kept, certain = kept && open, true
 			}
-			*outcomes = append(*outcomes, outcome{s.Action, &s.Step, nil, s.Because})
-			passed = passed || s.Action == policies.ActionPass
-			left = !s.sure
 		}
-		if g.truth == policies.Yes {
-			outside, inside = false, left
-		} else {
-			inside = inside || left
+		tie((*outcomes)[first:])
+		for _, o := range (*outcomes)[first:] {
+			passed = passed || o.action == policies.ActionPass
 		}
+		inside = (inside || outside && missed) && kept
+		outside = outside && !certain
+		list = list[n:]
 	}
 	if inside && t.End == policies.ActionDeny {
-		*outcomes = append(*outcomes, outcome{policies.ActionDeny, nil, &q.model.Policies[q.closest(list).policy], q.tierEnd(list)})
+		*outcomes = append(*outcomes, outcome{action: policies.ActionDeny, policy: &q.model.Policies[q.closest(all).policy], reason: q.tierEnd(all)})
 		inside = false
 	}
 	return outside || inside || passed
 }
+
+// policy goes through one policy and reports whether the traffic, open before
+// it, may still be open after it if it selects the subject.
+func (q *inquiry) policy(t *policies.Tier, g governing, left bool, outcomes *[]outcome) bool {
+	p := &q.model.Policies[g.policy]
+	switch {
+	case left && p.Opaque != "":
+		*outcomes = unclear(*outcomes, p, p.Opaque)
+		left = false
+	case left && t.Undefined.Contains(q.protocol, q.port):
+		*outcomes = unclear(*outcomes, p, fmt.Sprintf("%s is not defined for %s", q.protocol, p.Ref.Kind))
+		left = false
+	}
+	for _, s := range q.steps(g) {
+		q.side.Trace = append(q.side.Trace, s.Step)
+		if !left || s.Matches == policies.No || s.Rule == nil {
+			continue
+		}
+		*outcomes = append(*outcomes, outcome{action: s.Action, step: &s.Step, policy: p, reason: s.Because})
+		left = !s.sure
+	}
+	return left
+}
+
+// tie notes in the outcomes of policies of one priority where two of them would
+// do different things.
+func tie(outcomes []outcome) {
+	for i := range outcomes {
+		a := &outcomes[i]
+		at := slices.IndexFunc(outcomes, func(b outcome) bool { return b.policy != a.policy && b.action != a.action })
+		if at >= 0 {
+			b := &outcomes[at]
+			a.tie = fmt.Sprintf("%s %s and %s %s are both of priority %d and disagree: one %s, the other %s",
+				a.policy.Ref.Kind, a.policy.Ref, b.policy.Ref.Kind, b.policy.Ref, a.policy.Priority, does[a.action], does[b.action])
+		}
+	}
+}
+
+// does says what a rule does.
+var does = [...]string{policies.ActionAllow: "allows", policies.ActionDeny: "denies", policies.ActionPass: "passes on"}
 
 // tierEnd says why the end of a tier denies.
 func (q *inquiry) tierEnd(list []governing) string {
@@ -299,6 +353,7 @@ func (q *inquiry) settle(outcomes []outcome) {
 	for _, o := range outcomes {
 		if o.action != first.action {
 			q.side.Verdict = policies.Unknown
+			q.side.Because = cmp.Or(first.tie, first.reason)
 		}
 	}
 	switch s, p := first.step, first.policy; {
@@ -343,8 +398,10 @@ func (q *inquiry) steps(g governing) []step {
 		case s.Matches == policies.Maybe:
 			s.Because = fmt.Sprintf("it is not known whether %s selects %s, because the labels of its namespace are not known", p.Ref, q.subjectName())
 		default:
-			does := map[policies.Action]string{policies.ActionAllow: "allows", policies.ActionDeny: "denies", policies.ActionPass: "passes on"}[r.Action]
-			s.Because = fmt.Sprintf("it %s %s on %s", does, what, rulePorts(r))
+			s.Because = fmt.Sprintf("it %s %s on %s", does[r.Action], what, rulePorts(r))
+			if r.Name != "" {
+				s.Because += fmt.Sprintf(" by rule %q", r.Name)
+			}
 		}
 		steps[i] = step{s, onPort.And(peer) == policies.Yes}
 	}
@@ -357,7 +414,15 @@ func rulePorts(r *policies.Rule) string {
 		parts = append(parts, onPorts(r.Ports))
 	}
 	for _, n := range r.Named {
-		parts = append(parts, n.Protocol.String()+"/"+n.Name)
+		named := func(p netset.Protocol) bool {
+			return slices.Contains(r.Named, policies.NamedPort{Protocol: p, Name: n.Name})
+		}
+		switch {
+		case !named(netset.TCP) || !named(netset.UDP) || !named(netset.SCTP):
+			parts = append(parts, n.Protocol.String()+"/"+n.Name)
+		case n.Protocol == netset.TCP:
+			parts = append(parts, "port "+n.Name)
+		}
 	}
 	if len(parts) == 0 {
 		return "no port"
@@ -428,7 +493,12 @@ func (q *inquiry) isPeer(m *policies.Match) policies.Truth {
 	case m.Anyone:
 		return policies.Yes
 	case m.Block.CIDR.IsValid():
-		return q.isInBlock(m.Block)
+		return q.isInBlock(m)
+	case !m.Nodes.IsNothing():
+		return q.isNode(m.Nodes)
+	case len(m.Domains) > 0:
+		pod := q.other.kind == podEnd && !q.model.Pods[q.other.index].HostNetwork
+		return truth(mayBeNamed(m.Domains, pod)).And(policies.Maybe)
 	case q.other.kind != podEnd || q.model.Pods[q.other.index].HostNetwork:
 		return policies.No
 	}
@@ -437,14 +507,25 @@ func (q *inquiry) isPeer(m *policies.Match) policies.Truth {
 		return policies.No
 	}
 	ns := &q.namespaces[q.classes[q.classOf(q.other)].namespace]
-	return inNamespace(m.Namespaces, ns.labels, ns.implied)
+	return matches(m.Namespaces, ns.labels, ns.implied)
 }
 
-func (q *inquiry) isInBlock(b netset.Block) policies.Truth {
+// isNode reports whether the other end is one of the nodes in the selector, or
+// on its network.
+func (q *inquiry) isNode(s selector.Selector) policies.Truth {
+	class := q.classOf(q.other)
+	if class < 0 || !q.classes[class].host() {
+		return policies.No
+	}
+	return q.machines[q.classes[class].machine].in(s)
+}
+
+func (q *inquiry) isInBlock(m *policies.Match) policies.Truth {
+	b := m.Block
 	if q.other.kind == outsideEnd {
 		return truth(b.Addresses().Contains(q.other.addr))
 	}
-	if q.options.IgnorePodBlocks {
+	if q.options.IgnorePodBlocks && !m.InCluster {
 		return policies.No
 	}
 	if a := q.addressOf(q.other, q.family); a.IsValid() {
@@ -464,6 +545,12 @@ func truth(b bool) policies.Truth {
 func (q *inquiry) whyMaybe(m *policies.Match) string {
 	if m.Block.CIDR.IsValid() {
 		return fmt.Sprintf("the address of %s is not known, so it may be in %s", q.otherName(), m.Block)
+	}
+	switch {
+	case !m.Nodes.IsNothing():
+		return fmt.Sprintf("the labels of the node that %s is on are not known, so it may be one of %s", q.otherName(), m)
+	case len(m.Domains) > 0:
+		return fmt.Sprintf("which addresses have the name %s is not known, so %s may be one of them", m, q.otherName())
 	}
 	return fmt.Sprintf("the labels of namespace %s are not known, so %s may be among %s", q.otherName().Namespace, q.otherName(), m)
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/weir-policy/weir/policies"
@@ -19,12 +20,14 @@ import (
 // A class is all pods that no policy of any of the models can tell apart: of
 // one namespace, alike in every label that some selector uses, in the numbers
 // behind every port name that some rule uses, and in every address range that
-// some rule uses. A column is a class with one of its address families, or a
+// some rule uses. Nodes and the pods on their network make classes too, alike in
+// the node's labels instead. A column is a class with one of its address families, or a
 // range of addresses that no rule tells apart.
 type frame struct {
 	options Options
 	vocabulary
 	namespaces []namespace
+	machines   []machine
 	classes    []class
 	columns    []column
 	// atoms are the address ranges that no rule tells apart, IPv4 first; those
@@ -32,23 +35,25 @@ type frame struct {
 	atoms   []atom
 	outside int32
 
-	space    [2]netset.Addresses // where unknown pod addresses can be, by family
-	spaceIs  [2]bool             // the pods are known to have an address there
-	values   map[label]int32
-	keyOf    []int32              // the key of each label value
-	byName   map[string][]int32   // namespaces by name
-	scopes   map[string]scope     // namespaces by selector, as far as asked
-	posting  map[int32][]int32    // classes by label value, ascending
-	keyed    map[int32][]int32    // classes that carry a key, ascending
-	named    []map[uint16][]int32 // by port name: columns by the number behind it
-	atomCols map[int32][]int32    // columns of pods and nodes by atom
-	unplaced [2][2][]int32        // columns whose address is unknown, of pods and of hosts, by family
-	dual     bool                 // some IPv6 address or block is known
+	space      [2]netset.Addresses // where unknown pod addresses can be, by family
+	spaceIs    [2]bool             // the pods are known to have an address there
+	machineIDs map[string]int32
+	values     map[label]int32
+	keyOf      []int32              // the key of each label value
+	byName     map[string][]int32   // namespaces by name
+	scopes     map[string]scope     // namespaces by selector, as far as asked
+	posting    map[int32][]int32    // classes by label value, ascending
+	keyed      map[int32][]int32    // classes that carry a key, ascending
+	named      []map[uint16][]int32 // by port name: columns by the number behind it
+	atomCols   map[int32][]int32    // columns of pods and nodes by atom
+	unplaced   [2][2][]int32        // columns whose address is unknown, of pods and of hosts, by family
+	dual       bool                 // some IPv6 address or block is known
 }
 
 // vocabulary is what rules can tell apart.
 type vocabulary struct {
 	keys   map[string]int32 // label keys that pod selectors use
+	nodes  []string         // and those that node selectors use
 	names  map[policies.NamedPort]int32
 	blocks []netset.Block
 }
@@ -58,6 +63,12 @@ type namespace struct {
 	labels      map[string]string
 	implied     bool
 	first, last int32 // its classes: first up to but not including last
+}
+
+// machine is what is known of a node's labels, as far as selectors use them.
+type machine struct {
+	labels  map[string]string
+	implied bool // the node may have others
 }
 
 type label struct {
@@ -91,6 +102,7 @@ const (
 
 type class struct {
 	namespace int32    // -1 for what stands on a node's own network
+	machine   int32    // of what stands there
 	labels    []int32  // ids of label values, ascending
 	named     []string // numbers behind each port name, as text of big-endian pairs
 	atoms     [2]int32
@@ -104,6 +116,9 @@ type column struct {
 	class    int32 // -1 for the outside
 	families family
 	atom     int32
+	// sure are the families that the class has addresses of, perhaps those that
+	// it may have, whatever the column's own.
+	sure, perhaps family
 }
 
 type atom struct{ first, last netip.Addr }
@@ -119,7 +134,7 @@ type placement struct {
 }
 
 func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
-	f := &frame{options: o, vocabulary: vocabularyOf(models), values: map[label]int32{}, byName: map[string][]int32{}, scopes: map[string]scope{}}
+	f := &frame{options: o, vocabulary: vocabularyOf(models), machineIDs: map[string]int32{}, values: map[label]int32{}, byName: map[string][]int32{}, scopes: map[string]scope{}}
 	f.cutAddresses()
 	f.findSpace(models)
 	namespaceOf := f.internNamespaces(models)
@@ -136,6 +151,11 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 		for _, r := range m.Pods.Requirements() {
 			if _, ok := v.keys[r.Key]; !ok {
 				v.keys[r.Key] = int32(len(v.keys))
+			}
+		}
+		for _, r := range m.Nodes.Requirements() {
+			if !slices.Contains(v.nodes, r.Key) {
+				v.nodes = append(v.nodes, r.Key)
 			}
 		}
 		if m.Block.CIDR.IsValid() {
@@ -218,7 +238,7 @@ func (f *frame) findSpace(models []*policies.Model) {
 	}
 }
 
-// findFamilies learns whether IPv6 plays a part.
+// findFamilies learns whether IPv6 plays a part in any of the models.
 func (f *frame) findFamilies() {
 	for _, b := range f.blocks {
 		f.dual = f.dual || b.CIDR.Addr().Is6()
@@ -226,6 +246,16 @@ func (f *frame) findFamilies() {
 	for i := range f.classes {
 		f.dual = f.dual || f.classes[i].atoms[1] >= 0
 	}
+}
+
+// speaksIPv6 reports whether IPv6 plays a part in a model: some address, pod
+// range or block of it is of IPv6.
+func speaksIPv6(m *policies.Model) bool {
+	is6 := func(a netip.Addr) bool { return a.Is6() }
+	return slices.ContainsFunc(m.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) ||
+		slices.ContainsFunc(m.Nodes, func(n policies.Node) bool { return slices.ContainsFunc(n.Addresses, is6) }) ||
+		slices.ContainsFunc(m.Pods, func(p policies.Pod) bool { return slices.ContainsFunc(p.Addresses, is6) }) ||
+		slices.ContainsFunc(vocabularyOf([]*policies.Model{m}).blocks, func(b netset.Block) bool { return b.CIDR.Addr().Is6() })
 }
 
 // internNamespaces gives each namespace that differs in name or labels a
@@ -266,6 +296,7 @@ func (f *frame) internNamespaces(models []*policies.Model) []map[string]int32 {
 // on their order; equal sums are compared in full.
 type classKey struct {
 	namespace int32
+	machine   int32
 	labels    uint64
 	named     string
 	atoms     [2]int32
@@ -276,7 +307,7 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 	places := make([]placement, len(models))
 	var scratch []int32
 	place := func(c class, sum uint64) int32 {
-		key := classKey{c.namespace, sum, strings.Join(c.named, "\x00"), c.atoms}
+		key := classKey{c.namespace, c.machine, sum, strings.Join(c.named, "\x00"), c.atoms}
 		for _, id := range known[key] {
 			if slices.Equal(f.classes[id].labels, c.labels) {
 				return id
@@ -288,15 +319,28 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 		known[key] = append(known[key], id)
 		return id
 	}
+	onHost := func(k machine, addresses []netip.Addr) int32 {
+		atoms, fams := f.locate(addresses)
+		return place(class{namespace: -1, machine: f.internMachine(k), atoms: atoms, families: fams}, 0)
+	}
 	for m, model := range models {
-		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes))}
+		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, nil)}
+		machines := map[string]machine{}
+		for i, n := range model.Nodes {
+			machines[n.Name] = machine{labels: n.Labels}
+			places[m].nodes[i] = onHost(machines[n.Name], n.Addresses)
+		}
 		for i := range model.Pods {
 			p := &model.Pods[i]
-			atoms, fams := f.locate(p.Addresses)
 			if p.HostNetwork {
-				places[m].pods[i] = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
+				k, known := machines[p.Node]
+				if !known {
+					k = machine{p.NodeLabels, true}
+				}
+				places[m].pods[i] = onHost(k, p.Addresses)
 				continue
 			}
+			atoms, fams := f.locate(p.Addresses)
 			scratch = scratch[:0]
 			var sum uint64
 			for k, v := range p.Labels {
@@ -313,16 +357,33 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 				namespace: namespaceOf[m][p.Ref.Namespace], labels: scratch, named: f.numbers(p.Ports), atoms: atoms, families: fams,
 			}, sum)
 		}
-		atoms, fams := f.locate(nil)
-		places[m].anyNode = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
-		for i, n := range model.Nodes {
-			atoms, fams := f.locate(n.Addresses)
-			places[m].nodes[i] = place(class{namespace: -1, atoms: atoms, families: fams}, 0)
-		}
 	}
 	f.sortClasses(places)
 	return places
 }
+
+// internMachine gives each machine that some node selector can tell apart a
+// number.
+func (f *frame) internMachine(k machine) int32 {
+	seen := machine{map[string]string{}, k.implied && len(f.nodes) > 0}
+	text := strconv.FormatBool(seen.implied)
+	for _, key := range f.nodes {
+		if value, has := k.labels[key]; has {
+			seen.labels[key] = value
+			text += "\x00" + key + "=" + value
+		}
+	}
+	id, known := f.machineIDs[text]
+	if !known {
+		id = int32(len(f.machines))
+		f.machineIDs[text] = id
+		f.machines = append(f.machines, seen)
+	}
+	return id
+}
+
+// in reports whether the node is in the selector.
+func (k *machine) in(s selector.Selector) policies.Truth { return matches(s, k.labels, k.implied) }
 
 // mix spreads a number over 64 bits (the finalizer of splitmix64).
 func mix(x uint64) uint64 {
@@ -461,11 +522,54 @@ func (f *frame) layColumns() {
 	}
 	f.outside = int32(len(f.columns))
 	for i, a := range f.atoms {
-		f.columns = append(f.columns, column{-1, familyOf(a.first), int32(i)})
+		f.columns = append(f.columns, column{-1, familyOf(a.first), int32(i), familyOf(a.first), 0})
 	}
 }
 
+// certainty returns the families that a class has addresses of, and those that
+// it may have.
+func (f *frame) certainty(c *class) (sure, perhaps family) {
+	if c.atoms[0] != unknownAtom {
+		return c.families, 0
+	}
+	for i, fam := range families {
+		switch {
+		case c.host() && fam == ipv4, !c.host() && f.spaceIs[i]:
+			sure |= fam
+		case c.host() || !f.space[i].IsEmpty():
+			perhaps |= fam
+		}
+	}
+	return sure, perhaps
+}
+
+// way is what a connection over the families that two columns share is worth.
+type way uint8
+
+const (
+	noWay    way = iota // they share none, or one that one of them lacks
+	doubtful            // there may be no such way, and there is another for certain
+	open
+)
+
+// between returns the way between two columns. speaksIPv6 says whether IPv6 plays
+// a part in the model that is judged: where it plays none, nobody is taken to
+// have an address of it besides one of IPv4.
+func (f *frame) between(a, b int32, speaksIPv6 bool) way {
+	x, y := &f.columns[a], &f.columns[b]
+	switch shared := x.families & y.families; {
+	case shared == 0:
+		return noWay
+	case shared&x.sure&y.sure != 0, x.sure&y.sure == 0:
+		return open
+	case speaksIPv6 && shared&(x.sure|x.perhaps)&(y.sure|y.perhaps) != 0:
+		return doubtful
+	}
+	return noWay
+}
+
 func (f *frame) layClass(c *class, id int32) {
+	sure, perhaps := f.certainty(c)
 	host := 0
 	if c.host() {
 		host = 1
@@ -474,7 +578,7 @@ func (f *frame) layClass(c *class, id int32) {
 	if len(f.blocks) == 0 || unplaced && !f.dual {
 		n := int32(len(f.columns))
 		c.columns = []int32{n}
-		f.columns = append(f.columns, column{id, c.families, unknownAtom})
+		f.columns = append(f.columns, column{id, c.families, unknownAtom, sure, perhaps})
 		if unplaced {
 			f.unplaced[host][0] = append(f.unplaced[host][0], n)
 		}
@@ -486,7 +590,7 @@ func (f *frame) layClass(c *class, id int32) {
 		}
 		n := int32(len(f.columns))
 		c.columns = append(c.columns, n)
-		f.columns = append(f.columns, column{id, fam, c.atoms[i]})
+		f.columns = append(f.columns, column{id, fam, c.atoms[i], sure, perhaps})
 		if unplaced {
 			f.unplaced[host][i] = append(f.unplaced[host][i], n)
 			continue
@@ -501,13 +605,13 @@ type scope struct{ yes, maybe []int32 }
 // namespacesOf returns the namespaces that are in the selector, and those that
 // may be because their labels are not known.
 func (f *frame) namespacesOf(s selector.Selector) scope {
-	key := s.String()
+	key := s.Key()
 	known, ok := f.scopes[key]
 	if ok {
 		return known
 	}
 	for _, i := range f.namedBy(s) {
-		switch inNamespace(s, f.namespaces[i].labels, f.namespaces[i].implied) {
+		switch matches(s, f.namespaces[i].labels, f.namespaces[i].implied) {
 		case policies.Yes:
 			known.yes = append(known.yes, i)
 		case policies.Maybe:
@@ -537,16 +641,17 @@ func (f *frame) namedBy(s selector.Selector) []int32 {
 	return all
 }
 
-// inNamespace reports whether a namespace with these labels is in the selector.
-// Of an implied namespace only the name is known.
-func inNamespace(s selector.Selector, labels map[string]string, implied bool) policies.Truth {
+// matches reports whether something with these labels, and perhaps with others
+// where partial is set, is in the selector.
+func matches(s selector.Selector, labels map[string]string, partial bool) policies.Truth {
 	if s.IsNothing() {
 		return policies.No
 	}
 	truth := policies.Yes
 	for _, r := range s.Requirements() {
+		_, known := labels[r.Key]
 		switch {
-		case implied && r.Key != policies.NameLabel:
+		case partial && !known:
 			truth = truth.And(policies.Maybe)
 		case !r.Matches(labels):
 			return policies.No

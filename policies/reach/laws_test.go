@@ -23,7 +23,9 @@ func edited(d dice, c *cluster) *cluster {
 	e := *c
 	e.pods, e.deployments, e.policies, e.nodes, e.namespaces = slices.Clone(c.pods), slices.Clone(c.deployments), slices.Clone(c.policies), slices.Clone(c.nodes), slices.Clone(c.namespaces)
 	for edit := range d.between(1, 3) {
-		switch form := d.between(0, 9); {
+		switch form := d.between(0, 10); {
+		case form == 10:
+			e.wide = drawWide(d)
 		case form == 9 && len(e.namespaces) > 0:
 			i := d.between(0, len(e.namespaces)-1)
 			e.namespaces[i].Labels = drawLabels(d, "team", "env")

@@ -3,6 +3,7 @@ package reach_test
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -16,7 +17,7 @@ import (
 )
 
 // cluster is the objects of a world as Kubernetes writes them down, and what
-// NetworkPolicy means for them: one question at a time, pod by pod and policy by
+// NetworkPolicy and the cluster-wide kinds mean for them: one question at a time, pod by pod and policy by
 // policy, with nothing prepared and nothing shared with the judge.
 type cluster struct {
 	namespaces   []corev1.Namespace
@@ -24,6 +25,7 @@ type cluster struct {
 	pods         []corev1.Pod
 	deployments  []appsv1.Deployment
 	policies     []networkingv1.NetworkPolicy
+	wide         []widePolicy
 	foreign      []metav1.PartialObjectMetadata // policies of a kind that nobody understands
 	podCIDRs     []netip.Prefix
 	ignoreBlocks bool // address blocks match no pod and no node
@@ -133,26 +135,91 @@ func (c *cluster) verdict(from, to *party, p netset.Protocol, port uint16) polic
 // between decides one connection of two pods that are not the same one,
 // although one template may stand for both.
 func (c *cluster) between(from, to *party, p netset.Protocol, port uint16) policies.Verdict {
-	best := policies.Deny
+	var best [policies.Yes + 1]policies.Verdict // by whether there is such a way
 	for _, v6 := range []bool{false, true} {
-		if !from.speaks(v6) || !to.speaks(v6) {
-			continue
-		}
 		egress := c.side(policies.Egress, from, to, v6, p, port)
 		ingress := c.side(policies.Ingress, to, from, v6, p, port)
+		v := policies.Unknown
 		switch {
 		case egress == policies.Allow && ingress == policies.Allow:
-			return policies.Allow
-		case egress != policies.Deny && ingress != policies.Deny:
-			best = policies.Unknown
+			v = policies.Allow
+		case egress == policies.Deny || ingress == policies.Deny:
+			v = policies.Deny
+		}
+		if from.speaks(v6) && to.speaks(v6) {
+			way := c.has(from, v6).And(c.has(to, v6))
+			best[way] = looser(best[way], v)
 		}
 	}
-	return best
+	switch certain, perhaps := best[policies.Yes], best[policies.Maybe]; {
+	case certain == policies.Deny && perhaps != policies.Undecided && perhaps != policies.Deny && c.mentionsIPv6():
+		return policies.Unknown
+	case certain != policies.Undecided:
+		return certain
+	}
+	return looser(policies.Deny, looser(best[policies.Maybe], best[policies.No]))
 }
 
-// speaks reports whether the party may have an address of the family.
+// looser is the verdict of two that lets more through.
+func looser(a, b policies.Verdict) policies.Verdict {
+	order := []policies.Verdict{policies.Undecided, policies.Deny, policies.Unknown, policies.Allow}
+	return order[max(slices.Index(order, a), slices.Index(order, b))]
+}
+
+// speaks reports whether the party may have an address of the family, as far as
+// its own addresses tell.
 func (p *party) speaks(v6 bool) bool {
 	return len(p.addresses) == 0 || slices.ContainsFunc(p.addresses, func(a netip.Addr) bool { return a.Is6() == v6 })
+}
+
+// has reports whether the party has an address of the family. Addresses that are
+// not known are those of the pod ranges; without any, one of IPv4, and perhaps
+// one of IPv6.
+func (c *cluster) has(p *party, v6 bool) policies.Truth {
+	switch {
+	case len(p.addresses) > 0:
+		return truthOf(p.speaks(v6))
+	case len(c.podCIDRs) > 0 && !p.onHost():
+		return truthOf(slices.ContainsFunc(c.podCIDRs, func(r netip.Prefix) bool { return r.Addr().Is6() == v6 }))
+	case v6:
+		return policies.Maybe
+	}
+	return policies.Yes
+}
+
+func truthOf(b bool) policies.Truth { return [...]policies.Truth{policies.No, policies.Yes}[number(b)] }
+
+// mentionsIPv6 reports whether IPv6 plays a part: in the address of somebody who
+// takes part, in a pod range, or in a rule in force.
+func (c *cluster) mentionsIPv6() bool {
+	is6 := func(a netip.Addr) bool { return a.Is6() }
+	if slices.ContainsFunc(c.podCIDRs, func(p netip.Prefix) bool { return is6(p.Addr()) }) {
+		return true
+	}
+	for _, p := range c.parties() {
+		if slices.ContainsFunc(p.addresses, is6) {
+			return true
+		}
+	}
+	for _, d := range policies.Directions {
+		for i := range c.policies {
+			if governs(&c.policies[i], d) && slices.ContainsFunc(rulesOf(&c.policies[i], d), npRule.mentionsIPv6) {
+				return true
+			}
+		}
+		for i := range c.wide {
+			if slices.ContainsFunc(c.wide[i].rules(d), wideRule.mentionsIPv6) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (r npRule) mentionsIPv6() bool {
+	return slices.ContainsFunc(r.peers, func(p networkingv1.NetworkPolicyPeer) bool {
+		return p.IPBlock != nil && strings.Contains(p.IPBlock.CIDR, ":")
+	})
 }
 
 // side decides one direction: for subject, about other.
@@ -165,40 +232,41 @@ func (c *cluster) side(d policies.Direction, subject, other *party, v6 bool, p n
 			return policies.Unknown
 		}
 	}
-	isolated, allowed := false, policies.No
+	m := &matter{d, subject, other, v6, point{p, port}}
+	fate := c.wideFate(m, false)
+	if d == policies.Ingress && other.onHost() {
+		switch here, there := subject.nodeName(), other.nodeName(); {
+		case here == "" || there == "":
+			fate = fate.or(c.wideFate(m, true))
+		case here == there:
+			fate = c.wideFate(m, true)
+		}
+	}
+	switch fate {
+	case fates{allow: true}:
+		return policies.Allow
+	case fates{deny: true}:
+		return policies.Deny
+	}
+	return policies.Unknown
+}
+
+// networkPolicies reports whether some NetworkPolicy isolates the subject, and
+// whether one then allows the traffic.
+func (c *cluster) networkPolicies(m *matter) (isolated bool, allowed policies.Truth) {
 	for i := range c.policies {
 		np := &c.policies[i]
-		if np.Namespace != subject.ref.Namespace || !governs(np, d) || !matches(&np.Spec.PodSelector, subject.labels) {
+		if np.Namespace != m.subject.ref.Namespace || !governs(np, m.d) || !matches(&np.Spec.PodSelector, m.subject.labels) {
 			continue
 		}
 		isolated = true
-		for _, r := range rulesOf(np, d) {
-			destination := other
-			if d == policies.Ingress {
-				destination = subject
+		for _, r := range rulesOf(np, m.d) {
+			if onPort(r.ports, m.destination(), m.protocol, m.port) {
+				allowed = allowed.Or(c.fromPeers(np, r.peers, m.other, m.v6))
 			}
-			if !onPort(r.ports, destination, p, port) {
-				continue
-			}
-			allowed = allowed.Or(c.fromPeers(np, r.peers, other, v6))
 		}
 	}
-	if !isolated {
-		return policies.Allow
-	}
-	v := [...]policies.Verdict{policies.No: policies.Deny, policies.Maybe: policies.Unknown, policies.Yes: policies.Allow}[allowed]
-	if !p.HasPorts() {
-		v = policies.Unknown
-	}
-	if d == policies.Ingress && v != policies.Allow && other.onHost() {
-		switch here, there := subject.nodeName(), other.nodeName(); {
-		case here == "" || there == "":
-			return policies.Unknown
-		case here == there:
-			return policies.Allow
-		}
-	}
-	return v
+	return isolated, allowed
 }
 
 // governs reports whether a policy has a say about a direction.
@@ -305,6 +373,11 @@ func (c *cluster) inBlock(block *networkingv1.IPBlock, other *party, v6 bool) po
 	if c.ignoreBlocks && !other.isOutside() {
 		return policies.No
 	}
+	return c.holds(block, other, v6)
+}
+
+// holds is inBlock for blocks that always match pods and nodes.
+func (c *cluster) holds(block *networkingv1.IPBlock, other *party, v6 bool) policies.Truth {
 	holds := func(text string, a netip.Addr) bool { return netip.MustParsePrefix(text).Contains(a) }
 	if len(other.addresses) == 0 {
 		return c.mayBeInBlock(block, other, v6)
@@ -379,13 +452,19 @@ func (c *cluster) inNamespace(s *metav1.LabelSelector, name string) policies.Tru
 			return policies.No
 		}
 	}
+	return mayMatch(s, map[string]string{corev1.LabelMetadataName: name})
+}
+
+// mayMatch reports whether something is selected of which only some labels are
+// known.
+func mayMatch(s *metav1.LabelSelector, known map[string]string) policies.Truth {
 	requirements, _ := asSelector(s).Requirements()
 	found := policies.Yes
 	for _, r := range requirements {
-		switch {
-		case r.Key() != corev1.LabelMetadataName:
+		switch _, has := known[r.Key()]; {
+		case !has:
 			found = found.And(policies.Maybe)
-		case !r.Matches(labels.Set{corev1.LabelMetadataName: name}):
+		case !r.Matches(labels.Set(known)):
 			return policies.No
 		}
 	}

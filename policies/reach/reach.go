@@ -8,13 +8,12 @@
 // and works out one row a class and direction: which ports are allowed to which
 // columns, a column being a class or a range of addresses. A connection is
 // allowed when the row of its source allows it at egress and the row of its
-// destination at ingress. The rules it follows are those of the Kubernetes
-// NetworkPolicy API (networking.k8s.io/v1) and of its documentation.
+// destination at ingress. Policies are evaluated tier by tier, as the model says;
+// docs/semantics.md tells what the kinds of policy mean.
 package reach
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -24,6 +23,7 @@ import (
 type Options struct {
 	// IgnorePodBlocks lets address blocks match no pod and no node, as Cilium
 	// does. The other engines, and the upstream conformance tests, match them.
+	// Blocks that are InCluster match them in any case.
 	IgnorePodBlocks bool
 }
 
@@ -36,6 +36,8 @@ type Judge struct {
 	placement placement
 	governing [2][][]governing
 	rows      [2][]*row // by class
+	local     []*row    // by class: ingress from a pod's own node
+	ipv6      bool      // it plays a part in the model
 }
 
 // New returns the judge of a model.
@@ -115,11 +117,12 @@ func (j *Judge) Verdict(from, to End, p netset.Protocol, port uint16) policies.V
 	var a, b [2]int32
 	for _, source := range j.columnsOf(from, &a) {
 		for _, target := range j.columnsOf(to, &b) {
-			if j.columns[source].families&j.columns[target].families == 0 {
+			way := j.between(source, target, j.ipv6)
+			if way == noWay {
 				continue
 			}
 			v := both(j.side(policies.Egress, from, to, target, p, port), j.side(policies.Ingress, to, from, source, p, port))
-			best = either(best, v)
+			best = either(best, way.worth(v))
 		}
 	}
 	if best == policies.Undecided {
@@ -159,6 +162,14 @@ func either(a, b policies.Verdict) policies.Verdict {
 	return max(a, b)
 }
 
+// worth is a verdict over a way that there may not be.
+func (w way) worth(v policies.Verdict) policies.Verdict {
+	if w == doubtful && v == policies.Allow {
+		return policies.Unknown
+	}
+	return v
+}
+
 // classOf returns the class of an end, or -1 for the outside.
 func (j *Judge) classOf(e End) int32 {
 	switch e.kind {
@@ -188,15 +199,18 @@ func (j *Judge) side(d policies.Direction, subject, other End, column int32, p n
 		return policies.Allow
 	}
 	v := j.at(j.rows[d][class], column, p, port)
-	if v != policies.Allow && d == policies.Ingress {
-		switch j.onNodeOf(other, subject) {
-		case policies.Yes:
-			return policies.Allow
-		case policies.Maybe:
-			return policies.Unknown
-		}
+	if d == policies.Egress || j.local[class] == j.rows[d][class] {
+		return v
 	}
-	return v
+	switch onNode := j.onNodeOf(other, subject); {
+	case onNode == policies.No:
+		return v
+	case onNode == policies.Yes:
+		return j.at(j.local[class], column, p, port)
+	case v == j.at(j.local[class], column, p, port):
+		return v
+	}
+	return policies.Unknown
 }
 
 func (j *Judge) at(r *row, column int32, p netset.Protocol, port uint16) policies.Verdict {
@@ -214,10 +228,9 @@ func (j *Judge) at(r *row, column int32, p netset.Protocol, port uint16) policie
 }
 
 // onNodeOf reports whether an end is the node that a pod runs on, or shares
-// that node's network: such traffic is always allowed in, save perhaps by a
-// policy that was not understood.
+// that node's network: such traffic is let in by the tiers that spare it.
 func (j *Judge) onNodeOf(e, pod End) policies.Truth {
-	if pod.kind != podEnd || j.model.Pods[pod.index].HostNetwork || j.opaque(policies.Ingress, j.classOf(pod)) {
+	if pod.kind != podEnd || j.model.Pods[pod.index].HostNetwork {
 		return policies.No
 	}
 	var node string
@@ -243,9 +256,4 @@ func sameNode(a, b string) policies.Truth {
 		return policies.Yes
 	}
 	return policies.No
-}
-
-// opaque reports whether a policy that was not understood governs a class.
-func (j *Judge) opaque(d policies.Direction, class int32) bool {
-	return slices.ContainsFunc(j.governing[d][class], func(g governing) bool { return j.model.Policies[g.policy].Opaque != "" })
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 )
 
@@ -30,13 +31,24 @@ const shopWorld = `
 `
 
 // modelWith returns the model of the shop and of objects written one a line,
-// where "NAMESPACE {spec}" is short for a NetworkPolicy.
+// where "NAMESPACE {spec}" is short for a NetworkPolicy, and "cluster {spec}",
+// "admin {spec}" and "baseline {spec}" for the cluster-wide kinds.
 func modelWith(t *testing.T, lines string) *policies.Model {
 	t.Helper()
 	var docs []string
 	for i, line := range strings.Split(shopWorld+lines, "\n") {
 		line = strings.TrimSpace(line)
 		if namespace, spec, ok := strings.Cut(line, " {"); ok && !strings.HasPrefix(line, "{") {
+			wide := map[string]string{
+				"cluster":  "v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: p%d}",
+				"admin":    "v1alpha1, kind: AdminNetworkPolicy, metadata: {name: p%d}",
+				"baseline": "v1alpha1, kind: BaselineAdminNetworkPolicy, metadata: {name: default}",
+			}
+			if form := wide[namespace]; form != "" {
+				line = "{apiVersion: policy.networking.k8s.io/" + strings.ReplaceAll(form, "%d", fmt.Sprint(i)) + ", spec: {" + spec + "}"
+				docs = append(docs, line+"\n")
+				continue
+			}
 			line = fmt.Sprintf("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p%d, namespace: %s}, spec: {%s}", i, namespace, spec)
 		}
 		docs = append(docs, line+"\n")
@@ -149,9 +161,41 @@ func TestRules(t *testing.T) {
 		{"ICMP is allowed where no policy selects", ``, "shop/web", "data/db-0", "ICMP", policies.Allow, "no policy has a say"},
 		{"what one side denies is denied, whatever the other", "shop {podSelector: {}, policyTypes: [Egress]}\ndata {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}", "shop/api", "data/db-0", "5432", policies.Deny, "egress: NetworkPolicy shop/p"},
 
+		// Tiers
+		{"Admin comes before NetworkPolicy", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}]}]}\ndata {podSelector: {}}", "shop/web", "data/db-0", "5432", policies.Allow, "allows all pods in all namespaces"},
+		{"its Deny cannot be overridden", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{name: closed, action: Deny, from: [{namespaces: {}}]}]}\ndata {podSelector: {}, ingress: [{}]}", "shop/web", "data/db-0", "5432", policies.Deny, `by rule "closed"`},
+		{"Pass leaves it to NetworkPolicy", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}, {action: Deny, from: [{namespaces: {}}]}]}\ndata {podSelector: {}, ingress: [{}]}", "shop/web", "data/db-0", "5432", policies.Allow, "allows anyone"},
+		{"Pass allows nothing by itself", "admin {priority: 5, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}]}\ndata {podSelector: {}}", "shop/web", "data/db-0", "5432", policies.Deny, "has no ingress rule"},
+		{"Pass in the last tier leads to allow", "cluster {tier: Baseline, priority: 5, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}, {action: Deny, from: [{namespaces: {}}]}]}", "shop/web", "data/db-0", "5432", policies.Allow, "so it is allowed"},
+		{"NetworkPolicy comes before Baseline", "baseline {subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\ndata {podSelector: {}, ingress: [{}]}", "shop/web", "data/db-0", "5432", policies.Allow, "allows anyone"},
+		{"Baseline is for pods without NetworkPolicy", "baseline {subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\nshop {podSelector: {}, ingress: [{}]}", "shop/web", "data/db-0", "5432", policies.Deny, "denies all pods in all namespaces"},
+		{"in that direction", "baseline {subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\ndata {podSelector: {}, policyTypes: [Egress], egress: [{}]}", "shop/web", "data/db-0", "5432", policies.Deny, "denies all pods in all namespaces"},
+		{"they isolate nobody", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 1}}}]}]}", "shop/web", "data/db-0", "5432", policies.Allow, "so it is allowed"},
+		{"an Accept at egress does not skip ingress", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Accept, to: [{namespaces: {}}]}]}\ndata {podSelector: {}}", "shop/web", "data/db-0", "5432", policies.Deny, "ingress: "},
+		{"the lower priority comes first", "admin {priority: 6, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\ncluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}]}]}", "shop/web", "data/db-0", "5432", policies.Allow, "allows all pods in all namespaces"},
+		{"equal priorities that disagree leave it open", "admin {priority: 5, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\ncluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}]}]}", "shop/web", "data/db-0", "5432", policies.Unknown, "are both of priority 5 and disagree: one denies, the other allows"},
+		{"only where they disagree", "admin {priority: 5, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\ncluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}]}", "shop/web", "data/db-0", "5432", policies.Deny, "denies all pods"},
+		{"equal priorities of two tiers are no tie", "cluster {tier: Baseline, priority: 5, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\ncluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}]}]}", "shop/web", "data/db-0", "5432", policies.Allow, "allows all pods"},
+		{"rules without protocols cover ICMP", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\ndata {podSelector: {}}", "shop/web", "data/db-0", "ICMP", policies.Deny, "denies all pods"},
+		{"networks cover pods", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [0.0.0.0/0]}]}]}", "data/db-1", "data/db-0", "5432", policies.Deny, "denies 0.0.0.0/0"},
+		{"networks cover nodes", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [172.18.0.0/16]}]}]}", "data/db-1", "data/agent", "9100", policies.Deny, "denies 172.18.0.0/16"},
+		{"networks of one family leave the other open", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [0.0.0.0/0]}]}]}", "shop/web", "shop/six", "80", policies.Allow, "so it is allowed"},
+		{"which a pod that has no address yet may have", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [0.0.0.0/0]}]}]}", "shop/web", "shop/api", "80", policies.Unknown, "not known whether both have an IPv6 address"},
+		{"a named port is of any protocol", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}], protocols: [{destinationNamedPort: pg}]}]}", "shop/web", "data/db-1", "6432", policies.Deny, "port pg"},
+		{"nodes are matched by their labels", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {role: edge}}}]}]}\n{apiVersion: v1, kind: Node, metadata: {name: n3, labels: {role: edge}}, status: {addresses: [{type: InternalIP, address: 172.18.0.3}]}}", "shop/web", "172.18.0.3", "22", policies.Deny, "denies nodes role=edge"},
+		{"and no others", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {role: edge}}}]}]}", "shop/web", "172.18.0.2", "22", policies.Allow, "so it is allowed"},
+		{"with the pods on their network", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {}}]}]}", "shop/web", "data/agent", "9100", policies.Deny, "denies all nodes"},
+		{"of a node that is not known, labels are not", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {role: edge}}}]}]}", "shop/web", "data/drifter", "9100", policies.Unknown, "the labels of the node that data/drifter is on are not known"},
+		{"save that it runs Linux", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {kubernetes.io/os: linux}}}]}]}", "shop/web", "data/drifter", "9100", policies.Deny, "denies nodes kubernetes.io/os=linux"},
+		{"an address may have any domain name", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Accept, to: [{domainNames: ['*.example.com']}]}, {action: Deny, to: [{networks: [0.0.0.0/0]}]}]}", "shop/web", "203.0.113.9", "443", policies.Unknown, "which addresses have the name *.example.com is not known"},
+		{"a pod has none", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Accept, to: [{domainNames: ['*.example.com']}]}, {action: Deny, to: [{networks: [0.0.0.0/0]}]}]}", "data/db-1", "data/db-0", "5432", policies.Deny, "denies 0.0.0.0/0"},
+		{"a pod's own node is let in by NetworkPolicy", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}]}\ndata {podSelector: {}}", "172.18.0.1", "data/db-0", "5432", policies.Allow, "the pod's own node is always allowed in"},
+		{"which the Admin tier does not promise", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{hosts: {}}]}]}\ndata {podSelector: {}}", "172.18.0.1", "data/db-0", "5432", policies.Deny, "denies anyone"},
+		{"an Accept with a peer that is not understood accepts nothing", "cluster {tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}, {hosts: {}}]}]}\ndata {podSelector: {}}", "shop/web", "data/db-0", "5432", policies.Deny, "has no ingress rule"},
+
 		// Policies that nobody understands
 		{"a policy that is not understood makes answers unknown", `{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: c, namespace: data}}`, "shop/web", "data/db-0", "5432", policies.Unknown, "CiliumNetworkPolicy of cilium.io is not understood"},
-		{"those about the pod's own node too", `{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: c}}`, "172.18.0.1", "data/db-0", "5432", policies.Unknown, "ClusterNetworkPolicy of policy.networking.k8s.io is not understood"},
+		{"those about the pod's own node too", `{apiVersion: policy.networking.k8s.io/v1beta1, kind: ClusterNetworkPolicy, metadata: {name: c}}`, "172.18.0.1", "data/db-0", "5432", policies.Unknown, "ClusterNetworkPolicy of policy.networking.k8s.io is not understood"},
 		{"but not what another side denies", "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: c, namespace: data}}\nshop {podSelector: {}, policyTypes: [Egress]}", "shop/web", "data/db-0", "5432", policies.Deny, "has no egress rule"},
 
 		// Questions
@@ -236,5 +280,15 @@ func TestQuestionsThatCannotBeAsked(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, %v, want %q", row.what, d.Verdict, err, row.want)
 		}
+	}
+}
+
+func TestALabelNamedAllIsNotEverything(t *testing.T) {
+	m := modelWith(t, `
+shop {podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {}}]}]}
+data {podSelector: {}, ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: all, operator: Exists}]}}]}]}`)
+	j := reach.New(m, reach.Options{})
+	if got := j.Verdict(endOf(t, j, "shop/web"), endOf(t, j, "data/db-0"), netset.TCP, 5432); got != policies.Deny {
+		t.Errorf("got %v, want deny", got)
 	}
 }

@@ -2,9 +2,13 @@ package reach
 
 import (
 	"encoding/binary"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/selector"
 )
 
 // row is what policies say of one class in one direction: the traffic, by port
@@ -120,17 +124,19 @@ func (b *builder) peers(m *policies.Match) peers {
 	if m.Anyone {
 		return peers{b.all, b.all}
 	}
-	key := m.Pods.String() + "\x00" + m.Namespaces.String()
-	if m.Block.CIDR.IsValid() {
-		key = m.Block.String()
+	key := m.Pods.Key() + "\x00" + m.Namespaces.Key()
+	find := func() peers { return b.selected(m) }
+	switch {
+	case m.Block.CIDR.IsValid():
+		key, find = m.Block.String()+strconv.FormatBool(m.InCluster), func() peers { return b.inBlock(m.Block, m.InCluster) }
+	case !m.Nodes.IsNothing():
+		key, find = "nodes\x00"+m.Nodes.Key(), func() peers { return b.onNodes(m.Nodes) }
+	case len(m.Domains) > 0:
+		key, find = "domains\x00"+strings.Join(m.Domains, ","), func() peers { return b.withNames(m.Domains) }
 	}
 	known, ok := b.matches[key]
 	if !ok {
-		if m.Block.CIDR.IsValid() {
-			known = b.inBlock(m.Block)
-		} else {
-			known = b.selected(m)
-		}
+		known = find()
 		b.matches[key] = known
 	}
 	return known
@@ -154,12 +160,48 @@ func (b *builder) selected(m *policies.Match) peers {
 	return peers{yes, b.build()}
 }
 
+// onNodes returns the columns of the nodes in a selector, and of the pods on
+// their network.
+func (b *builder) onNodes(s selector.Selector) peers {
+	atLeast := func(least policies.Truth) *set {
+		for i := range b.classes {
+			c := &b.classes[i]
+			if !c.host() || b.machines[c.machine].in(s) < least {
+				continue
+			}
+			for _, column := range c.columns {
+				b.add(column)
+			}
+		}
+		return b.build()
+	}
+	return peers{atLeast(policies.Yes), atLeast(policies.Maybe)}
+}
+
+// withNames returns the columns that may have one of the domain names.
+func (b *builder) withNames(domains []string) peers {
+	for i, c := range b.columns {
+		if mayBeNamed(domains, c.class >= 0 && !b.classes[c.class].host()) {
+			b.add(int32(i))
+		}
+	}
+	return peers{b.none, b.build()}
+}
+
+// mayBeNamed reports whether a pod, or else a node or an address outside, may
+// have one of these domain names: a pod has none but those of cluster.local.
+func mayBeNamed(domains []string, pod bool) bool {
+	return !pod || slices.ContainsFunc(domains, func(name string) bool {
+		return strings.HasSuffix(strings.TrimSuffix(strings.ToLower("."+name), "."), ".cluster.local")
+	})
+}
+
 // inBlock returns the columns whose addresses are in a block. An address that
 // is not known may be in any block that does not miss its space.
-func (b *builder) inBlock(block netset.Block) peers {
+func (b *builder) inBlock(block netset.Block, inCluster bool) peers {
 	addresses := block.Addresses()
 	add := func(column int32) {
-		if b.columns[column].class < 0 || !b.options.IgnorePodBlocks {
+		if b.columns[column].class < 0 || inCluster || !b.options.IgnorePodBlocks {
 			b.add(column)
 		}
 	}

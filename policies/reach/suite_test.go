@@ -14,9 +14,17 @@ import (
 	"github.com/weir-policy/weir/policies/reach"
 )
 
-// TestSuite holds the judge against a truth table of NetworkPolicy worlds.
-func TestSuite(t *testing.T) {
-	file, err := os.Open(testkit.Shared(t, "suites", "networkpolicy", "cases.jsonl.gz"))
+// suiteCase is a world of a suite with the expected verdicts.
+type suiteCase struct {
+	Case   string
+	World  json.RawMessage
+	Expect [][]any
+}
+
+// eachCase calls yield with every case of a suite and the judge of its world.
+func eachCase(t *testing.T, suite string, yield func(suiteCase, *reach.Judge)) {
+	t.Helper()
+	file, err := os.Open(testkit.Shared(t, "suites", suite, "cases.jsonl.gz"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,13 +35,8 @@ func TestSuite(t *testing.T) {
 	}
 	lines := bufio.NewScanner(unzipped)
 	lines.Buffer(nil, 16<<20)
-	right, wrong := 0, 0
 	for lines.Scan() {
-		var c struct {
-			Case   string
-			World  json.RawMessage
-			Expect [][]any
-		}
+		var c suiteCase
 		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
 			t.Fatal(err)
 		}
@@ -45,16 +48,28 @@ func TestSuite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		judge := reach.New(model, reach.Options{})
+		yield(c, reach.New(model, reach.Options{}))
+	}
+}
+
+func pointOf(t *testing.T, protocol, port any) point {
+	t.Helper()
+	p, err := netset.ParseProtocol(protocol.(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return point{p, uint16(port.(float64))}
+}
+
+// TestSuite holds the judge against a truth table of NetworkPolicy worlds.
+func TestSuite(t *testing.T) {
+	right, wrong := 0, 0
+	eachCase(t, "networkpolicy", func(c suiteCase, judge *reach.Judge) {
 		for _, row := range c.Expect {
 			from, to := endOf(t, judge, row[0].(string)), endOf(t, judge, row[1].(string))
-			protocol, err := netset.ParseProtocol(row[2].(string))
-			if err != nil {
-				t.Fatal(err)
-			}
-			port := uint16(row[3].(float64))
-			d := judge.Decide(from, to, protocol, port)
-			got := [3]string{d.Sides[policies.Ingress].Verdict.String(), d.Sides[policies.Egress].Verdict.String(), judge.Verdict(from, to, protocol, port).String()}
+			q := pointOf(t, row[2], row[3])
+			d := judge.Decide(from, to, q.protocol, q.port)
+			got := [3]string{d.Sides[policies.Ingress].Verdict.String(), d.Sides[policies.Egress].Verdict.String(), judge.Verdict(from, to, q.protocol, q.port).String()}
 			want := [3]string{row[4].(string), row[5].(string), row[6].(string)}
 			if got != want || d.Verdict.String() != want[2] {
 				if wrong++; wrong <= 10 {
@@ -64,17 +79,50 @@ func TestSuite(t *testing.T) {
 			}
 			right++
 		}
-	}
+	})
 	if right != 109956 || wrong != 0 {
 		t.Errorf("%d verdicts right and %d wrong, want 109956 right", right, wrong)
 	}
 }
 
-func endOf(t *testing.T, j *reach.Judge, name string) reach.End {
+// TestTieredSuite holds the judge against the conformance tests of
+// ClusterNetworkPolicy, whose targets are addresses.
+func TestTieredSuite(t *testing.T) {
+	right := 0
+	eachCase(t, "clusternetworkpolicy", func(c suiteCase, judge *reach.Judge) {
+		for _, row := range c.Expect {
+			from := endOf(t, judge, row[0].(string))
+			q := pointOf(t, row[2], row[3])
+			to := endOf(t, judge, row[1].(string))
+			d := judge.Decide(from, to, q.protocol, q.port)
+			source, target := targetOf(t, judge, row[0].(string)), targetOf(t, judge, row[1].(string))
+			asked, err := judge.Ask(reach.Question{From: source, To: target, Port: policies.PortQuery{Ports: netset.PortSpan(q.protocol, q.port, q.port)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := [3]string{judge.Verdict(from, to, q.protocol, q.port).String(), d.Verdict.String(), asked.Verdict.String()}
+			if want := row[4].(string); got != [3]string{want, want, want} {
+				t.Errorf("%s: %v: got %v (%s), want %v", c.Case, row[:4], got, d.Because, want)
+				continue
+			}
+			right++
+		}
+	})
+	if right != 301 {
+		t.Errorf("%d verdicts right, want 301", right)
+	}
+}
+
+func targetOf(t *testing.T, j *reach.Judge, name string) policies.Target {
 	t.Helper()
 	target, err := j.Model().Find(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return j.Pod(target.Pods[0])
+	return target
+}
+
+func endOf(t *testing.T, j *reach.Judge, name string) reach.End {
+	t.Helper()
+	return j.Pod(targetOf(t, j, name).Pods[0])
 }

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 
@@ -42,8 +43,8 @@ func (b *builder) govern(m *policies.Model) [2][][]governing {
 	return lists
 }
 
-// evaluationOrder returns the indexes of the policies by tier; within a tier
-// they stand in order already. Policies that were not understood come first.
+// evaluationOrder returns the indexes of the policies by tier and priority.
+// Policies that were not understood come first.
 func evaluationOrder(m *policies.Model) []int {
 	order := make([]int, len(m.Policies))
 	for i := range order {
@@ -52,7 +53,9 @@ func evaluationOrder(m *policies.Model) []int {
 	rank := func(i int) int {
 		return slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == m.Policies[i].Tier })
 	}
-	slices.SortStableFunc(order, func(x, y int) int { return rank(x) - rank(y) })
+	slices.SortStableFunc(order, func(x, y int) int {
+		return cmp.Or(rank(x)-rank(y), cmp.Compare(m.Policies[x].Priority, m.Policies[y].Priority))
+	})
 	return order
 }
 
@@ -71,26 +74,36 @@ type evaluation struct {
 	rules    [2][][]*compiled // of each policy
 	stages   [2]map[string]*stage
 	byStages map[string]*row
-	count    int32 // of stages
+	// sparing is what a tier that spares a pod's own node makes of its traffic,
+	// by whether it selects the pod.
+	sparing [policies.Yes + 1]*stage
+	count   int32 // of stages
 }
 
 // judge makes the rows of every class of a model.
 func (b *builder) judge(m *policies.Model, p placement) *Judge {
-	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, governing: b.govern(m)}
-	e := evaluation{builder: b, model: m, byStages: map[string]*row{}}
+	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, governing: b.govern(m), ipv6: speaksIPv6(m)}
+	e := evaluation{builder: b, model: m, byStages: map[string]*row{}, count: 2}
+	e.sparing[policies.Yes] = &stage{id: 0, allow: b.universe, safe: b.universe}
+	e.sparing[policies.Maybe] = &stage{id: 1, allow: b.universe, pass: b.universe, safe: b.universe}
 	for _, d := range policies.Directions {
 		e.rules[d] = make([][]*compiled, len(m.Policies))
 		e.stages[d] = map[string]*stage{}
 		j.rows[d] = make([]*row, len(b.classes))
 		for class, list := range j.governing[d] {
-			j.rows[d][class] = e.row(d, int32(class), list)
+			j.rows[d][class] = e.row(d, int32(class), list, false)
 		}
+	}
+	j.local = make([]*row, len(b.classes))
+	for class, list := range j.governing[policies.Ingress] {
+		j.local[class] = e.row(policies.Ingress, int32(class), list, true)
 	}
 	return j
 }
 
-// row returns what all tiers together make of a class's traffic.
-func (e *evaluation) row(d policies.Direction, class int32, list []governing) *row {
+// row returns what all tiers together make of a class's traffic, or of what
+// comes from a pod's own node.
+func (e *evaluation) row(d policies.Direction, class int32, list []governing, fromOwnNode bool) *row {
 	if len(list) == 0 {
 		return e.open
 	}
@@ -98,7 +111,13 @@ func (e *evaluation) row(d policies.Direction, class int32, list []governing) *r
 	stages, key := buf[:0], make([]byte, 0, 16)
 	for len(list) > 0 {
 		n := sameTier(e.model, list)
-		s := e.stage(d, class, list[:n])
+		var s *stage
+		if fromOwnNode {
+			s = e.sparing[spares(e.model, list[:n])]
+		}
+		if s == nil {
+			s = e.stage(d, class, list[:n])
+		}
 		stages, key, list = append(stages, s), binary.LittleEndian.AppendUint32(key, uint32(s.id)), list[n:]
 	}
 	r, ok := e.byStages[string(key)]
@@ -116,6 +135,30 @@ func sameTier(m *policies.Model, list []governing) int {
 		n++
 	}
 	return n
+}
+
+// spares reports whether policies of one tier let in what comes from a pod's own
+// node, whatever their rules say: not where one of them was not understood, and
+// perhaps where they only may select the pod.
+func spares(m *policies.Model, list []governing) policies.Truth {
+	truth := policies.No
+	for _, g := range list {
+		p := &m.Policies[g.policy]
+		if tier := tierOf(m, p); tier == nil || !tier.SparesOwnNode || p.Opaque != "" {
+			return policies.No
+		}
+		truth = truth.Or(g.truth)
+	}
+	return truth
+}
+
+// tierOf returns the tier of a policy, nil for one that was not understood.
+func tierOf(m *policies.Model, p *policies.Policy) *policies.Tier {
+	at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == p.Tier })
+	if at < 0 {
+		return nil
+	}
+	return &m.Tiers[at]
 }
 
 // compose puts stages one behind the other. Traffic that may come to a stage
@@ -171,12 +214,10 @@ func (e *evaluation) useNames(list []governing) bool {
 // evaluate works out a stage. A policy that was not understood, in no tier of
 // the model, may do anything.
 func (e *evaluation) evaluate(d policies.Direction, class int32, list []governing) *stage {
-	name := e.model.Policies[list[0].policy].Tier
-	at := slices.IndexFunc(e.model.Tiers, func(t policies.Tier) bool { return t.Name == name })
-	if at < 0 {
+	tier := tierOf(e.model, &e.model.Policies[list[0].policy])
+	if tier == nil {
 		return &stage{allow: e.universe}
 	}
-	tier := &e.model.Tiers[at]
 	undefined := e.normal([]layer{{e.ports.id(tier.Undefined), e.all}})
 	if s := e.evaluateUnion(d, class, list, tier, undefined); s != nil {
 		return s
@@ -185,36 +226,67 @@ func (e *evaluation) evaluate(d policies.Direction, class int32, list []governin
 	// inside is what is open where some policy of the tier selects the class;
 	// open is what is where none does.
 	open, inside := e.universe, relation(nil)
-	for _, g := range list {
+	for len(list) > 0 {
+		n := sameRank(e.model, list)
 		left := e.unite(open, inside)
-		unclear := e.intersect(left, undefined)
-		if e.model.Policies[g.policy].Opaque != "" {
-			unclear = left
-		}
-		allow, deny, left = e.unite(allow, unclear), e.unite(deny, unclear), e.subtract(left, unclear)
-		for _, r := range e.compileRules(d, class, g.policy) {
-			hit := e.intersect(left, e.normal(r.possible))
-			switch r.action {
-			case policies.ActionAllow:
-				allow = e.unite(allow, hit)
-			case policies.ActionDeny:
-				deny = e.unite(deny, hit)
-			case policies.ActionPass:
-				pass = e.unite(pass, hit)
+		// missed is what some policy that selects the class leaves open, kept is
+		// what each may leave open, whether it selects the class or not.
+		missed, kept, certain := relation(nil), left, false
+		for _, g := range list[:n] {
+			a := e.apply(d, class, g, left, undefined)
+			allow, deny, pass = e.unite(allow, a.allow), e.unite(deny, a.deny), e.unite(pass, a.pass)
+			missed = e.unite(missed, a.left)
+			if g.truth == policies.Yes {
+				kept, certain = e.intersect(kept, a.left), true
 			}
-			left = e.subtract(left, e.normal(r.yes))
 		}
-		if g.truth == policies.Yes {
-			open, inside = nil, left
-		} else {
-			inside = e.unite(inside, left)
+		inside = e.intersect(e.unite(inside, e.intersect(open, missed)), kept)
+		if certain {
+			open = nil
 		}
+		list = list[n:]
 	}
 	if tier.End == policies.ActionDeny {
 		deny, inside = e.unite(deny, inside), nil
 	}
 	pass = e.unite(pass, e.unite(open, inside))
 	return &stage{allow: allow, pass: pass, safe: e.subtract(e.universe, deny)}
+}
+
+// applied is what a policy that selects a class may do to traffic, and what it
+// may leave open.
+type applied struct{ allow, deny, pass, left relation }
+
+// apply applies the rules of one policy to what is left open before it.
+func (e *evaluation) apply(d policies.Direction, class int32, g governing, left, undefined relation) applied {
+	unclear := e.intersect(left, undefined)
+	if e.model.Policies[g.policy].Opaque != "" {
+		unclear = left
+	}
+	a := applied{allow: unclear, deny: unclear, left: e.subtract(left, unclear)}
+	for _, r := range e.compileRules(d, class, g.policy) {
+		hit := e.intersect(a.left, e.normal(r.possible))
+		switch r.action {
+		case policies.ActionAllow:
+			a.allow = e.unite(a.allow, hit)
+		case policies.ActionDeny:
+			a.deny = e.unite(a.deny, hit)
+		case policies.ActionPass:
+			a.pass = e.unite(a.pass, hit)
+		}
+		a.left = e.subtract(a.left, e.normal(r.yes))
+	}
+	return a
+}
+
+// sameRank returns how many policies at the head of a list, all of one tier, are
+// of one priority. Any of them may be evaluated first.
+func sameRank(m *policies.Model, list []governing) int {
+	n := 1
+	for n < len(list) && m.Policies[list[n].policy].Priority == m.Policies[list[0].policy].Priority {
+		n++
+	}
+	return n
 }
 
 // evaluateUnion is evaluate for the common case: a tier that ends in deny, and

@@ -57,6 +57,9 @@ func drawModelPolicy(d dice, tiers []policies.Tier, i int) policies.Policy {
 		Subject: policies.Match{Namespaces: drawModelSelector(d, "team", policies.NameLabel), Pods: drawModelSelector(d, "app")},
 		Governs: pick(d, [2]bool{true, true}, [2]bool{true, false}, [2]bool{false, true}),
 	}
+	if d.chance(75) {
+		p.Priority = d.between(0, 4)
+	}
 	if d.chance(10) {
 		p.Opaque = "it is not understood"
 		if d.chance(50) {
@@ -122,7 +125,8 @@ type outcomes struct{ allow, deny bool }
 func (o outcomes) or(p outcomes) outcomes { return outcomes{o.allow || p.allow, o.deny || p.deny} }
 
 // ask is one direction of one question to a model, and how it is decided: rule
-// by rule, each in turn, in every way that is possible as far as the model tells.
+// by rule, each in turn, in every order that the priorities leave open and in every
+// way that is possible as far as the model tells.
 // What is not known of one policy or rule says nothing of another.
 type ask struct {
 	m              *policies.Model
@@ -151,7 +155,7 @@ func (a ask) tier(i int) outcomes {
 	}
 	var of []*policies.Policy
 	for k := range a.m.Policies {
-		if p := &a.m.Policies[k]; p.Tier == a.m.Tiers[i].Name && p.Governs[a.d] {
+		if p := &a.m.Policies[k]; p.Tier == a.m.Tiers[i].Name && p.Governs[a.d] && a.selects(p) != policies.No {
 			of = append(of, p)
 		}
 	}
@@ -168,17 +172,28 @@ func (a ask) policies(tier int, list []*policies.Policy, concerned bool) outcome
 	case len(list) == 0:
 		return a.tier(tier + 1)
 	}
-	p, selects := list[0], a.selects(list[0])
+	first := slices.MinFunc(list, func(p, q *policies.Policy) int { return p.Priority - q.Priority }).Priority
+	var all outcomes
+	for i, p := range list {
+		if p.Priority == first {
+			all = all.or(a.policy(tier, p, slices.Concat(list[:i], list[i+1:]), concerned))
+		}
+	}
+	return all
+}
+
+func (a ask) policy(tier int, p *policies.Policy, rest []*policies.Policy, concerned bool) outcomes {
+	selects := a.selects(p)
 	var all outcomes
 	if selects != policies.Yes {
-		all = a.policies(tier, list[1:], concerned)
+		all = a.policies(tier, rest, concerned)
 	}
 	switch {
 	case selects == policies.No:
-	case p.Opaque != "", t.Undefined.Contains(a.protocol, a.port):
+	case p.Opaque != "", a.m.Tiers[tier].Undefined.Contains(a.protocol, a.port):
 		all = outcomes{true, true}
 	default:
-		all = all.or(a.rules(tier, list[1:], p.Rules[a.d]))
+		all = all.or(a.rules(tier, rest, p.Rules[a.d]))
 	}
 	return all
 }
@@ -328,7 +343,7 @@ func describe(m *policies.Model) string {
 			if p.Tier != t.Name && p.Tier != "" {
 				continue
 			}
-			fmt.Fprintf(&text, "  %s %q for %v governs %v\n", p.Ref, p.Opaque, p.Subject, p.Governs)
+			fmt.Fprintf(&text, "  %s priority %d %q for %v governs %v\n", p.Ref, p.Priority, p.Opaque, p.Subject, p.Governs)
 			for _, d := range policies.Directions {
 				for _, r := range p.Rules[d] {
 					fmt.Fprintf(&text, "    %v %v %v on %v %v\n", d, r.Action, r.Peers, r.Ports, r.Named)

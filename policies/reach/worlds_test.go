@@ -86,6 +86,7 @@ func drawCluster(d dice) *cluster {
 	for i := range c.policies {
 		c.policies[i].Name = fmt.Sprintf("policy-%d", i)
 	}
+	c.wide = drawWide(d)
 	if d.chance(5) {
 		c.foreign = append(c.foreign, metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "foreign", Namespace: pick(d, names...)}})
 	}
@@ -103,7 +104,7 @@ func drawLabels(d dice, keys ...string) map[string]string {
 }
 
 func drawNode(d dice, number int) corev1.Node {
-	node := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%d", number)}}
+	node := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%d", number), Labels: drawLabels(d, "role")}}
 	for _, form := range []string{"172.18.0.%d", "fd00:18::%d"} {
 		if d.chance(60) {
 			node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: fmt.Sprintf(form, number)})
@@ -147,6 +148,9 @@ func drawPodSpec(d dice) corev1.PodSpec {
 		HostNetwork: d.chance(15),
 		NodeName:    pick(d, "", "node-1", "node-2"),
 		Containers:  []corev1.Container{{Name: "main", Ports: drawContainerPorts(d)}},
+	}
+	if spec.HostNetwork && d.chance(30) {
+		spec.NodeSelector = map[string]string{"role": pick(d, "x", "y")}
 	}
 	if d.chance(20) {
 		spec.InitContainers = append(spec.InitContainers, corev1.Container{Name: "prepare", Ports: drawContainerPorts(d)})
@@ -269,6 +273,9 @@ func (c *cluster) documents() []string {
 	}
 	for i := range c.policies {
 		all = append(all, document("networking.k8s.io/v1", "NetworkPolicy", &c.policies[i]))
+	}
+	for i := range c.wide {
+		all = append(all, c.wide[i].document())
 	}
 	for i := range c.foreign {
 		all = append(all, document("cilium.io/v2", "CiliumNetworkPolicy", &c.foreign[i]))

@@ -140,9 +140,19 @@ func (s Selector) IsNothing() bool { return !s.defined }
 // change them.
 func (s Selector) Requirements() []Requirement { return s.requirements }
 
+// Key returns a text that is the same for equal selectors and no others.
+func (s Selector) Key() string {
+	switch {
+	case !s.defined:
+		return "-" // no label key begins so
+	case len(s.requirements) == 0:
+		return ""
+	}
+	return s.text
+}
+
 // String prints the selector as kubectl writes it: "app=web,tier in (a,b),!old".
-// Equal texts mean equal selectors, save that both everything and nothing print
-// no requirement: "all" and "nothing".
+// Everything prints as "all" and nothing as "nothing".
 func (s Selector) String() string {
 	switch {
 	case !s.defined:

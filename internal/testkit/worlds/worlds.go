@@ -74,12 +74,22 @@ func (s Shape) String() string {
 	return text
 }
 
-// Tier is the one tier of a model: that of the NetworkPolicies.
-var Tier = policies.Tier{
-	Name:      "default",
-	End:       policies.ActionDeny,
-	Undefined: netset.AllTraffic().Minus(netset.EveryPort(netset.Transports[:]...)),
+// tiers are those of every model. All policies are NetworkPolicies, in the
+// middle one.
+func tiers() []policies.Tier {
+	return []policies.Tier{
+		{Name: "kube-admin", End: policies.ActionPass},
+		{
+			Name:          tier,
+			End:           policies.ActionDeny,
+			Undefined:     netset.AllTraffic().Minus(netset.EveryPort(netset.Transports[:]...)),
+			SparesOwnNode: true,
+		},
+		{Name: "kube-baseline", End: policies.ActionPass},
+	}
 }
+
+const tier = "default"
 
 // PodCIDR holds the address of every pod.
 var PodCIDR = netip.MustParsePrefix("10.0.0.0/8")
@@ -87,7 +97,7 @@ var PodCIDR = netip.MustParsePrefix("10.0.0.0/8")
 // Model returns the model of a shape. Policies and pods are in the order in
 // which package k8s would give them; places are left out.
 func (s Shape) Model(seed uint64) *policies.Model {
-	m := &policies.Model{Tiers: []policies.Tier{Tier}}
+	m := &policies.Model{Tiers: tiers()}
 	m.PodCIDRs = []netip.Prefix{PodCIDR}
 	m.Namespaces = append(m.Namespaces, namespace("kube-system", "platform", "prod"))
 	m.Pods = append(m.Pods, s.dns())
@@ -189,7 +199,7 @@ type writer struct {
 func (w writer) policy(n, i int) policies.Policy {
 	p := policies.Policy{
 		Ref:     policies.Ref{Kind: "NetworkPolicy", Namespace: namespaceName(n), Name: fmt.Sprintf("policy-%05d", i)},
-		Tier:    Tier.Name,
+		Tier:    tier,
 		Subject: inNamespace(n, selector.Everything()),
 	}
 	strict := w.Closed && n%4 == 0
