@@ -47,7 +47,8 @@ spec:
     - podSelector: {matchLabels: {app: backup}}
     ports:
     - {protocol: TCP, port: 5432}
-`}
+`,
+}
 
 // rules prints where each rule of the policies is, and its peers and ports.
 func rules(t *testing.T, fsys fs.FS, dir string) string {
