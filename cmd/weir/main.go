@@ -84,6 +84,7 @@ Exit status: 0 fine, 1 the answer is no, 2 the question could not be asked.`,
 		newReach(s),
 		newExplain(s),
 		newDiff(s),
+		newTest(s),
 		newReplay(s),
 		newFlows(s),
 	)

@@ -48,6 +48,7 @@ var floors = map[string]floor{
 
 	"policies/reach": judgement,
 
+	"policies/conntest":  conclusions,
 	"policies/diff":      conclusions,
 	"policies/lint":      conclusions,
 	"policies/invariant": conclusions,

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/conntest"
 	"github.com/weir-policy/weir/policies/diff"
 	"github.com/weir-policy/weir/simulator"
 )
@@ -32,6 +33,8 @@ const (
 	HTML     Format = "html"
 	Markdown Format = "markdown"
 	SARIF    Format = "sarif"
+	JUnit    Format = "junit"
+	TAP      Format = "tap"
 )
 
 // Kind is a kind of answer, as its JSON names it.
@@ -45,6 +48,7 @@ const (
 	KindReplay       Kind = "Replay"
 	KindPreview      Kind = "Preview"
 	KindFlowImport   Kind = "FlowImport"
+	KindTestRun      Kind = "TestRun"
 )
 
 var formats = map[Kind][]Format{
@@ -54,6 +58,7 @@ var formats = map[Kind][]Format{
 	KindReplay:       {Text, JSON},
 	KindPreview:      {Text, Markdown, JSON, SARIF, HTML},
 	KindFlowImport:   {Text, JSON},
+	KindTestRun:      {Text, JSON, JUnit, TAP},
 }
 
 // Formats returns the forms in which answers of a kind can be written, the
@@ -201,6 +206,27 @@ func WriteImport(w io.Writer, format Format, reading FlowReading, style Style) e
 		importJSON(newObject(out, KindFlowImport), reading)
 	default:
 		return unsupported(KindFlowImport, format)
+	}
+	return out.Flush()
+}
+
+// WriteTestRun writes how tests of connectivity went; those of a suite must
+// follow one another.
+func WriteTestRun(w io.Writer, format Format, results []conntest.Result, warnings []policies.Warning, style Style) error {
+	out := bufio.NewWriter(w)
+	switch format {
+	case Text:
+		testRunText(out, results, warnings, palette(style))
+	case JSON:
+		testRunJSON(newObject(out, KindTestRun), results, warnings)
+	case JUnit:
+		if err := testRunJUnit(out, results); err != nil {
+			return err
+		}
+	case TAP:
+		testRunTAP(out, results)
+	default:
+		return unsupported(KindTestRun, format)
 	}
 	return out.Flush()
 }

@@ -26,6 +26,7 @@ import (
 
 	"github.com/weir-policy/weir/internal/repo"
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/conntest"
 	"github.com/weir-policy/weir/policies/k8s"
 )
 
@@ -44,8 +45,39 @@ type Loader struct {
 // every file, in the order of their places. A source without any Kubernetes
 // object is an error, too.
 func (l *Loader) Load(ctx context.Context, sources ...string) (*policies.Model, error) {
-	r := reading{ctx: ctx, loader: l, taken: map[string]bool{}}
+	r := l.gather(ctx, sources)
 	defer r.close()
+	return r.world(sources)
+}
+
+// LoadTests reads the ConnectivityTests of all sources, and the world that the
+// same files describe.
+func (l *Loader) LoadTests(ctx context.Context, sources ...string) (*policies.Model, []conntest.Suite, error) {
+	r := l.gather(ctx, sources)
+	defer r.close()
+	suites, err := k8s.ReadTests(r.documents)
+	m, errWorld := r.world(sources)
+	if err := join(err, errWorld); err != nil {
+		return nil, nil, err
+	}
+	return m, suites, nil
+}
+
+// Tests reads the ConnectivityTests of all sources; what else they hold is passed
+// over.
+func (l *Loader) Tests(ctx context.Context, sources ...string) ([]conntest.Suite, error) {
+	r := l.gather(ctx, sources)
+	defer r.close()
+	suites, err := k8s.ReadTests(r.documents)
+	if err := join(append(r.problems, err)...); err != nil {
+		return nil, err
+	}
+	return suites, nil
+}
+
+// gather reads the documents of all sources.
+func (l *Loader) gather(ctx context.Context, sources []string) *reading {
+	r := &reading{ctx: ctx, loader: l, taken: map[string]bool{}}
 	for _, source := range sources {
 		documents, problems := len(r.documents), len(r.problems)
 		r.repeated = false
@@ -56,6 +88,11 @@ func (l *Loader) Load(ctx context.Context, sources ...string) (*policies.Model, 
 			r.problems = append(r.problems, fmt.Errorf("no Kubernetes objects found in %s%s", source, r.hint()))
 		}
 	}
+	return r
+}
+
+// world makes a model of what the sources hold, which must be something.
+func (r *reading) world(sources []string) (*policies.Model, error) {
 	m, err := r.model()
 	if err != nil {
 		return nil, err

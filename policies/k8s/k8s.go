@@ -46,14 +46,8 @@ const Tier = "default"
 // there is no model then. The order of the documents makes no difference to the
 // model.
 func Read(docs []Document, o Options) (*policies.Model, error) {
-	r := &reader{
-		namespace:  cmp.Or(o.Namespace, "default"),
-		podCIDRs:   slices.Clone(o.PodCIDRs),
-		seen:       map[identity]policies.Place{},
-		namespaces: map[string]policies.Namespace{},
-		workloads:  map[policies.Ref]workload{},
-		valid:      map[check]bool{},
-	}
+	r := newReader(o)
+	r.take = r.readKind
 	for _, d := range docs {
 		r.document(d)
 	}
@@ -111,6 +105,8 @@ func join(problems []policies.Problem) error {
 
 // reader gathers what the documents say.
 type reader struct {
+	take func(v value, kind, version string) // reads one object
+
 	namespace string
 	podCIDRs  []netip.Prefix
 
@@ -125,6 +121,17 @@ type reader struct {
 	services   []service
 	nodes      []policies.Node
 	policies   []policies.Policy
+}
+
+func newReader(o Options) *reader {
+	return &reader{
+		namespace:  cmp.Or(o.Namespace, "default"),
+		podCIDRs:   slices.Clone(o.PodCIDRs),
+		seen:       map[identity]policies.Place{},
+		namespaces: map[string]policies.Namespace{},
+		workloads:  map[policies.Ref]workload{},
+		valid:      map[check]bool{},
+	}
 }
 
 // identity is what no two objects share.

@@ -76,7 +76,7 @@ func (r *reader) readAny(v value, listKind, listVersion string) {
 		}
 		return
 	}
-	r.readKind(v, kind, version)
+	r.take(v, kind, version)
 }
 
 func (r *reader) readKind(v value, name, version string) {

@@ -159,6 +159,22 @@ func (j *Judge) targets(q Question) ([]target, string, error) {
 	return all, note, nil
 }
 
+// PortsOf returns the ports that a question's port means at the pods of a target:
+// behind a Service, those that it leads to; for a name, the numbers that the pods
+// give it. It fails where Ask would, and where pods differ in that.
+func (j *Judge) PortsOf(to policies.Target, port policies.PortQuery) (netset.Ports, error) {
+	targets, _, err := j.targets(Question{To: to, Port: port})
+	if err != nil {
+		return netset.Ports{}, err
+	}
+	for _, t := range targets[1:] {
+		if !t.ports.Equal(targets[0].ports) {
+			return netset.Ports{}, fmt.Errorf("the pods of %s differ in which port it is: %s on some, %s on others; name one workload or the number", to.Text, targets[0].ports, t.ports)
+		}
+	}
+	return targets[0].ports, nil
+}
+
 // throughService returns the pod's ports that a Service leads the question's
 // port to.
 func (j *Judge) throughService(s *policies.Service, e End, q policies.PortQuery) (netset.Ports, error) {

@@ -1,0 +1,237 @@
+package report
+
+import (
+	"bufio"
+	"encoding/xml"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/conntest"
+)
+
+// failureLines says why a test failed: what was decided instead, and by which
+// rule, a line or two for each difference.
+func failureLines(r *conntest.Result) []string {
+	var lines []string
+	if r.Passed {
+		return nil
+	}
+	if d := r.Decision; d != nil {
+		lines = append(lines, fmt.Sprintf("%s → %s %s is %s, expected %s", endsText(d, fromOf), endsText(d, toOf), askedText(d), verdictPast(d.Verdict), verdictPast(r.Expect)))
+		lines = append(lines, "  because "+clean(d.Because)+atText(d))
+		if len(d.Parts) > 0 && d.Verdict == policies.Unknown {
+			for i := range d.Parts {
+				p := &d.Parts[i]
+				lines = append(lines, fmt.Sprintf("  %s: %s → %s %s, because %s", verdictPast(p.Verdict), peerText(p.From), peerText(p.To), askedText(p), clean(p.Because)+atText(p)))
+			}
+		}
+	}
+	for i := range r.Surplus {
+		lines = append(lines, differenceLines(r, &r.Surplus[i], "is not listed, and ", policies.Allow, policies.Unknown)...)
+	}
+	for i := range r.Missing {
+		lines = append(lines, differenceLines(r, &r.Missing[i], "is listed, and ", policies.Deny, policies.Unknown, policies.Allow)...)
+	}
+	return lines
+}
+
+// differenceLines says that peers are listed, or not, and the first of these
+// verdicts that they meet.
+func differenceLines(r *conntest.Result, x *conntest.Difference, listed string, verdicts ...policies.Verdict) []string {
+	d := decided(&x.Decision, verdicts...)
+	from, many := clean(peersPhrase(x.From).plain()), len(x.From) > 1
+	if many {
+		listed = strings.Replace(listed, "is ", "are ", 1)
+	}
+	does := map[policies.Verdict]string{
+		policies.Allow: "can reach ", policies.Deny: "cannot reach ", policies.Unknown: "may reach ",
+	}[d.Verdict]
+	line := from + " " + listed + does + clean(r.To) + " on " + portsText(x.Ports)
+	if x.Place.File != "" {
+		line += "  listed at " + clean(x.Place.String())
+	}
+	return []string{line, "  because " + clean(d.Because) + atText(d)}
+}
+
+// decided returns the decision, or the part of it, that has the first of these
+// verdicts that there is.
+func decided(d *policies.Decision, verdicts ...policies.Verdict) *policies.Decision {
+	for _, v := range verdicts {
+		if i := slices.IndexFunc(d.Parts, func(p policies.Decision) bool { return p.Verdict == v }); i >= 0 {
+			return &d.Parts[i]
+		}
+	}
+	return d
+}
+
+// atText is the place of the rule behind a decision; empty where none has a say.
+func atText(d *policies.Decision) string {
+	_, at, _, _ := causeOf(d, &policies.Decision{})
+	if at.File == "" {
+		return ""
+	}
+	return "  at " + clean(at.String())
+}
+
+// failed counts the tests that failed.
+func failed(results []conntest.Result) int {
+	n := 0
+	for i := range results {
+		if !results[i].Passed {
+			n++
+		}
+	}
+	return n
+}
+
+// suites cuts results where their suite changes.
+func suites(results []conntest.Result) [][]conntest.Result {
+	var all [][]conntest.Result
+	for i := range results {
+		if i == 0 || results[i].Suite != results[i-1].Suite {
+			all = append(all, nil)
+		}
+		all[len(all)-1] = append(all[len(all)-1], results[i])
+	}
+	return all
+}
+
+func testRunText(out *bufio.Writer, results []conntest.Result, warnings []policies.Warning, paint paint) {
+	for _, suite := range suites(results) {
+		bad := failed(suite)
+		if bad == 0 {
+			fmt.Fprintf(out, "%s    %s  %s\n", paint.verdict(policies.Allow, "ok"), clean(suite[0].Suite.String()), counted(len(suite), "test"))
+			continue
+		}
+		fmt.Fprintf(out, "%s  %s  %s of %s failed\n", paint.verdict(policies.Deny, "FAIL"), clean(suite[0].Suite.String()), grouped(bad), counted(len(suite), "test"))
+		for i := range suite {
+			r := &suite[i]
+			if r.Passed {
+				continue
+			}
+			fmt.Fprintf(out, "\n  %s  %s\n", paint.bold(clean(r.Name())), paint.dim(clean(r.Place.String())))
+			for _, line := range failureLines(r) {
+				out.WriteString("    " + line + "\n")
+			}
+		}
+		out.WriteByte('\n')
+	}
+	bad := failed(results)
+	fmt.Fprintf(out, "%s passed, %s failed.\n", counted(len(results)-bad, "test"), grouped(bad))
+	warningsText(out, warnings, paint)
+}
+
+func testRunJSON(o *object, results []conntest.Result, warnings []policies.Warning) {
+	bad := failed(results)
+	o.number("passed", uint64(len(results)-bad))
+	o.number("failed", uint64(bad))
+	list(o, "tests", slices.Values(results), func(b []byte, r conntest.Result) []byte {
+		b = appendRef(appendName(append(b, '{'), "suite"), r.Suite)
+		b = appendMember(b, "name", r.Name())
+		b = appendSome(b, "description", r.Description)
+		b = appendSome(b, "from", r.From)
+		b = appendMember(b, "to", r.To)
+		b = appendMember(b, "port", r.Port)
+		if r.Decision != nil {
+			b = appendMember(b, "expect", r.Expect.String())
+		}
+		b = fmt.Appendf(appendName(b, "passed"), "%t", r.Passed)
+		b = appendMember(b, "at", r.Place.String())
+		if r.Decision != nil {
+			return append(appendDecision(append(appendName(b, "decision"), '{'), r.Decision), "}}"...)
+		}
+		b = appendList(appendName(b, "surplus"), r.Surplus, appendDifference)
+		return append(appendList(appendName(b, "missing"), r.Missing, appendDifference), '}')
+	})
+	warningList(o, warnings)
+	o.close()
+}
+
+func appendDifference(b []byte, d conntest.Difference) []byte {
+	b = appendList(appendName(append(b, '{'), "from"), d.From, appendPeer)
+	b = appendPorts(appendName(b, "ports"), d.Ports)
+	b = appendSome(b, "at", d.Place.String())
+	return append(appendDecision(append(appendName(b, "decision"), '{'), &d.Decision), "}}"...)
+}
+
+// The shape of JUnit's files, as far as forges and build servers read it.
+type junitSuites struct {
+	XMLName  xml.Name     `xml:"testsuites"`
+	Name     string       `xml:"name,attr"`
+	Tests    int          `xml:"tests,attr"`
+	Failures int          `xml:"failures,attr"`
+	Suites   []junitSuite `xml:"testsuite"`
+}
+
+type junitSuite struct {
+	Name     string      `xml:"name,attr"`
+	Tests    int         `xml:"tests,attr"`
+	Failures int         `xml:"failures,attr"`
+	File     string      `xml:"file,attr,omitempty"`
+	Cases    []junitCase `xml:"testcase"`
+}
+
+type junitCase struct {
+	Name    string        `xml:"name,attr"`
+	Class   string        `xml:"classname,attr"`
+	File    string        `xml:"file,attr,omitempty"`
+	Line    int           `xml:"line,attr,omitempty"`
+	Failure *junitFailure `xml:"failure"`
+}
+
+type junitFailure struct {
+	Message string `xml:"message,attr"`
+	Type    string `xml:"type,attr"`
+	Text    string `xml:",chardata"`
+}
+
+func testRunJUnit(out *bufio.Writer, results []conntest.Result) error {
+	report := junitSuites{Name: "weir test", Tests: len(results), Failures: failed(results)}
+	for _, suite := range suites(results) {
+		s := junitSuite{Name: suite[0].Suite.String(), Tests: len(suite), Failures: failed(suite), File: suite[0].Place.File}
+		for i := range suite {
+			r := &suite[i]
+			c := junitCase{Name: r.Name(), Class: s.Name, File: r.Place.File, Line: r.Place.Line}
+			if lines := failureLines(r); len(lines) > 0 {
+				c.Failure = &junitFailure{Message: lines[0], Type: "connectivity", Text: strings.Join(lines, "\n")}
+			}
+			s.Cases = append(s.Cases, c)
+		}
+		report.Suites = append(report.Suites, s)
+	}
+	out.WriteString(xml.Header)
+	encoder := xml.NewEncoder(out)
+	encoder.Indent("", "  ")
+	if err := encoder.Encode(report); err != nil {
+		return err
+	}
+	out.WriteByte('\n')
+	return nil
+}
+
+var tapName = strings.NewReplacer(`\`, `\\`, "#", `\#`)
+
+// testRunTAP writes version 14 of the Test Anything Protocol.
+func testRunTAP(out *bufio.Writer, results []conntest.Result) {
+	fmt.Fprintf(out, "TAP version 14\n1..%d\n", len(results))
+	for i := range results {
+		r := &results[i]
+		lines := failureLines(r)
+		status := "ok"
+		if !r.Passed {
+			status = "not ok"
+		}
+		fmt.Fprintf(out, "%s %d - %s\n", status, i+1, tapName.Replace(clean(r.Suite.String()+": "+r.Name())))
+		if len(lines) == 0 {
+			continue
+		}
+		// JSON's strings are YAML's, too.
+		fmt.Fprintf(out, "  ---\n  at: %s\n  why:\n", appendString(nil, r.Place.String()))
+		for _, line := range lines {
+			fmt.Fprintf(out, "    - %s\n", appendString(nil, strings.TrimSpace(line)))
+		}
+		out.WriteString("  ...\n")
+	}
+}
