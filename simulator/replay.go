@@ -254,6 +254,10 @@ func (r *Replayer) Result() *Result {
 	}
 	for _, p := range rows {
 		p.row.Decision = r.explain(p)
+		if p.row.Outcome == Breaks || p.row.Outcome == Opens {
+			was := p.answer.before
+			p.row.Base = r.before.judge.Decide(was.from, was.to, p.question.protocol, p.question.port)
+		}
 		result.Rows = append(result.Rows, p.row)
 	}
 	slices.SortFunc(result.Rows, compareRows)

@@ -188,6 +188,9 @@ func TestOutcomes(t *testing.T) {
 			if got != row.want {
 				t.Errorf("got  %s\nwant %s", got, row.want)
 			}
+			if changed := r.Outcome == Breaks || r.Outcome == Opens; changed && r.Base.Verdict != r.Before || !changed && r.Base.Because != "" {
+				t.Errorf("before the change: %v, because %q", r.Base.Verdict, r.Base.Because)
+			}
 			if explained := result.Explained == 1; explained != row.explained {
 				t.Errorf("explained %v, want %v", explained, row.explained)
 			}

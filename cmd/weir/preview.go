@@ -176,5 +176,9 @@ func defaultBase(repository *repo.Repo) (string, error) {
 			return name, nil
 		}
 	}
-	return "", errors.New("there is no branch main or master to compare with; name one with --base")
+	err := errors.New("there is no branch main or master to compare with; name one with --base")
+	if repository.IsShallow() {
+		err = fmt.Errorf("%w; this is a shallow clone: %s", err, repo.Unshallow)
+	}
+	return "", err
 }

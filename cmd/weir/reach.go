@@ -72,6 +72,9 @@ func (n narrowing) listing(m *policies.Model) (reach.Listing, error) {
 			return nil
 		}
 		t, err := m.Find(text)
+		if err == nil && len(t.Nodes) > 0 {
+			err = fmt.Errorf("%s is node %s, and nodes are not listed; ask weir explain", text, m.Nodes[t.Nodes[0]].Name)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
 		}

@@ -92,6 +92,9 @@ func Run(ctx context.Context, r Request) (*report.Preview, error) {
 		p.Replay, p.Reading = replay.Result(), Reading(stats)
 	}
 	p.Warnings = append(p.Warnings, unmeetable(r.FailOn, p.Replay)...)
+	if len(r.Base.Pods)+len(r.Head.Pods) == 0 && len(r.Base.Policies)+len(r.Head.Policies) > 0 {
+		p.Warnings = append(p.Warnings, policies.Warning{Message: "there are policies and no workload that they could be about, so nothing can change; say where the workloads are with --world"})
+	}
 	p.Failed = Failed(r.FailOn, p.Change, p.Replay)
 	return p, nil
 }

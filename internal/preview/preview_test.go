@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -115,6 +116,16 @@ func TestRunWithoutFlows(t *testing.T) {
 	}
 	if len(p.Warnings) != 3 {
 		t.Errorf("got warnings %v, want one for each of breaks, opens and drift", p.Warnings)
+	}
+}
+
+func TestRunWithoutWorkloads(t *testing.T) {
+	p, err := Run(t.Context(), Request{Base: read(t, dbFrom(fromWeb)), Head: read(t, dbFrom(fromWorld))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0].Message, "--world") {
+		t.Errorf("got warnings %v, want one that names --world", p.Warnings)
 	}
 }
 

@@ -198,18 +198,21 @@ func namespacesOf(peers []policies.Peer) []string {
 }
 
 // causeOf returns why the decision is now as it is: the side that the change
-// turned, else one that agrees with the verdict, else what stood there before.
+// turned, where it stands now or else where it stood before; else a side that
+// agrees with the verdict, now or else before.
 func causeOf(now, was *policies.Decision) (because string, at policies.Place, policy *policies.Ref, atBase bool) {
 	var best *policies.Side
 	for _, d := range policies.Directions {
 		side, before := &now.Sides[d], &was.Sides[d]
-		if side.Verdict != now.Verdict || side.At.File == "" {
-			continue
-		}
-		if best == nil || side.Verdict != before.Verdict {
+		turned := side.Verdict != before.Verdict
+		switch {
+		case side.Verdict != now.Verdict:
+		case turned && side.At.File == "" && before.At.File != "":
+			return side.Because, before.At, before.Policy, true
+		case side.At.File != "" && (best == nil || turned):
 			best = side
-			if side.Verdict != before.Verdict {
-				break
+			if turned {
+				return best.Because, best.At, best.Policy, false
 			}
 		}
 	}

@@ -104,7 +104,7 @@ func flowTable(p *Preview, outcome simulator.Outcome, why string) table {
 
 // reasonPhrase is why a recorded flow is decided as it is, and where that stands.
 func reasonPhrase(r *simulator.Row) phrase {
-	because, at, _, _ := causeOf(&r.Decision, &policies.Decision{})
+	because, at, _, _ := causeOf(&r.Decision, &r.Base)
 	if r.Cause != "" {
 		return say(r.Cause)
 	}

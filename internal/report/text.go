@@ -450,7 +450,7 @@ func rowsText(out *bufio.Writer, title string, rows []simulator.Row, paint paint
 		}
 		out.WriteByte('\n')
 		detail := r.Cause
-		because, at, _, _ := causeOf(&r.Decision, &policies.Decision{})
+		because, at, _, _ := causeOf(&r.Decision, &r.Base)
 		switch r.Outcome {
 		case simulator.Drifts:
 			detail = fmt.Sprintf("recorded as %s, the model says %s", verdictPast(r.Recorded), verdictPast(r.Before))

@@ -350,7 +350,7 @@ func verdictPast(v policies.Verdict) string {
 // rowSentence says what the change, or the model, does to a recorded flow.
 func rowSentence(r *simulator.Row) sentence {
 	s := sentence{Rule: "breaks", Level: "error"}
-	because, at, policy, _ := causeOf(&r.Decision, &policies.Decision{})
+	because, at, policy, _ := causeOf(&r.Decision, &r.Base)
 	s.At = at
 	flow := say(peersPhrase([]policies.Peer{r.From}), " → ", peersPhrase([]policies.Peer{r.To}), " ", portPhrase(r.Protocol, r.Port))
 	s.key = flow.plain()

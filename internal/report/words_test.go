@@ -132,13 +132,30 @@ func TestTheCauseIsTheSideThatTurned(t *testing.T) {
 	}{
 		{"ingress turned", decision(web, db, 80, policies.Allow, egress, ingress), decision(web, db, 80, policies.Deny, egress, refused), "ingress allows db.yaml:9:5 false"},
 		{"denied at ingress", decision(web, db, 80, policies.Deny, egress, refused), decision(web, db, 80, policies.Allow, egress, ingress), "ingress denies db.yaml:3:1 false"},
-		{"the policy is gone", decision(web, db, 80, policies.Allow, nil, nil), decision(web, db, 80, policies.Deny, nil, refused), " db.yaml:3:1 true"},
+		{"the other side's policy is gone", decision(web, db, 80, policies.Allow, egress, nil), decision(web, db, 80, policies.Deny, egress, refused), "no policy selects it db.yaml:3:1 true"},
+		{"the policy is gone", decision(web, db, 80, policies.Allow, nil, nil), decision(web, db, 80, policies.Deny, nil, refused), "no policy selects it db.yaml:3:1 true"},
 		{"nothing is known", policies.Decision{}, policies.Decision{}, "  false"},
 	} {
 		because, at, _, atBase := causeOf(&c.now, &c.was)
 		if got := fmt.Sprint(because, " ", at, " ", atBase); got != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
+	}
+}
+
+func TestAFlowThatOpensStandsAtTheRuleThatOpensIt(t *testing.T) {
+	web, db := workload("shop/web"), workload("shop/db")
+	egress := side(policies.Allow, "shop/web", "egress allows", 0, place("web.yaml", 9, 5))
+	ingress := side(policies.Allow, "shop/db", "ingress allows", 0, place("db.yaml", 9, 5))
+	refused := side(policies.Deny, "shop/db", "ingress denies", -1, place("db.yaml", 3, 1))
+	s := rowSentence(&simulator.Row{
+		Outcome: simulator.Opens, From: web, To: db, Protocol: netset.TCP, Port: 80, Flows: 1,
+		Decision: decision(web, db, 80, policies.Allow, egress, ingress),
+		Base:     decision(web, db, 80, policies.Deny, egress, refused),
+	})
+	want := "shop/web → shop/db TCP/80; allowed after the change because ingress allows — db.yaml:9:5"
+	if got := s.Body.plain() + s.AtPhrase().plain(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 
