@@ -33,10 +33,10 @@ func openIsolation(l *look) {
 		other := &l.Policies[undone]
 		switch {
 		case denial && wholly:
-			f = l.report(Error, r.Place, i, "this rule %s, so the default deny of %s isolates nobody: policies add up; name who may", does, other.Ref)
+			f = l.report(Error, r.Place, i, "this rule %s, so the default %s deny of %s isolates nobody: policies add up; name who may", does, d, other.Ref)
 		case denial:
 			both := slices.DeleteFunc(slices.Clone(pods), func(p int) bool { return !has(l.subjects[d][undone], p) })
-			f = l.report(Warning, r.Place, i, "this rule %s, so the default deny of %s does not isolate %s: policies add up; name who may", does, other.Ref, l.workloads(both))
+			f = l.report(Warning, r.Place, i, "this rule %s, so the default %s deny of %s does not isolate %s: policies add up; name who may", does, d, other.Ref, l.workloads(both))
 		default:
 			f = l.report(Warning, r.Place, i, "this rule %s, so the rules of %s restrict nothing: policies add up; name who may", does, other.Ref)
 		}
