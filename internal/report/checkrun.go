@@ -45,22 +45,6 @@ func waiverText(w *lint.Waiver) string {
 }
 
 func checkRunText(out *bufio.Writer, r *CheckRun, paint paint) {
-	warningsText(out, r.Warnings, paint)
-	for _, f := range r.shown() {
-		level := f.Severity.String()
-		fmt.Fprintf(out, "%s: %s %s  %s\n", paint.bold(clean(f.Place.String())), paint.level(level, level+":"), clean(f.Message), paint.dim("["+f.Check+"]"))
-		about := "    of " + f.Policy.Kind + " " + f.Policy.String()
-		if f.See.File != "" {
-			about += ", see " + f.See.String()
-		}
-		if f.Waiver != nil {
-			about += ", " + waiverText(f.Waiver)
-		}
-		out.WriteString(paint.dim(clean(about)) + "\n")
-	}
-	if len(r.shown()) > 0 || len(r.Warnings) > 0 {
-		out.WriteByte('\n')
-	}
 	said := "No findings"
 	if len(r.Findings) > 0 {
 		said = counted(len(r.Findings), "finding") + ": " + severities(r)
@@ -72,6 +56,22 @@ func checkRunText(out *bufio.Writer, r *CheckRun, paint paint) {
 		}
 	}
 	fmt.Fprintf(out, "%s. %s ran.\n", paint.bold(said), counted(len(r.Checks), "check"))
+	for i, f := range r.shown() {
+		if i == 0 {
+			out.WriteByte('\n')
+		}
+		level := f.Severity.String()
+		fmt.Fprintf(out, "%s: %s %s  %s\n", paint.bold(clean(f.Place.String())), paint.level(level, level+":"), clean(f.Message), paint.dim("["+f.Check+"]"))
+		about := "    of " + f.Policy.Kind + " " + f.Policy.String()
+		if f.See.File != "" {
+			about += ", see " + f.See.String()
+		}
+		if f.Waiver != nil {
+			about += ", " + waiverText(f.Waiver)
+		}
+		out.WriteString(paint.dim(clean(about)) + "\n")
+	}
+	warningsText(out, r.Warnings, paint)
 }
 
 func checkRunJSON(o *object, r *CheckRun) {
