@@ -59,6 +59,8 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"replay", "replay -o json --flows FLOWS --repo REPO git:main git:pr"},
 		{"preview", "preview -o json --repo REPO --flows FLOWS --fail-on breaks,opens,adds,removes,unknown,drift"},
 		{"preview", "preview -o json --repo REPO"},
+		{"checkrun", "check -o json DEPLOY"},
+		{"checkrun", "check -o json DEPLOY --pod-cidr 10.244.0.0/16 --show-waived"},
 		{"flowimport", "flows import -o json --to IMPORTED FLOWS"},
 	} {
 		t.Run(row.args, func(t *testing.T) {
