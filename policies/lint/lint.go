@@ -153,7 +153,8 @@ type look struct {
 	*policies.Model
 	judge    *reach.Judge
 	parts    *reach.Parts
-	subjects [2][][]int // Parts.Subject of each policy
+	subjects [2][][]int       // Parts.Subject of each policy
+	podsOf   map[string][]int // pods by namespace
 	check    string
 	found    []found
 }
@@ -165,7 +166,11 @@ type found struct {
 }
 
 func newLook(j *reach.Judge) *look {
-	l := &look{Model: j.Model(), judge: j, parts: j.Parts()}
+	l := &look{Model: j.Model(), judge: j, parts: j.Parts(), podsOf: map[string][]int{}}
+	for i := range l.Pods {
+		namespace := l.Pods[i].Ref.Namespace
+		l.podsOf[namespace] = append(l.podsOf[namespace], i)
+	}
 	for _, d := range policies.Directions {
 		for i := range l.Policies {
 			l.subjects[d] = append(l.subjects[d], l.parts.Subject(i, d))

@@ -2,13 +2,15 @@ package lint
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 )
 
 func podRange(l *look) {
-	ranges := netset.Prefixes(l.PodCIDRs...)
+	ranges, known := netset.Prefixes(l.PodCIDRs...), l.placedPods()
 	l.rules(func(i int, d policies.Direction, _ int, r *policies.Rule) {
 		for k := range r.Peers {
 			m := &r.Peers[k]
@@ -19,7 +21,7 @@ func podRange(l *look) {
 			what := ""
 			if shared := block.Intersect(ranges); !shared.IsEmpty() {
 				what = fmt.Sprintf("addresses of pods (%s)", shared.CIDRs()[0])
-			} else if pods := l.podsAt(block); len(pods) > 0 {
+			} else if pods := podsAt(known, block); len(pods) > 0 {
 				what = fmt.Sprintf("the addresses of %s", l.workloads(pods))
 			}
 			switch {
@@ -35,19 +37,36 @@ func podRange(l *look) {
 	})
 }
 
-// podsAt returns the pods whose own addresses are known to be among these.
-func (l *look) podsAt(addresses netset.Addresses) []int {
-	var pods []int
+// placed is a pod with one of its addresses.
+type placed struct {
+	address netip.Addr
+	pod     int
+}
+
+// placedPods returns the pods' own addresses as far as they are known, in order.
+func (l *look) placedPods() []placed {
+	var all []placed
 	for i := range l.Pods {
 		if l.Pods[i].HostNetwork {
 			continue
 		}
 		for _, a := range l.Pods[i].Addresses {
-			if addresses.Contains(a) {
-				pods = append(pods, i)
-				break
-			}
+			all = append(all, placed{a, i})
 		}
 	}
-	return pods
+	slices.SortFunc(all, func(a, b placed) int { return a.address.Compare(b.address) })
+	return all
+}
+
+// podsAt returns the pods with one of these addresses.
+func podsAt(all []placed, addresses netset.Addresses) []int {
+	var pods []int
+	for first, last := range addresses.Spans() {
+		i, _ := slices.BinarySearchFunc(all, first, func(p placed, a netip.Addr) int { return p.address.Compare(a) })
+		for ; i < len(all) && all[i].address.Compare(last) <= 0; i++ {
+			pods = append(pods, all[i].pod)
+		}
+	}
+	slices.Sort(pods)
+	return slices.Compact(pods)
 }

@@ -82,10 +82,8 @@ func mayBeIn(s selector.Selector, n *policies.Namespace) bool {
 
 func (l *look) podsIn(namespaces []string) []int {
 	var pods []int
-	for i := range l.Pods {
-		if slices.Contains(namespaces, l.Pods[i].Ref.Namespace) {
-			pods = append(pods, i)
-		}
+	for _, name := range namespaces {
+		pods = append(pods, l.podsOf[name]...)
 	}
 	return pods
 }
