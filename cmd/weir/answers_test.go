@@ -61,11 +61,13 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"preview", "preview -o json --repo REPO"},
 		{"checkrun", "check -o json DEPLOY"},
 		{"checkrun", "check -o json DEPLOY --pod-cidr 10.244.0.0/16 --show-waived"},
+		{"testrun", "test -o json TESTS -f DEPLOY"},
+		{"testrun", "test -o json TESTS --repo REPO -f git:pr"},
 		{"flowimport", "flows import -o json --to IMPORTED FLOWS"},
 	} {
 		t.Run(row.args, func(t *testing.T) {
 			imported := filepath.Join(t.TempDir(), "flows.jsonl")
-			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "REPO", repo, "FLOWS", flows, "IMPORTED", imported).Replace(row.args))
+			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "TESTS", filepath.Join(shop, "tests"), "REPO", repo, "FLOWS", flows, "IMPORTED", imported).Replace(row.args))
 			printed := weir(t, questions, args...)
 			schema := testkit.Schema(t, row.schema)
 			answers := json.NewDecoder(bytes.NewReader(printed))

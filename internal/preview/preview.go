@@ -90,6 +90,9 @@ func Run(ctx context.Context, r Request) (*report.Preview, error) {
 			return nil, err
 		}
 		p.Replay, p.Reading = replay.Result(), Reading(stats)
+		if err := unreadable(r.FailOn, stats); err != nil {
+			return nil, err
+		}
 	}
 	p.Warnings = append(p.Warnings, unmeetable(r.FailOn, p.Replay)...)
 	if len(r.Base.Pods)+len(r.Head.Pods) == 0 && len(r.Base.Policies)+len(r.Head.Policies) > 0 {
@@ -97,6 +100,15 @@ func Run(ctx context.Context, r Request) (*report.Preview, error) {
 	}
 	p.Failed = Failed(r.FailOn, p.Change, p.Replay)
 	return p, nil
+}
+
+// unreadable fails where flows decide whether the preview fails and no line of
+// them could be read: a wrong file must not pass for a good change.
+func unreadable(conditions []Condition, s flowlog.Stats) error {
+	if s.Flows > 0 || s.Bad == 0 || !slices.ContainsFunc(conditions, Condition.needsFlows) {
+		return nil
+	}
+	return fmt.Errorf("none of %d lines is a recorded flow, so nothing can be said of flows: %w", s.Lines, s.FirstBad[0])
 }
 
 // unmeetable warns of conditions that only recorded flows can meet where there

@@ -142,6 +142,21 @@ func TestRunFailsWithTheFlows(t *testing.T) {
 	}
 }
 
+func TestRunFailsOnFlowsThatAreNone(t *testing.T) {
+	wrong := func(context.Context, func(policies.Flow) error) (flowlog.Stats, error) {
+		return flowlog.Stats{Lines: 2, Bad: 2, FirstBad: []policies.Problem{{Place: policies.Place{File: "README.md", Line: 1}, Message: "line is not a JSON object"}}}, nil
+	}
+	request := Request{Base: read(t, pods), Head: read(t, pods), Flows: wrong}
+	if _, err := Run(t.Context(), request); err != nil {
+		t.Errorf("without a condition: %v", err)
+	}
+	request.FailOn = []Condition{Breaks}
+	want := "none of 2 lines is a recorded flow, so nothing can be said of flows: README.md:1: line is not a JSON object"
+	if _, err := Run(t.Context(), request); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 func TestParseConditions(t *testing.T) {
 	for _, row := range []struct {
 		text string

@@ -56,6 +56,12 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 		}
 		return WriteCheckRun(w, f, checked(), Style{})
 	},
+	KindTestRun: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteTestRun(w, f, nil, nil, Style{})
+		}
+		return WriteTestRun(w, f, tested(), shopWarnings, Style{})
+	},
 	KindPreview: func(w io.Writer, f Format, empty bool) error {
 		if empty {
 			return WritePreview(w, f, &Preview{Base: Revision{Name: "main"}, Head: Revision{Name: "HEAD"}, Change: &diff.Change{}}, Style{})
@@ -66,7 +72,7 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 
 var extensions = map[Format]string{
 	Text: "txt", JSON: "json", CSV: "csv", DOT: "dot", Mermaid: "mmd", SVG: "svg", HTML: "html", Markdown: "md", SARIF: "sarif",
-	JUnit: "xml", GitHub: "github",
+	JUnit: "xml", TAP: "tap", GitHub: "github",
 }
 
 func TestEveryFormOfEveryAnswer(t *testing.T) {

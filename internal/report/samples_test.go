@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/conntest"
 	"github.com/weir-policy/weir/policies/diff"
 	"github.com/weir-policy/weir/policies/lint"
 	"github.com/weir-policy/weir/policies/netset"
@@ -266,6 +267,37 @@ func replayed() *simulator.Result {
 var shopReading = FlowReading{
 	Records: 1_204_331, Bad: 2, Problems: []string{"flows.jsonl.gz:17: not JSON: unexpected end", "flows.jsonl.gz:18: no source"},
 	LeftOut: []simulator.Cause{{Text: "replies without their request", Flows: 1_033}, {Text: "layer 7 records", Flows: 12}}, Lost: 5,
+}
+
+// tested is tests of which one passes, one got the other verdict, and one found
+// others at the database's door.
+func tested() []conntest.Result {
+	suite, tests := policies.Ref{Kind: "ConnectivityTest", Namespace: "shop", Name: "db"}, "tests/db.yaml"
+	refused, opened := denied(), decision(addresses("203.0.113.0/24"), workload("payments/db"), 5432, policies.Allow, nil,
+		side(policies.Allow, "payments/db", "it allows 203.0.113.0/24 on TCP/5432", 1, place("deploy/db.yaml", 14, 7)))
+	opened.Because = "ingress: it allows 203.0.113.0/24 on TCP/5432"
+	mixed := opened
+	mixed.Verdict, mixed.Because, mixed.Sides = policies.Unknown, "it depends on which is meant: 1 allow, 1 deny, 0 unknown", [2]policies.Side{}
+	mixed.Parts = []policies.Decision{opened, refused}
+	return []conntest.Result{
+		{
+			Suite: policies.Ref{Kind: "ConnectivityTest", Name: "front"}, From: "world", To: "storefront/web", Port: "https",
+			Expect: policies.Deny, Passed: true, Decision: &refused, Place: place("tests/web.yaml", 7, 7),
+		},
+		{
+			Suite: suite, Description: "#1: \"the\" <shell> opens it\\", From: "ops/shell", To: "payments/db", Port: "5432",
+			Expect: policies.Allow, Decision: &refused, Place: place(tests, 8, 7),
+		},
+		{
+			Suite: suite, From: "203.0.113.0/24", To: "payments/db", Port: "any",
+			Expect: policies.Deny, Decision: &mixed, Place: place(tests, 12, 7),
+		},
+		{
+			Suite: suite, Description: "nothing else opens it", To: "payments/db", Port: "postgres", Place: place(tests, 15, 7),
+			Surplus: []conntest.Difference{{From: []policies.Peer{addresses("203.0.113.0/24"), addresses("::/0")}, To: "payments/db", Ports: tcp(5432), Verdict: policies.Allow, Decision: mixed}},
+			Missing: []conntest.Difference{{From: []policies.Peer{workload("payments/api")}, To: "payments/db", Ports: tcp(5432), Verdict: policies.Deny, Decision: refused, Place: place(tests, 18, 9)}},
+		},
+	}
 }
 
 func pullRequest() *Preview {

@@ -29,41 +29,29 @@ func failureLines(r *conntest.Result) []string {
 		}
 	}
 	for i := range r.Surplus {
-		lines = append(lines, differenceLines(r, &r.Surplus[i], "is not listed, and ", policies.Allow, policies.Unknown)...)
+		lines = append(lines, differenceLines("not listed", &r.Surplus[i])...)
 	}
 	for i := range r.Missing {
-		lines = append(lines, differenceLines(r, &r.Missing[i], "is listed, and ", policies.Deny, policies.Unknown, policies.Allow)...)
+		lines = append(lines, differenceLines("listed at "+r.Missing[i].Place.String(), &r.Missing[i])...)
 	}
 	return lines
 }
 
-// differenceLines says that peers are listed, or not, and the first of these
-// verdicts that they meet.
-func differenceLines(r *conntest.Result, x *conntest.Difference, listed string, verdicts ...policies.Verdict) []string {
-	d := decided(&x.Decision, verdicts...)
-	from, many := clean(peersPhrase(x.From).plain()), len(x.From) > 1
-	if many {
-		listed = strings.Replace(listed, "is ", "are ", 1)
-	}
-	does := map[policies.Verdict]string{
-		policies.Allow: "can reach ", policies.Deny: "cannot reach ", policies.Unknown: "may reach ",
-	}[d.Verdict]
-	line := from + " " + listed + does + clean(r.To) + " on " + portsText(x.Ports)
-	if x.Place.File != "" {
-		line += "  listed at " + clean(x.Place.String())
-	}
-	return []string{line, "  because " + clean(d.Because) + atText(d)}
+func differenceLines(listed string, x *conntest.Difference) []string {
+	does := [...]string{policies.Allow: "can", policies.Deny: "cannot", policies.Unknown: "may, or may not,"}[decided(x).Verdict]
+	line := fmt.Sprintf("%s: %s %s reach %s on %s", listed, peersPhrase(x.From).plain(), does, x.To, portsPhrase(x.Ports).plain())
+	return []string{clean(line), "  because " + clean(decided(x).Because) + atText(decided(x))}
 }
 
-// decided returns the decision, or the part of it, that has the first of these
-// verdicts that there is.
-func decided(d *policies.Decision, verdicts ...policies.Verdict) *policies.Decision {
-	for _, v := range verdicts {
-		if i := slices.IndexFunc(d.Parts, func(p policies.Decision) bool { return p.Verdict == v }); i >= 0 {
-			return &d.Parts[i]
+// decided returns the decision of a difference, or the part of it that has its
+// verdict; without one, for what is missing, that which is unknown.
+func decided(x *conntest.Difference) *policies.Decision {
+	for _, v := range []policies.Verdict{x.Verdict, policies.Unknown} {
+		if i := slices.IndexFunc(x.Decision.Parts, func(p policies.Decision) bool { return p.Verdict == v }); i >= 0 {
+			return &x.Decision.Parts[i]
 		}
 	}
-	return d
+	return &x.Decision
 }
 
 // atText is the place of the rule behind a decision; empty where none has a say.
@@ -151,7 +139,9 @@ func testRunJSON(o *object, results []conntest.Result, warnings []policies.Warni
 
 func appendDifference(b []byte, d conntest.Difference) []byte {
 	b = appendList(appendName(append(b, '{'), "from"), d.From, appendPeer)
+	b = appendMember(b, "to", d.To)
 	b = appendPorts(appendName(b, "ports"), d.Ports)
+	b = appendMember(b, "verdict", decided(&d).Verdict.String())
 	b = appendSome(b, "at", d.Place.String())
 	return append(appendDecision(append(appendName(b, "decision"), '{'), &d.Decision), "}}"...)
 }

@@ -66,9 +66,11 @@ type Result struct {
 // Difference is sources that are decided otherwise than the test says.
 type Difference struct {
 	From     []policies.Peer
+	To       string // those of the test's ends that it is about
 	Ports    netset.Ports
-	Decision policies.Decision
-	Place    policies.Place // of the source in the test, where it is Missing
+	Verdict  policies.Verdict  // on these ports: Allow or Unknown of a Surplus, Deny of what is Missing
+	Decision policies.Decision // on all of From, To and Ports, which may hold more verdicts than that
+	Place    policies.Place    // of the source in the test, where it is Missing
 }
 
 // Name is the description of a result with its question, or the question alone.
@@ -127,10 +129,11 @@ func (r *run) problem(at policies.Place, err error) {
 	r.problems = append(r.problems, policies.Problem{Place: at, Message: err.Error()})
 }
 
-// end is a target with the text that named it.
+// end is a target with the text that named it, which may be that of a group.
 type end struct {
 	policies.Target
 	Text
+	named string
 }
 
 // ends resolves texts, and the groups among them; what does not exist is a
@@ -155,7 +158,7 @@ func (r *run) ends(texts []Text) []end {
 			if ok {
 				m.Place = text.Place
 			}
-			all = append(all, end{f.target, m})
+			all = append(all, end{f.target, m, text.Text})
 		}
 	}
 	return all

@@ -3,6 +3,7 @@ package conntest
 import (
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -21,6 +22,7 @@ type listed struct {
 type arrival struct {
 	pod       int // index of World.Pods, or -1
 	addresses netset.Addresses
+	to        int // index among the ends that the test is about
 	*policies.Grant
 }
 
@@ -52,6 +54,7 @@ func (r *run) only(t *Test, to []end, ports []port) {
 	if len(r.problems) > reported {
 		return
 	}
+	to = joined(to)
 	arrivals := r.arrivals(to, within)
 	result := Result{
 		Suite: r.suite.Ref, Description: t.Description, To: join(t.To), Port: join(t.Ports), Place: t.Place,
@@ -59,6 +62,26 @@ func (r *run) only(t *Test, to []end, ports []port) {
 	}
 	result.Passed = len(result.Surplus)+len(result.Missing) == 0
 	r.results = append(r.results, result)
+}
+
+// joined makes one end of all that are outside, which are told together.
+func joined(to []end) []end {
+	var inside []end
+	var outside end
+	for _, e := range to {
+		if e.Addresses.IsEmpty() {
+			inside = append(inside, e)
+			continue
+		}
+		outside.Addresses = outside.Addresses.Union(e.Addresses)
+		if !slices.Contains(strings.Split(outside.Text.Text, ", "), e.named) {
+			outside.Text.Text = strings.TrimPrefix(outside.Text.Text+", "+e.named, ", ")
+		}
+	}
+	if outside.Addresses.IsEmpty() {
+		return inside
+	}
+	return append(inside, outside)
 }
 
 // isListable reports whether listings have the end; one that they have not is a
@@ -88,9 +111,9 @@ func (r *run) behind(to []end, ports []port) netset.Ports {
 // arrivals returns what can reach any of to, pod by pod and block by block.
 func (r *run) arrivals(to []end, within netset.Ports) []arrival {
 	var all []arrival
-	for _, e := range to {
+	for i, e := range to {
 		for c := range r.Connections(reach.Listing{By: reach.ByPod, To: &e.Target, Ports: &within}) {
-			a := arrival{pod: -1, Grant: c.Grant}
+			a := arrival{pod: -1, to: i, Grant: c.Grant}
 			if c.From.IsOutside() {
 				a.addresses = netset.Block{CIDR: *c.From.CIDR, Except: c.From.Except}.Addresses()
 			} else {
@@ -117,11 +140,11 @@ func (r *run) podOf(p policies.Peer) int {
 	return r.pods[nameOf(p)]
 }
 
-// claim is traffic of a pod, or of addresses, that no source of the test has
-// been found for.
+// claim is traffic that arrives, allowed or unknown.
 type claim struct {
 	pod       int
 	addresses netset.Addresses
+	to        int
 	ports     netset.Ports
 	verdict   policies.Verdict
 }
@@ -133,15 +156,17 @@ func (r *run) surplus(arrivals []arrival, sources []listed, to []end) []Differen
 	for i := range arrivals {
 		a := &arrivals[i]
 		for _, c := range []claim{
-			{a.pod, a.addresses, a.Allow, policies.Allow},
-			{a.pod, a.addresses, a.Unknown, policies.Unknown},
+			{a.pod, a.addresses, a.to, a.Allow, policies.Allow},
+			{a.pod, a.addresses, a.to, a.Unknown, policies.Unknown},
 		} {
 			all = append(all, unlisted(c, sources)...)
 		}
 	}
 	var differences []Difference
 	for _, g := range r.gather(all) {
-		differences = append(differences, r.difference(g.peers, g.target, to, g.ports))
+		d := r.difference(g.target, to[g.to:g.to+1], g.ports)
+		d.Verdict = g.verdict
+		differences = append(differences, d)
 	}
 	return differences
 }
@@ -179,45 +204,40 @@ func unlisted(c claim, sources []listed) []claim {
 // gathered is claims that are told together: those of the pods of a workload, and
 // those of all addresses with the same ports.
 type gathered struct {
-	peers  []policies.Peer
-	target policies.Target
-	ports  netset.Ports
+	target  policies.Target
+	to      int
+	ports   netset.Ports
+	verdict policies.Verdict
 }
 
 func (r *run) gather(claims []claim) []gathered {
+	type key struct {
+		workload policies.Ref
+		ports    string // of addresses
+		to       int
+		verdict  policies.Verdict
+	}
 	var all []gathered
-	index := map[podName]int{}
+	index := map[key]int{}
 	for _, c := range claims {
-		key := podName{name: c.verdict.String(), pod: c.ports.Key()}
-		var peer policies.Peer
+		k := key{to: c.to, verdict: c.verdict}
 		if c.pod >= 0 {
-			peer = r.Peer(r.Pod(c.pod))
-			peer.Pod = ""
-			key = nameOf(peer)
-			key.pod = c.verdict.String()
+			k.workload = r.Model().Pods[c.pod].Workload
+		} else {
+			k.ports = c.ports.Key()
 		}
-		at, ok := index[key]
-		if !ok {
+		at, known := index[k]
+		if !known {
 			at = len(all)
-			index[key] = at
-			all = append(all, gathered{})
-			if c.pod >= 0 {
-				all[at].peers = []policies.Peer{peer}
-			}
+			index[k] = at
+			all = append(all, gathered{to: c.to, verdict: c.verdict})
 		}
 		g := &all[at]
+		g.ports = g.ports.Union(c.ports)
 		if c.pod >= 0 {
-			if !slices.Contains(g.target.Pods, c.pod) {
-				g.target.Pods = append(g.target.Pods, c.pod)
-			}
+			g.target.Pods = append(g.target.Pods, c.pod)
 		} else {
 			g.target.Addresses = g.target.Addresses.Union(c.addresses)
-		}
-		g.ports = g.ports.Union(c.ports)
-	}
-	for i := range all {
-		for _, b := range all[i].target.Addresses.Blocks() {
-			all[i].peers = append(all[i].peers, policies.Outside(b))
 		}
 	}
 	return all
@@ -238,26 +258,29 @@ func (r *run) missing(arrivals []arrival, sources []listed, to []end) []Differen
 		if lacking.IsEmpty() || s.some && !given.IsEmpty() {
 			continue
 		}
-		d := r.difference(r.peersOf(&s.Target), s.Target, to, lacking)
+		d := r.difference(s.Target, to, lacking)
 		if d.Decision.Verdict == s.expect {
 			continue // a pod to itself, which listings leave out
 		}
-		d.Place = s.Place
+		d.Verdict, d.Place = policies.Deny, s.Place
 		all = append(all, d)
 	}
 	return all
 }
 
 // difference explains what sources can do at the ends themselves.
-func (r *run) difference(peers []policies.Peer, from policies.Target, to []end, ports netset.Ports) Difference {
-	d := Difference{From: peers, Ports: ports}
+func (r *run) difference(from policies.Target, to []end, ports netset.Ports) Difference {
+	d := Difference{From: r.peersOf(&from), Ports: ports}
 	var target policies.Target
+	var names []Text
 	for _, e := range to {
+		names = append(names, e.Text)
 		target.Pods = append(target.Pods, e.Pods...)
 		if from.Addresses.IsEmpty() {
 			target.Addresses = target.Addresses.Union(e.Addresses)
 		}
 	}
+	d.To = join(names)
 	// Neither end is a Service nor the port a name, so there is always an answer.
 	d.Decision, _ = r.Ask(reach.Question{From: from, To: target, Port: policies.PortQuery{Ports: ports}})
 	return d

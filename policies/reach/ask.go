@@ -133,7 +133,7 @@ func (j *Judge) targets(q Question) ([]target, string, error) {
 		switch {
 		case q.To.Service != nil:
 			var err error
-			if ports, err = j.throughService(q.To.Service, e.end, q.Port); err != nil {
+			if ports, err = q.To.Service.Behind(&j.model.Pods[e.end.index], q.Port); err != nil {
 				return nil, "", err
 			}
 			if ports.IsEmpty() {
@@ -173,39 +173,6 @@ func (j *Judge) PortsOf(to policies.Target, port policies.PortQuery) (netset.Por
 		}
 	}
 	return targets[0].ports, nil
-}
-
-// throughService returns the pod's ports that a Service leads the question's
-// port to.
-func (j *Judge) throughService(s *policies.Service, e End, q policies.PortQuery) (netset.Ports, error) {
-	var ports netset.Ports
-	var offered []string
-	found := false
-	for _, p := range s.Ports {
-		offered = append(offered, fmt.Sprintf("%s/%d", p.Protocol, p.Port))
-		if q.Name != "" && q.Name != p.Name || q.Name == "" && !q.Ports.Contains(p.Protocol, p.Port) {
-			continue
-		}
-		found = true
-		number := p.Target
-		if p.TargetName == "" {
-			ports = ports.Union(netset.PortSpan(p.Protocol, number, number))
-			continue
-		}
-		for _, c := range j.model.Pods[e.index].Ports {
-			if c.Name == p.TargetName && c.Protocol == p.Protocol {
-				ports = ports.Union(netset.PortSpan(c.Protocol, c.Number, c.Number))
-			}
-		}
-	}
-	if !found {
-		asked := q.Name
-		if asked == "" {
-			asked = q.Ports.String()
-		}
-		return ports, fmt.Errorf("service %s has no port %s; it offers %s", s.Ref, asked, strings.Join(offered, ", "))
-	}
-	return ports, nil
 }
 
 func (j *Judge) numbersBehind(e End, name string) netset.Ports {
