@@ -162,36 +162,44 @@ func Reading(s flowlog.Stats) report.FlowReading {
 	return reading
 }
 
-// exposure counts the workloads that the outside can reach, and those that can
+// exposure finds the workloads that the outside can reach, and those that can
 // reach the outside, before and after.
 func exposure(base, head *reach.Judge) report.Exposure {
 	world := &policies.Target{Addresses: netset.EveryAddress()}
-	in := func(j *reach.Judge) int {
-		seen := map[*policies.Peer]bool{}
+	in := func(j *reach.Judge) map[policies.Ref]bool {
+		facing := map[policies.Ref]bool{}
 		for c := range j.Connections(reach.Listing{From: world}) {
-			seen[c.To] = seen[c.To] || !c.Allow.IsEmpty()
+			if !c.Allow.IsEmpty() {
+				facing[refOf(c.To)] = true
+			}
 		}
-		return countTrue(seen)
+		return facing
 	}
-	out := func(j *reach.Judge) int {
-		seen := map[*policies.Peer]bool{}
+	out := func(j *reach.Judge) map[policies.Ref]bool {
+		facing := map[policies.Ref]bool{}
 		for c := range j.Connections(reach.Listing{To: world}) {
-			seen[c.From] = seen[c.From] || !c.Allow.IsEmpty()
+			if !c.Allow.IsEmpty() {
+				facing[refOf(c.From)] = true
+			}
 		}
-		return countTrue(seen)
+		return facing
 	}
-	return report.Exposure{
-		Reachable: report.Span{Before: in(base), After: in(head)},
-		Reaching:  report.Span{Before: out(base), After: out(head)},
-	}
+	return report.Exposure{Reachable: span(in(base), in(head)), Reaching: span(out(base), out(head))}
 }
 
-func countTrue(seen map[*policies.Peer]bool) int {
-	n := 0
-	for _, yes := range seen {
-		if yes {
-			n++
+func refOf(p *policies.Peer) policies.Ref {
+	return policies.Ref{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name}
+}
+
+func span(before, after map[policies.Ref]bool) report.Span {
+	only := func(in, notIn map[policies.Ref]bool) []policies.Peer {
+		var peers []policies.Peer
+		for _, r := range slices.SortedFunc(maps.Keys(in), policies.Ref.Compare) {
+			if !notIn[r] {
+				peers = append(peers, policies.Peer{Namespace: r.Namespace, Name: r.Name, Kind: r.Kind})
+			}
 		}
+		return peers
 	}
-	return n
+	return report.Span{Before: len(before), After: len(after), New: only(after, before), Gone: only(before, after)}
 }

@@ -95,7 +95,7 @@ func TestRun(t *testing.T) {
 	if diff := cmp.Diff(want, p.Failed); diff != "" {
 		t.Errorf("conditions met (-want +got):\n%s", diff)
 	}
-	exposure := report.Exposure{Reachable: report.Span{Before: 1, After: 2}, Reaching: report.Span{Before: 2, After: 2}}
+	exposure := report.Exposure{Reachable: report.Span{Before: 1, After: 2, New: []policies.Peer{{Namespace: "shop", Name: "db", Kind: "Pod"}}}, Reaching: report.Span{Before: 2, After: 2}}
 	if diff := cmp.Diff(exposure, p.Exposure); diff != "" {
 		t.Errorf("exposure (-want +got):\n%s", diff)
 	}

@@ -88,7 +88,8 @@ type move struct {
 	some          bool   // only some of the pairs between from and to are meant
 	because       string // of one of them
 	at            policies.Place
-	atBase        bool // at is a place in the base
+	atBase        bool           // at is a place in the base
+	atHead        policies.Place // of what decides in the head
 	policy        *policies.Ref
 }
 
@@ -141,6 +142,7 @@ func movesOf(c *diff.Change) []move {
 			before: g.Before, after: g.After, pairs: g.Pairs,
 		}
 		m.because, m.at, m.policy, m.atBase = causeOf(&g.Is, &g.Was)
+		m.atHead = placeOf(&g.Is)
 		moves = append(moves, m)
 	}
 	if len(moves) > finestMoves {
@@ -225,6 +227,25 @@ func causeOf(now, was *policies.Decision) (because string, at policies.Place, po
 		}
 	}
 	return now.Because, policies.Place{}, nil, false
+}
+
+// placeOf returns the place of the first side that agrees with a decision's
+// verdict and has one.
+func placeOf(d *policies.Decision) policies.Place {
+	for i := range d.Sides {
+		if side := &d.Sides[i]; side.Verdict == d.Verdict && side.At.File != "" {
+			return side.At
+		}
+	}
+	return policies.Place{}
+}
+
+// exampleText begins the reason of one pair where the move has many.
+func (m *move) exampleText() string {
+	if m.pairs > 1 {
+		return "for example "
+	}
+	return ""
 }
 
 // tally counts pairs of peers; those that open by their ends.

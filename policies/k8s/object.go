@@ -1,6 +1,7 @@
 package k8s
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -43,6 +44,7 @@ var kinds = map[string]kind{
 var removedVersions = []string{"extensions/v1beta1", "apps/v1beta1", "apps/v1beta2", "batch/v1beta1", "batch/v2alpha1"}
 
 func (r *reader) document(d Document) {
+	maps.Copy(r.elsewhere, d.Elsewhere)
 	v := value{r, d.File, resolve(d.Node), "the document"}
 	if kind := v.field("kind"); !kind.present() || kind.node.Kind != scalar {
 		return // something else than a Kubernetes object

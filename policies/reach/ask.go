@@ -85,14 +85,7 @@ func (a answers) decide(j *Judge) []policies.Decision {
 	for _, x := range a {
 		for _, from := range j.named(x.from) {
 			for _, to := range j.named(x.to) {
-				for r := range x.ports.Ranges() {
-					d := j.decide(from.end, to.end, r.Protocol, r.First, naming{from.peer, to.peer, x.ports})
-					if !x.ports.Equal(d.Asked()) {
-						d.Ports = x.ports
-					}
-					decisions = append(decisions, d)
-					break
-				}
+				decisions = append(decisions, j.DecideTogether(from.end, to.end, [2]policies.Peer{from.peer, to.peer}, x.ports))
 			}
 		}
 	}
