@@ -235,7 +235,9 @@ type Policy struct {
 	// Opaque is why the policy could not be understood; empty when it was. What
 	// it may do to its subject, in the directions it governs, is then unknown.
 	Opaque string
-	Place  Place
+	// Annotations are those of the object. They change no answer.
+	Annotations map[string]string
+	Place       Place
 }
 
 // Rule matches traffic by the other end's peer and by port.

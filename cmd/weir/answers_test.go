@@ -60,6 +60,8 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"replay", "replay -o json --flows FLOWS --repo REPO git:main git:pr"},
 		{"preview", "preview -o json --repo REPO --flows FLOWS --fail-on breaks,opens,adds,removes,unknown,drift"},
 		{"preview", "preview -o json --repo REPO"},
+		{"checkrun", "check -o json DEPLOY"},
+		{"checkrun", "check -o json DEPLOY --pod-cidr 10.244.0.0/16 --show-waived"},
 		{"testrun", "test -o json TESTS -f DEPLOY"},
 		{"testrun", "test -o json TESTS --repo REPO -f git:pr"},
 		{"flowimport", "flows import -o json --to IMPORTED FLOWS"},

@@ -16,6 +16,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/conntest"
 	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/lint"
 	"github.com/weir-policy/weir/simulator"
 )
 
@@ -35,6 +36,7 @@ const (
 	SARIF    Format = "sarif"
 	JUnit    Format = "junit"
 	TAP      Format = "tap"
+	GitHub   Format = "github"
 )
 
 // Kind is a kind of answer, as its JSON names it.
@@ -49,6 +51,7 @@ const (
 	KindPreview      Kind = "Preview"
 	KindFlowImport   Kind = "FlowImport"
 	KindTestRun      Kind = "TestRun"
+	KindCheckRun     Kind = "CheckRun"
 )
 
 var formats = map[Kind][]Format{
@@ -59,6 +62,7 @@ var formats = map[Kind][]Format{
 	KindPreview:      {Text, Markdown, JSON, SARIF, HTML},
 	KindFlowImport:   {Text, JSON},
 	KindTestRun:      {Text, JSON, JUnit, TAP},
+	KindCheckRun:     {Text, JSON, SARIF, JUnit, GitHub},
 }
 
 // Formats returns the forms in which answers of a kind can be written, the
@@ -106,6 +110,22 @@ type FlowReading struct {
 	Problems []string          // the first of those, with file and line
 	LeftOut  []simulator.Cause // records that are no connection to replay, by cause
 	Lost     uint64            // records that the recorder itself says it lost
+}
+
+// CheckRun is what the checks of policies found.
+type CheckRun struct {
+	*lint.Result
+	// FailOn is the mildest severity that fails the run; nil when none does.
+	FailOn *lint.Severity
+	// ShowWaived is set to write the findings that are waived, and not only how
+	// many they are.
+	ShowWaived bool
+}
+
+// Fails reports whether a finding is as bad as FailOn or worse.
+func (r *CheckRun) Fails() bool {
+	worst, some := r.Worst()
+	return some && r.FailOn != nil && worst >= *r.FailOn
 }
 
 // Preview is what a pull request changes.
@@ -231,6 +251,28 @@ func WriteTestRun(w io.Writer, format Format, results []conntest.Result, warning
 		testRunTAP(out, results)
 	default:
 		return unsupported(KindTestRun, format)
+	}
+	return out.Flush()
+}
+
+// WriteCheckRun writes what the checks of policies found.
+func WriteCheckRun(w io.Writer, format Format, run *CheckRun, style Style) error {
+	out := bufio.NewWriter(w)
+	switch format {
+	case Text:
+		checkRunText(out, run, palette(style))
+	case JSON:
+		checkRunJSON(newObject(out, KindCheckRun), run)
+	case SARIF:
+		checkRunSARIF(out, run)
+	case JUnit:
+		if err := checkRunJUnit(out, run); err != nil {
+			return err
+		}
+	case GitHub:
+		checkRunGitHub(out, run)
+	default:
+		return unsupported(KindCheckRun, format)
 	}
 	return out.Flush()
 }

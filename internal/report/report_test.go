@@ -11,6 +11,7 @@ import (
 	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/lint"
 	"github.com/weir-policy/weir/simulator"
 )
 
@@ -49,6 +50,12 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 		}
 		return WriteImport(w, f, shopReading, Style{})
 	},
+	KindCheckRun: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteCheckRun(w, f, &CheckRun{Result: &lint.Result{}}, Style{})
+		}
+		return WriteCheckRun(w, f, checked(), Style{})
+	},
 	KindTestRun: func(w io.Writer, f Format, empty bool) error {
 		if empty {
 			return WriteTestRun(w, f, nil, nil, Style{})
@@ -65,7 +72,7 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 
 var extensions = map[Format]string{
 	Text: "txt", JSON: "json", CSV: "csv", DOT: "dot", Mermaid: "mmd", SVG: "svg", HTML: "html", Markdown: "md", SARIF: "sarif",
-	JUnit: "xml", TAP: "tap",
+	JUnit: "xml", TAP: "tap", GitHub: "github",
 }
 
 func TestEveryFormOfEveryAnswer(t *testing.T) {

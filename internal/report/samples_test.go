@@ -11,6 +11,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/conntest"
 	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/lint"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/simulator"
 )
@@ -310,5 +311,32 @@ func pullRequest() *Preview {
 		},
 		Failed:   []string{"breaks", "adds"},
 		Warnings: []policies.Warning{shopWarnings[0], {Place: place("deploy/kustomization.yaml", 9, 3), Message: "images are not looked at"}},
+	}
+}
+
+// checked is a run with a finding of each severity, one of them with what would
+// break out of an annotation, and one that is waived.
+func checked() *CheckRun {
+	policy := func(name string) policies.Ref {
+		return policies.Ref{Kind: "NetworkPolicy", Namespace: "payments", Name: name}
+	}
+	warning := lint.Warning
+	waived := lint.Finding{
+		Check: "pod-range", Severity: lint.Warning, Place: place("deploy/payments/db.yaml", 30, 11), Policy: policy("db"),
+		Message: "10.0.0.0/8 takes in addresses of pods (10.244.0.0/16)",
+		Waiver:  &lint.Waiver{Check: "pod-range", Until: time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC), Reason: "the old cluster"},
+	}
+	return &CheckRun{
+		FailOn: &warning, ShowWaived: true,
+		Result: &lint.Result{
+			Checks: lint.Checks(),
+			Findings: []lint.Finding{
+				{Check: "open-isolation", Severity: lint.Error, Place: place("deploy/payments/allow,all.yaml", 9, 7), Policy: policy("allow-all"), Message: "this rule lets everyone in on every port, so the default deny of payments/default-deny isolates nobody", See: place("deploy/payments/deny.yaml", 1, 1)},
+				{Check: "peer-matches-nothing", Severity: lint.Note, Place: place("deploy/payments/api.yaml", 12, 11), Policy: policy("api"), Message: "this ingress peer is nobody: 100% of\nnothing"},
+				{Check: "unknown-port", Severity: lint.Warning, Place: place("deploy/payments/db.yaml", 14, 7), Policy: policy("db"), Message: `no pod that the policy applies to has a TCP port named "postgre"`},
+			},
+			Waived:   []lint.Finding{waived},
+			Warnings: shopWarnings[:1],
+		},
 	}
 }

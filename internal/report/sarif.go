@@ -29,7 +29,7 @@ type sarifRun struct {
 	ColumnKind string        `json:"columnKind"`
 	Results    []sarifResult `json:"results"`
 	Properties struct {
-		Headline string `json:"headline"`
+		Headline string `json:"headline,omitempty"`
 		LeftOut  int    `json:"leftOut,omitempty"`
 	} `json:"properties"`
 }
@@ -46,6 +46,7 @@ type sarifRule struct {
 	ShortDescription sarifMessage `json:"shortDescription"`
 	FullDescription  sarifMessage `json:"fullDescription"`
 	Help             sarifMessage `json:"help"`
+	HelpURI          string       `json:"helpUri,omitempty"`
 	Default          struct {
 		Level string `json:"level"`
 	} `json:"defaultConfiguration"`
@@ -62,7 +63,13 @@ type sarifResult struct {
 	Message      sarifMessage      `json:"message"`
 	Locations    []sarifLocation   `json:"locations,omitempty"`
 	Related      []sarifLocation   `json:"relatedLocations,omitempty"`
+	Suppressions []sarifWaiver     `json:"suppressions,omitempty"`
 	Fingerprints map[string]string `json:"partialFingerprints"`
+}
+
+type sarifWaiver struct {
+	Kind          string `json:"kind"`
+	Justification string `json:"justification"`
 }
 
 type sarifLocation struct {
@@ -114,14 +121,40 @@ var sarifRules = []struct{ id, name, level, short, full, help string }{
 	},
 }
 
-// previewSARIF writes a log of version 2.1.0 with one run.
-func previewSARIF(out *bufio.Writer, p *Preview) {
-	log := sarifLog{Schema: "https://json.schemastore.org/sarif-2.1.0.json", Version: "2.1.0", Runs: make([]sarifRun, 1)}
+const projectURI = "https://github.com/weir-policy/weir"
+
+// newSARIF returns a log of version 2.1.0 with one run.
+func newSARIF() *sarifLog {
+	log := &sarifLog{Schema: "https://json.schemastore.org/sarif-2.1.0.json", Version: "2.1.0", Runs: make([]sarifRun, 1)}
 	run := &log.Runs[0]
-	run.Tool.Driver = sarifDriver{Name: "weir", InformationURI: "https://github.com/weir-policy/weir"}
+	run.Tool.Driver = sarifDriver{Name: "weir", InformationURI: projectURI}
 	run.ColumnKind = "unicodeCodePoints"
-	run.Properties.Headline = headline(p).plain()
 	run.Results = []sarifResult{}
+	return log
+}
+
+func (l *sarifLog) write(out *bufio.Writer) {
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(l) // structs of strings and numbers always encode, and out keeps its error for Flush
+}
+
+// fingerprints tell results apart by what they are about, not by where they
+// stand, so that forges know them again after an edit.
+type fingerprints map[string]int
+
+func (f fingerprints) of(rule, key string) string {
+	sum := sha256.Sum256([]byte(rule + "\x00" + key))
+	mark := hex.EncodeToString(sum[:16])
+	f[mark]++
+	return mark + ":" + grouped(f[mark])
+}
+
+func previewSARIF(out *bufio.Writer, p *Preview) {
+	log := newSARIF()
+	run := &log.Runs[0]
+	run.Properties.Headline = headline(p).plain()
 	index := map[string]int{}
 	for i, r := range sarifRules {
 		rule := sarifRule{ID: "weir/" + r.id, Name: r.name, ShortDescription: sarifMessage{r.short}, FullDescription: sarifMessage{r.full}, Help: sarifMessage{r.help}}
@@ -135,7 +168,7 @@ func previewSARIF(out *bufio.Writer, p *Preview) {
 		run.Properties.LeftOut = len(said) - mostResults
 		said = said[:mostResults]
 	}
-	seen := map[string]int{}
+	seen := fingerprints{}
 	for _, s := range said {
 		result := sarifResult{
 			RuleID: "weir/" + s.Rule, RuleIndex: index[s.Rule], Level: s.Level,
@@ -158,18 +191,10 @@ func previewSARIF(out *bufio.Writer, p *Preview) {
 		if location, ok := locationOf(at); ok {
 			result.Locations = []sarifLocation{location}
 		}
-		sum := sha256.Sum256([]byte(s.Rule + "\x00" + s.key))
-		mark := hex.EncodeToString(sum[:16])
-		seen[mark]++
-		result.Fingerprints = map[string]string{"weirConnection/v1": mark + ":" + grouped(seen[mark])}
+		result.Fingerprints = map[string]string{"weirConnection/v1": seen.of(s.Rule, s.key)}
 		run.Results = append(run.Results, result)
 	}
-	encoder := json.NewEncoder(out)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(log); err != nil {
-		panic(err) // structs of strings and numbers always encode
-	}
+	log.write(out)
 }
 
 // editedPlace is where what has no rule of its own is shown: the first policy

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/lint"
 )
 
 func sarifOf(t *testing.T, p *Preview) sarifLog {
@@ -116,6 +117,27 @@ func TestFingerprintsDoNotDependOnPlaces(t *testing.T) {
 	slices.Sort(before)
 	if len(slices.Compact(before)) != len(after) {
 		t.Error("two results share one")
+	}
+}
+
+func TestSARIFOfAnEnormousRunKeepsTheWorst(t *testing.T) {
+	r := checked()
+	for i := range mostResults {
+		f := r.Findings[1]
+		f.Message = fmt.Sprint("note ", i)
+		r.Findings = append(r.Findings[:1:1], append([]lint.Finding{f}, r.Findings[1:]...)...)
+	}
+	var text bytes.Buffer
+	if err := WriteCheckRun(&text, SARIF, r, Style{}); err != nil {
+		t.Fatal(err)
+	}
+	var log sarifLog
+	if err := json.Unmarshal(text.Bytes(), &log); err != nil {
+		t.Fatal(err)
+	}
+	run := log.Runs[0]
+	if len(run.Results) != mostResults || run.Properties.LeftOut != 4 || run.Results[0].Level != "error" || run.Results[1].Level != "warning" {
+		t.Errorf("%d results, the first %s, and %d left out", len(run.Results), run.Results[0].Level, run.Properties.LeftOut)
 	}
 }
 

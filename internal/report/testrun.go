@@ -169,6 +169,12 @@ type junitCase struct {
 	File    string        `xml:"file,attr,omitempty"`
 	Line    int           `xml:"line,attr,omitempty"`
 	Failure *junitFailure `xml:"failure"`
+	Skipped *junitSkipped `xml:"skipped"`
+	Output  string        `xml:"system-out,omitempty"`
+}
+
+type junitSkipped struct {
+	Message string `xml:"message,attr"`
 }
 
 type junitFailure struct {
@@ -191,10 +197,14 @@ func testRunJUnit(out *bufio.Writer, results []conntest.Result) error {
 		}
 		report.Suites = append(report.Suites, s)
 	}
+	return report.write(out)
+}
+
+func (s *junitSuites) write(out *bufio.Writer) error {
 	out.WriteString(xml.Header)
 	encoder := xml.NewEncoder(out)
 	encoder.Indent("", "  ")
-	if err := encoder.Encode(report); err != nil {
+	if err := encoder.Encode(s); err != nil {
 		return err
 	}
 	out.WriteByte('\n')

@@ -41,8 +41,9 @@ func (r *reader) readNetworkPolicy(o object) {
 			Pods:       subject.selector(),
 			Place:      subject.orElse(o.value).place(),
 		},
-		Governs: governs(spec),
-		Place:   o.place(),
+		Governs:     governs(spec),
+		Annotations: o.annotations(),
+		Place:       o.place(),
 	}
 	for _, d := range policies.Directions {
 		var rules []policies.Rule

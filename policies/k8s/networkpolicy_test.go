@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/weir-policy/weir/policies"
 )
 
@@ -88,6 +90,14 @@ func TestNetworkPolicy(t *testing.T) {
 		if got := strings.Join(describePolicy(m.Policies[0]), "; "); got != row.want {
 			t.Errorf("%s\n got %s\nwant %s", row.spec, got, row.want)
 		}
+	}
+}
+
+func TestAnnotations(t *testing.T) {
+	const text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a, annotations: {weir.dev/waive: 'x until 2027-01-01: y', empty: null}}\nspec: {podSelector: {}}\n"
+	got := read(t, text).Policies[0].Annotations
+	if diff := cmp.Diff(map[string]string{"weir.dev/waive": "x until 2027-01-01: y"}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 

@@ -183,6 +183,21 @@ func (r *reader) object(v value, kind, group string, clusterWide bool) (object, 
 	return o, true
 }
 
+// annotations returns the object's annotations, nil where it has none.
+func (o object) annotations() map[string]string {
+	field := o.meta.field("annotations")
+	if !field.wants(mapping, "a mapping") {
+		return nil
+	}
+	all := map[string]string{}
+	for key, node := range pairs(field.node) {
+		if key.Kind == scalar && !isNull(node) {
+			all[key.Value] = o.at(node, "annotation "+key.Value).text()
+		}
+	}
+	return all
+}
+
 // namespaceOf returns the namespace that a metadata.namespace names, and makes
 // it one of the world.
 func (r *reader) namespaceOf(v value) string {

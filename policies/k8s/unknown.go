@@ -127,11 +127,12 @@ func (r *reader) readForeign(v value, kind, group string) {
 		touched = "pods in all namespaces"
 	}
 	r.policies = append(r.policies, policies.Policy{
-		Ref:     o.ref,
-		Subject: subject,
-		Governs: e.governs,
-		Opaque:  kind + " of " + group + " is not understood",
-		Place:   o.place(),
+		Ref:         o.ref,
+		Subject:     subject,
+		Governs:     e.governs,
+		Opaque:      kind + " of " + group + " is not understood",
+		Annotations: o.annotations(),
+		Place:       o.place(),
 	})
 	o.warn("%s %s is not understood; answers about %s are unknown", kind, o.ref, touched)
 }

@@ -1,0 +1,281 @@
+// Package lint finds what is probably a mistake in policies: sentences that are
+// well formed and mean something else than their author thinks, or nothing.
+//
+// Each check is a file of this package and a page of docs/checks. What policies
+// do, package reach decides; a check only asks. It knows no files, and no clock:
+// the moment comes with the options.
+package lint
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/selector"
+)
+
+// Severity is how bad a finding is.
+type Severity uint8
+
+// The severities, mildest first. A note may well be intended; a warning is
+// probably a mistake; an error is one.
+const (
+	Note Severity = iota
+	Warning
+	Error
+)
+
+// Severities are all of them, worst first.
+var Severities = [...]Severity{Error, Warning, Note}
+
+func (s Severity) String() string { return [...]string{"note", "warning", "error"}[s] }
+
+// ParseSeverity reads a severity's name.
+func ParseSeverity(text string) (Severity, error) {
+	for _, s := range Severities {
+		if s.String() == text {
+			return s, nil
+		}
+	}
+	return Note, fmt.Errorf("severity %q is none of error, warning, note", text)
+}
+
+// Finding is something a check has to say.
+type Finding struct {
+	Check    string // its name
+	Severity Severity
+	Place    policies.Place
+	Message  string // one sentence, lower case, no full stop: what is wrong and what to do
+	Policy   policies.Ref
+	See      policies.Place // the other place that the message speaks of, if any
+	Waiver   *Waiver        // nil unless it is waived
+}
+
+// Check looks for one kind of mistake.
+type Check struct {
+	Name  string // as flags, waivers and the page in docs/checks call it
+	Title string // one clause, for lists
+	look  func(*look)
+}
+
+// Checks returns all checks, by name.
+func Checks() []Check { return slices.Clone(checks) }
+
+var checks = []Check{
+	{"deprecated-kind", "a policy of a kind that another has replaced", deprecatedKind},
+	{"egress-without-dns", "pods that may open connections but not look up a name", egressWithoutDNS},
+	{"except-without-effect", "an except whose addresses are allowed all the same", exceptWithoutEffect},
+	{"not-understood", "a policy of which Weir cannot tell what it does", notUnderstood},
+	{"open-isolation", "a policy that looks like isolation and isolates nothing", openIsolation},
+	{"peer-matches-nothing", "a peer that describes no pod, namespace or address", peerMatchesNothing},
+	{"pod-range", "an ipBlock that takes in addresses of pods", podRange},
+	{"rule-without-effect", "a rule that another one covers, or that matches nothing", ruleWithoutEffect},
+	{"selects-nothing", "a policy that applies to no pod", selectsNothing},
+	{"split-selector", "namespaceSelector and podSelector as two peers where one was meant", splitSelector},
+	{"unknown-port", "a port name that no pod in question has", unknownPort},
+	{"waiver", "a waiver that has expired, or waives nothing", nil}, // Run looks at them last
+}
+
+// Options choose what Run looks at.
+type Options struct {
+	// Now is the moment at which waivers are or are not expired.
+	Now time.Time
+	// Only and Skip are names of checks: those that are run, all where it is
+	// empty, and those that are not.
+	Only, Skip []string
+}
+
+// Result is what the checks found, in the order of places.
+type Result struct {
+	Checks   []Check // those that were run
+	Findings []Finding
+	Waived   []Finding // each with its Waiver
+	Warnings []policies.Warning
+}
+
+// Worst returns the worst severity of the findings; false where there are none.
+func (r *Result) Worst() (Severity, bool) {
+	worst := Note
+	for _, f := range r.Findings {
+		worst = max(worst, f.Severity)
+	}
+	return worst, len(r.Findings) > 0
+}
+
+// Run looks at the judge's model. It fails on names that are no check's.
+func Run(j *reach.Judge, o Options) (*Result, error) {
+	chosen, err := choose(o)
+	if err != nil {
+		return nil, err
+	}
+	l := newLook(j)
+	for _, c := range chosen {
+		if c.look != nil {
+			l.check = c.Name
+			c.look(l)
+		}
+	}
+	r := &Result{Checks: chosen, Warnings: j.Model().Warnings}
+	r.Findings, r.Waived = waive(l, chosen, o.Now)
+	for _, all := range [][]Finding{r.Findings, r.Waived} {
+		slices.SortStableFunc(all, func(a, b Finding) int {
+			return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Check, b.Check), strings.Compare(a.Message, b.Message))
+		})
+	}
+	return r, nil
+}
+
+func choose(o Options) ([]Check, error) {
+	var names, unknown []string
+	for _, c := range checks {
+		names = append(names, c.Name)
+	}
+	for _, name := range slices.Concat(o.Only, o.Skip) {
+		if !slices.Contains(names, name) {
+			unknown = append(unknown, fmt.Sprintf("there is no check %q%s", name, policies.Near(name, names)))
+		}
+	}
+	if len(unknown) > 0 {
+		return nil, fmt.Errorf("%s", strings.Join(unknown, "\n"))
+	}
+	return slices.DeleteFunc(Checks(), func(c Check) bool {
+		return len(o.Only) > 0 && !slices.Contains(o.Only, c.Name) || slices.Contains(o.Skip, c.Name)
+	}), nil
+}
+
+// look is what checks look at, and where they say what they found.
+type look struct {
+	*policies.Model
+	judge    *reach.Judge
+	parts    *reach.Parts
+	subjects [2][][]int       // Parts.Subject of each policy
+	podsOf   map[string][]int // pods by namespace
+	check    string
+	found    []found
+}
+
+// found is a finding about the policy with this index.
+type found struct {
+	policy int
+	Finding
+}
+
+func newLook(j *reach.Judge) *look {
+	l := &look{Model: j.Model(), judge: j, parts: j.Parts(), podsOf: map[string][]int{}}
+	for i := range l.Pods {
+		namespace := l.Pods[i].Ref.Namespace
+		l.podsOf[namespace] = append(l.podsOf[namespace], i)
+	}
+	for _, d := range policies.Directions {
+		for i := range l.Policies {
+			l.subjects[d] = append(l.subjects[d], l.parts.Subject(i, d))
+		}
+	}
+	return l
+}
+
+// report adds a finding of the check at work, and returns it for more details.
+func (l *look) report(s Severity, at policies.Place, policy int, format string, args ...any) *Finding {
+	l.found = append(l.found, found{policy, Finding{
+		Check: l.check, Severity: s, Place: at, Message: fmt.Sprintf(format, args...), Policy: l.Policies[policy].Ref,
+	}})
+	return &l.found[len(l.found)-1].Finding
+}
+
+// rules visits every rule of every policy that was understood.
+func (l *look) rules(visit func(policy int, d policies.Direction, rule int, r *policies.Rule)) {
+	for i := range l.Policies {
+		for _, d := range policies.Directions {
+			for k := range l.Policies[i].Rules[d] {
+				visit(i, d, k, &l.Policies[i].Rules[d][k])
+			}
+		}
+	}
+}
+
+// subject returns the pods that a policy applies to in any direction.
+func (l *look) subject(policy int) []int {
+	if pods := l.subjects[policies.Ingress][policy]; len(pods) > 0 {
+		return pods
+	}
+	return l.subjects[policies.Egress][policy]
+}
+
+// denies reports whether a policy's tier denies what no rule allows, so that a
+// policy isolates the pods it selects.
+func (l *look) denies(policy int) bool {
+	return slices.ContainsFunc(l.Tiers, func(t policies.Tier) bool {
+		return t.Name == l.Policies[policy].Tier && t.End == policies.ActionDeny
+	})
+}
+
+// everywhere describes all pods of the namespaces that a match speaks of.
+func everywhere(m *policies.Match) *policies.Match {
+	return &policies.Match{Namespaces: m.Namespaces, Pods: selector.Everything()}
+}
+
+// selects reports whether a match is by labels of pods.
+func selects(m *policies.Match) bool {
+	return !m.Anyone && !m.Block.CIDR.IsValid() && !m.Namespaces.IsNothing()
+}
+
+// covers reports whether all of the small set, in ascending order, is in the
+// large one.
+func covers(large, small []int) bool {
+	return !slices.ContainsFunc(small, func(i int) bool { return !has(large, i) })
+}
+
+func has(ascending []int, i int) bool {
+	_, found := slices.BinarySearch(ascending, i)
+	return found
+}
+
+// workloads names the workloads of pods, the first few of them.
+func (l *look) workloads(pods []int) string {
+	var names []string
+	for _, i := range pods {
+		if name := l.Pods[i].Workload.String(); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	const most = 4
+	if more := len(names) - most; more > 1 {
+		names = append(names[:most], fmt.Sprintf("%d more", more))
+	}
+	return enumerate(names, "and")
+}
+
+// enumerate joins names as "a, b and c".
+func enumerate(names []string, conjunction string) string {
+	last := len(names) - 1
+	if last < 1 {
+		return strings.Join(names, "")
+	}
+	return strings.Join(names[:last], ", ") + " " + conjunction + " " + names[last]
+}
+
+// counted prints "1 pod" and "2 pods".
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// numbers returns the ports that a rule means for a pod at the destination.
+func numbers(r *policies.Rule, destination *policies.Pod) netset.Ports {
+	ports := r.Ports
+	for _, n := range r.Named {
+		for _, c := range destination.Ports {
+			if c.Name == n.Name && c.Protocol == n.Protocol {
+				ports = ports.Union(netset.PortSpan(c.Protocol, c.Number, c.Number))
+			}
+		}
+	}
+	return ports
+}
