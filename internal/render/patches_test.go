@@ -200,7 +200,7 @@ patches:
 - target: {kind: NetworkPolicy, name: o.*}
   patch: |
     - {op: add, path: /spec/ingress, value: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}
-`, "prod/other.yaml", strings.ReplaceAll(shop[:strings.Index(shop, "  ingress:")], "np", "other"), "prod/patch.yaml", overlay[7]), `
+`, "prod/other.yaml", strings.ReplaceAll(before(shop, "  ingress:"), "np", "other"), "prod/patch.yaml", overlay[7]), `
 base/np.yaml:1:1 np
 prod/patch.yaml:8:5 rule
 prod/patch.yaml:9:7 peer
@@ -250,4 +250,9 @@ func TestProblemsInPatches(t *testing.T) {
 			}
 		})
 	}
+}
+
+func before(text, mark string) string {
+	head, _, _ := strings.Cut(text, mark)
+	return head
 }
