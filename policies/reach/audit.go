@@ -7,6 +7,7 @@ import (
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/selector"
 )
 
 // RuleID names a rule of a model by its indexes: Model.Policies[Policy] holds it
@@ -265,4 +266,20 @@ func (a *Audit) asRow(r RuleID) *row {
 	}
 	sure := a.e.normal(yes)
 	return &row{allow: sure, unknown: a.e.subtract(a.e.normal(possible), sure)}
+}
+
+// Ends returns one end for each thing a target names that policies can tell
+// apart: of addresses, one in each range that no rule tells apart.
+func (j *Judge) Ends(t policies.Target) []End {
+	var all []End
+	for _, x := range j.ends(t) {
+		all = append(all, x.end)
+	}
+	return all
+}
+
+// InNamespace reports whether a namespace is in a selector: perhaps, where its
+// labels are not known.
+func InNamespace(s selector.Selector, n *policies.Namespace) policies.Truth {
+	return inNamespace(s, n.Labels, n.Implied)
 }
