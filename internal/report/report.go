@@ -45,6 +45,7 @@ const (
 	KindReplay       Kind = "Replay"
 	KindPreview      Kind = "Preview"
 	KindFlowImport   Kind = "FlowImport"
+	KindAnswer       Kind = "Answer"
 )
 
 var formats = map[Kind][]Format{
@@ -54,6 +55,7 @@ var formats = map[Kind][]Format{
 	KindReplay:       {Text, JSON},
 	KindPreview:      {Text, Markdown, JSON, SARIF, HTML},
 	KindFlowImport:   {Text, JSON},
+	KindAnswer:       {Text, JSON, CSV},
 }
 
 // Formats returns the forms in which answers of a kind can be written, the

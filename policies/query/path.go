@@ -44,7 +44,7 @@ func hops(j *reach.Judge, q reach.Question, d *policies.Decision) []Row {
 	}
 	if comes != nil {
 		row := Row{What: "comes to node", Peer: comes}
-		if leaves != nil && *leaves == *comes {
+		if leaves != nil && leaves.Name == comes.Name {
 			row.Because = "the same node"
 		}
 		rows = append(rows, row)
@@ -64,7 +64,7 @@ func decided(d *policies.Decision, direction policies.Direction) []Row {
 		What: direction.String(), Direction: direction.String(), Verdict: side.Verdict, Tier: side.Tier,
 		Policy: side.Policy, Rule: side.Rule, Because: side.Because, At: side.At,
 	}
-	row.Peer = &[...]policies.Peer{policies.Egress: d.From, policies.Ingress: d.To}[direction]
+	row.Peer = [...]*policies.Peer{policies.Egress: &d.From, policies.Ingress: &d.To}[direction]
 	return []Row{row}
 }
 

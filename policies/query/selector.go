@@ -47,4 +47,3 @@ func Selected(j *reach.Judge, s selector.Selector) Answer {
 	}
 	return answer
 }
-

@@ -281,5 +281,5 @@ func (j *Judge) Ends(t policies.Target) []End {
 // InNamespace reports whether a namespace is in a selector: perhaps, where its
 // labels are not known.
 func InNamespace(s selector.Selector, n *policies.Namespace) policies.Truth {
-	return inNamespace(s, n.Labels, n.Implied)
+	return matches(s, n.Labels, n.Implied)
 }
