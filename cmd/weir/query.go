@@ -281,9 +281,9 @@ func newQueryPath(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "path FROM TO [PORT]",
 		Short: "Show every decision on the way of a connection",
-		Long: `Show what a connection meets on its way: the decision at its source's egress,
-the nodes it leaves and comes to, the Service that leads it on, and the decision
-at its destination's ingress. FROM, TO and PORT are as for weir explain; without
+		Long: `Show what a connection meets on its way: the Service that leads it on, the
+decision at its source's egress, the nodes it leaves and comes to, and the
+decision at its destination's ingress. FROM, TO and PORT are as for weir explain; without
 PORT, it is any. The exit status is 0 when the connection is allowed, and 1 when
 it is denied or the answer is unknown.`,
 		Example: `  weir query path -f examples/shop/deploy payments/api payments/svc/db 5432

@@ -11,6 +11,7 @@ import (
 	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/query"
 	"github.com/weir-policy/weir/simulator"
 )
 
@@ -48,6 +49,12 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 			return WriteImport(w, f, FlowReading{}, Style{})
 		}
 		return WriteImport(w, f, shopReading, Style{})
+	},
+	KindAnswer: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteAnswer(w, f, &query.Answer{Question: query.Shadowed}, nil, Style{})
+		}
+		return WriteAnswer(w, f, hidden(), shopWarnings, Style{})
 	},
 	KindPreview: func(w io.Writer, f Format, empty bool) error {
 		if empty {

@@ -8,8 +8,8 @@ import (
 )
 
 // PathOf says what a connection meets on its way, one hop a row: its source, the
-// decision at its egress, the node it leaves, the Service that leads it on, the
-// node it comes to, the decision at its ingress, and its destination. Where the
+// Service that leads it on, for policies see where it leads, the decision at its
+// egress, the node it leaves, the node it comes to, the decision at its ingress, and its destination. Where the
 // question means several connections that are decided differently, each has its
 // way. It fails where Ask does.
 func PathOf(j *reach.Judge, q reach.Question) (Answer, policies.Verdict, error) {
@@ -31,16 +31,16 @@ func PathOf(j *reach.Judge, q reach.Question) (Answer, policies.Verdict, error) 
 func hops(j *reach.Judge, q reach.Question, d *policies.Decision) []Row {
 	ports := d.Asked()
 	rows := []Row{{What: "from", Peer: &d.From, Ports: ports}}
-	rows = append(rows, decided(d, policies.Egress)...)
-	leaves, comes := nodeOf(j, &d.From), nodeOf(j, &d.To)
-	if leaves != nil {
-		rows = append(rows, Row{What: "leaves node", Peer: leaves})
-	}
 	if s := q.To.Service; s != nil {
 		rows = append(rows, Row{
 			What: "service", Peer: &policies.Peer{Kind: "Service", Namespace: s.Ref.Namespace, Name: s.Ref.Name}, Ports: ports, Pods: len(s.Pods),
 			Because: fmt.Sprintf("it leads to %s on %s", d.To, ports), At: s.Place,
 		})
+	}
+	rows = append(rows, decided(d, policies.Egress)...)
+	leaves, comes := nodeOf(j, &d.From), nodeOf(j, &d.To)
+	if leaves != nil {
+		rows = append(rows, Row{What: "leaves node", Peer: leaves})
 	}
 	if comes != nil {
 		row := Row{What: "comes to node", Peer: comes}

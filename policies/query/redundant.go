@@ -15,11 +15,13 @@ func RedundantRules(a *reach.Audit) Answer {
 		switch a.Removal(r) {
 		case reach.Nothing:
 			row.Because = "other rules decide the same without it"
-			if r.Rule == reach.WholePolicy {
+			if p := &a.Model().Policies[r.Policy]; r.Rule == reach.WholePolicy && len(p.Rules[0])+len(p.Rules[1]) == 0 {
+				row.Because = "other policies isolate all that it selects now"
+			} else if r.Rule == reach.WholePolicy {
 				row.Because = "other policies decide the same without it"
 			}
 		case reach.Elsewhere:
-			row.Because = "the other end decides the same without it"
+			row.Because = "the other end denies what it alone decides, or is the pod itself"
 		default:
 			return false
 		}

@@ -13,7 +13,7 @@ type Effect uint8
 // can never call a rule redundant.
 const (
 	Changes   Effect = iota // some connection is decided otherwise, or may be
-	Elsewhere               // what is decided otherwise, the other end denies all the same
+	Elsewhere               // no connection: the other end denies it all the same, or is the pod itself
 	Nothing                 // every decision of either end stays as it is
 )
 
