@@ -123,11 +123,11 @@ func TestAnswers(t *testing.T) {
 		{"a selector", query.Selected(j, selector.Label("team", "shop")), []string{"namespace [namespace shop]"}},
 		{"a selector of pods", query.Selected(j, selector.Label("app", "db")), []string{"pods [shop/db]"}},
 		{"unused", query.UnusedRules(reach.NewAudit(j), nil, time.Time{}), []string{
-			"selects nothing shop/c-gone because there is no pods app=gone in shop",
+			"selects nothing shop/c-gone because it is for pods app=gone in shop",
 			"matches nothing shop/b-db ingress rule 1 because it is for all pods in namespaces team=data on any port",
 		}},
 		{"unused by flows", query.UnusedRules(reach.NewAudit(j), used, time.Unix(200, 0)), []string{
-			"selects nothing shop/c-gone because there is no pods app=gone in shop",
+			"selects nothing shop/c-gone because it is for pods app=gone in shop",
 			"matches nothing shop/b-db ingress rule 1 because it is for all pods in namespaces team=data on any port",
 			"never used shop/b-db ingress rule 0",
 			"not used since shop/a-db ingress rule 0",

@@ -32,7 +32,7 @@ func ShadowedRules(a *reach.Audit) Answer {
 	return answer
 }
 
-func hiding(m *policies.Model, hiders []reach.Hider) string {
+func hiding(m *policies.Model, hiders []reach.RuleID) string {
 	if len(hiders) > 1 {
 		return fmt.Sprintf("%d rules before it settle together all that it matches", len(hiders))
 	}

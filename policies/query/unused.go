@@ -19,7 +19,7 @@ func UnusedRules(a *reach.Audit, used func(reach.RuleID) (uint64, time.Time), si
 	for _, p := range a.Order() {
 		if !a.Selects(p) {
 			row := rowOf(m, "selects nothing", reach.RuleID{Policy: p, Rule: reach.WholePolicy})
-			row.Because = "there is no " + m.Policies[p].Subject.String()
+			row.Because = "it is for " + m.Policies[p].Subject.String()
 			answer.Rows = append(answer.Rows, row)
 			continue
 		}

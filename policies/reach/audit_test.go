@@ -165,7 +165,7 @@ func TestRulesThatNeverDecide(t *testing.T) {
 
 // only returns the model in which every rule but one and its hiders matches
 // nothing.
-func only(m *policies.Model, r reach.RuleID, hiders []reach.Hider) *policies.Model {
+func only(m *policies.Model, r reach.RuleID, hiders []reach.RuleID) *policies.Model {
 	less := *m
 	less.Policies = slices.Clone(m.Policies)
 	for p := range less.Policies {
@@ -173,8 +173,8 @@ func only(m *policies.Model, r reach.RuleID, hiders []reach.Hider) *policies.Mod
 			rules := slices.Clone(less.Policies[p].Rules[d])
 			for i := range rules {
 				id := reach.RuleID{Policy: p, Direction: d, Rule: i}
-				ends := slices.ContainsFunc(hiders, func(h reach.Hider) bool { return h.Rule == reach.WholePolicy })
-				if id != r && !ends && !slices.ContainsFunc(hiders, func(h reach.Hider) bool { return h.RuleID == id }) {
+				ends := slices.ContainsFunc(hiders, func(h reach.RuleID) bool { return h.Rule == reach.WholePolicy })
+				if id != r && !ends && !slices.Contains(hiders, id) {
 					rules[i].Peers = nil
 				}
 			}

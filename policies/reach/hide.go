@@ -133,17 +133,11 @@ func (a *Audit) within(g *group) *set {
 	return a.byFamily[fams]
 }
 
-// Hider is what keeps traffic from a rule that never decides: another rule, or
-// with WholePolicy the end of that policy's tier.
-type Hider struct {
-	RuleID
-	Alone bool // it hides all that the rule matches, wherever the rule applies
-}
-
 // Hiders returns what hides a rule that matches something and never decides, in
-// the order of evaluation: one where one is enough, else several. It is empty
-// for every other rule.
-func (a *Audit) Hiders(r RuleID) []Hider {
+// the order of evaluation: one rule where one is enough, else several; a
+// WholePolicy among them is the end of that policy's tier. It is empty for every
+// other rule.
+func (a *Audit) Hiders(r RuleID) []RuleID {
 	if !a.MatchesAny(r) || a.Decides(r) {
 		return nil
 	}
@@ -165,16 +159,16 @@ func (a *Audit) Hiders(r RuleID) []Hider {
 			return !slices.ContainsFunc(v.before, func(o hider) bool { return o.id == h.id && a.covers(&o, v.matches) })
 		})
 		if everywhere {
-			return []Hider{{h.id, true}}
+			return []RuleID{h.id}
 		}
 	}
-	var all []Hider
+	var all []RuleID
 	for _, v := range visits {
 		left := v.matches
 		for _, h := range v.before {
 			rest := a.e.subtract(left, h.takes)
-			if !slices.Equal(rest, left) && !slices.Contains(all, Hider{RuleID: h.id}) {
-				all = append(all, Hider{RuleID: h.id})
+			if !slices.Equal(rest, left) && !slices.Contains(all, h.id) {
+				all = append(all, h.id)
 			}
 			left = rest
 		}
