@@ -33,14 +33,15 @@ var kinds = map[string]string{
 }
 
 // Find resolves "ns/pod", "ns/workload", "ns/kind/name", "ns/svc/name", an
-// address, a CIDR, or "world" for everything outside. It fails where the world
+// address, a CIDR, or "world" for everything outside. The address of a Service
+// is the Service, for policies never see that address. It fails where the world
 // has no such thing, naming what comes near, and where the name is ambiguous.
 func (w *World) Find(text string) (Target, error) {
 	if text == "world" {
 		return Target{Text: text, Addresses: netset.EveryAddress()}, nil
 	}
 	if a, err := netip.ParseAddr(text); err == nil {
-		return w.findAddress(text, a.Unmap().WithZone("")), nil
+		return w.findAddress(text, a.Unmap().WithZone(""))
 	}
 	if p, err := netip.ParsePrefix(text); err == nil {
 		return Target{Text: text, Addresses: netset.Prefix(p)}, nil
@@ -67,22 +68,27 @@ func (w *World) Find(text string) (Target, error) {
 	return w.findNamed(text, parts[0], kind, parts[2])
 }
 
-func (w *World) findAddress(text string, a netip.Addr) Target {
+func (w *World) findAddress(text string, a netip.Addr) (Target, error) {
 	t := Target{Text: text}
 	for i := range w.Nodes {
 		if slices.Contains(w.Nodes[i].Addresses, a) {
 			t.Nodes = append(t.Nodes, i)
-			return t
+			return t, nil
 		}
 	}
 	for i := range w.Pods {
 		if slices.Contains(w.Pods[i].Addresses, a) {
 			t.Pods = append(t.Pods, i)
-			return t
+			return t, nil
+		}
+	}
+	for _, s := range w.Services {
+		if slices.Contains(s.ClusterIP, a) {
+			return w.findService(text, s.Ref.Namespace, s.Ref.Name)
 		}
 	}
 	t.Addresses = netset.Prefix(netip.PrefixFrom(a, a.BitLen()))
-	return t
+	return t, nil
 }
 
 func (w *World) findNamed(text, namespace, kind, name string) (Target, error) {

@@ -82,7 +82,7 @@ func TestFind(t *testing.T) {
 			4: {Ref: ref("Pod", "data", "db"), Workload: ref("Pod", "data", "db"), Addresses: []netip.Addr{netip.MustParseAddr("2001:db8::5")}},
 		},
 		Services: []Service{
-			{Ref: ref("Service", "shop", "web"), Pods: []int{0, 1}},
+			{Ref: ref("Service", "shop", "web"), Pods: []int{0, 1}, ClusterIP: []netip.Addr{netip.MustParseAddr("10.96.0.7")}},
 			{Ref: ref("Service", "shop", "nobody"), Place: Place{File: "svc.yaml", Line: 3}},
 			{Ref: ref("Service", "shop", "far"), External: "it is an alias of example.org"},
 		},
@@ -101,6 +101,7 @@ func TestFind(t *testing.T) {
 		{"::ffff:10.0.0.1", "pods [0]"},
 		{"2001:db8::5", "pods [4]"},
 		{"172.18.0.1", "nodes [0]"},
+		{"10.96.0.7", "service shop/web pods [0 1]"},
 		{"203.0.113.9", "203.0.113.9/32"},
 		{"10.0.0.1/8", "10.0.0.0/8"},
 		{"2001:db8::/32", "2001:db8::/32"},

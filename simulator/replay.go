@@ -22,7 +22,7 @@ type Replayer struct {
 	peers         map[peerKey][]*recorded
 	places        map[string]int // of recorded.place, by what they hold
 	questions     map[question]*answer
-	unresolved    map[string]uint64 // flows by cause
+	unresolved    map[string]*unresolved // by cause
 	total         tally
 }
 
@@ -31,7 +31,7 @@ type Replayer struct {
 func New(before, after *reach.Judge) *Replayer {
 	r := &Replayer{
 		before: newDirectory(before), peers: map[peerKey][]*recorded{}, places: map[string]int{},
-		questions: map[question]*answer{}, unresolved: map[string]uint64{},
+		questions: map[question]*answer{}, unresolved: map[string]*unresolved{},
 	}
 	if after != nil {
 		r.after = newDirectory(after)
@@ -51,7 +51,7 @@ type peerKey struct {
 type recorded struct {
 	peer          policies.FlowPeer
 	before, after place
-	place         int // equal for ends in the same places
+	place         int // equal for ends in the same places; 0 for those that are nowhere
 }
 
 // question is what is decided once.
@@ -87,9 +87,11 @@ func (r *Replayer) Add(f policies.Flow) {
 	f.Count = max(1, f.Count)
 	r.total.add(&f)
 	from, to := r.find(&f.From), r.find(&f.To)
-	if cause := cmp.Or(from.before.cause, to.before.cause); cause != "" {
-		r.unresolved[cause] += f.Count
-		return
+	for _, end := range []*recorded{from, to} {
+		if end.before.cause != "" {
+			r.miss(&end.before, f.Count)
+			return
+		}
 	}
 	q := question{
 		from: from.place, to: to.place, protocol: f.Protocol, port: f.Port,
@@ -116,6 +118,35 @@ func (r *Replayer) Add(f policies.Flow) {
 	}
 	(*t).add(&f)
 	(*t).keepEarliest(&f)
+}
+
+// unresolved is the flows with an end that is nowhere, for one reason, and the
+// first by name of the ends it is true of.
+type unresolved struct {
+	flows   uint64
+	example string
+	several bool
+}
+
+func (r *Replayer) miss(p *place, flows uint64) {
+	u := r.unresolved[p.cause]
+	if u == nil {
+		u = &unresolved{example: p.example}
+		r.unresolved[p.cause] = u
+	}
+	u.flows += flows
+	u.several = u.several || u.example != p.example
+	u.example = min(u.example, p.example)
+}
+
+func (u *unresolved) text(cause string) string {
+	switch {
+	case u.example == "":
+		return cause
+	case u.several:
+		return cause + " " + u.example + ", for one"
+	}
+	return cause + " " + u.example
 }
 
 func (t *tally) add(f *policies.Flow) {
@@ -176,11 +207,13 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 	if r.after != nil {
 		e.after = r.after.follow(r.before, e.before, p)
 	}
-	text := fmt.Sprint(e.before, e.after)
-	if _, ok := r.places[text]; !ok {
-		r.places[text] = len(r.places)
+	if e.before.cause == "" {
+		text := fmt.Sprint(e.before, e.after)
+		if _, ok := r.places[text]; !ok {
+			r.places[text] = len(r.places)
+		}
+		e.place = r.places[text]
 	}
-	e.place = r.places[text]
 	r.peers[key] = append(r.peers[key], e)
 	return e
 }
@@ -226,9 +259,10 @@ func (r *Replayer) Result() *Result {
 	for _, o := range Outcomes {
 		result.Outcomes[o] = 0
 	}
-	causes := maps.Clone(r.unresolved)
-	for _, flows := range r.unresolved {
-		result.Unresolved += flows
+	causes := map[string]uint64{}
+	for cause, u := range r.unresolved {
+		causes[u.text(cause)] += u.flows
+		result.Unresolved += u.flows
 	}
 	rows := map[rowKey]*pending{}
 	for q, a := range r.questions {
@@ -254,6 +288,10 @@ func (r *Replayer) Result() *Result {
 	}
 	for _, p := range rows {
 		p.row.Decision = r.explain(p)
+		if p.row.Outcome == Breaks || p.row.Outcome == Opens {
+			was := p.answer.before
+			p.row.Base = r.before.judge.Decide(was.from, was.to, p.question.protocol, p.question.port)
+		}
 		result.Rows = append(result.Rows, p.row)
 	}
 	slices.SortFunc(result.Rows, compareRows)

@@ -188,6 +188,9 @@ func TestOutcomes(t *testing.T) {
 			if got != row.want {
 				t.Errorf("got  %s\nwant %s", got, row.want)
 			}
+			if changed := r.Outcome == Breaks || r.Outcome == Opens; changed && r.Base.Verdict != r.Before || !changed && r.Base.Because != "" {
+				t.Errorf("before the change: %v, because %q", r.Base.Verdict, r.Base.Because)
+			}
 			if explained := result.Explained == 1; explained != row.explained {
 				t.Errorf("explained %v, want %v", explained, row.explained)
 			}
@@ -261,7 +264,7 @@ func TestResolve(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			p := end(row.end)
 			found := d.find(&p)
-			got := found.cause
+			got := strings.TrimSpace(found.cause + " " + found.example)
 			for _, e := range found.ends {
 				got += judge.Peer(e).String()
 			}
@@ -370,6 +373,22 @@ var exact = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	cmp.AllowUnexported(netset.Ports{}),
+}
+
+func TestEndsThatAreNowhereAreGroupedByTheirNamespace(t *testing.T) {
+	var flows []policies.Flow
+	for i := range 50 {
+		flows = append(flows, flow(fmt.Sprintf("ops/gone-%02d", 49-i), db, 80, policies.Allow), flow(fmt.Sprintf("shop/gone-%d", i%2), db, 80, policies.Allow))
+	}
+	result := replay(model(world()), nil, append(flows, flow("data/z", db, 80, policies.Allow))...)
+	want := []Cause{
+		{"no workload of ops matches pod gone-00, for one", 50},
+		{"no workload of shop matches pod gone-0, for one", 50},
+		{"namespace data is not in the world", 1},
+	}
+	if d := cmp.Diff(want, result.Causes); d != "" || result.Unresolved != 101 {
+		t.Errorf("%d unresolved (-want +got)\n%s", result.Unresolved, d)
+	}
 }
 
 // TestOrderMakesNoDifference shuffles flows; and each is counted once.

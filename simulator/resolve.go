@@ -35,10 +35,11 @@ type workload struct {
 }
 
 // place is where a record's end is in a world: one end, or several of which the
-// record does not say which is meant; or why there is none.
+// record does not say which is meant; or why there is none. A cause that many
+// ends may have in common is completed by an example, what this one is called.
 type place struct {
-	ends  []reach.End
-	cause string
+	ends           []reach.End
+	cause, example string
 }
 
 func nowhere(format string, args ...any) place { return place{cause: fmt.Sprintf(format, args...)} }
@@ -133,11 +134,18 @@ func (d *directory) within(ns *members, p *policies.FlowPeer) place {
 	case len(labelled) == 1:
 		return d.podsOf(labelled[0], p)
 	case len(named) > 1:
-		return nowhere("several workloads of %s match %s: %s and %s", p.Namespace, describe(p), named[0].ref.Name, named[1].ref.Name)
+		return ambiguous(p, named)
 	case len(labelled) > 1:
-		return nowhere("several workloads of %s match %s: %s and %s", p.Namespace, describe(p), labelled[0].ref.Name, labelled[1].ref.Name)
+		return ambiguous(p, labelled)
 	}
-	return nowhere("no workload of %s matches %s", p.Namespace, describe(p))
+	return place{cause: fmt.Sprintf("no workload of %s matches", p.Namespace), example: describe(p)}
+}
+
+func ambiguous(p *policies.FlowPeer, among []*workload) place {
+	return place{
+		cause:   fmt.Sprintf("several workloads of %s match", p.Namespace),
+		example: fmt.Sprintf("%s: %s and %s", describe(p), among[0].ref.Name, among[1].ref.Name),
+	}
 }
 
 // describe names an end by the best that the record has.

@@ -43,7 +43,10 @@ type Row struct {
 	// for Drifts before it, since that is what the record contradicts. It is
 	// zero for Stays and where nothing was decided.
 	Decision policies.Decision
-	Cause    string // for Undecided: what was missing
+	// Base is that of the example before the change, for Breaks and Opens: what
+	// differs between the two is what the change did.
+	Base  policies.Decision
+	Cause string // for Undecided: what was missing
 }
 
 // Cause counts flows for one reason.

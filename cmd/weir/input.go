@@ -142,7 +142,11 @@ func (f *flowFiles) files() ([]string, error) {
 		case len(found) == 0:
 			errs = append(errs, fmt.Errorf("flows: there is no file %s", p))
 		}
-		files = append(files, found...)
+		for _, name := range found {
+			if !slices.Contains(files, name) {
+				files = append(files, name)
+			}
+		}
 	}
 	return files, errors.Join(errs...)
 }

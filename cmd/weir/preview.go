@@ -162,7 +162,7 @@ func (p *pullRequest) resolve(repository *repo.Repo, r *preview.Request) (base, 
 	}
 	if !p.exact {
 		if base, err = repository.MergeBase(base, head); err != nil {
-			return base, head, fmt.Errorf("merge base of %s and %s: %w; or compare with %s itself by --exact-base", name, p.head, err, name)
+			return base, head, fmt.Errorf("%w; or compare with %s itself by --exact-base", err, name)
 		}
 	}
 	r.BaseRevision = report.Revision{Name: name, Commit: base.Hash}
@@ -176,5 +176,9 @@ func defaultBase(repository *repo.Repo) (string, error) {
 			return name, nil
 		}
 	}
-	return "", errors.New("there is no branch main or master to compare with; name one with --base")
+	err := errors.New("there is no branch main or master to compare with; name one with --base")
+	if repository.IsShallow() {
+		err = fmt.Errorf("%w; this is a shallow clone: %s", err, repo.Unshallow)
+	}
+	return "", err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -34,12 +35,13 @@ with some pod of the other; a pod to itself is left out.`,
 			if err != nil {
 				return err
 			}
-			listing, err := n.listing(judge.Model())
+			listing, notes, err := n.listing(judge.Model())
 			if err != nil {
 				return err
 			}
+			warnings := slices.Concat(notes, judge.Model().Warnings)
 			return out.write(func(w io.Writer, f report.Format, style report.Style) error {
-				return report.WriteReachability(w, f, judge.Connections(listing), judge.Model().Warnings, style)
+				return report.WriteReachability(w, f, judge.Connections(listing), warnings, style)
 			})
 		},
 	}
@@ -57,9 +59,9 @@ with some pod of the other; a pod to itself is left out.`,
 // narrowing is the flags that narrow a listing.
 type narrowing struct{ from, to, port, by string }
 
-// listing returns the listing that the flags ask for, or everything that is
-// wrong with them.
-func (n narrowing) listing(m *policies.Model) (reach.Listing, error) {
+// listing returns the listing that the flags ask for, with what its reader
+// should know, or everything that is wrong with them.
+func (n narrowing) listing(m *policies.Model) (reach.Listing, []policies.Warning, error) {
 	l := reach.Listing{By: reach.Grouping(n.by)}
 	var errs []error
 	switch l.By {
@@ -72,21 +74,34 @@ func (n narrowing) listing(m *policies.Model) (reach.Listing, error) {
 			return nil
 		}
 		t, err := m.Find(text)
+		if err == nil && len(t.Nodes) > 0 {
+			err = fmt.Errorf("%s is node %s, and nodes are not listed; ask weir explain", text, m.Nodes[t.Nodes[0]].Name)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
 		}
 		return &t
 	}
 	l.From, l.To = find("--from", n.from), find("--to", n.to)
-	if n.port != "" {
-		q, err := policies.ParsePort(n.port)
-		switch {
-		case err != nil:
-			errs = append(errs, fmt.Errorf("--port: %w", err))
-		case q.Name != "":
-			errs = append(errs, fmt.Errorf("--port: %q is a port's name, and each pod may give it another number; say the number, or ask weir explain", n.port))
-		}
-		l.Ports = &q.Ports
+	query, err := policies.ParsePort(cmp.Or(n.port, "any"))
+	service := l.To != nil && l.To.Service != nil
+	switch {
+	case err != nil:
+		errs = append(errs, fmt.Errorf("--port: %w", err))
+	case query.Name != "" && !service:
+		errs = append(errs, fmt.Errorf("--port: %q is a port's name, and each pod may give it another number; say the number, or ask weir explain", n.port))
 	}
-	return l, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return l, nil, err
+	}
+	l.Ports = &query.Ports
+	if !service {
+		return l, nil, nil
+	}
+	ports, err := m.BehindAll(l.To.Service, query)
+	if err != nil {
+		return l, nil, fmt.Errorf("--to: %w; ask weir explain", err)
+	}
+	l.Ports = &ports
+	return l, []policies.Warning{{Message: fmt.Sprintf("policies see what comes through service %s at its pods, on %s", l.To.Service.Ref, ports)}}, nil
 }

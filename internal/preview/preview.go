@@ -90,10 +90,25 @@ func Run(ctx context.Context, r Request) (*report.Preview, error) {
 			return nil, err
 		}
 		p.Replay, p.Reading = replay.Result(), Reading(stats)
+		if err := unreadable(r.FailOn, stats); err != nil {
+			return nil, err
+		}
 	}
 	p.Warnings = append(p.Warnings, unmeetable(r.FailOn, p.Replay)...)
+	if len(r.Base.Pods)+len(r.Head.Pods) == 0 && len(r.Base.Policies)+len(r.Head.Policies) > 0 {
+		p.Warnings = append(p.Warnings, policies.Warning{Message: "there are policies and no workload that they could be about, so nothing can change; say where the workloads are with --world"})
+	}
 	p.Failed = Failed(r.FailOn, p.Change, p.Replay)
 	return p, nil
+}
+
+// unreadable fails where flows decide whether the preview fails and no line of
+// them could be read: a wrong file must not pass for a good change.
+func unreadable(conditions []Condition, s flowlog.Stats) error {
+	if s.Flows > 0 || s.Bad == 0 || !slices.ContainsFunc(conditions, Condition.needsFlows) {
+		return nil
+	}
+	return fmt.Errorf("none of %d lines is a recorded flow, so nothing can be said of flows: %w", s.Lines, s.FirstBad[0])
 }
 
 // unmeetable warns of conditions that only recorded flows can meet where there
@@ -147,36 +162,44 @@ func Reading(s flowlog.Stats) report.FlowReading {
 	return reading
 }
 
-// exposure counts the workloads that the outside can reach, and those that can
+// exposure finds the workloads that the outside can reach, and those that can
 // reach the outside, before and after.
 func exposure(base, head *reach.Judge) report.Exposure {
 	world := &policies.Target{Addresses: netset.EveryAddress()}
-	in := func(j *reach.Judge) int {
-		seen := map[*policies.Peer]bool{}
+	in := func(j *reach.Judge) map[policies.Ref]bool {
+		facing := map[policies.Ref]bool{}
 		for c := range j.Connections(reach.Listing{From: world}) {
-			seen[c.To] = seen[c.To] || !c.Allow.IsEmpty()
+			if !c.Allow.IsEmpty() {
+				facing[refOf(c.To)] = true
+			}
 		}
-		return countTrue(seen)
+		return facing
 	}
-	out := func(j *reach.Judge) int {
-		seen := map[*policies.Peer]bool{}
+	out := func(j *reach.Judge) map[policies.Ref]bool {
+		facing := map[policies.Ref]bool{}
 		for c := range j.Connections(reach.Listing{To: world}) {
-			seen[c.From] = seen[c.From] || !c.Allow.IsEmpty()
+			if !c.Allow.IsEmpty() {
+				facing[refOf(c.From)] = true
+			}
 		}
-		return countTrue(seen)
+		return facing
 	}
-	return report.Exposure{
-		Reachable: report.Span{Before: in(base), After: in(head)},
-		Reaching:  report.Span{Before: out(base), After: out(head)},
-	}
+	return report.Exposure{Reachable: span(in(base), in(head)), Reaching: span(out(base), out(head))}
 }
 
-func countTrue(seen map[*policies.Peer]bool) int {
-	n := 0
-	for _, yes := range seen {
-		if yes {
-			n++
+func refOf(p *policies.Peer) policies.Ref {
+	return policies.Ref{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name}
+}
+
+func span(before, after map[policies.Ref]bool) report.Span {
+	only := func(in, notIn map[policies.Ref]bool) []policies.Peer {
+		var peers []policies.Peer
+		for _, r := range slices.SortedFunc(maps.Keys(in), policies.Ref.Compare) {
+			if !notIn[r] {
+				peers = append(peers, policies.Peer{Namespace: r.Namespace, Name: r.Name, Kind: r.Kind})
+			}
 		}
+		return peers
 	}
-	return n
+	return report.Span{Before: len(before), After: len(after), New: only(after, before), Gone: only(before, after)}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -94,7 +95,7 @@ func TestRun(t *testing.T) {
 	if diff := cmp.Diff(want, p.Failed); diff != "" {
 		t.Errorf("conditions met (-want +got):\n%s", diff)
 	}
-	exposure := report.Exposure{Reachable: report.Span{Before: 1, After: 2}, Reaching: report.Span{Before: 2, After: 2}}
+	exposure := report.Exposure{Reachable: report.Span{Before: 1, After: 2, New: []policies.Peer{{Namespace: "shop", Name: "db", Kind: "Pod"}}}, Reaching: report.Span{Before: 2, After: 2}}
 	if diff := cmp.Diff(exposure, p.Exposure); diff != "" {
 		t.Errorf("exposure (-want +got):\n%s", diff)
 	}
@@ -118,6 +119,16 @@ func TestRunWithoutFlows(t *testing.T) {
 	}
 }
 
+func TestRunWithoutWorkloads(t *testing.T) {
+	p, err := Run(t.Context(), Request{Base: read(t, dbFrom(fromWeb)), Head: read(t, dbFrom(fromWorld))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0].Message, "--world") {
+		t.Errorf("got warnings %v, want one that names --world", p.Warnings)
+	}
+}
+
 func TestRunFailsWithTheFlows(t *testing.T) {
 	broken := errors.New("flows.jsonl:3: not JSON")
 	_, err := Run(t.Context(), Request{
@@ -128,6 +139,21 @@ func TestRunFailsWithTheFlows(t *testing.T) {
 	})
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v, want %v", err, broken)
+	}
+}
+
+func TestRunFailsOnFlowsThatAreNone(t *testing.T) {
+	wrong := func(context.Context, func(policies.Flow) error) (flowlog.Stats, error) {
+		return flowlog.Stats{Lines: 2, Bad: 2, FirstBad: []policies.Problem{{Place: policies.Place{File: "README.md", Line: 1}, Message: "line is not a JSON object"}}}, nil
+	}
+	request := Request{Base: read(t, pods), Head: read(t, pods), Flows: wrong}
+	if _, err := Run(t.Context(), request); err != nil {
+		t.Errorf("without a condition: %v", err)
+	}
+	request.FailOn = []Condition{Breaks}
+	want := "none of 2 lines is a recorded flow, so nothing can be said of flows: README.md:1: line is not a JSON object"
+	if _, err := Run(t.Context(), request); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 

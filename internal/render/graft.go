@@ -1,6 +1,7 @@
 package render
 
 import (
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -57,27 +58,73 @@ func objects(documents []k8s.Document) []*yaml.Node {
 	return found
 }
 
+// origin is where something rendered may have come from.
+type origin struct {
+	file string     // a path in the tree
+	node *yaml.Node // without a line where it was not written, but what is in it was
+}
+
+// grafting gives the nodes of one rendered object their places.
+type grafting struct {
+	object    origin // the place of what came from nowhere else
+	elsewhere map[*yaml.Node]string
+}
+
 // graft gives the nodes of a rendered object the places of their counterparts in
-// the source. Where there is none, the place is that of the closest node around.
-func graft(rendered, source *yaml.Node, line, column int) {
-	if source != nil {
-		line, column = source.Line, source.Column
-		source = resolve(source)
+// the written one or else in patches, and returns the files of those that are
+// elsewhere. A value that neither has stands where its field does, and a field or
+// an item that neither has where the object begins.
+func graft(rendered *yaml.Node, object origin, patches []origin) map[*yaml.Node]string {
+	g := grafting{object, map[*yaml.Node]string{}}
+	origins := patches
+	if object.node.Line > 0 {
+		origins = slices.Insert(slices.Clone(patches), 0, object)
 	}
-	rendered.Line, rendered.Column = line, column
-	switch {
-	case rendered.Kind == yaml.MappingNode:
-		for i := 0; i+1 < len(rendered.Content); i += 2 {
-			key, value := rendered.Content[i], rendered.Content[i+1]
-			sourceKey, sourceValue := pair(source, key.Value)
-			graft(key, sourceKey, line, column)
-			graft(value, sourceValue, key.Line, key.Column)
+	g.graft(rendered, object, origins)
+	g.put(rendered, object)
+	return g.elsewhere
+}
+
+func (g grafting) put(n *yaml.Node, at origin) {
+	n.Line, n.Column = at.node.Line, at.node.Column
+	if delete(g.elsewhere, n); at.file != g.object.file {
+		g.elsewhere[n] = at.file
+	}
+}
+
+// graft puts n where the first of the origins is that it may stand for, or around.
+// It returns where that is.
+func (g grafting) graft(n *yaml.Node, around origin, origins []origin) origin {
+	at, found := around, false
+	var alike []origin
+	for _, o := range origins {
+		node := resolve(o.node)
+		if node.Kind != n.Kind || n.Kind == yaml.ScalarNode && node.Value != n.Value {
+			continue
 		}
-	case rendered.Kind == yaml.SequenceNode:
-		for i, counterpart := range align(rendered, source) {
-			graft(rendered.Content[i], counterpart, line, column)
+		alike = append(alike, origin{o.file, node})
+		if !found && o.node.Line > 0 {
+			at, found = o, true
 		}
 	}
+	g.put(n, at)
+	switch n.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			var keys, values []origin
+			for _, o := range alike {
+				if key, value := pair(o.node, n.Content[i].Value); key != nil {
+					keys, values = append(keys, origin{o.file, key}), append(values, origin{o.file, value})
+				}
+			}
+			g.graft(n.Content[i+1], g.graft(n.Content[i], g.object, keys), values)
+		}
+	case yaml.SequenceNode:
+		for i, counterparts := range align(n, alike) {
+			g.graft(n.Content[i], g.object, counterparts)
+		}
+	}
+	return at
 }
 
 func pair(mapping *yaml.Node, name string) (key, value *yaml.Node) {
@@ -93,52 +140,68 @@ func pair(mapping *yaml.Node, name string) (key, value *yaml.Node) {
 // what a rule's peers and ports come to.
 const maxAlign = 1 << 14
 
-// align returns the counterpart in source of each item of a rendered list: by
-// index in lists of equal length, otherwise equal ones, then those that have
-// most in common; nil where there is none.
-func align(rendered, source *yaml.Node) []*yaml.Node {
-	counterparts := make([]*yaml.Node, len(rendered.Content))
-	if source == nil || source.Kind != yaml.SequenceNode {
-		return counterparts
-	}
-	if len(source.Content) == len(rendered.Content) {
-		copy(counterparts, source.Content)
-		return counterparts
-	}
-	equal := map[string][]*yaml.Node{}
-	theirs := map[*yaml.Node]map[string]bool{}
-	for _, item := range source.Content {
-		theirs[item] = leaves(item)
-		print := fingerprint(theirs[item])
-		equal[print] = append(equal[print], item)
-	}
+// align returns the counterparts of each item of a rendered list in other lists:
+// the first that is equal or, where none is, the one of each list of which at
+// least half is left in the item, those first of which most is. An item of a list
+// is a counterpart once.
+func align(rendered *yaml.Node, lists []origin) [][]origin {
+	items := make([]map[string]bool, len(rendered.Content))
 	for i, item := range rendered.Content {
-		print := fingerprint(leaves(item))
-		if same := equal[print]; len(same) > 0 {
-			counterparts[i], equal[print] = same[0], same[1:]
-			delete(theirs, same[0])
+		items[i] = leaves(item)
+	}
+	counterparts := make([][]origin, len(items))
+	rest := make([][]*yaml.Node, len(lists)) // of each list
+	for l, list := range lists {
+		equal := map[string][]int{}
+		for i := range items {
+			if counterparts[i] == nil {
+				print := fingerprint(items[i])
+				equal[print] = append(equal[print], i)
+			}
+		}
+		for _, item := range list.node.Content {
+			print := fingerprint(leaves(item))
+			if same := equal[print]; len(same) > 0 {
+				counterparts[same[0]], equal[print] = []origin{{list.file, item}}, same[1:]
+			} else {
+				rest[l] = append(rest[l], item)
+			}
 		}
 	}
-	if len(theirs)*len(rendered.Content) > maxAlign {
-		return counterparts
-	}
-	for i, item := range rendered.Content {
-		if counterparts[i] != nil {
+
+	type likeness struct{ item, list, other, common int }
+	var alike []likeness
+	for l, others := range rest {
+		if len(items)*len(others) > maxAlign {
 			continue
 		}
-		ours, most := leaves(item), 0
-		for _, candidate := range source.Content {
-			common := 0
-			for leaf := range theirs[candidate] {
-				if ours[leaf] {
-					common++
+		for o, other := range others {
+			theirs := leaves(other)
+			for i, ours := range items {
+				if counterparts[i] != nil {
+					continue
+				}
+				common := 0
+				for leaf := range theirs {
+					if ours[leaf] {
+						common++
+					}
+				}
+				if common > 0 && 2*common >= len(theirs) {
+					alike = append(alike, likeness{i, l, o, common})
 				}
 			}
-			if common > most {
-				counterparts[i], most = candidate, common
-			}
 		}
-		delete(theirs, counterparts[i])
+	}
+	slices.SortStableFunc(alike, func(a, b likeness) int { return b.common - a.common })
+	type half struct{ list, index int }
+	paired, taken := map[half]bool{}, map[half]bool{} // items, and those of the lists
+	for _, a := range alike {
+		if paired[half{a.list, a.item}] || taken[half{a.list, a.other}] {
+			continue
+		}
+		paired[half{a.list, a.item}], taken[half{a.list, a.other}] = true, true
+		counterparts[a.item] = append(counterparts[a.item], origin{lists[a.list].file, rest[a.list][a.other]})
 	}
 	return counterparts
 }

@@ -156,7 +156,7 @@ func bare(n *yaml.Node) *yaml.Node {
 	return &c
 }
 
-// leaves returns the scalars of n, each as "path=value".
+// leaves returns the scalars of n and what is empty in it, each as "path=value".
 func leaves(n *yaml.Node) map[string]bool {
 	found := map[string]bool{}
 	var walk func(at string, n *yaml.Node)
@@ -166,6 +166,8 @@ func leaves(n *yaml.Node) map[string]bool {
 		case n == nil:
 		case n.Kind == yaml.ScalarNode:
 			found[at+"="+n.Value] = true
+		case len(n.Content) == 0:
+			found[at] = true
 		case n.Kind == yaml.SequenceNode:
 			for _, item := range n.Content {
 				walk(at+"[]", item)

@@ -25,12 +25,17 @@ import (
 // joins every entry that is missing, remote or needs a program to run, each a
 // policies.Problem at its place.
 func NewPlan(tree Tree, dir string) (*Plan, error) {
-	s := scan{plan: &Plan{tree: tree, dir: dir, absent: map[string]bool{}}, seen: map[string]bool{}, plugins: map[string]bool{}, files: map[string]bool{}}
+	s := scan{plan: &Plan{tree: tree, dir: dir, absent: map[string]bool{}}, seen: map[string]bool{}, plugins: map[string]bool{}, files: map[string]bool{}, kustomizations: map[string]*types.Kustomization{}}
 	s.kustomization(dir, &entry{scan: &s, file: dir, node: &yaml.Node{Value: tree.Name(dir)}})
 	delete(s.seen, dir)
 	s.plan.Dirs = slices.Sorted(maps.Keys(s.seen))
 	s.plan.Files = slices.Sorted(maps.Keys(s.files))
-	return s.plan, errors.Join(s.problems...)
+	if len(s.problems) > 0 {
+		return s.plan, errors.Join(s.problems...)
+	}
+	var err error
+	s.plan.contents, err = s.plan.modern(s.kustomizations)
+	return s.plan, err
 }
 
 type scan struct {
@@ -39,6 +44,8 @@ type scan struct {
 	plugins  map[string]bool // folders of plugin configurations
 	files    map[string]bool
 	problems []error
+	// kustomizations are those of both, by file.
+	kustomizations map[string]*types.Kustomization
 }
 
 func (s *scan) problem(file string, at *yaml.Node, format string, args ...any) {
@@ -82,11 +89,7 @@ func (s *scan) kustomization(dir string, asker *entry) {
 	}
 	s.fields(dir, file, document)
 	if dir == s.plan.dir {
-		kind := child(document, "kind")
-		s.plan.Component = kind != nil && kind.Value == types.ComponentKind
-		if err := s.plan.askForOrigins(document); err != nil {
-			s.problem(file, nil, "%v", err)
-		}
+		s.plan.Component = s.kustomizations[file].Kind == types.ComponentKind
 	}
 }
 
@@ -106,7 +109,8 @@ func (s *scan) document(file string) *yaml.Node {
 		return nil
 	}
 	root := documents[0].Node
-	if err := new(types.Kustomization).Unmarshal(data); err != nil {
+	kustomization := new(types.Kustomization)
+	if err := kustomization.Unmarshal(data); err != nil {
 		at := root
 		for key := range entries(root) {
 			if strings.Contains(err.Error(), strconv.Quote(key.Value)) {
@@ -117,6 +121,7 @@ func (s *scan) document(file string) *yaml.Node {
 		s.problem(file, at, "not a kustomization as Kustomize understands it: %s", strings.TrimPrefix(message, "json: "))
 		return nil
 	}
+	s.kustomizations[file] = kustomization
 	return root
 }
 
@@ -141,6 +146,7 @@ func reason(err error) error {
 // fields follows each field of a kustomization that can name files. Kustomize
 // takes field names without regard to case.
 func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
+	var patches []patchEntry
 	for key, value := range entries(kustomization) {
 		of := func(node *yaml.Node) *entry { return &entry{scan: s, dir: dir, base: dir, file: file, node: node} }
 		switch strings.ToLower(key.Value) {
@@ -157,6 +163,7 @@ func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
 				of(node).supplement(node.Value)
 			}
 		case "patchesstrategicmerge":
+			patches = append(patches, patchEntries(dir, file, value)...)
 			for node := range scalars(value) {
 				if !isInline(node) {
 					of(node).supplement(node.Value)
@@ -166,7 +173,12 @@ func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
 			for node := range scalars(value) {
 				of(node).pluginConfig()
 			}
-		case "patches", "patchesjson6902", "replacements", "openapi":
+		case "patches", "patchesjson6902":
+			patches = append(patches, patchEntries(dir, file, value)...)
+			for node := range named(value, "path") {
+				of(node).supplement(node.Value)
+			}
+		case "replacements", "openapi":
 			for node := range named(value, "path") {
 				of(node).supplement(node.Value)
 			}
@@ -184,6 +196,7 @@ func (s *scan) fields(dir, file string, kustomization *yaml.Node) {
 			s.problem(file, key, noHelm)
 		}
 	}
+	s.plan.patchEntries = append(s.plan.patchEntries, patches...)
 }
 
 // pluginFolder follows a kustomization whose objects configure plugins. What it

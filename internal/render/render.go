@@ -6,11 +6,10 @@
 package render
 
 import (
-	"bytes"
+	"cmp"
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 	"sync"
 
@@ -59,36 +58,51 @@ type Plan struct {
 	tree Tree
 	dir  string
 	file string // the kustomization of dir
-	root []byte // the content of file, changed so as to tell origins
 	own  bool   // it asks for origins by itself
+	// contents are those of kustomizations, changed so as to tell origins and
+	// not to be warned of.
+	contents map[string][]byte
 	// absent files are read as empty.
 	absent map[string]bool
+	// patchEntries are in the order in which the patches are applied.
+	patchEntries []patchEntry
 }
 
 // Kustomize's openapi schema is one for the whole process.
 var building sync.Mutex
 
 // Build returns the objects that the kustomization stands for, in Kustomize's
-// order. Every node has the place in the file that it came from, and one that
-// only a patch or a transformer put there has the place of the closest node
-// around it; an object without such a place has only a file.
+// order. Every node has the place in the file that it came from, be it the object's
+// own or a patch's. A value that a transformer put there stands where its field
+// does and, where there is none, where the object begins; an object that was made
+// has only a file.
 func (p *Plan) Build() ([]k8s.Document, error) {
 	objects, err := p.run()
 	if err != nil {
 		return nil, policies.Problem{Place: policies.Place{File: p.tree.Name(p.file)}, Message: "kustomize: " + p.explain(err)}
 	}
+	patches := p.patches()
 	var documents []k8s.Document
 	for _, object := range objects.Resources() {
 		node := bare(object.YNode())
 		file, made := p.origin(node)
+		var written *yaml.Node
 		if !made {
 			sources, err := p.tree.Parse(file)
 			if err != nil {
 				return nil, err
 			}
-			graft(node, source(node, sources), 0, 0)
+			written = source(node, sources)
 		}
-		documents = append(documents, k8s.Document{File: p.tree.Name(file), Node: node})
+		var brought []origin
+		for _, patch := range patches {
+			brought = append(brought, patch.origins(node, written)...)
+		}
+		elsewhere := graft(node, origin{file, cmp.Or(written, &yaml.Node{})}, brought)
+		for at, file := range elsewhere {
+			elsewhere[at] = p.tree.Name(file)
+		}
+		documents = append(documents, k8s.Document{File: p.tree.Name(file), Node: node, Elsewhere: elsewhere})
 	}
 	return documents, nil
 }
@@ -145,37 +159,12 @@ func (p *Plan) origin(object *yaml.Node) (file string, made bool) {
 	return path.Join(p.dir, origin.ConfiguredIn), true
 }
 
-// askForOrigins adds originAnnotations to the kustomization's buildMetadata.
-func (p *Plan) askForOrigins(kustomization *yaml.Node) error {
-	wanted := &yaml.Node{Kind: yaml.ScalarNode, Value: types.OriginAnnotations}
-	var list *yaml.Node
-	for key, value := range entries(kustomization) {
-		if strings.EqualFold(key.Value, "buildMetadata") {
-			list = value
-		}
-	}
-	switch {
-	case list == nil || list.Kind != yaml.SequenceNode:
-		kustomization.Content = append(kustomization.Content,
-			&yaml.Node{Kind: yaml.ScalarNode, Value: "buildMetadata"},
-			&yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{wanted}})
-	case slices.ContainsFunc(list.Content, func(n *yaml.Node) bool { return n.Value == types.OriginAnnotations }):
-		p.own = true
-	default:
-		list.Content = append(list.Content, wanted)
-	}
-	var out bytes.Buffer
-	err := yaml.NewEncoder(&out).Encode(kustomization)
-	p.root = out.Bytes()
-	return err
-}
-
 func (p *Plan) read(file string) ([]byte, error) {
 	if p.absent[file] {
 		return nil, nil
 	}
-	if file == p.file {
-		return p.root, nil
+	if content, ok := p.contents[file]; ok {
+		return content, nil
 	}
 	return fs.ReadFile(p.tree.Files, file)
 }

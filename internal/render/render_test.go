@@ -59,6 +59,13 @@ func mustBuild(t *testing.T, fsys fs.FS, dir string) []k8s.Document {
 	return documents
 }
 
+func fileOf(d k8s.Document, n *yaml.Node) string {
+	if file, ok := d.Elsewhere[n]; ok {
+		return file
+	}
+	return d.File
+}
+
 // show prints each scalar of the documents with its place:
 // "db.yaml:4:9 metadata.name=db".
 func show(documents []k8s.Document) string {
@@ -68,7 +75,7 @@ func show(documents []k8s.Document) string {
 		walk = func(at string, n *yaml.Node) {
 			switch n.Kind {
 			case yaml.ScalarNode:
-				fmt.Fprintf(&out, "%s:%d:%d %s=%s\n", d.File, n.Line, n.Column, strings.TrimPrefix(at, "."), n.Value)
+				fmt.Fprintf(&out, "%s:%d:%d %s=%s\n", fileOf(d, n), n.Line, n.Column, strings.TrimPrefix(at, "."), n.Value)
 			case yaml.MappingNode:
 				for i := 0; i < len(n.Content); i += 2 {
 					walk(at+"."+n.Content[i].Value, n.Content[i+1])
@@ -108,13 +115,13 @@ func TestBuild(t *testing.T) {
 		{"an overlay with a namespace and a prefix", []string{"top/kustomization.yaml", "namespace: shop\nnamePrefix: prod-\nresources: [../base]\n"}, `
 base/db.yaml:1:13 apiVersion=networking.k8s.io/v1
 base/db.yaml:2:7 kind=NetworkPolicy
-base/db.yaml:4:9 metadata.name=prod-db
-base/db.yaml:4:3 metadata.namespace=shop
+base/db.yaml:4:3 metadata.name=prod-db
+base/db.yaml:1:1 metadata.namespace=shop
 base/db.yaml:7:24 spec.podSelector.matchLabels.app=db
 base/db.yaml:10:40 spec.ingress[0].from[0].podSelector.matchLabels.app=web
 base/db.yaml:12:13 spec.ingress[0].ports[0].port=5432
 `},
-		{"a strategic merge patch replaces the list and keeps what is alike", []string{"top/kustomization.yaml", `
+		{"a strategic merge patch replaces the list", []string{"top/kustomization.yaml", `
 resources: [../base]
 patches:
 - path: more.yaml
@@ -132,8 +139,8 @@ base/db.yaml:1:13 apiVersion=networking.k8s.io/v1
 base/db.yaml:2:7 kind=NetworkPolicy
 base/db.yaml:4:9 metadata.name=db
 base/db.yaml:7:24 spec.podSelector.matchLabels.app=db
-base/db.yaml:10:40 spec.ingress[1].from[0].podSelector.matchLabels.app=web
-base/db.yaml:12:13 spec.ingress[1].ports[0].port=5433
+top/more.yaml:8:46 spec.ingress[1].from[0].podSelector.matchLabels.app=web
+top/more.yaml:9:20 spec.ingress[1].ports[0].port=5433
 `},
 		{"a JSON6902 patch adds a rule", []string{"top/kustomization.yaml", `
 resources: [../base]
@@ -147,7 +154,7 @@ patches:
 base/db.yaml:1:13 apiVersion=networking.k8s.io/v1
 base/db.yaml:2:7 kind=NetworkPolicy
 base/db.yaml:4:9 metadata.name=db
-base/db.yaml:9:3 spec.ingress[0].from[0].ipBlock.cidr=10.0.0.0/8
+top/kustomization.yaml:8:39 spec.ingress[0].from[0].ipBlock.cidr=10.0.0.0/8
 base/db.yaml:10:40 spec.ingress[1].from[0].podSelector.matchLabels.app=web
 base/db.yaml:12:13 spec.ingress[1].ports[0].port=5432
 base/db.yaml:7:24 spec.podSelector.matchLabels.app=db
@@ -159,11 +166,11 @@ labels: [{pairs: {team: shop}, includeSelectors: true}]
 base/db.yaml:1:13 apiVersion=networking.k8s.io/v1
 base/db.yaml:2:7 kind=NetworkPolicy
 base/db.yaml:4:9 metadata.name=db
-base/db.yaml:4:3 metadata.labels.team=shop
+base/db.yaml:1:1 metadata.labels.team=shop
 base/db.yaml:7:24 spec.podSelector.matchLabels.app=db
-base/db.yaml:7:18 spec.podSelector.matchLabels.team=shop
+base/db.yaml:1:1 spec.podSelector.matchLabels.team=shop
 base/db.yaml:10:40 spec.ingress[0].from[0].podSelector.matchLabels.app=web
-base/db.yaml:10:34 spec.ingress[0].from[0].podSelector.matchLabels.team=shop
+base/db.yaml:1:1 spec.ingress[0].from[0].podSelector.matchLabels.team=shop
 base/db.yaml:12:13 spec.ingress[0].ports[0].port=5432
 `},
 		{"a transformer of its own", []string{"top/kustomization.yaml", "resources: [../base]\ntransformers: [ns.yaml]\n", "top/ns.yaml", `
@@ -175,7 +182,7 @@ fieldSpecs: [{path: metadata/namespace, create: true}]
 base/db.yaml:1:13 apiVersion=networking.k8s.io/v1
 base/db.yaml:2:7 kind=NetworkPolicy
 base/db.yaml:4:9 metadata.name=db
-base/db.yaml:4:3 metadata.namespace=shop
+base/db.yaml:1:1 metadata.namespace=shop
 base/db.yaml:7:24 spec.podSelector.matchLabels.app=db
 base/db.yaml:10:40 spec.ingress[0].from[0].podSelector.matchLabels.app=web
 base/db.yaml:12:13 spec.ingress[0].ports[0].port=5432
@@ -202,7 +209,7 @@ metadata: {name: a}
 top/ns.yaml:1:7 kind=Namespace
 top/ns.yaml:2:13 apiVersion=v1
 top/ns.yaml:3:18 metadata.name=a
-top/ns.yaml:3:11 metadata.annotations.config.kubernetes.io/origin=path: ns.yaml
+top/ns.yaml:1:1 metadata.annotations.config.kubernetes.io/origin=path: ns.yaml
 
 `},
 		{"an item of a List, and one of two that are alike", []string{"top/kustomization.yaml", "nameSuffix: -x\nresources: [list.yaml]\n", "top/list.yaml", `apiVersion: v1
@@ -218,15 +225,15 @@ top/list.yaml:4:26 kind=Namespace
 top/list.yaml:4:54 metadata.name=a
 top/list.yaml:5:16 apiVersion=v1
 top/list.yaml:5:26 kind=ServiceAccount
-top/list.yaml:5:59 metadata.name=web-x
+top/list.yaml:5:53 metadata.name=web-x
 top/list.yaml:5:75 metadata.namespace=a
 top/list.yaml:6:16 apiVersion=v1
 top/list.yaml:6:26 kind=ServiceAccount
-top/list.yaml:6:59 metadata.name=web-x
+top/list.yaml:6:53 metadata.name=web-x
 top/list.yaml:6:75 metadata.namespace=b
 top/list.yaml:7:16 apiVersion=v1
 top/list.yaml:7:26 kind=ServiceAccount
-top/list.yaml:7:59 metadata.name=web-2-x
+top/list.yaml:7:53 metadata.name=web-2-x
 top/list.yaml:7:77 metadata.namespace=b
 `},
 		{"a component, and a kustomization in JSON", []string{"top/Kustomization", `{"resources": ["../base/db.yaml"], "components": ["../part"]}`, "part/kustomization.yml", `
@@ -237,7 +244,7 @@ namespace: shop
 base/db.yaml:1:13 apiVersion=networking.k8s.io/v1
 base/db.yaml:2:7 kind=NetworkPolicy
 base/db.yaml:4:9 metadata.name=db
-base/db.yaml:4:3 metadata.namespace=shop
+base/db.yaml:1:1 metadata.namespace=shop
 base/db.yaml:7:24 spec.podSelector.matchLabels.app=db
 base/db.yaml:10:40 spec.ingress[0].from[0].podSelector.matchLabels.app=web
 base/db.yaml:12:13 spec.ingress[0].ports[0].port=5432

@@ -155,7 +155,16 @@ func (s storage) EncodedObject(kind plumbing.ObjectType, hash plumbing.Hash) (pl
 func (s storage) EncodedObjectSize(hash plumbing.Hash) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.Storage.EncodedObjectSize(hash)
+	size, err := s.Storage.EncodedObjectSize(hash)
+	if !errors.Is(err, plumbing.ErrObjectNotFound) {
+		return size, err
+	}
+	// go-git looks for sizes in the repository itself only, not where it borrows objects.
+	object, err := s.Storage.EncodedObject(plumbing.AnyObject, hash)
+	if err != nil {
+		return 0, err
+	}
+	return object.Size(), nil
 }
 
 func (s storage) HasEncodedObject(hash plumbing.Hash) error {

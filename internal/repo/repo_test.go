@@ -181,6 +181,8 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%s: HEAD is %s, want %s (%v)", row.name, c.Hash, row.want, err)
 		} else if data, err := fs.ReadFile(r.Tree(c), "deep/down/a.yaml"); err != nil || string(data) != "a" {
 			t.Errorf("%s: file is %q (%v)", row.name, data, err)
+		} else if info, err := fs.Stat(r.Tree(c), "deep/down/a.yaml"); err != nil || info.Size() != 1 {
+			t.Errorf("%s: the file's size: %v, %v", row.name, info, err)
 		}
 		r.Close()
 	}
@@ -237,6 +239,9 @@ func TestMergeBase(t *testing.T) {
 		main, feature := clone.resolve(r, "main"), clone.resolve(r, "feature")
 		if _, err := r.MergeBase(main, feature); err == nil || !strings.Contains(err.Error(), "fetch-depth: 0") {
 			t.Errorf("merge base: %v", err)
+		}
+		if _, err := r.Resolve("release"); err == nil || !strings.Contains(err.Error(), "fetch-depth: 0") {
+			t.Errorf("release: %v", err)
 		}
 		if _, err := r.Resolve("main~1"); err == nil || !strings.Contains(err.Error(), "git fetch --unshallow") {
 			t.Errorf("main~1: %v", err)

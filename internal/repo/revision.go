@@ -96,7 +96,7 @@ func (r *Repo) parent(c *object.Commit, n int) (*object.Commit, error) {
 		return nil, errTooFar
 	}
 	parent, err := r.git.CommitObject(c.ParentHashes[n-1])
-	if errors.Is(err, plumbing.ErrObjectNotFound) && r.isShallow() {
+	if errors.Is(err, plumbing.ErrObjectNotFound) && r.IsShallow() {
 		return nil, errShallow
 	}
 	return parent, err
@@ -235,12 +235,21 @@ func (r *Repo) unknown(name string) error {
 		more = fmt.Sprintf(" and %d more", len(names)-suggestions)
 		names = names[:suggestions]
 	}
-	return fmt.Errorf("revision %q is not in the repository %s, which has %s%s", name, r.dir, strings.Join(names, ", "), more)
+	err := fmt.Errorf("revision %q is not in the repository %s, which has %s%s", name, r.dir, strings.Join(names, ", "), more)
+	if r.IsShallow() {
+		err = fmt.Errorf("%w; it is a shallow clone: %s", err, Unshallow)
+	}
+	return err
 }
 
-var errShallow = errors.New("it is beyond the end of this shallow clone; fetch the whole history with fetch-depth: 0 (actions/checkout) or git fetch --unshallow")
+// Unshallow is the cure for what a shallow clone lacks.
+const Unshallow = "fetch the whole history with fetch-depth: 0 (actions/checkout) or git fetch --unshallow"
 
-func (r *Repo) isShallow() bool {
+var errShallow = errors.New("it is beyond the end of this shallow clone; " + Unshallow)
+
+// IsShallow says whether history, and often every other branch, was left out
+// when the repository was cloned.
+func (r *Repo) IsShallow() bool {
 	boundary, err := r.store.Shallow()
 	return err == nil && len(boundary) > 0
 }

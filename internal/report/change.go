@@ -88,7 +88,8 @@ type move struct {
 	some          bool   // only some of the pairs between from and to are meant
 	because       string // of one of them
 	at            policies.Place
-	atBase        bool // at is a place in the base
+	atBase        bool           // at is a place in the base
+	atHead        policies.Place // of what decides in the head
 	policy        *policies.Ref
 }
 
@@ -141,6 +142,7 @@ func movesOf(c *diff.Change) []move {
 			before: g.Before, after: g.After, pairs: g.Pairs,
 		}
 		m.because, m.at, m.policy, m.atBase = causeOf(&g.Is, &g.Was)
+		m.atHead = placeOf(&g.Is)
 		moves = append(moves, m)
 	}
 	if len(moves) > finestMoves {
@@ -198,18 +200,21 @@ func namespacesOf(peers []policies.Peer) []string {
 }
 
 // causeOf returns why the decision is now as it is: the side that the change
-// turned, else one that agrees with the verdict, else what stood there before.
+// turned, where it stands now or else where it stood before; else a side that
+// agrees with the verdict, now or else before.
 func causeOf(now, was *policies.Decision) (because string, at policies.Place, policy *policies.Ref, atBase bool) {
 	var best *policies.Side
 	for _, d := range policies.Directions {
 		side, before := &now.Sides[d], &was.Sides[d]
-		if side.Verdict != now.Verdict || side.At.File == "" {
-			continue
-		}
-		if best == nil || side.Verdict != before.Verdict {
+		turned := side.Verdict != before.Verdict
+		switch {
+		case side.Verdict != now.Verdict:
+		case turned && side.At.File == "" && before.At.File != "":
+			return side.Because, before.At, before.Policy, true
+		case side.At.File != "" && (best == nil || turned):
 			best = side
-			if side.Verdict != before.Verdict {
-				break
+			if turned {
+				return best.Because, best.At, best.Policy, false
 			}
 		}
 	}
@@ -222,6 +227,25 @@ func causeOf(now, was *policies.Decision) (because string, at policies.Place, po
 		}
 	}
 	return now.Because, policies.Place{}, nil, false
+}
+
+// placeOf returns the place of the first side that agrees with a decision's
+// verdict and has one.
+func placeOf(d *policies.Decision) policies.Place {
+	for i := range d.Sides {
+		if side := &d.Sides[i]; side.Verdict == d.Verdict && side.At.File != "" {
+			return side.At
+		}
+	}
+	return policies.Place{}
+}
+
+// exampleText begins the reason of one pair where the move has many.
+func (m *move) exampleText() string {
+	if m.pairs > 1 {
+		return "for example "
+	}
+	return ""
 }
 
 // tally counts pairs of peers; those that open by their ends.

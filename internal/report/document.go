@@ -1,6 +1,8 @@
 package report
 
 import (
+	"slices"
+
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/simulator"
 )
@@ -27,6 +29,24 @@ type table struct {
 	Numbers []int // the columns that hold numbers
 }
 
+// withoutEmpty leaves out the columns that are empty in every row.
+func (t table) withoutEmpty() table {
+	slim := table{Title: t.Title, Intro: t.Intro, Open: t.Open, Rows: make([][]phrase, len(t.Rows))}
+	for i, column := range t.Columns {
+		if !slices.ContainsFunc(t.Rows, func(row []phrase) bool { return row[i].plain() != "" }) {
+			continue
+		}
+		if slices.Contains(t.Numbers, i) {
+			slim.Numbers = append(slim.Numbers, len(slim.Columns))
+		}
+		slim.Columns = append(slim.Columns, column)
+		for r, row := range t.Rows {
+			slim.Rows[r] = append(slim.Rows[r], row[i])
+		}
+	}
+	return slim
+}
+
 func documentOf(p *Preview) *document {
 	d := &document{
 		Headline: headline(p), Exposure: exposurePhrases(p), Picture: pictureOfChange(p.Change),
@@ -47,7 +67,7 @@ func documentOf(p *Preview) *document {
 		driftTable(p), causeTable(p), flowTable(p, simulator.Undecided, "Why"), policyTable(p), readingTable(p),
 	} {
 		if len(t.Rows) > 0 {
-			d.Tables = append(d.Tables, t)
+			d.Tables = append(d.Tables, t.withoutEmpty())
 		}
 	}
 	return d
@@ -104,7 +124,7 @@ func flowTable(p *Preview, outcome simulator.Outcome, why string) table {
 
 // reasonPhrase is why a recorded flow is decided as it is, and where that stands.
 func reasonPhrase(r *simulator.Row) phrase {
-	because, at, _, _ := causeOf(&r.Decision, &policies.Decision{})
+	because, at, _, _ := causeOf(&r.Decision, &r.Base)
 	if r.Cause != "" {
 		return say(r.Cause)
 	}
@@ -139,12 +159,16 @@ func driftTable(p *Preview) table {
 }
 
 func causeTable(p *Preview) table {
-	t := table{Title: "Flows without an answer, by cause", Columns: []string{"Flows", "Cause"}, Open: 5, Numbers: []int{0}}
+	t := table{Title: "Flows without an answer, by cause", Columns: []string{"Flows", "Cause"}, Open: mostCauses + 1, Numbers: []int{0}}
 	if p.Replay == nil {
 		return t
 	}
-	for _, c := range p.Replay.Causes {
+	first, rest := foremostCauses(p.Replay.Causes)
+	for _, c := range first {
 		t.Rows = append(t.Rows, []phrase{say(grouped(c.Flows)), say(c.Text)})
+	}
+	if rest != nil {
+		t.Rows = append(t.Rows, []phrase{say(grouped(rest.Flows)), say(rest.Text)})
 	}
 	return t
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/weir-policy/weir/policies"
 )
@@ -38,11 +39,20 @@ type pageData struct {
 	MostRows int
 }
 
+// longestUnbroken is how many characters of a name or place stay on one line of
+// a table; what is longer breaks where a path or a list does.
+const longestUnbroken = 24
+
+var breakable = strings.NewReplacer("/", "/<wbr>", ",", ",<wbr>")
+
 func htmlPhrase(p phrase) template.HTML {
 	var text strings.Builder
 	for _, f := range p {
 		escaped := template.HTMLEscapeString(clean(f.text))
-		if f.code {
+		switch {
+		case f.code && utf8.RuneCountInString(f.text) > longestUnbroken:
+			escaped = `<code class="long">` + breakable.Replace(escaped) + "</code>"
+		case f.code:
 			escaped = "<code>" + escaped + "</code>"
 		}
 		text.WriteString(escaped)

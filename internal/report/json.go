@@ -499,5 +499,7 @@ func previewJSON(o *object, p *Preview) {
 
 func appendSpan(b []byte, s Span) []byte {
 	b = appendNumber(append(b, '{'), "before", uint64(s.Before))
-	return append(appendNumber(b, "after", uint64(s.After)), '}')
+	b = appendNumber(b, "after", uint64(s.After))
+	b = appendList(appendName(b, "new"), s.New, appendPeer)
+	return append(appendList(appendName(b, "gone"), s.Gone, appendPeer), '}')
 }

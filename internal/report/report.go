@@ -89,8 +89,12 @@ type Exposure struct {
 	Reachable, Reaching Span
 }
 
-// Span is a count before the change and after it.
-type Span struct{ Before, After int }
+// Span is a count of workloads before the change and after it, and those that
+// are counted on one side only, sorted.
+type Span struct {
+	Before, After int
+	New, Gone     []policies.Peer
+}
 
 // FlowReading says how the reading of recorded flows went.
 type FlowReading struct {

@@ -272,7 +272,10 @@ func pullRequest() *Preview {
 		Base:   Revision{Name: "main", Commit: "1f0c3b5a9d2e4f60718293a4b5c6d7e8f9012345"},
 		Head:   Revision{Name: "open-db", Commit: "9a8b7c6d5e4f30211203f4e5d6c7b8a901234567"},
 		Change: edit(), Replay: replayed(), Reading: shopReading,
-		Exposure: Exposure{Reachable: Span{1, 2}, Reaching: Span{2, 2}},
+		Exposure: Exposure{
+			Reachable: Span{Before: 1, After: 2, New: []policies.Peer{workload("payments/db")}},
+			Reaching:  Span{Before: 2, After: 2},
+		},
 		Failed:   []string{"breaks", "adds"},
 		Warnings: []policies.Warning{shopWarnings[0], {Place: place("deploy/kustomization.yaml", 9, 3), Message: "images are not looked at"}},
 	}

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -60,10 +61,12 @@ type sarifResult struct {
 	Level        string            `json:"level"`
 	Message      sarifMessage      `json:"message"`
 	Locations    []sarifLocation   `json:"locations,omitempty"`
+	Related      []sarifLocation   `json:"relatedLocations,omitempty"`
 	Fingerprints map[string]string `json:"partialFingerprints"`
 }
 
 type sarifLocation struct {
+	Message  *sarifMessage `json:"message,omitempty"`
 	Physical struct {
 		Artifact struct {
 			URI       string `json:"uri"`
@@ -126,7 +129,7 @@ func previewSARIF(out *bufio.Writer, p *Preview) {
 		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, rule)
 		index[r.id] = i
 	}
-	edited := editedPlace(p)
+	edited, removed := editedPlace(p, true), editedPlace(p, false)
 	said := sentences(p)
 	if len(said) > mostResults {
 		run.Properties.LeftOut = len(said) - mostResults
@@ -139,8 +142,18 @@ func previewSARIF(out *bufio.Writer, p *Preview) {
 			Message: sarifMessage{s.Lead.plain() + " " + s.Body.plain() + "."},
 		}
 		at := s.At
+		if s.AtBase {
+			at = cmp.Or(s.AtHead, edited)
+			if was, ok := locationOf(s.At); ok && at.File != "" {
+				was.Message = &sarifMessage{"where it stood in the base"}
+				result.Related = []sarifLocation{was}
+			}
+		}
 		if at.File == "" {
-			at = edited
+			at = cmp.Or(edited, s.At, removed)
+			if s.AtBase && at == s.At {
+				result.Message.Text += " The place is one of the base."
+			}
 		}
 		if location, ok := locationOf(at); ok {
 			result.Locations = []sarifLocation{location}
@@ -160,10 +173,10 @@ func previewSARIF(out *bufio.Writer, p *Preview) {
 }
 
 // editedPlace is where what has no rule of its own is shown: the first policy
-// that was edited.
-func editedPlace(p *Preview) policies.Place {
+// that was edited and is still there, or else that was removed.
+func editedPlace(p *Preview, there bool) policies.Place {
 	for _, c := range p.Change.Policies {
-		if c.At.File != "" {
+		if c.At.File != "" && there == (c.What != "removed") {
 			return c.At
 		}
 	}

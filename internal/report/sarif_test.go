@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
 )
 
@@ -57,6 +58,40 @@ func TestSARIFHasWhatTheStandardAndTheForgesAskFor(t *testing.T) {
 			if at.Region == nil || at.Region.StartLine < 1 {
 				t.Errorf("%s: result has no line: %+v", name, r)
 			}
+		}
+	}
+}
+
+// A forge can only show places that the head has.
+func TestWhatStoodInTheBaseIsShownWhereTheHeadDecides(t *testing.T) {
+	web, db := workload("shop/web"), workload("shop/db")
+	was := decision(web, db, 80, policies.Deny, nil, side(policies.Deny, "shop/deny", "", -1, place("deny.yaml", 3, 1)))
+	out := side(policies.Allow, "shop/web", "", 0, place("web.yaml", 9, 5))
+	edited := []diff.PolicyChange{
+		{Ref: policies.Ref{Kind: "NetworkPolicy", Namespace: "shop", Name: "deny"}, What: "removed", At: place("deny.yaml", 3, 1)},
+		{Ref: policies.Ref{Kind: "NetworkPolicy", Namespace: "shop", Name: "other"}, What: "changed", At: place("other.yaml", 1, 1)},
+	}
+	for _, c := range []struct {
+		name    string
+		is      policies.Decision
+		edited  []diff.PolicyChange
+		at      string
+		related string
+	}{
+		{"a policy decides now", decision(web, db, 80, policies.Allow, out, nil), edited, "web.yaml", "deny.yaml"},
+		{"another policy was edited", decision(web, db, 80, policies.Allow, nil, nil), edited, "other.yaml", "deny.yaml"},
+		{"the head has no place", decision(web, db, 80, policies.Allow, nil, nil), edited[:1], "deny.yaml", ""},
+	} {
+		r := sarifOf(t, &Preview{Change: withDifferences(&diff.Change{
+			Policies: c.edited,
+			Groups:   []diff.Group{{From: []policies.Peer{web}, To: []policies.Peer{db}, Ports: tcp(80), Before: policies.Deny, After: policies.Allow, Pairs: 1, Was: was, Is: c.is}},
+		})}).Runs[0].Results[0]
+		related := ""
+		if len(r.Related) > 0 {
+			related = r.Related[0].Physical.Artifact.URI
+		}
+		if at := r.Locations[0].Physical.Artifact.URI; at != c.at || related != c.related {
+			t.Errorf("%s: at %q, related %q; want %q, %q", c.name, at, related, c.at, c.related)
 		}
 	}
 }

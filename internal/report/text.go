@@ -450,7 +450,7 @@ func rowsText(out *bufio.Writer, title string, rows []simulator.Row, paint paint
 		}
 		out.WriteByte('\n')
 		detail := r.Cause
-		because, at, _, _ := causeOf(&r.Decision, &policies.Decision{})
+		because, at, _, _ := causeOf(&r.Decision, &r.Base)
 		switch r.Outcome {
 		case simulator.Drifts:
 			detail = fmt.Sprintf("recorded as %s, the model says %s", verdictPast(r.Recorded), verdictPast(r.Before))
@@ -473,12 +473,34 @@ func rowsText(out *bufio.Writer, title string, rows []simulator.Row, paint paint
 }
 
 func causesText(out *bufio.Writer, causes []simulator.Cause) {
-	for i, c := range causes {
-		if i == 0 {
-			out.WriteString("\nWithout an answer, by cause\n")
-		}
+	if len(causes) == 0 {
+		return
+	}
+	out.WriteString("\nWithout an answer, by cause\n")
+	first, rest := foremostCauses(causes)
+	for _, c := range first {
 		fmt.Fprintf(out, "%12s  %s\n", grouped(c.Flows), clean(c.Text))
 	}
+	if rest != nil {
+		fmt.Fprintf(out, "%12s  %s\n", grouped(rest.Flows), rest.Text)
+	}
+}
+
+// mostCauses is how many causes are named; JSON has them all.
+const mostCauses = 10
+
+// foremostCauses returns the causes of most flows, and what the others come to,
+// if there are others.
+func foremostCauses(causes []simulator.Cause) ([]simulator.Cause, *simulator.Cause) {
+	if len(causes) <= mostCauses {
+		return causes, nil
+	}
+	others := causes[mostCauses:]
+	rest := simulator.Cause{Text: counted(len(others), "other cause") + "; the json report has them all"}
+	for _, c := range others {
+		rest.Flows += c.Flows
+	}
+	return causes[:mostCauses], &rest
 }
 
 func readingText(out *bufio.Writer, reading FlowReading, paint paint) {

@@ -242,11 +242,32 @@ func portsPhrase(p netset.Ports) phrase {
 	return say("any port")
 }
 
-func portPhrase(p netset.Protocol, port uint16) code { return code(portText(p, port)) }
+// everyPortPhrase is portsPhrase where a sentence is about each port.
+func everyPortPhrase(p netset.Ports) phrase {
+	if p.String() == "any" {
+		return say("every port")
+	}
+	return portsPhrase(p)
+}
+
+func portPhrase(p netset.Protocol, port uint16) phrase {
+	if isRecorded(p, port) {
+		return say(code(portText(p, port)))
+	}
+	return say(portText(p, port))
+}
+
+// isRecorded reports whether a record says which port it is about.
+func isRecorded(p netset.Protocol, port uint16) bool { return p != 0 && (port != 0 || !p.HasPorts()) }
 
 func portText(p netset.Protocol, port uint16) string {
-	if !p.HasPorts() {
+	switch {
+	case p == 0:
+		return "port unknown"
+	case !p.HasPorts():
 		return p.String()
+	case port == 0:
+		return p.String() + " port unknown"
 	}
 	return p.String() + "/" + strconv.Itoa(int(port))
 }
@@ -266,7 +287,11 @@ type sentence struct {
 	Lead  phrase // "Opens to the internet:"
 	Body  phrase
 	At    policies.Place
-	key   string // what the sentence is about, without places
+	// AtBase is set when At is a place in the base. AtHead is then one in the
+	// head that decides now, if there is one.
+	AtBase bool
+	AtHead policies.Place
+	key    string // what the sentence is about, without places
 }
 
 // AtPhrase adds the place to a sentence's end.
@@ -274,12 +299,15 @@ func (s sentence) AtPhrase() phrase {
 	if s.At.File == "" {
 		return nil
 	}
+	if s.AtBase {
+		return say(" — ", code(s.At.String()), " in the base")
+	}
 	return say(" — ", code(s.At.String()))
 }
 
 // moveSentence says what happens to the pairs of a move.
 func moveSentence(m *move) sentence {
-	s := sentence{Rule: string(m.class), Level: "note", At: m.at}
+	s := sentence{Rule: string(m.class), Level: "note", At: m.at, AtBase: m.atBase, AtHead: m.atHead}
 	from, to, ports := peersPhrase(m.from), peersPhrase(m.to), portsPhrase(m.ports)
 	s.key = strings.Join([]string{from.plain(), to.plain(), m.ports.String()}, " ")
 	whole := slices.ContainsFunc(slices.Concat(m.from, m.to), isWhole)
@@ -303,7 +331,7 @@ func moveSentence(m *move) sentence {
 	case m.class == unknown:
 		s.Body = uncertainBody(m, from, to, ports)
 	case m.pairs > named*named && !m.outside():
-		s.Body = say(pairsPhrase(m), " from ", from, " to ", to, map[class]string{adds: " gain ", removes: " lose "}[m.class], ports)
+		s.Body = say(pairsPhrase(m), " from ", from, " to ", to, map[class]string{adds: " gain ", removes: " lose "}[m.class], everyPortPhrase(m.ports))
 	case m.class == removes && m.fromOutside():
 		s.Body = say(to, verb(len(m.to), " no longer accepts ", " no longer accept "), ports, " from ", from)
 	case m.class == removes:
@@ -317,7 +345,7 @@ func moveSentence(m *move) sentence {
 		s.Body = say(s.Body, " (", counted(m.pairs, "pair"), ", not all with the same ports)")
 	}
 	if m.class == removes && m.because != "" && !m.atBase && !m.some {
-		s.Body = say(s.Body, ", because ", m.because)
+		s.Body = say(s.Body, ", ", m.exampleText(), "because ", m.because)
 	}
 	return s
 }
@@ -336,7 +364,7 @@ func uncertainBody(m *move, from, to, ports phrase) phrase {
 	if m.after == policies.Unknown {
 		body := say(subject, " can no longer be told; it was ", verdictPast(m.before))
 		if m.because != "" {
-			body = say(body, " (", m.because, ")")
+			body = say(body, " (", m.exampleText(), m.because, ")")
 		}
 		return body
 	}
@@ -350,8 +378,8 @@ func verdictPast(v policies.Verdict) string {
 // rowSentence says what the change, or the model, does to a recorded flow.
 func rowSentence(r *simulator.Row) sentence {
 	s := sentence{Rule: "breaks", Level: "error"}
-	because, at, policy, _ := causeOf(&r.Decision, &policies.Decision{})
-	s.At = at
+	because, at, policy, atBase := causeOf(&r.Decision, &r.Base)
+	s.At, s.AtBase, s.AtHead = at, atBase, placeOf(&r.Decision)
 	flow := say(peersPhrase([]policies.Peer{r.From}), " → ", peersPhrase([]policies.Peer{r.To}), " ", portPhrase(r.Protocol, r.Port))
 	s.key = flow.plain()
 	flows := counted(r.Flows, "recorded flow")
@@ -515,15 +543,25 @@ func revisionPhrase(r Revision) phrase {
 
 func short(commit string) string { return commit[:min(len(commit), 10)] }
 
-// readingPhrases says what was left out of a replay.
+// mostProblems is how many lines that could not be read are named.
+const mostProblems = 10
+
+// readingPhrases says what was left out of a replay. What begins with a space
+// belongs to the phrase before it.
 func readingPhrases(r FlowReading) []phrase {
 	var said []phrase
 	if r.Bad > 0 {
 		text := say(counted(r.Bad, "line"), " could not be read")
-		if len(r.Problems) > 0 {
-			text = say(text, ", the first of them: ", code(r.Problems[0]))
+		switch n := min(len(r.Problems), mostProblems); {
+		case uint64(n) == r.Bad:
+			text = say(text, ":")
+		case n > 0:
+			text = say(text, ", the first of them:")
 		}
 		said = append(said, text)
+		for _, p := range r.Problems[:min(len(r.Problems), mostProblems)] {
+			said = append(said, say("  ", code(p)))
+		}
 	}
 	for _, c := range r.LeftOut {
 		said = append(said, say(counted(c.Flows, "record"), " left out: ", c.Text))
@@ -542,13 +580,26 @@ func clip(text string, n int) string {
 	return string([]rune(text)[:n-1]) + "…"
 }
 
-// exposurePhrases says how many workloads face outside, before and after.
+// exposurePhrases says how many workloads face outside, before and after, and
+// which of them are new or gone.
 func exposurePhrases(p *Preview) []phrase {
 	span := func(s Span, means string) phrase {
-		if s.Before == s.After {
-			return say(counted(s.After, "workload"), " ", means, ", as before")
+		text := say(counted(s.After, "workload"), " ", means, ", ")
+		if s.Before == s.After && len(s.New)+len(s.Gone) == 0 {
+			return say(text, "as before")
 		}
-		return say(counted(s.After, "workload"), " ", means, ", ", grouped(s.Before), " before")
+		var moved []phrase
+		if n := len(s.New); n > 0 {
+			moved = append(moved, say(peersPhrase(s.New), verb(n, " is new", " are new")))
+		}
+		if len(s.Gone) > 0 {
+			moved = append(moved, say(peersPhrase(s.Gone), " no longer can"))
+		}
+		text = say(text, grouped(s.Before), " before")
+		if len(moved) > 0 {
+			text = say(text, ": ", enumerate(moved))
+		}
+		return text
 	}
 	return []phrase{
 		span(p.Exposure.Reachable, "can be reached from outside"),

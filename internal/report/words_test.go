@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -95,6 +96,10 @@ func TestMoveSentences(t *testing.T) {
 		{group(web, api, tcp(80), allow, unknown), "warning unknown: Uncertain: whether shop/web reaches shop/api on TCP/80 can no longer be told; it was allowed"},
 		{group(web, api, tcp(80), unknown, deny), "warning unknown: Uncertain: whether shop/web reaches shop/api on TCP/80 could not be told before; now it is denied"},
 		{group(many(20, "a"), many(200, "b"), tcp(80), allow, deny), "note removes: Closes: All 4,000 pairs from 20 workloads of namespace a to 200 workloads of namespace b lose TCP/80"},
+		{
+			because(group(many(20, "a"), many(200, "b"), netset.TransportPorts(), allow, deny), side(deny, "b/deny", "b/deny has no ingress rule", -1, place("b.yaml", 3, 1))),
+			"note removes: Closes: All 4,000 pairs from 20 workloads of namespace a to 200 workloads of namespace b lose every port, for example because b/deny has no ingress rule — b.yaml:3:1",
+		},
 		{group(many(20, "a"), many(200, "b"), tcp(80), deny, allow), "note adds: Opens: All 4,000 pairs from 20 workloads of namespace a to 200 workloads of namespace b gain TCP/80"},
 	} {
 		moves := movesOf(&diff.Change{Groups: []diff.Group{c.group}})
@@ -132,13 +137,30 @@ func TestTheCauseIsTheSideThatTurned(t *testing.T) {
 	}{
 		{"ingress turned", decision(web, db, 80, policies.Allow, egress, ingress), decision(web, db, 80, policies.Deny, egress, refused), "ingress allows db.yaml:9:5 false"},
 		{"denied at ingress", decision(web, db, 80, policies.Deny, egress, refused), decision(web, db, 80, policies.Allow, egress, ingress), "ingress denies db.yaml:3:1 false"},
-		{"the policy is gone", decision(web, db, 80, policies.Allow, nil, nil), decision(web, db, 80, policies.Deny, nil, refused), " db.yaml:3:1 true"},
+		{"the other side's policy is gone", decision(web, db, 80, policies.Allow, egress, nil), decision(web, db, 80, policies.Deny, egress, refused), "no policy selects it db.yaml:3:1 true"},
+		{"the policy is gone", decision(web, db, 80, policies.Allow, nil, nil), decision(web, db, 80, policies.Deny, nil, refused), "no policy selects it db.yaml:3:1 true"},
 		{"nothing is known", policies.Decision{}, policies.Decision{}, "  false"},
 	} {
 		because, at, _, atBase := causeOf(&c.now, &c.was)
 		if got := fmt.Sprint(because, " ", at, " ", atBase); got != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
+	}
+}
+
+func TestAFlowThatOpensStandsAtTheRuleThatOpensIt(t *testing.T) {
+	web, db := workload("shop/web"), workload("shop/db")
+	egress := side(policies.Allow, "shop/web", "egress allows", 0, place("web.yaml", 9, 5))
+	ingress := side(policies.Allow, "shop/db", "ingress allows", 0, place("db.yaml", 9, 5))
+	refused := side(policies.Deny, "shop/db", "ingress denies", -1, place("db.yaml", 3, 1))
+	s := rowSentence(&simulator.Row{
+		Outcome: simulator.Opens, From: web, To: db, Protocol: netset.TCP, Port: 80, Flows: 1,
+		Decision: decision(web, db, 80, policies.Allow, egress, ingress),
+		Base:     decision(web, db, 80, policies.Deny, egress, refused),
+	})
+	want := "shop/web → shop/db TCP/80; allowed after the change because ingress allows — db.yaml:9:5"
+	if got := s.Body.plain() + s.AtPhrase().plain(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 
@@ -171,6 +193,57 @@ func TestHeadlines(t *testing.T) {
 	}
 }
 
+func TestExposureNamesWhoIsNewAndWhoIsGone(t *testing.T) {
+	for _, c := range []struct {
+		span Span
+		want string
+	}{
+		{Span{Before: 3, After: 3}, "3 workloads can be reached from outside, as before"},
+		{Span{Before: 3, After: 4, New: peerList("shop/web")}, "4 workloads can be reached from outside, 3 before: shop/web is new"},
+		{Span{Before: 1, After: 1, New: peerList("shop/web"), Gone: peerList("shop/db")}, "1 workload can be reached from outside, 1 before: shop/web is new and shop/db no longer can"},
+		{Span{After: 20, New: many(20, "a")}, "20 workloads can be reached from outside, 0 before: 20 workloads of namespace a are new"},
+	} {
+		if got := exposurePhrases(&Preview{Exposure: Exposure{Reachable: c.span}})[0].plain(); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}
+
+func TestCausesOfFewFlowsAreCounted(t *testing.T) {
+	var causes []simulator.Cause
+	for i := range 83 {
+		causes = append(causes, simulator.Cause{Text: fmt.Sprintf("namespace n%d is not in the world", i), Flows: 2})
+	}
+	first, rest := foremostCauses(causes)
+	if want := "73 other causes; the json report has them all"; len(first) != 10 || rest.Text != want || rest.Flows != 146 {
+		t.Errorf("%d causes and %+v; want 10 and %q", len(first), rest, want)
+	}
+	if first, rest = foremostCauses(causes[:10]); len(first) != 10 || rest != nil {
+		t.Errorf("%d causes of 10 and %v", len(first), rest)
+	}
+}
+
+func TestTheFirstLinesThatCouldNotBeReadAreNamed(t *testing.T) {
+	said := readingPhrases(FlowReading{Bad: 12, Problems: []string{"f:1: a", "f:2: b"}})
+	var got []string
+	for _, s := range said {
+		got = append(got, s.plain())
+	}
+	if want := []string{"12 lines could not be read, the first of them:", "  f:1: a", "  f:2: b"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestColumnsWithoutAnythingAreLeftOut(t *testing.T) {
+	slim := table{
+		Columns: []string{"", "Bytes", "Flows"}, Numbers: []int{1, 2},
+		Rows: [][]phrase{{say("+"), nil, say("3")}, {nil, say(""), say("4")}},
+	}.withoutEmpty()
+	if !slices.Equal(slim.Columns, []string{"", "Flows"}) || !slices.Equal(slim.Numbers, []int{1}) || slim.Rows[1][1].plain() != "4" {
+		t.Errorf("got %+v", slim)
+	}
+}
+
 func TestNumbersInWords(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
 		{grouped(0), "0"},
@@ -198,6 +271,8 @@ func TestNumbersInWords(t *testing.T) {
 		{portsText(netset.TransportPorts()), "any"},
 		{portText(netset.ICMP, 8<<8), "ICMP"},
 		{portText(netset.UDP, 53), "UDP/53"},
+		{portText(netset.TCP, 0), "TCP port unknown"},
+		{portText(0, 0), "port unknown"},
 	} {
 		if c.got != c.want {
 			t.Errorf("got %q, want %q", c.got, c.want)

@@ -39,8 +39,9 @@ type Group struct {
 	Ports         netset.Ports
 	Before, After policies.Verdict
 	Pairs         int // how many differences it stands for
-	// Was and Is decide one connection of the group on its lowest port, before
-	// and after. One is zero where its model lacks one of the ends.
+	// Was and Is decide one pair of the group, before and after: on the lowest
+	// port, in the name of all its ports. One is zero where its model lacks one
+	// of the ends.
 	Was, Is policies.Decision
 }
 

@@ -134,3 +134,20 @@ func TestCounts(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
+
+func TestAGroupSpeaksOfAllItsPortsAndAddresses(t *testing.T) {
+	c := compare(t, shop, shop+policy("out", `{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}]}]}`))
+	for _, g := range c.Groups {
+		if !g.To[0].IsOutside() {
+			continue
+		}
+		if got, want := g.Is.Because, "egress: no egress rule of NetworkPolicy shop/out allows any port to 0.0.0.0/0"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if !g.Is.Ports.Equal(g.Ports) || g.Is.To.String() != "0.0.0.0/0" {
+			t.Errorf("the decision is about %s to %s", g.Is.Ports, g.Is.To)
+		}
+		return
+	}
+	t.Error("no group leads outside")
+}

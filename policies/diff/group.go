@@ -58,7 +58,7 @@ func (g *grouper) groups(base, head *reach.Judge) []Group {
 			group := Group{
 				From: values(rectangle.from), To: values(rectangle.to), Ports: r.ports,
 				Before: key.before, After: key.after, Pairs: rectangle.pairs,
-				Was: decideSample(base, sample.Base, r.ports), Is: decideSample(head, sample.Head, r.ports),
+				Was: decideSample(base, sample.Base, sample), Is: decideSample(head, sample.Head, sample),
 			}
 			groups = append(groups, group)
 		}
@@ -80,14 +80,18 @@ func (g Group) kind() kind {
 	return k
 }
 
-func decideSample(j *reach.Judge, ends [2]reach.End, ports netset.Ports) policies.Decision {
+// decideSample decides a shift in one of the two models, by ends of that model.
+func decideSample(j *reach.Judge, ends [2]reach.End, s reach.Shift) policies.Decision {
 	if ends[0] == (reach.End{}) || ends[1] == (reach.End{}) {
 		return policies.Decision{}
 	}
-	for r := range ports.Ranges() {
-		return j.Decide(ends[0], ends[1], r.Protocol, r.First)
+	names := [2]policies.Peer{j.Peer(ends[0]), j.Peer(ends[1])}
+	for i, peer := range []*policies.Peer{s.From, s.To} {
+		if peer.IsOutside() {
+			names[i] = *peer
+		}
 	}
-	return policies.Decision{}
+	return j.DecideTogether(ends[0], ends[1], names, s.Ports)
 }
 
 type rectangle struct {

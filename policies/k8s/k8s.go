@@ -27,6 +27,9 @@ import (
 type Document struct {
 	File string
 	Node *yaml.Node // the root of the content, a mapping
+	// Elsewhere says for nodes of a rendered document that stand in another
+	// file than File, such as a patch, in which.
+	Elsewhere map[*yaml.Node]string
 }
 
 // Options say what the documents themselves do not.
@@ -55,6 +58,7 @@ func Read(docs []Document, o Options) (*policies.Model, error) {
 	r := &reader{
 		namespace:  cmp.Or(o.Namespace, "default"),
 		podCIDRs:   slices.Clone(o.PodCIDRs),
+		elsewhere:  map[*yaml.Node]string{},
 		seen:       map[identity]policies.Place{},
 		namespaces: map[string]policies.Namespace{},
 		workloads:  map[policies.Ref]workload{},
@@ -128,10 +132,11 @@ type reader struct {
 	namespace string
 	podCIDRs  []netip.Prefix
 
-	problems []policies.Problem
-	warnings []policies.Warning
-	seen     map[identity]policies.Place
-	valid    map[check]bool
+	problems  []policies.Problem
+	warnings  []policies.Warning
+	elsewhere map[*yaml.Node]string
+	seen      map[identity]policies.Place
+	valid     map[check]bool
 
 	namespaces map[string]policies.Namespace
 	pods       []pod

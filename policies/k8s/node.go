@@ -1,6 +1,7 @@
 package k8s
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -35,7 +36,7 @@ type value struct {
 func (v value) present() bool { return v.node != nil }
 
 func (v value) place() policies.Place {
-	return policies.Place{File: v.file, Line: v.node.Line, Column: v.node.Column}
+	return policies.Place{File: cmp.Or(v.r.elsewhere[v.node], v.file), Line: v.node.Line, Column: v.node.Column}
 }
 
 func (v value) problem(format string, args ...any) {

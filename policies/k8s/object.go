@@ -1,6 +1,7 @@
 package k8s
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -50,6 +51,7 @@ const policyGroup = "policy.networking.k8s.io"
 var removedVersions = []string{"extensions/v1beta1", "apps/v1beta1", "apps/v1beta2", "batch/v1beta1", "batch/v2alpha1"}
 
 func (r *reader) document(d Document) {
+	maps.Copy(r.elsewhere, d.Elsewhere)
 	v := value{r, d.File, resolve(d.Node), "the document"}
 	if kind := v.field("kind"); !kind.present() || kind.node.Kind != scalar {
 		return // something else than a Kubernetes object

@@ -85,7 +85,7 @@ func TestPlaces(t *testing.T) {
 		{"a byte order mark", "a", "\ufeffa: {}", "a:1:1 a:1:4"},
 		{"CRLF", "a", "a: b\r\nc: {}\r\n", "a:1:1 a:2:4"},
 	} {
-		root := value{file: row.file, node: mustParse(t, row.file, row.text)[0].Node}
+		root := value{r: &reader{}, file: row.file, node: mustParse(t, row.file, row.text)[0].Node}
 		var inner *yaml.Node
 		for _, node := range pairs(root.node) {
 			if node.Kind == mapping {

@@ -85,14 +85,7 @@ func (a answers) decide(j *Judge) []policies.Decision {
 	for _, x := range a {
 		for _, from := range j.named(x.from) {
 			for _, to := range j.named(x.to) {
-				for r := range x.ports.Ranges() {
-					d := j.decide(from.end, to.end, r.Protocol, r.First, naming{from.peer, to.peer, x.ports})
-					if !x.ports.Equal(d.Asked()) {
-						d.Ports = x.ports
-					}
-					decisions = append(decisions, d)
-					break
-				}
+				decisions = append(decisions, j.DecideTogether(from.end, to.end, [2]policies.Peer{from.peer, to.peer}, x.ports))
 			}
 		}
 	}
@@ -133,7 +126,7 @@ func (j *Judge) targets(q Question) ([]target, string, error) {
 		switch {
 		case q.To.Service != nil:
 			var err error
-			if ports, err = j.throughService(q.To.Service, e.end, q.Port); err != nil {
+			if ports, err = q.To.Service.Behind(&j.model.Pods[e.end.index], q.Port); err != nil {
 				return nil, "", err
 			}
 			if ports.IsEmpty() {
@@ -157,39 +150,6 @@ func (j *Judge) targets(q Question) ([]target, string, error) {
 		note = fmt.Sprintf("service %s leads to %s at %s", s.Ref, counted(len(s.Pods), "pod"), strings.Join(led, " or "))
 	}
 	return all, note, nil
-}
-
-// throughService returns the pod's ports that a Service leads the question's
-// port to.
-func (j *Judge) throughService(s *policies.Service, e End, q policies.PortQuery) (netset.Ports, error) {
-	var ports netset.Ports
-	var offered []string
-	found := false
-	for _, p := range s.Ports {
-		offered = append(offered, fmt.Sprintf("%s/%d", p.Protocol, p.Port))
-		if q.Name != "" && q.Name != p.Name || q.Name == "" && !q.Ports.Contains(p.Protocol, p.Port) {
-			continue
-		}
-		found = true
-		number := p.Target
-		if p.TargetName == "" {
-			ports = ports.Union(netset.PortSpan(p.Protocol, number, number))
-			continue
-		}
-		for _, c := range j.model.Pods[e.index].Ports {
-			if c.Name == p.TargetName && c.Protocol == p.Protocol {
-				ports = ports.Union(netset.PortSpan(c.Protocol, c.Number, c.Number))
-			}
-		}
-	}
-	if !found {
-		asked := q.Name
-		if asked == "" {
-			asked = q.Ports.String()
-		}
-		return ports, fmt.Errorf("service %s has no port %s; it offers %s", s.Ref, asked, strings.Join(offered, ", "))
-	}
-	return ports, nil
 }
 
 func (j *Judge) numbersBehind(e End, name string) netset.Ports {

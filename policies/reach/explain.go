@@ -20,6 +20,20 @@ func (j *Judge) Decide(from, to End, p netset.Protocol, port uint16) policies.De
 	return j.decide(from, to, p, port, naming{j.Peer(from), j.Peer(to), netset.PortSpan(p, port, port)})
 }
 
+// DecideTogether decides one connection on the lowest of some ports, on behalf
+// of all that are decided like it: the answer speaks of the ends by the names
+// given and of all the ports. It is zero where there are no ports.
+func (j *Judge) DecideTogether(from, to End, names [2]policies.Peer, ports netset.Ports) policies.Decision {
+	for r := range ports.Ranges() {
+		d := j.decide(from, to, r.Protocol, r.First, naming{names[0], names[1], ports})
+		if !ports.Equal(d.Asked()) {
+			d.Ports = ports
+		}
+		return d
+	}
+	return policies.Decision{}
+}
+
 // naming is how an answer names the ends and the ports it is about, where it
 // stands for more than one address or port.
 type naming struct {

@@ -264,8 +264,8 @@ func expand(c *diff.Change) string {
 // among reports whether a peer is a pod or an address of one of the peers.
 func among(p policies.Peer, peers []policies.Peer) bool {
 	return slices.ContainsFunc(peers, func(q policies.Peer) bool {
-		if p.IsOutside() && q.IsOutside() {
-			return netset.Block{CIDR: *q.CIDR, Except: q.Except}.Addresses().Contains(p.CIDR.Addr())
+		if p.IsOutside() {
+			return p.String() == q.String()
 		}
 		return p.Kind == q.Kind && p.Namespace == q.Namespace && p.Name == q.Name
 	})

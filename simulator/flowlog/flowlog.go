@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-json"
@@ -200,8 +201,11 @@ func bad(format string, args ...any) (policies.Flow, fate) {
 
 func leftOut(cause string) (policies.Flow, fate) { return policies.Flow{}, fate{leftOut: cause} }
 
+// byteOrderMark stands before the first line of files from some editors.
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
 func (d *decoder) line(text []byte, tooLong bool) (policies.Flow, fate) {
-	text = bytes.TrimSpace(text)
+	text = bytes.TrimSpace(bytes.TrimPrefix(text, byteOrderMark))
 	switch {
 	case tooLong:
 		return bad("line is longer than %d bytes", MaxLine)
@@ -231,6 +235,10 @@ func explain(err error) string {
 	var wrongType *json.UnmarshalTypeError
 	if errors.As(err, &wrongType) {
 		return fmt.Sprintf("field %s cannot be a %s", wrongType.Field, wrongType.Value)
+	}
+	var wrongTime *time.ParseError
+	if errors.As(err, &wrongTime) {
+		return fmt.Sprintf("%q is not a time such as 2026-03-10T12:00:00Z", strings.Trim(wrongTime.Value, `"`))
 	}
 	return "line is not valid JSON: " + err.Error()
 }
