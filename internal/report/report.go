@@ -52,6 +52,7 @@ const (
 	KindFlowImport   Kind = "FlowImport"
 	KindTestRun      Kind = "TestRun"
 	KindCheckRun     Kind = "CheckRun"
+	KindAnswer       Kind = "Answer"
 )
 
 var formats = map[Kind][]Format{
@@ -63,6 +64,7 @@ var formats = map[Kind][]Format{
 	KindFlowImport:   {Text, JSON},
 	KindTestRun:      {Text, JSON, JUnit, TAP},
 	KindCheckRun:     {Text, JSON, SARIF, JUnit, GitHub},
+	KindAnswer:       {Text, JSON, CSV},
 }
 
 // Formats returns the forms in which answers of a kind can be written, the

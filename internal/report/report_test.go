@@ -12,6 +12,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
 	"github.com/weir-policy/weir/policies/lint"
+	"github.com/weir-policy/weir/policies/query"
 	"github.com/weir-policy/weir/simulator"
 )
 
@@ -61,6 +62,12 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 			return WriteTestRun(w, f, nil, nil, Style{})
 		}
 		return WriteTestRun(w, f, tested(), shopWarnings, Style{})
+	},
+	KindAnswer: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteAnswer(w, f, &query.Answer{Question: query.Shadowed}, nil, Style{})
+		}
+		return WriteAnswer(w, f, hidden(), shopWarnings, Style{})
 	},
 	KindPreview: func(w io.Writer, f Format, empty bool) error {
 		if empty {

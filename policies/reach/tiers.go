@@ -80,15 +80,22 @@ type evaluation struct {
 	count   int32 // of stages
 }
 
-// judge makes the rows of every class of a model.
-func (b *builder) judge(m *policies.Model, p placement) *Judge {
-	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, governing: b.govern(m), ipv6: speaksIPv6(m)}
+func newEvaluation(b *builder, m *policies.Model) evaluation {
 	e := evaluation{builder: b, model: m, byStages: map[string]*row{}, count: 2}
 	e.sparing[policies.Yes] = &stage{id: 0, allow: b.universe, safe: b.universe}
 	e.sparing[policies.Maybe] = &stage{id: 1, allow: b.universe, pass: b.universe, safe: b.universe}
 	for _, d := range policies.Directions {
 		e.rules[d] = make([][]*compiled, len(m.Policies))
 		e.stages[d] = map[string]*stage{}
+	}
+	return e
+}
+
+// judge makes the rows of every class of a model.
+func (b *builder) judge(m *policies.Model, p placement) *Judge {
+	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, governing: b.govern(m), ipv6: speaksIPv6(m)}
+	e := newEvaluation(b, m)
+	for _, d := range policies.Directions {
 		j.rows[d] = make([]*row, len(b.classes))
 		for class, list := range j.governing[d] {
 			j.rows[d][class] = e.row(d, int32(class), list, false)

@@ -1,0 +1,312 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/query"
+	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/selector"
+	"github.com/weir-policy/weir/simulator"
+)
+
+func newQuery(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "query",
+		Short: "Ask what policies and rules concern, and which do nothing",
+	}
+	c.AddCommand(
+		newQueryPolicies(s),
+		newQueryPeers(s),
+		newQuerySelector(s),
+		newQueryExposure(s),
+		newQueryUnused(s),
+		newQueryShadowed(s),
+		newQueryRedundant(s),
+		newQueryCoverage(s),
+		newQueryPath(s),
+	)
+	return group(c)
+}
+
+// question is what all questions share: where they read and how they write.
+type question struct {
+	in     input
+	out    output
+	no     bool     // the answer is a no
+	stdins []string // more that may name standard input
+}
+
+func newQuestion(s streams, c *cobra.Command) *question {
+	q := &question{in: input{streams: s}, out: output{streams: s, kind: report.KindAnswer}}
+	q.in.addSourceTo(c)
+	q.out.addTo(c)
+	return q
+}
+
+// ask loads the world, lets answer answer, and writes what it says.
+func (q *question) ask(ctx context.Context, answer func(*reach.Judge) (query.Answer, error)) error {
+	if err := errors.Join(q.out.check(), readOnce(slices.Concat(q.in.files, q.stdins)...)); err != nil {
+		return err
+	}
+	j, err := q.in.judge(ctx, nil)
+	if err != nil {
+		return err
+	}
+	a, err := answer(j)
+	if err != nil {
+		return err
+	}
+	err = q.out.write(func(w io.Writer, f report.Format, style report.Style) error {
+		return report.WriteAnswer(w, f, &a, j.Model().Warnings, style)
+	})
+	if err == nil && q.no {
+		err = errNo
+	}
+	return err
+}
+
+// newPlainQuery returns a question that takes nothing but a source.
+func newPlainQuery(s streams, c *cobra.Command, answer func(*reach.Judge) query.Answer) *cobra.Command {
+	q := newQuestion(s, c)
+	c.Args = takes(0, 0, fmt.Sprintf("query %s takes no arguments; name the source as in: weir query %s -f SRC", c.Name(), c.Name()))
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) { return answer(j), nil })
+	}
+	return c
+}
+
+func newQueryPolicies(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "policies --of PEER",
+		Short: "Say which policies and rules concern a peer",
+		Long: `Say which policies select a peer, rule by rule in the order of evaluation, and
+which rules of any policy match it at the other end of a connection. PEER is
+namespace/pod, namespace/workload, namespace/kind/name, a Service
+(namespace/svc/name), an address, a CIDR, or world.`,
+		Example: `  weir query policies -f examples/shop/deploy --of payments/db
+  weir query policies -f examples/shop/deploy --of 203.0.113.7 -o json`,
+		Args: takes(0, 0, "query policies takes no arguments; name the peer as in: weir query policies --of shop/web"),
+	}
+	q := newQuestion(s, c)
+	of := c.Flags().String("of", "", "the `peer`")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *of == "" {
+			return errors.New("query policies needs a peer; name it as in --of shop/web")
+		}
+		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) {
+			t, err := j.Model().Find(*of)
+			if err != nil {
+				return query.Answer{}, fmt.Errorf("--of: %w", err)
+			}
+			return query.PoliciesOf(reach.NewAudit(j), t), nil
+		})
+	}
+	return c
+}
+
+func newQueryPeers(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "peers --of POLICY",
+		Short: "Say whom a policy and each of its rules concern",
+		Long: `Say which pods a policy applies to, by workload, and which peers each of its
+rules matches, on which ports. POLICY is namespace/name, a cluster-wide policy's
+name, or either with its kind in front, as in NetworkPolicy/shop/db.`,
+		Example: `  weir query peers -f examples/shop/deploy --of payments/db
+  weir query peers -f examples/shop/deploy --of payments/db -o csv`,
+		Args: takes(0, 0, "query peers takes no arguments; name the policy as in: weir query peers --of shop/db"),
+	}
+	q := newQuestion(s, c)
+	of := c.Flags().String("of", "", "the `policy`")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *of == "" {
+			return errors.New("query peers needs a policy; name it as in --of shop/db")
+		}
+		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) {
+			policy, err := findPolicy(j.Model(), *of)
+			if err != nil {
+				return query.Answer{}, fmt.Errorf("--of: %w", err)
+			}
+			return query.PeersOf(reach.NewAudit(j), policy), nil
+		})
+	}
+	return c
+}
+
+func findPolicy(m *policies.Model, text string) (int, error) {
+	found := query.Find(m, text)
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		var names []string
+		for i := range m.Policies {
+			names = append(names, m.Policies[i].Ref.String())
+		}
+		return 0, fmt.Errorf("there is no policy %q%s", text, policies.Near(text, names))
+	}
+	first, second := m.Policies[found[0]].Ref, m.Policies[found[1]].Ref
+	return 0, fmt.Errorf("%q is ambiguous: say %s/%s or %s/%s", text, first.Kind, first, second.Kind, second)
+}
+
+func newQuerySelector(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "selector EXPRESSION",
+		Short: "Say what a label selector selects now",
+		Long: `Say which pods, by workload, and which namespaces a label selector selects. It
+is written as for kubectl: app=web,tier in (a,b),!old.`,
+		Example: `  weir query selector -f examples/shop/deploy app=db
+  weir query selector -f examples/shop/deploy 'app in (web,api),!canary' -o json`,
+		Args: takes(1, 1, "query selector takes one selector, as in: weir query selector 'app=web,!old'"),
+	}
+	q := newQuestion(s, c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		selected, err := selector.Parse(args[0])
+		if err != nil {
+			return err
+		}
+		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) { return query.Selected(j, selected), nil })
+	}
+	return c
+}
+
+func newQueryExposure(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "exposure",
+		Short: "Say what is open to outside, from outside, and to what could come",
+		Long: `Say which workloads addresses outside can reach, and which can reach them. Then,
+who could come to reach or be reached: any pod of a new namespace, and pods that
+a rule's selectors describe although no such pod is there, or that any new
+namespace could claim by its labels, where they would have more than that.`,
+		Example: `  weir query exposure -f examples/shop/deploy
+  weir query exposure -f examples/shop/deploy -o csv`,
+	}
+	q := newQuestion(s, c)
+	c.Args = takes(0, 0, "query exposure takes no arguments; name the source as in: weir query exposure -f SRC")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) {
+			o, err := q.in.options()
+			return query.ExposureOf(j, o), err
+		})
+	}
+	return c
+}
+
+func newQueryUnused(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "unused",
+		Short: "List policies that select nothing and rules that match nothing",
+		Long: `List policies that select nothing, and rules of the others that match nothing.
+With --flows, list the rules too that decided none of the recorded flows; and
+with --days, those that decided none in the last days before the newest of them,
+with when each last did.`,
+		Example: `  weir query unused -f examples/shop/deploy
+  weir query unused -f examples/shop/deploy --flows examples/shop/flows.jsonl.gz --days 7`,
+		Args: takes(0, 0, "query unused takes no arguments; name the source as in: weir query unused -f SRC"),
+	}
+	q, flows := newQuestion(s, c), flowFiles{}
+	flows.addTo(c)
+	days := c.Flags().Int("days", 0, "also list rules that decided no flow in so many `days` before the newest; 0 is all of them")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *days < 0 || *days > 0 && len(flows.patterns) == 0 {
+			return errors.New("--days counts back from the newest recorded flow, so it is not below 0 and needs --flows")
+		}
+		files, err := flows.files()
+		if err != nil {
+			return err
+		}
+		q.stdins = flows.patterns
+		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) {
+			audit := reach.NewAudit(j)
+			if len(files) == 0 {
+				return query.UnusedRules(audit, nil, time.Time{}), nil
+			}
+			usage := simulator.NewUsage(j)
+			if _, err := flows.read(c.Context(), s, files, func(f policies.Flow) error { usage.Add(f); return nil }); err != nil {
+				return query.Answer{}, err
+			}
+			var since time.Time
+			if *days > 0 {
+				since = usage.Newest().AddDate(0, 0, -*days)
+			}
+			return query.UnusedRules(audit, usage.Of, since), nil
+		})
+	}
+	return c
+}
+
+func newQueryShadowed(s streams) *cobra.Command {
+	return newPlainQuery(s, &cobra.Command{
+		Use:   "shadowed",
+		Short: "List rules that never decide, with the rules that hide them",
+		Long: `List rules that match something and never decide, because rules before them
+settle all of it. Rules of NetworkPolicies have no order; of two that allow the
+same, the one whose policy's name comes later is listed.`,
+		Example: `  weir query shadowed -f examples/shop/deploy
+  weir query shadowed -f examples/shop/deploy -o json`,
+	}, func(j *reach.Judge) query.Answer { return query.ShadowedRules(reach.NewAudit(j)) })
+}
+
+func newQueryRedundant(s streams) *cobra.Command {
+	return newPlainQuery(s, &cobra.Command{
+		Use:   "redundant",
+		Short: "List rules and policies that could go without a change",
+		Long: `List policies, and rules of the others, without which nothing would be decided
+otherwise: each by itself, for of two that do the same either may go, not both.`,
+		Example: `  weir query redundant -f examples/shop/deploy
+  weir query redundant -f examples/shop/deploy -o csv`,
+	}, func(j *reach.Judge) query.Answer { return query.RedundantRules(reach.NewAudit(j)) })
+}
+
+func newQueryCoverage(s streams) *cobra.Command {
+	return newPlainQuery(s, &cobra.Command{
+		Use:   "coverage",
+		Short: "List pods that no policy isolates, in each direction",
+		Long: `List the pods, by workload, that no policy isolates in a direction: whatever no
+rule forbids is open to them.`,
+		Example: `  weir query coverage -f examples/shop/deploy
+  weir query coverage -f examples/shop/deploy -o json`,
+	}, query.Uncovered)
+}
+
+func newQueryPath(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "path FROM TO [PORT]",
+		Short: "Show every decision on the way of a connection",
+		Long: `Show what a connection meets on its way: the Service that leads it on, the
+decision at its source's egress, the nodes it leaves and comes to, and the
+decision at its destination's ingress. FROM, TO and PORT are as for weir explain; without
+PORT, it is any. The exit status is 0 when the connection is allowed, and 1 when
+it is denied or the answer is unknown.`,
+		Example: `  weir query path -f examples/shop/deploy payments/api payments/svc/db 5432
+  weir query path -f examples/shop/deploy payments/api payments/svc/db -o json`,
+		Args: takes(2, 3, "query path takes FROM, TO and perhaps PORT, as in: weir query path -f SRC shop/web shop/svc/db 5432"),
+	}
+	q := newQuestion(s, c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		port := "any"
+		if len(args) == 3 {
+			port = args[2]
+		}
+		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) {
+			from, errFrom := j.Model().Find(args[0])
+			to, errTo := j.Model().Find(args[1])
+			on, errPort := policies.ParsePort(port)
+			if err := errors.Join(errFrom, errTo, errPort); err != nil {
+				return query.Answer{}, err
+			}
+			a, verdict, err := query.PathOf(j, reach.Question{From: from, To: to, Port: on})
+			q.no = err == nil && verdict != policies.Allow
+			return a, err
+		})
+	}
+	return c
+}

@@ -1,0 +1,285 @@
+package reach
+
+import (
+	"encoding/binary"
+	"maps"
+	"slices"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/selector"
+)
+
+// RuleID names a rule of a model by its indexes: Model.Policies[Policy] holds it
+// as Rules[Direction][Rule].
+type RuleID struct {
+	Policy    int
+	Direction policies.Direction
+	Rule      int // or WholePolicy
+}
+
+// WholePolicy as a RuleID's Rule names the policy with all its rules, in both
+// directions.
+const WholePolicy = -1
+
+// Audit says what each policy and rule of a model is good for, in that model's
+// world. It prepares little and remembers what it is asked, so it is not safe
+// for concurrent use.
+type Audit struct {
+	*Judge
+	e        evaluation
+	grants   *grants
+	groups   [2][]group
+	groupOf  [2][]int32 // by class; -1 where no policy governs it
+	people   []int      // by class: the pods and nodes that are of it, replicas counted
+	scratch  policies.Model
+	standing [2][][]standing
+	lister   *lister
+	byFamily [4]*set // columns, as within returns them
+}
+
+// group is classes that the same policies govern, and for which ports by name
+// mean the same.
+type group struct {
+	classes   []int32
+	list      []governing
+	row       *row
+	fromOwner *row // at ingress: what comes from a pod's own node
+}
+
+// standing is what a rule does in its place.
+type standing struct{ matches, decides bool }
+
+// NewAudit returns the audit of what a judge judges.
+func NewAudit(j *Judge) *Audit {
+	own := *j.frame
+	own.scopes = maps.Clone(own.scopes) // a judge may be asked by others meanwhile
+	b := newBuilder(&own)
+	a := &Audit{Judge: j, e: newEvaluation(b, j.model), grants: newGrants(b.ports), scratch: *j.model}
+	a.grants.ports = b.ports
+	a.scratch.Policies = slices.Clone(j.model.Policies)
+	a.countPeople()
+	for _, d := range policies.Directions {
+		a.group(d)
+	}
+	for _, d := range policies.Directions {
+		a.standing[d] = make([][]standing, len(j.model.Policies))
+		for i := range j.model.Policies {
+			a.standing[d][i] = make([]standing, len(j.model.Policies[i].Rules[d]))
+		}
+		for i := range a.groups[d] {
+			a.walk(d, &a.groups[d][i], func(r *visit) {
+				s := &a.standing[d][r.id.Policy][r.id.Rule]
+				s.matches = s.matches || len(r.matches) > 0
+				s.decides = s.decides || len(r.hit) > 0
+			})
+		}
+	}
+	return a
+}
+
+func (a *Audit) countPeople() {
+	a.people = make([]int, len(a.classes))
+	for i, class := range a.placement.pods {
+		a.people[class] += max(1, a.model.Pods[i].Replicas)
+	}
+	for _, class := range a.placement.nodes {
+		a.people[class]++
+	}
+	a.people[a.placement.anyNode]++
+}
+
+// group sorts the classes that some policy governs.
+func (a *Audit) group(d policies.Direction) {
+	known := map[string]int32{}
+	a.groupOf[d] = make([]int32, len(a.classes))
+	for class, list := range a.governing[d] {
+		a.groupOf[d][class] = -1
+		if len(list) == 0 || a.people[class] == 0 {
+			continue
+		}
+		var key []byte
+		for _, g := range list {
+			key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
+		}
+		if d == policies.Ingress && a.e.useNames(list) {
+			for _, numbers := range a.classes[class].named {
+				key = append(append(key, '|'), numbers...)
+			}
+		}
+		at, ok := known[string(key)]
+		if !ok {
+			at = int32(len(a.groups[d]))
+			known[string(key)] = at
+			g := group{list: list, row: a.e.row(d, int32(class), list, false)}
+			if d == policies.Ingress {
+				g.fromOwner = a.e.row(d, int32(class), list, true)
+			}
+			a.groups[d] = append(a.groups[d], g)
+		}
+		a.groupOf[d][class] = at
+		a.groups[d][at].classes = append(a.groups[d][at].classes, int32(class))
+	}
+}
+
+// Governs is a policy that applies to an end, in one direction: for sure, or
+// perhaps.
+type Governs struct {
+	Policy int
+	Truth  policies.Truth
+}
+
+// Governing returns the policies that govern an end in one direction, in the
+// order of evaluation.
+func (j *Judge) Governing(d policies.Direction, e End) []Governs {
+	class := j.classOf(e)
+	if class < 0 {
+		return nil
+	}
+	var all []Governs
+	for _, g := range j.governing[d][class] {
+		all = append(all, Governs{int(g.policy), g.truth})
+	}
+	return all
+}
+
+// Order returns the indexes of the model's policies in the order of evaluation.
+func (j *Judge) Order() []int { return evaluationOrder(j.model) }
+
+// Isolates reports whether some policy keeps out, in one direction, whatever no
+// rule lets through to an end: whether it is governed in a tier that ends in
+// deny.
+func (j *Judge) Isolates(d policies.Direction, e End) policies.Truth {
+	truth := policies.No
+	for _, g := range j.Governing(d, e) {
+		switch tier := tierOf(j.model, &j.model.Policies[g.Policy]); {
+		case j.model.Policies[g.Policy].Opaque != "":
+			truth = truth.Or(policies.Maybe)
+		case tier != nil && tier.End == policies.ActionDeny:
+			truth = truth.Or(g.Truth)
+		}
+	}
+	return truth
+}
+
+// Selects reports whether a policy governs anything of the world, or may.
+func (a *Audit) Selects(policy int) bool {
+	for _, d := range policies.Directions {
+		for i := range a.groups[d] {
+			if slices.ContainsFunc(a.groups[d][i].list, func(g governing) bool { return int(g.policy) == policy }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// MatchesAny reports whether a rule matches, or may match, any traffic of what
+// its policy governs.
+func (a *Audit) MatchesAny(r RuleID) bool { return a.standing[r.Direction][r.Policy][r.Rule].matches }
+
+// Decides reports whether there is traffic that a rule decides, or may decide:
+// traffic it matches that nothing before it settles. Of policies that have no
+// order among them, one with a rule that does the same counts as before it where
+// it stands before it in Order.
+func (a *Audit) Decides(r RuleID) bool { return a.standing[r.Direction][r.Policy][r.Rule].decides }
+
+// Matched is a peer that a rule matches at the other end: on some ports for
+// sure, on others perhaps.
+type Matched struct {
+	Peer          policies.Peer // a workload, a node, or addresses outside
+	Sure, Perhaps netset.Ports
+}
+
+// Matched returns what a rule matches at the other end of whatever its policy
+// governs, by workload, then nodes, then addresses outside.
+func (a *Audit) Matched(r RuleID) []Matched {
+	as := a.asRow(r)
+	if a.lister == nil {
+		a.lister = newLister(a.Judge, Listing{})
+	}
+	var all []Matched
+	add := func(p policies.Peer, g grantID) {
+		if g != noGrant {
+			sets := a.grants.ports.sets
+			all = append(all, Matched{p, sets[a.grants.all[g].allow], sets[a.grants.all[g].unknown]})
+		}
+	}
+	ofClasses := func(classes ...int32) grantID {
+		g := noGrant
+		for _, class := range classes {
+			for _, column := range a.classes[class].columns {
+				g = a.grants.either(g, a.grants.of(as, column))
+			}
+		}
+		return g
+	}
+	for _, u := range a.lister.units {
+		add(u.peer, ofClasses(u.classes...))
+	}
+	for i := range a.model.Nodes {
+		add(a.Peer(a.Node(i)), ofClasses(a.placement.nodes[i]))
+	}
+	alike := map[grantID]netset.Addresses{}
+	var order []grantID
+	for _, atom := range a.lister.atoms {
+		g := a.grants.of(as, a.outside+atom)
+		if _, ok := alike[g]; !ok {
+			order = append(order, g)
+		}
+		alike[g] = alike[g].Union(a.frame.atoms[atom].addresses())
+	}
+	for _, g := range order {
+		for _, b := range alike[g].Blocks() {
+			add(policies.Outside(b), g)
+		}
+	}
+	return all
+}
+
+// Matches returns the ports on which a rule matches an end as the other end of
+// whatever its policy governs: for sure, and perhaps.
+func (a *Audit) Matches(r RuleID, e End) (sure, perhaps netset.Ports) {
+	as := a.asRow(r)
+	g := noGrant
+	var buf [2]int32
+	for _, column := range a.columnsOf(e, &buf) {
+		g = a.grants.either(g, a.grants.of(as, column))
+	}
+	sets := a.grants.ports.sets
+	return sets[a.grants.all[g].allow], sets[a.grants.all[g].unknown]
+}
+
+// asRow returns what a rule matches as a row would grant it.
+func (a *Audit) asRow(r RuleID) *row {
+	rule := &a.model.Policies[r.Policy].Rules[r.Direction][r.Rule]
+	var yes, possible []layer
+	take := func(c *compiled) { yes, possible = append(yes, c.yes...), append(possible, c.possible...) }
+	if r.Direction == policies.Egress || len(rule.Named) == 0 {
+		take(a.e.compileRule(rule, r.Direction, &class{}))
+	} else {
+		for _, g := range a.groups[r.Direction] {
+			if slices.ContainsFunc(g.list, func(g governing) bool { return int(g.policy) == r.Policy }) {
+				take(a.e.compileRule(rule, r.Direction, &a.classes[g.classes[0]]))
+			}
+		}
+	}
+	sure := a.e.normal(yes)
+	return &row{allow: sure, unknown: a.e.subtract(a.e.normal(possible), sure)}
+}
+
+// Ends returns one end for each thing a target names that policies can tell
+// apart: of addresses, one in each range that no rule tells apart.
+func (j *Judge) Ends(t policies.Target) []End {
+	var all []End
+	for _, x := range j.ends(t) {
+		all = append(all, x.end)
+	}
+	return all
+}
+
+// InNamespace reports whether a namespace is in a selector: perhaps, where its
+// labels are not known.
+func InNamespace(s selector.Selector, n *policies.Namespace) policies.Truth {
+	return matches(s, n.Labels, n.Implied)
+}

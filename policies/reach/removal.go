@@ -1,0 +1,133 @@
+package reach
+
+import (
+	"slices"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// Effect is what a removal does in a world.
+type Effect uint8
+
+// The effects. The zero Effect is that something may change, so a forgotten one
+// can never call a rule redundant.
+const (
+	Changes   Effect = iota // some connection is decided otherwise, or may be
+	Elsewhere               // no connection: the other end denies it all the same, or is the pod itself
+	Nothing                 // every decision of either end stays as it is
+)
+
+// Removal says what would change without a rule, or without a whole policy. It
+// decides again what the policy governs, and nothing else. Addresses that no pod
+// has count too, and a node may always be the pod's own.
+func (a *Audit) Removal(r RuleID) Effect {
+	if a.model.Policies[r.Policy].Opaque != "" {
+		return Changes
+	}
+	effect := Nothing
+	for _, d := range policies.Directions {
+		if r.Rule != WholePolicy && d != r.Direction {
+			continue
+		}
+		e := a.without(r, d)
+		for i := range a.groups[d] {
+			g := &a.groups[d][i]
+			at := slices.IndexFunc(g.list, func(g governing) bool { return int(g.policy) == r.Policy })
+			if at < 0 {
+				continue
+			}
+			list := g.list
+			if r.Rule == WholePolicy {
+				list = slices.Delete(slices.Clone(list), at, at+1)
+			}
+			effect = min(effect, a.compare(d, g, &e, list))
+			if effect == Changes {
+				break
+			}
+		}
+		a.restore(r, d)
+	}
+	return effect
+}
+
+// without returns an evaluation in which a rule is not there.
+func (a *Audit) without(r RuleID, d policies.Direction) evaluation {
+	e := newEvaluation(a.e.builder, &a.scratch)
+	e.rules = a.e.rules
+	if r.Rule != WholePolicy {
+		rules := &a.scratch.Policies[r.Policy].Rules[d]
+		*rules = slices.Delete(slices.Clone(*rules), r.Rule, r.Rule+1)
+		e.rules[d][r.Policy] = nil
+	}
+	return e
+}
+
+func (a *Audit) restore(r RuleID, d policies.Direction) {
+	if r.Rule != WholePolicy {
+		a.scratch.Policies[r.Policy].Rules[d] = a.model.Policies[r.Policy].Rules[d]
+		a.e.rules[d][r.Policy] = nil
+	}
+}
+
+// compare decides a group again under a list, and says what that changes.
+func (a *Audit) compare(d policies.Direction, g *group, e *evaluation, list []governing) Effect {
+	now := e.row(d, g.classes[0], list, false)
+	own := g.fromOwner
+	if d == policies.Ingress {
+		own = e.row(d, g.classes[0], list, true)
+	}
+	if now == g.row && own == g.fromOwner {
+		return Nothing
+	}
+	for _, class := range g.classes {
+		if a.tells(d, class, g.row, now, false) || own != g.fromOwner && a.tells(d, class, g.fromOwner, own, true) {
+			return Changes
+		}
+	}
+	return Elsewhere
+}
+
+// tells reports whether some connection of a class may be decided otherwise when
+// its row is another: with anything, or only with what is on a node's network.
+func (a *Audit) tells(d policies.Direction, class int32, was, is *row, hosts bool) bool {
+	for _, l := range a.differ(was, is) {
+		for column := range l.columns.columns() {
+			c := &a.columns[column]
+			switch {
+			case c.class < 0 && hosts, c.class >= 0 && hosts && !a.classes[c.class].host():
+				continue
+			case c.class < 0 && c.families&a.classes[class].families != 0:
+				return true
+			case c.class < 0, a.people[c.class] == 0, c.class == class && a.people[class] == 1:
+				continue
+			}
+			for _, mine := range a.classes[class].columns {
+				if a.columns[mine].families&c.families == 0 {
+					continue
+				}
+				other := a.grants.of(a.rowOf(1-d, c.class), mine)
+				if a.grants.both(a.grants.of(was, column), other) != a.grants.both(a.grants.of(is, column), other) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// differ returns the traffic that two rows decide differently.
+func (a *Audit) differ(x, y *row) relation {
+	e := &a.e
+	return slices.Concat(
+		e.subtract(x.allow, y.allow), e.subtract(y.allow, x.allow),
+		e.subtract(x.unknown, y.unknown), e.subtract(y.unknown, x.unknown),
+	)
+}
+
+// rowOf returns the row of a class, among those of the audit.
+func (a *Audit) rowOf(d policies.Direction, class int32) *row {
+	if at := a.groupOf[d][class]; at >= 0 {
+		return a.groups[d][at].row
+	}
+	return a.e.open
+}

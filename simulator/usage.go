@@ -1,0 +1,82 @@
+package simulator
+
+import (
+	"slices"
+	"time"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// Usage counts the recorded flows that each rule decides. Like a Replayer it
+// grows with the distinct ends and questions, and is not safe for concurrent use.
+type Usage struct {
+	replayer *Replayer
+	rules    map[policies.Ref]int
+	known    map[question][]reach.RuleID
+	counts   map[reach.RuleID]*tally
+	newest   time.Time
+}
+
+// NewUsage returns the Usage of a judge's rules.
+func NewUsage(j *reach.Judge) *Usage {
+	u := &Usage{replayer: New(j, nil), rules: map[policies.Ref]int{}, known: map[question][]reach.RuleID{}, counts: map[reach.RuleID]*tally{}}
+	for i := range j.Model().Policies {
+		u.rules[j.Model().Policies[i].Ref] = i
+	}
+	return u
+}
+
+// Add takes one flow; where it may be of several pods, it counts for each of
+// them. Flows whose ends are not in the world count for no rule.
+func (u *Usage) Add(f policies.Flow) {
+	f.Count = max(1, f.Count)
+	u.newest = latest(u.newest, f.Last)
+	from, to := u.replayer.find(&f.From), u.replayer.find(&f.To)
+	if from.before.cause != "" || to.before.cause != "" || f.Protocol == 0 || f.Port == 0 && f.Protocol.HasPorts() {
+		return
+	}
+	q := question{from: from.place, to: to.place, protocol: f.Protocol, port: f.Port}
+	deciding, ok := u.known[q]
+	if !ok {
+		deciding = u.decide(q, from.before.ends, to.before.ends)
+		u.known[q] = deciding
+	}
+	for _, id := range deciding {
+		if u.counts[id] == nil {
+			u.counts[id] = &tally{}
+		}
+		u.counts[id].add(&f)
+	}
+}
+
+func (u *Usage) decide(q question, from, to []reach.End) []reach.RuleID {
+	var deciding []reach.RuleID
+	for _, source := range from {
+		for _, target := range to {
+			d := u.replayer.before.judge.Decide(source, target, q.protocol, q.port)
+			for _, direction := range policies.Directions {
+				side := &d.Sides[direction]
+				if side.Policy == nil || side.Rule == nil {
+					continue
+				}
+				id := reach.RuleID{Policy: u.rules[*side.Policy], Direction: direction, Rule: *side.Rule}
+				if !slices.Contains(deciding, id) {
+					deciding = append(deciding, id)
+				}
+			}
+		}
+	}
+	return deciding
+}
+
+// Newest returns when the last flow was seen; zero when no record says.
+func (u *Usage) Newest() time.Time { return u.newest }
+
+// Of returns how many flows a rule decided, and when the last was seen.
+func (u *Usage) Of(r reach.RuleID) (flows uint64, last time.Time) {
+	if t := u.counts[r]; t != nil {
+		return t.flows, t.last
+	}
+	return 0, time.Time{}
+}
