@@ -77,7 +77,7 @@ func (d *dialect) read(r *reader, o object, tier string) {
 	}
 	spec := o.field("spec")
 	spec.only(d.fields...)
-	policy := policies.Policy{Ref: o.ref, Tier: tier, Place: o.place()}
+	policy := policies.Policy{Ref: o.ref, Tier: tier, Annotations: o.annotations(), Place: o.place()}
 	if slices.Contains(d.fields, "priority") {
 		priority, _ := spec.need("priority", "write a number from 0, which comes first, to 1000").integer(0, mostPriority)
 		policy.Priority = int(priority)
@@ -143,6 +143,7 @@ func (d *dialect) readRule(v value, direction policies.Direction) policies.Rule 
 	case rule.Action == policies.ActionAllow:
 		rule.Peers = nil
 	default:
+		rule.Action = policies.ActionDeny
 		rule.Peers, rule.Ports, rule.Named = []policies.Match{{Anyone: true, Place: v.place()}}, netset.AllTraffic(), nil
 	}
 	return rule
@@ -227,8 +228,8 @@ func (v value) soleKey() (sole value) {
 // warnOfForm says what becomes of a rule with a peer of this form.
 func (v value) warnOfForm(known []string, action policies.Action) {
 	form := v.node.Value
-	effect := map[policies.Action]string{policies.ActionDeny: "denies everything", policies.ActionPass: "passes everything on"}[action]
-	if effect == "" {
+	effect := "denies everything"
+	if action == policies.ActionAllow {
 		effect = "matches nothing"
 	}
 	hint := ""

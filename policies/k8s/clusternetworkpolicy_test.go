@@ -65,7 +65,7 @@ func TestClusterWidePolicies(t *testing.T) {
 		},
 		{
 			admin, "{priority: 7, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{networks: [10.0.0.0/8]}]}]}",
-			"kube-admin 7; all pods in all namespaces; ingress pass anyone: any",
+			"kube-admin 7; all pods in all namespaces; ingress deny anyone: any",
 		},
 		{
 			baseline, "{subject: {namespaces: {}}, egress: [{action: Allow, to: [{domainNames: [example.com]}]}]}",
@@ -84,7 +84,7 @@ func TestUnknownPeersWarn(t *testing.T) {
 	for _, row := range []struct{ rule, want string }{
 		{"{action: Accept, to: [{services: {}}]}", `a.yaml:4:93: peer field "services" is not known, so the rule fails closed: it matches nothing`},
 		{"{action: Deny, to: [{network: [a]}]}", `a.yaml:4:91: peer field "network" is not known, so the rule fails closed: it denies everything; did you mean "networks"?`},
-		{"{action: Pass, to: [{services: {}}]}", `a.yaml:4:91: peer field "services" is not known, so the rule fails closed: it passes everything on`},
+		{"{action: Pass, to: [{services: {}}]}", `a.yaml:4:91: peer field "services" is not known, so the rule fails closed: it denies everything`},
 	} {
 		m := read(t, cluster+"{tier: Admin, priority: 7, subject: {namespaces: {}}, egress: ["+row.rule+"]}")
 		if got := fmt.Sprint(m.Warnings); got != "["+row.want+"]" {

@@ -123,10 +123,12 @@ func (p *Parts) Covered(i int, d policies.Direction, rule, by int) bool {
 func among(m *policies.Match, others []policies.Match) bool {
 	var blocks netset.Addresses
 	for i := range others {
-		if o := &others[i]; o.Anyone == m.Anyone && o.String() == m.String() {
+		if o := &others[i]; o.Anyone == m.Anyone && o.InCluster == m.InCluster && o.String() == m.String() {
 			return true
 		}
-		blocks = blocks.Union(others[i].Block.Addresses())
+		if others[i].InCluster == m.InCluster {
+			blocks = blocks.Union(others[i].Block.Addresses())
+		}
 	}
 	return m.Block.CIDR.IsValid() && blocks.Covers(m.Block.Addresses())
 }

@@ -119,15 +119,19 @@ func (c *cluster) byRules(rules []wideRule, rest []*widePolicy, m *matter, next 
 		return c.inOrder(rest, m, next)
 	}
 	hits := c.hits(&rules[0], m)
+	action := rules[0].action
+	if action == v1alpha2.ClusterNetworkPolicyRuleActionPass && slices.ContainsFunc(rules[0].peers, func(p v1alpha2.ClusterNetworkPolicyEgressPeer) bool { return isBlank(&p) }) {
+		action = v1alpha2.ClusterNetworkPolicyRuleActionDeny
+	}
 	var all fates
 	if hits != policies.Yes {
 		all = c.byRules(rules[1:], rest, m, next)
 	}
 	switch {
 	case hits == policies.No:
-	case rules[0].action == v1alpha2.ClusterNetworkPolicyRuleActionAccept:
+	case action == v1alpha2.ClusterNetworkPolicyRuleActionAccept:
 		all.allow = true
-	case rules[0].action == v1alpha2.ClusterNetworkPolicyRuleActionDeny:
+	case action == v1alpha2.ClusterNetworkPolicyRuleActionDeny:
 		all.deny = true
 	default:
 		all = all.or(next)
