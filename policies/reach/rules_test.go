@@ -172,6 +172,7 @@ func TestOpenAgreesWithNaive(t *testing.T) {
 		address := netip.MustParseAddr(pick(d, outsiders...))
 		one := netset.Prefix(netip.PrefixFrom(address, address.BitLen()))
 		others := slices.Concat(s.parties, edgeOutsiders)
+		asked := several(d, 3, func() point { return pick(d, points...) })
 		for _, p := range s.parties {
 			if p.isNode() {
 				continue
@@ -181,7 +182,7 @@ func TestOpenAgreesWithNaive(t *testing.T) {
 			for _, direction := range policies.Directions {
 				allow, _ := s.judge.Open(direction, pod)
 				to := s.judge.OpenTo(direction, pod, one)
-				for _, q := range points {
+				for _, q := range asked {
 					if p.speaks(address.Is6()) {
 						want := s.side(direction, p, outsider(address), address.Is6(), q.protocol, q.port) == policies.Allow
 						if to.Contains(q.protocol, q.port) != want {
