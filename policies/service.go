@@ -2,7 +2,6 @@ package policies
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/weir-policy/weir/policies/netset"
@@ -40,24 +39,4 @@ func (s *Service) Behind(pod *Pod, q PortQuery) (netset.Ports, error) {
 		return ports, fmt.Errorf("service %s has no port %s; it offers %s", s.Ref, asked, strings.Join(offered, ", "))
 	}
 	return ports, nil
-}
-
-// BehindAll returns the ports to which the Service leads those of a question on
-// all of its pods. It fails where the pods differ, for then there is no one
-// answer.
-func (w *World) BehindAll(s *Service, q PortQuery) (netset.Ports, error) {
-	var all []netset.Ports
-	for _, i := range s.Pods {
-		ports, err := s.Behind(&w.Pods[i], q)
-		if err != nil {
-			return ports, err
-		}
-		if !slices.ContainsFunc(all, ports.Equal) {
-			all = append(all, ports)
-		}
-	}
-	if len(all) > 1 {
-		return netset.Ports{}, fmt.Errorf("service %s leads to other ports on each of its pods: %s and %s", s.Ref, all[0], all[1])
-	}
-	return all[0], nil
 }

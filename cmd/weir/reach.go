@@ -35,7 +35,7 @@ with some pod of the other; a pod to itself is left out.`,
 			if err != nil {
 				return err
 			}
-			listing, notes, err := n.listing(judge.Model())
+			listing, notes, err := n.listing(judge)
 			if err != nil {
 				return err
 			}
@@ -61,8 +61,8 @@ type narrowing struct{ from, to, port, by string }
 
 // listing returns the listing that the flags ask for, with what its reader
 // should know, or everything that is wrong with them.
-func (n narrowing) listing(m *policies.Model) (reach.Listing, []policies.Warning, error) {
-	l := reach.Listing{By: reach.Grouping(n.by)}
+func (n narrowing) listing(j *reach.Judge) (reach.Listing, []policies.Warning, error) {
+	m, l := j.Model(), reach.Listing{By: reach.Grouping(n.by)}
 	var errs []error
 	switch l.By {
 	case reach.ByPod, reach.ByWorkload, reach.ByNamespace:
@@ -84,24 +84,26 @@ func (n narrowing) listing(m *policies.Model) (reach.Listing, []policies.Warning
 	}
 	l.From, l.To = find("--from", n.from), find("--to", n.to)
 	query, err := policies.ParsePort(cmp.Or(n.port, "any"))
-	service := l.To != nil && l.To.Service != nil
 	switch {
 	case err != nil:
 		errs = append(errs, fmt.Errorf("--port: %w", err))
-	case query.Name != "" && !service:
-		errs = append(errs, fmt.Errorf("--port: %q is a port's name, and each pod may give it another number; say the number, or ask weir explain", n.port))
+	case query.Name != "" && l.To == nil:
+		errs = append(errs, fmt.Errorf("--port: %q is a port's name, and each pod may give it another number; say whose with --to, or say the number", n.port))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return l, nil, err
 	}
 	l.Ports = &query.Ports
-	if !service {
+	if l.To == nil || l.To.Service == nil && query.Name == "" {
 		return l, nil, nil
 	}
-	ports, err := m.BehindAll(l.To.Service, query)
+	ports, err := j.PortsOf(*l.To, query)
 	if err != nil {
-		return l, nil, fmt.Errorf("--to: %w; ask weir explain", err)
+		return l, nil, fmt.Errorf("--to: %w", err)
 	}
 	l.Ports = &ports
+	if l.To.Service == nil {
+		return l, nil, nil
+	}
 	return l, []policies.Warning{{Message: fmt.Sprintf("policies see what comes through service %s at its pods, on %s", l.To.Service.Ref, ports)}}, nil
 }
