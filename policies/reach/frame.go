@@ -47,7 +47,7 @@ type frame struct {
 	named      []map[uint16][]int32 // by port name: columns by the number behind it
 	atomCols   map[int32][]int32    // columns of pods and nodes by atom
 	unplaced   [2][2][]int32        // columns whose address is unknown, of pods and of hosts, by family
-	dual       bool                 // some IPv6 address or block is known
+	dual       bool                 // some IPv6 address, pod range or block is known
 }
 
 // vocabulary is what rules can tell apart.
@@ -240,6 +240,7 @@ func (f *frame) findSpace(models []*policies.Model) {
 
 // findFamilies learns whether IPv6 plays a part in any of the models.
 func (f *frame) findFamilies() {
+	f.dual = f.spaceIs[1]
 	for _, b := range f.blocks {
 		f.dual = f.dual || b.CIDR.Addr().Is6()
 	}
