@@ -169,6 +169,17 @@ func (s *sets) and(a, b *set) *set {
 		return b
 	}
 	both := &set{}
+	if len(a.index) > len(b.index) {
+		a, b = b, a
+	}
+	if 16*len(a.index) < len(b.index) {
+		for i, at := range a.index {
+			if w := a.words[i] & b.word(at); w != 0 {
+				both.index, both.words = append(both.index, at), append(both.words, w)
+			}
+		}
+		return s.intern(both)
+	}
 	for i, k := 0, 0; i < len(a.index) && k < len(b.index); {
 		switch {
 		case a.index[i] < b.index[k]:
@@ -193,6 +204,14 @@ func (s *sets) minus(a, b *set) *set {
 		return a
 	}
 	left := &set{}
+	if 16*len(a.index) < len(b.index) {
+		for i, at := range a.index {
+			if w := a.words[i] &^ b.word(at); w != 0 {
+				left.index, left.words = append(left.index, at), append(left.words, w)
+			}
+		}
+		return s.intern(left)
+	}
 	k := 0
 	for i, w := range a.words {
 		for k < len(b.index) && b.index[k] < a.index[i] {
