@@ -457,8 +457,8 @@ func TestWithWorldOfCalico(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for _, p := range first.Policies {
-		if got := p.Rules[policies.Egress][0].Ports.String(); p.Ref.Name == "p" && got != "any" {
-			t.Errorf("the first model has now %s", got)
+		if p.Ref.Name == "p" && p.Rules[policies.Egress][0].Ports.String() != "any" {
+			t.Errorf("the first model has now %s", describeCalico(p))
 		}
 	}
 	if len(m.Warnings) != 1 || !strings.HasPrefix(m.Warnings[0].Message, "tier gone of GlobalNetworkPolicy s") || len(m.Staged) != 1 {
