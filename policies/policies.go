@@ -293,7 +293,10 @@ type Policy struct {
 	// priority have no order among them: where they would do different things,
 	// the answer is unknown.
 	Priority int
-	Subject  Match // the pods, and perhaps host endpoints, that it applies to
+	// Order is what the policy itself says of its place in the tier, +Inf where
+	// it says nothing and so comes last. It changes no answer, Priority does.
+	Order   float64
+	Subject Match // the pods, and perhaps host endpoints, that it applies to
 	// Forwarded is set where the policy concerns, at a host endpoint, what the
 	// host forwards to and from its pods as well as its own traffic.
 	Forwarded bool

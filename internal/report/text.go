@@ -263,7 +263,7 @@ func objectsText(out *bufio.Writer, c *diff.Change) {
 		fmt.Fprintf(out, "%s %s removed\n", w.Kind, clean(w.String()))
 	}
 	for _, p := range c.Policies {
-		fmt.Fprintf(out, "%s %s %s  %s\n", p.Ref.Kind, clean(p.Ref.String()), p.What, clean(p.At.String()))
+		fmt.Fprintf(out, "%s %s %s  %s\n", p.Ref.What(), clean(p.Ref.String()), p.What, clean(p.At.String()))
 	}
 }
 
@@ -340,7 +340,7 @@ func sideText(out *bufio.Writer, d *policies.Decision, direction policies.Direct
 	}
 	out.WriteByte('\n')
 	if side.Policy != nil {
-		fmt.Fprintf(out, "  by %s %s", side.Policy.Kind, clean(side.Policy.String()))
+		fmt.Fprintf(out, "  by %s %s", side.Policy.What(), clean(side.Policy.String()))
 		if side.Rule != nil {
 			fmt.Fprintf(out, ", %s rule %d", direction, *side.Rule+1)
 		}

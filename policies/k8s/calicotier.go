@@ -216,14 +216,10 @@ func (r *reader) rank() {
 	of := make([]standing, len(r.policies))
 	for i := range r.policies {
 		p := &r.policies[i]
-		of[i] = standing{p.Tier, p.order, r.tie(p)}
-		switch {
-		case p.Ref.Group == policies.CalicoGroup:
-		case p.Ref.Kind == "NetworkPolicy":
-			of[i].order = networkPolicyOrder
-		default:
-			of[i].order = float64(p.Priority)
+		if p.Ref.Group == "" && p.Ref.Kind == "NetworkPolicy" && p.Opaque == "" && !p.deletes {
+			p.Order = networkPolicyOrder
 		}
+		of[i] = standing{p.Tier, p.Order, r.tie(p)}
 	}
 	sorted := slices.Clone(of)
 	slices.SortFunc(sorted, func(a, b standing) int {
