@@ -2,7 +2,6 @@ package selector
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -182,18 +181,16 @@ func (p *calicoParser) condition(start int, key string) (int32, error) {
 	if k == termAll {
 		return 0, p.noOperator(start, at, key)
 	}
-	t := term{kind: k, key: key, from: int32(len(p.values))}
+	t := term{kind: k, key: key, first: int32(len(p.values))}
 	if k == termIn || k == termNotIn {
 		if err := p.set(); err != nil {
 			return 0, err
 		}
-		sorted := p.values[t.from:]
-		slices.Sort(sorted)
-		p.values = p.values[:int(t.from)+len(slices.Compact(sorted))]
+		p.values = p.values[:int(t.first)+len(distinct(p.values[t.first:]))]
 	} else if err := p.value(p.text[at:p.at], "app == 'web'"); err != nil {
 		return 0, err
 	}
-	t.to = int32(len(p.values))
+	t.end = int32(len(p.values))
 	return p.add(t), nil
 }
 

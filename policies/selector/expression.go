@@ -17,12 +17,11 @@ type Expression struct {
 // term is one condition, or several with what joins them.
 type term struct {
 	kind kind
-	key  string
-	from int32 // its values are values[from:to],
-	to   int32
-	// first is the first operand of not, and, or; next is the operand that comes
-	// after this one in what they both belong to, or 0.
-	first, next int32
+	// first is the index of the first operand of not, and, or; the values of
+	// others are values[first:end].
+	first, end int32
+	next       int32 // the operand after this one in what both belong to, or 0
+	key        string
 }
 
 // kind is what a term says.
@@ -90,9 +89,9 @@ func (e *Expression) append(b []byte, id int32) []byte {
 	case termHas:
 		return append(append(append(b, "has("...), t.key...), ')')
 	case termIn, termNotIn:
-		return appendSet(append(append(b, t.key...), says[t.kind].text...), e.values[t.from:t.to])
+		return appendSet(append(append(b, t.key...), says[t.kind].text...), e.values[t.first:t.end])
 	}
-	return appendQuoted(append(append(b, t.key...), says[t.kind].text...), e.values[t.from])
+	return appendQuoted(append(append(b, t.key...), says[t.kind].text...), e.values[t.first])
 }
 
 // Selector returns the label sets that the expression selects. Both all() and
@@ -136,7 +135,7 @@ func (e *Expression) addTo(p *parts, id int32, negated bool) {
 	case termAll, termGlobal:
 		p.add(constant(!negated))
 	default:
-		r := Requirement{t.key, says[t.kind].operator, e.values[t.from:t.to:t.to]}
+		r := Requirement{t.key, says[t.kind].operator, e.values[t.first:t.end:t.end]}
 		if negated {
 			r.Operator = opposite(r.Operator)
 		}
