@@ -76,9 +76,9 @@ func (p *calicoParser) add(t term) int32 {
 // group reads one operand or several with && or || between them, each so many
 // brackets deep.
 func (p *calicoParser) group(joined kind, depth int) (int32, error) {
-	between := "||"
+	between := byte('|') // twice
 	if joined == termAnd {
-		between = "&&"
+		between = '&'
 	}
 	var first, last int32
 	for n := 0; ; n++ {
@@ -93,7 +93,9 @@ func (p *calicoParser) group(joined kind, depth int) (int32, error) {
 		}
 		last = id
 		switch {
-		case p.take(between):
+		case p.at+1 < len(p.text) && p.text[p.at] == between && p.text[p.at+1] == between:
+			p.at += 2
+			p.skip()
 		case n == 0:
 			return first, nil
 		default:
