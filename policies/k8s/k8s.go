@@ -64,7 +64,10 @@ func Read(docs []Document, o Options) (*policies.Model, error) {
 	if len(r.problems) > 0 {
 		return nil, join(r.problems)
 	}
-	slices.SortFunc(r.policies, policies.Policy.Compare)
+	slices.SortFunc(r.policies, func(a, b policies.Policy) int {
+		// Kinds of two groups may share a name.
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Ref.Compare(b.Ref), a.Place.Compare(b.Place))
+	})
 	return &policies.Model{
 		World:    world,
 		Tiers:    tiers(),
@@ -86,20 +89,21 @@ func tiers() []policies.Tier {
 	}
 }
 
-// WithWorldOf returns a model of the policies and tiers of the first, those that
-// are staged among them, and the world of the second, with the warnings of both.
+// WithWorldOf returns a model of the policies and tiers of the first and the
+// world of the second, with the warnings of both.
 func WithWorldOf(policyModel, worldModel *policies.Model) *policies.Model {
 	return &policies.Model{
 		World:    worldModel.World,
 		Tiers:    policyModel.Tiers,
 		Policies: policyModel.Policies,
-		Staged:   policyModel.Staged,
 		Warnings: sortWarnings(slices.Concat(policyModel.Warnings, worldModel.Warnings)),
 	}
 }
 
 func sortWarnings(all []policies.Warning) []policies.Warning {
-	slices.SortFunc(all, policies.Warning.Compare)
+	slices.SortFunc(all, func(a, b policies.Warning) int {
+		return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Message, b.Message))
+	})
 	return slices.Compact(all)
 }
 
