@@ -89,6 +89,15 @@ func (r Ref) String() string {
 	return r.Namespace + "/" + r.Name
 }
 
+// What returns the kind as people tell it from others: Calico's NetworkPolicy is
+// a "Calico NetworkPolicy".
+func (r Ref) What() string {
+	if r.Group == CalicoGroup && r.Kind == "NetworkPolicy" {
+		return "Calico " + r.Kind
+	}
+	return r.Kind
+}
+
 // CalicoGroup is the API group of Calico's kinds, however they are stored.
 const CalicoGroup = "projectcalico.org"
 
@@ -256,6 +265,10 @@ type Tier struct {
 	// SparesOwnNode is set where the tier's kinds never keep a pod's own node,
 	// its kubelet's probes for instance, from a pod that they select.
 	SparesOwnNode bool
+	// Order is by what a tier of Calico comes before others, +Inf for none.
+	// Missing is set where policies name the tier and nobody defines it.
+	Order   float64
+	Missing bool
 }
 
 // Action is what a rule does with the traffic it matches.
