@@ -43,7 +43,7 @@ func (m *Model) Enforce(staged ...int) *Model {
 		if s := &m.Staged[i]; s.Deletes && !there[s.Policy.Ref] {
 			head.Warnings = append(head.Warnings, Warning{s.Policy.Place, fmt.Sprintf(
 				"%s %s would delete %s %s, which is not there, so enforcing it changes nothing; check its name, or delete it",
-				s.Ref.Kind, s.Ref, s.Policy.Ref.Kind, s.Policy.Ref)})
+				s.Ref.Kind, s.Ref, s.Policy.Ref.What(), s.Policy.Ref)})
 		}
 	}
 	slices.SortFunc(head.Warnings, Warning.Compare)

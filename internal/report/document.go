@@ -192,7 +192,7 @@ func policyTable(p *Preview) table {
 		t.Rows = append(t.Rows, []phrase{say(what), say(code(kind)), say(code(name)), placePhrase(at)})
 	}
 	for _, c := range p.Change.Policies {
-		row(c.What, c.Ref.Kind, c.Ref.String(), c.At)
+		row(c.What, c.Ref.What(), c.Ref.String(), c.At)
 	}
 	for _, w := range p.Change.NewWorkloads {
 		row("added", w.Kind, w.String(), policies.Place{})

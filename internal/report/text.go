@@ -204,13 +204,13 @@ func warningsText(out *bufio.Writer, warnings []policies.Warning, paint paint) {
 
 func changeText(out *bufio.Writer, c *Change, paint paint) {
 	if len(c.Staged) > 0 {
-		out.WriteString(stagedTitle(c.Staged, paint))
+		out.WriteString(stagedTitle("With", c.Staged, paint))
 	}
 	changesText(out, c.Change, paint)
 	warnings := c.Warnings
 	if len(c.Staged) > 1 && len(c.Each) > 0 {
 		for i, alone := range c.Each {
-			out.WriteString("\n" + stagedTitle(c.Staged[i:i+1], paint))
+			out.WriteString("\n" + stagedTitle("With only", c.Staged[i:i+1], paint))
 			changesText(out, alone, paint)
 			warnings = slices.Concat(warnings, alone.Warnings)
 		}
@@ -221,11 +221,11 @@ func changeText(out *bufio.Writer, c *Change, paint paint) {
 }
 
 // stagedTitle says which staged policies are taken for enforced.
-func stagedTitle(staged []policies.Staged, paint paint) string {
+func stagedTitle(with string, staged []policies.Staged, paint paint) string {
 	if n := len(staged); n > 1 {
-		return paint.bold("With "+grouped(n)+" staged policies enforced:") + "\n"
+		return paint.bold(with+" "+grouped(n)+" staged policies enforced:") + "\n"
 	}
-	return paint.bold("With "+clean(stagedPhrase(staged[0]).plain())+" enforced:") + paint.dim("  "+clean(staged[0].Policy.Place.String())) + "\n"
+	return paint.bold(with+" "+clean(stagedPhrase(staged[0]).plain())+" enforced:") + paint.dim("  "+clean(staged[0].Policy.Place.String())) + "\n"
 }
 
 func changesText(out *bufio.Writer, c *diff.Change, paint paint) {
@@ -288,7 +288,7 @@ func objectsText(out *bufio.Writer, c *diff.Change) {
 		fmt.Fprintf(out, "%s %s removed\n", w.Kind, clean(w.String()))
 	}
 	for _, p := range c.Policies {
-		fmt.Fprintf(out, "%s %s %s  %s\n", p.Ref.Kind, clean(p.Ref.String()), p.What, clean(p.At.String()))
+		fmt.Fprintf(out, "%s %s %s  %s\n", p.Ref.What(), clean(p.Ref.String()), p.What, clean(p.At.String()))
 	}
 }
 
