@@ -235,7 +235,8 @@ func appendPorts(b []byte, ports netset.Ports) []byte {
 }
 
 func appendRef(b []byte, r policies.Ref) []byte {
-	b = appendMember(append(b, '{'), "kind", r.Kind)
+	b = appendSome(append(b, '{'), "group", r.Group)
+	b = appendMember(b, "kind", r.Kind)
 	b = appendSome(b, "namespace", r.Namespace)
 	return append(appendMember(b, "name", r.Name), '}')
 }
