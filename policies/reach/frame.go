@@ -157,10 +157,16 @@ func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 
 func vocabularyOf(models []*policies.Model) vocabulary {
 	v := vocabulary{keys: map[string]int32{}, names: map[policies.NamedPort]int32{}}
-	blocks := map[string]bool{}
+	blocks, nets := map[string]bool{}, map[netip.Prefix]bool{}
 	addBlock := func(b netset.Block) {
-		if key := b.String(); !blocks[key] {
-			blocks[key] = true
+		known := nets[b.CIDR]
+		if len(b.Except) == 0 {
+			nets[b.CIDR] = true
+		} else {
+			key := b.String()
+			known, blocks[key] = blocks[key], true
+		}
+		if !known {
 			v.blocks = append(v.blocks, b)
 		}
 	}
@@ -239,18 +245,21 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 
 // cutAddresses cuts both address families at every edge of a block.
 func (f *frame) cutAddresses() {
-	starts := map[netip.Addr]bool{netip.IPv4Unspecified(): true, netip.IPv6Unspecified(): true}
-	for _, b := range f.blocks {
-		for _, p := range append([]netip.Prefix{b.CIDR}, b.Except...) {
-			for first, last := range netset.Prefix(p).Spans() {
-				starts[first] = true
-				if after := last.Next(); after.IsValid() {
-					starts[after] = true
-				}
-			}
+	cuts := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	cut := func(p netip.Prefix) {
+		cuts = append(cuts, p.Masked().Addr())
+		if after := netset.LastAddress(p).Next(); after.IsValid() {
+			cuts = append(cuts, after)
 		}
 	}
-	cuts := slices.SortedFunc(maps.Keys(starts), netip.Addr.Compare)
+	for _, b := range f.blocks {
+		cut(b.CIDR)
+		for _, p := range b.Except {
+			cut(p)
+		}
+	}
+	slices.SortFunc(cuts, netip.Addr.Compare)
+	cuts = slices.Compact(cuts)
 	for i, first := range cuts {
 		last := netset.LastAddress(netset.AllIPv4)
 		if first.Is6() {
@@ -909,20 +918,32 @@ func (f *frame) candidates(in []int32, requirements []requirement) iter.Seq[int3
 			}
 			return
 		}
-		member := func(id int32) bool {
-			_, ok := slices.BinarySearch(in, f.classes[id].namespace)
-			return ok
-		}
 		for _, list := range rarest {
-			if len(in) == 1 {
-				n := f.namespaces[in[0]]
-				first, _ := slices.BinarySearch(list, n.first)
-				end, _ := slices.BinarySearch(list, n.last)
-				list = list[first:end]
-			}
-			for _, id := range list {
-				if (len(in) == 1 || len(in) == len(f.namespaces) || member(id)) && !yield(id) {
-					return
+			switch {
+			case len(in) == len(f.namespaces):
+				for _, id := range list {
+					if !yield(id) {
+						return
+					}
+				}
+			case len(in) < len(list)/8:
+				for _, n := range in {
+					first, _ := slices.BinarySearch(list, f.namespaces[n].first)
+					list = list[first:]
+					for _, id := range list {
+						if id >= f.namespaces[n].last {
+							break
+						}
+						if !yield(id) {
+							return
+						}
+					}
+				}
+			default:
+				for _, id := range list {
+					if _, is := slices.BinarySearch(in, f.classes[id].namespace); is && !yield(id) {
+						return
+					}
 				}
 			}
 		}
