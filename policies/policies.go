@@ -111,8 +111,8 @@ type Model struct {
 	World
 	Tiers    []Tier   // in the order of evaluation
 	Policies []Policy // of each tier in the order of their priorities
-	// Staged are policies that are not enforced. They change no answer until they
-	// are, see Enforce.
+	// Staged are policies that are not enforced, in the order of their names. They
+	// change no answer until they are, see Enforce.
 	Staged   []Staged
 	Warnings []Warning
 }
