@@ -98,6 +98,10 @@ func (r Ref) What() string {
 	return r.Kind
 }
 
+// Full returns the name with the kind in front, as a question names it:
+// "NetworkPolicy/shop/db", "CalicoNetworkPolicy/shop/db".
+func (r Ref) Full() string { return strings.ReplaceAll(r.What(), " ", "") + "/" + r.String() }
+
 // CalicoGroup is the API group of Calico's kinds, however they are stored.
 const CalicoGroup = "projectcalico.org"
 
@@ -111,8 +115,8 @@ type Model struct {
 	World
 	Tiers    []Tier   // in the order of evaluation
 	Policies []Policy // of each tier in the order of their priorities
-	// Staged are policies that are not enforced. They change no answer until they
-	// are, see Enforce.
+	// Staged are policies that are not enforced, in the order of their names. They
+	// change no answer until they are, see Enforce.
 	Staged   []Staged
 	Warnings []Warning
 }
@@ -312,6 +316,10 @@ type Policy struct {
 	Place       Place
 }
 
+// IsBuiltIn reports whether the policy is what Calico does at a host endpoint by
+// itself, which nobody wrote as a policy.
+func (p *Policy) IsBuiltIn() bool { return p.Ref.Group == CalicoGroup && p.Ref.Kind == "HostEndpoint" }
+
 // Rule matches traffic by the other end's peer and by port.
 type Rule struct {
 	Name   string // where the policy gives it one
@@ -409,6 +417,8 @@ func (m Match) String() string {
 	switch {
 	case m.Namespaces.IsNothing():
 		return "nothing"
+	case m.Namespaces.IsEverything() && m.Endpoints:
+		return pods
 	case m.Namespaces.IsEverything():
 		return pods + " in all namespaces"
 	}
