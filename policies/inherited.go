@@ -44,23 +44,10 @@ func (w *World) Inherited() func(p *Pod, key string) (value string, has, known b
 			return value, true, true
 		}
 		switch key {
-		case CalicoNamespace:
-			return p.Ref.Namespace, true, true
 		case CalicoServiceAccount:
 			return p.ServiceAccount, p.ServiceAccount != "", true
 		case CalicoOrchestrator:
 			return "k8s", true, true
-		}
-		if name, ok := strings.CutPrefix(key, NamespacePrefix); ok {
-			n := namespaces[p.Ref.Namespace]
-			if name == CalicoName {
-				return p.Ref.Namespace, true, true
-			}
-			if n == nil {
-				return "", false, false
-			}
-			value, has := n.Labels[name]
-			return value, has, has || !n.Implied
 		}
 		if name, ok := strings.CutPrefix(key, AccountPrefix); ok {
 			if name == CalicoName {
@@ -73,6 +60,27 @@ func (w *World) Inherited() func(p *Pod, key string) (value string, has, known b
 			value, has := a.Labels[name]
 			return value, has, true
 		}
-		return "", false, true
+		n := namespaces[p.Ref.Namespace]
+		if n == nil {
+			n = &Namespace{Name: p.Ref.Namespace, Implied: true}
+		}
+		return n.Inherited(key)
 	}
+}
+
+// Inherited returns the label of the namespace's network sets that has this key
+// and is not their own; known is false where the namespace's labels are not.
+func (n *Namespace) Inherited(key string) (value string, has, known bool) {
+	if key == CalicoNamespace {
+		return n.Name, true, true
+	}
+	name, ok := strings.CutPrefix(key, NamespacePrefix)
+	switch {
+	case !ok:
+		return "", false, true
+	case name == CalicoName:
+		return n.Name, true, true
+	}
+	value, has = n.Labels[name]
+	return value, has, has || !n.Implied
 }

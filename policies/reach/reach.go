@@ -35,9 +35,12 @@ type Judge struct {
 	model     *policies.Model
 	placement placement
 	governing [2][][]governing
-	rows      [2][]*row // by class
-	local     []*row    // by class: ingress from a pod's own node
-	ipv6      bool      // it plays a part in the model
+	forwarded map[int32]*governed // by node: what governs the traffic it forwards
+	rows      [2][]*row           // by class
+	local     []*row              // by class: ingress from a pod's own node
+	ipv6      bool                // it plays a part in the model
+	labelled  []labelled
+	inherited func(*policies.Pod, string) (value string, has, known bool)
 }
 
 // New returns the judge of a model.

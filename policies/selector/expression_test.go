@@ -11,12 +11,21 @@ func TestExpressions(t *testing.T) {
 		matches  []map[string]string
 		not      []map[string]string
 	}{
-		{"or", Or(web, hasTier), `app == "web" || has(tier)`,
-			[]map[string]string{{"app": "web"}, {"tier": ""}}, []map[string]string{nil, {"app": "db"}}},
-		{"not or", Not(Or(web, hasTier)), `app notin (web),!tier`,
-			[]map[string]string{nil, {"app": "db"}}, []map[string]string{{"app": "web"}, {"tier": ""}}},
-		{"and of or", And(Or(web, hasTier), Not(old)), `!rev starts with "old-" && (app == "web" || has(tier))`,
-			[]map[string]string{{"app": "web"}, {"app": "web", "rev": "new"}}, []map[string]string{{"app": "web", "rev": "old-1"}}},
+		{
+			"or", Or(web, hasTier), `app == "web" || has(tier)`,
+			[]map[string]string{{"app": "web"}, {"tier": ""}},
+			[]map[string]string{nil, {"app": "db"}},
+		},
+		{
+			"not or", Not(Or(web, hasTier)), `app notin (web),!tier`,
+			[]map[string]string{nil, {"app": "db"}},
+			[]map[string]string{{"app": "web"}, {"tier": ""}},
+		},
+		{
+			"and of or", And(Or(web, hasTier), Not(old)), `!rev starts with "old-" && (app == "web" || has(tier))`,
+			[]map[string]string{{"app": "web"}, {"app": "web", "rev": "new"}},
+			[]map[string]string{{"app": "web", "rev": "old-1"}},
+		},
 		{"same twice", Or(web, web), `app=web`, []map[string]string{{"app": "web"}}, []map[string]string{nil}},
 		{"nothing", And(web, Selector{}), `nothing`, nil, []map[string]string{nil, {"app": "web"}}},
 		{"in nothing", Or(Where("a", In), Selector{}), `nothing`, nil, []map[string]string{nil, {"a": ""}}},
