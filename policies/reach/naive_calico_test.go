@@ -448,6 +448,8 @@ func anyPort(ports []any, p *party, m *matter) bool {
 		switch item := item.(type) {
 		case int:
 			return item == int(m.port)
+		case float64:
+			return item == float64(m.port)
 		case string:
 			if first, last, ok := strings.Cut(item, ":"); ok {
 				return atoi(first) <= int(m.port) && int(m.port) <= atoi(last)
@@ -527,6 +529,8 @@ func isProtocol(name any, p netset.Protocol) bool {
 	switch name := name.(type) {
 	case int:
 		return name == int(p)
+	case float64:
+		return name == float64(p)
 	case string:
 		if strings.EqualFold(name, "UDPLite") {
 			return p == 136
@@ -600,9 +604,10 @@ func (p *calicoPolicy) selectsCalico(of labelled) policies.Truth {
 // isEnforced reports whether the policy is not staged.
 func (p *calicoPolicy) isEnforced() bool { return !strings.HasPrefix(p.kind, "Staged") }
 
-// stages returns the tiers with the policies, of every dialect, that may select
-// the subject, in the order of evaluation.
-func (c *calicoWorld) stages(m *matter) []*stage {
+// stages returns the tiers with those of Calico's policies that are wanted and may
+// select what goes by these labels, in the order of evaluation. For a pod those
+// of Kubernetes are among them.
+func (c *calicoWorld) stages(m *matter, of labelled, wanted func(*calicoSpec) bool) []*stage {
 	all := map[string]*stage{
 		"kube-admin":    {name: "kube-admin", order: 1_000, passes: true},
 		"default":       {name: "default", order: 1_000_000},
@@ -620,31 +625,39 @@ func (c *calicoWorld) stages(m *matter) []*stage {
 			all[tier].policies = append(all[tier].policies, p)
 		}
 	}
-	of := c.labelsOfPod(m.subject)
 	for i := range c.calico {
 		p := &c.calico[i]
-		if !p.isEnforced() || p.Spec.DoNotTrack || p.Spec.PreDNAT || !slices.Contains(p.Spec.types(), [...]string{"Egress", "Ingress"}[m.d]) {
+		if !p.isEnforced() || !wanted(&p.Spec) || !slices.Contains(p.Spec.types(), [...]string{"Egress", "Ingress"}[m.d]) {
 			continue
 		}
 		s := stagePolicy{orderOf(p.Spec.Order), p.Name + "/" + p.Namespace + "/" + p.kind, p.selectsCalico(of), nil}
-		for k := range p.Spec.rules(m.d) {
-			r := &p.Spec.rules(m.d)[k]
-			if s.selects != policies.No {
-				s.rules = append(s.rules, stageRule{r.Action, c.hitsCalico(r, p.Namespace, m)})
-			}
+		if s.selects != policies.No {
+			s.rules = c.hitsAmong(p.Spec.rules(m.d), p.Namespace, m)
 		}
 		add(cmp.Or(p.Spec.Tier, "default"), s)
 	}
-	c.addKubernetes(m, add)
+	if m.subject.isPod() {
+		c.addKubernetes(m, add)
+	}
 	order := make([]*stage, 0, len(all))
 	for _, s := range all {
-		slices.SortFunc(s.policies, func(p, q stagePolicy) int { return cmp.Or(cmp.Compare(p.order, q.order), strings.Compare(p.tie, q.tie)) })
+		slices.SortFunc(s.policies, func(p, q stagePolicy) int {
+			return cmp.Or(cmp.Compare(p.order, q.order), strings.Compare(p.tie, q.tie))
+		})
 		order = append(order, s)
 	}
 	slices.SortFunc(order, func(s, t *stage) int {
 		return cmp.Or(number(s.missing)-number(t.missing), cmp.Compare(s.order, t.order), strings.Compare(s.name, t.name))
 	})
 	return order
+}
+
+func (c *calicoWorld) hitsAmong(rules []calicoRule, namespace string, m *matter) []stageRule {
+	var all []stageRule
+	for i := range rules {
+		all = append(all, stageRule{rules[i].Action, c.hitsCalico(&rules[i], namespace, m)})
+	}
+	return all
 }
 
 // addKubernetes adds the policies of Kubernetes as Calico takes them over.
@@ -722,9 +735,9 @@ func through(stages []*stage) (fate fates, out bool) {
 // fateOf says what may become of a packet at one of its ends.
 func (c *calicoWorld) fateOf(m *matter) fates {
 	if !m.subject.isPod() {
-		return c.fateOfHost(m)
+		return c.fateAtHost(m, (*calicoSpec).isNormal, false)
 	}
-	fate, out := through(c.stages(m))
+	fate, out := through(c.stages(m, c.labelsOfPod(m.subject), func(s *calicoSpec) bool { return s.isNormal() }))
 	if out {
 		fate.allow = true // by the profile of the namespace
 	}
@@ -736,10 +749,82 @@ func (c *calicoWorld) fateOf(m *matter) fates {
 			return fates{allow: true}
 		}
 	}
+	forwarded := c.fateAtHost(m, func(s *calicoSpec) bool { return s.isNormal() && s.ApplyOnForward }, true)
+	return fates{fate.allow && forwarded.allow, fate.deny || forwarded.deny}
+}
+
+func (s *calicoSpec) isNormal() bool { return !s.DoNotTrack && !s.PreDNAT }
+
+// fateAtHost says what may become of a packet at the host endpoints of the
+// subject's node: the host's own, or one that it forwards for a pod. Within a node
+// a packet comes to no host endpoint.
+func (c *calicoWorld) fateAtHost(m *matter, normal func(*calicoSpec) bool, forwarded bool) fates {
+	here := slices.IndexFunc(c.hosts, func(h calicoHost) bool { return h.Spec.Node == m.subject.nodeName() })
+	if here < 0 || !m.other.isOutside() && m.other.nodeName() == m.subject.nodeName() {
+		return fates{allow: true}
+	}
+	h := &c.hosts[here]
+	of := c.labelsOfHost(h)
+	if !forwarded && isFailsafe(m) {
+		return fates{allow: true}
+	}
+	var fate fates
+	for _, special := range []func(*calicoSpec) bool{
+		func(s *calicoSpec) bool { return s.DoNotTrack },
+		func(s *calicoSpec) bool { return s.PreDNAT },
+	} {
+		stages := c.stages(m, of, special)
+		for _, s := range stages {
+			s.passes = true
+		}
+		f, out := through(stages)
+		if fate = fate.or(f); !out {
+			return fate
+		}
+	}
+	f, out := through(c.stages(m, of, normal))
+	switch fate = fate.or(f); {
+	case out && forwarded:
+		fate.allow = true
+	case out:
+		fate = fate.or(c.byProfiles(h, m))
+	}
 	return fate
 }
 
-func (c *calicoWorld) fateOfHost(*matter) fates { return fates{allow: true} }
+// byProfiles says what the profiles of a host endpoint make of a packet.
+func (c *calicoWorld) byProfiles(h *calicoHost, m *matter) fates {
+	for _, name := range h.Spec.Profiles {
+		if name == "projectcalico-default-allow" {
+			return fates{allow: true}
+		}
+		at := slices.IndexFunc(c.profiles, func(p calicoProfile) bool { return p.Name == name })
+		if at < 0 {
+			return fates{deny: true}
+		}
+		for _, r := range c.hitsAmong([][]calicoRule{c.profiles[at].Spec.Egress, c.profiles[at].Spec.Ingress}[m.d], "", m) {
+			if r.hits == policies.Yes && r.action != "Log" {
+				return fates{allow: r.action == "Allow", deny: r.action != "Allow"}
+			}
+		}
+	}
+	return fates{deny: true}
+}
+
+// isFailsafe reports whether the packet is of those that no host endpoint keeps
+// out, unless it is configured otherwise.
+func isFailsafe(m *matter) bool {
+	ports := []uint16{179, 2379, 2380, 5473, 6443, 6666, 6667}
+	switch {
+	case m.d == policies.Ingress && m.protocol == netset.TCP:
+		return m.port == 22 || slices.Contains(ports, m.port)
+	case m.protocol == netset.TCP:
+		return slices.Contains(ports, m.port)
+	case m.d == policies.Ingress:
+		return m.protocol == netset.UDP && m.port == 68
+	}
+	return m.protocol == netset.UDP && (m.port == 53 || m.port == 67)
+}
 
 // decide decides one connection.
 func (c *calicoWorld) decide(from, to *party, q point) policies.Verdict {

@@ -42,6 +42,26 @@ func TestCalicoAgreesWithNaive(t *testing.T) {
 	})
 }
 
+// Host endpoints guard what their nodes send and receive, and what they forward.
+func TestHostEndpointsAgreeWithNaive(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := dice{t}
+		for range 3 {
+			c := drawHostWorld(d)
+			judge := reach.New(readModel(t, c.String(), nil), reach.Options{})
+			asked := []point{pick(d, points[:30]...), pick(d, calicoPoints[30:]...), {netset.TCP, 80}, pick(d, point{netset.TCP, 22}, point{netset.UDP, 53}, point{netset.TCP, 6443})}
+			all := append(c.parties(), outsider(netip.MustParseAddr(pick(d, outsiders[:3]...))))
+			for _, from := range all {
+				for _, to := range all {
+					if !from.isOutside() || !to.isOutside() {
+						c.compare(t, judge, nil, from, to, asked)
+					}
+				}
+			}
+		}
+	})
+}
+
 func (c *calicoWorld) compare(t *rapid.T, judge *reach.Judge, truths *rand.Rand, from, to *party, asked []point) {
 	a, okA := endOfParty(judge, from)
 	b, okB := endOfParty(judge, to)

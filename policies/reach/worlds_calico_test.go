@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -208,26 +207,11 @@ func (c *calicoWorld) drawCalicoRule(d dice, namespace string, names []string, i
 		r.Protocol, r.NotProtocol, r.ICMP, r.NotICMP = "TCP", nil, nil, nil
 	}
 	r.Source, r.Destination = c.drawEntity(d, namespace, names, v6, ingress), c.drawEntity(d, namespace, names, v6, !ingress)
-	if !ingress || d.chance(80) {
-		r.Source.Ports = nil
-	}
 	c.drawEntityPorts(d, &r)
-	if *r.Source = cleared(*r.Source); isZero(r.Source) {
-		r.Source = nil
-	}
-	if isZero(r.Destination) {
-		r.Destination = nil
-	}
 	return r
 }
 
 func intPointer(i int) *int { return &i }
-
-func cleared(e calicoEntity) calicoEntity { return e }
-
-func isZero(e *calicoEntity) bool {
-	return !e.selective() && len(e.Nets)+len(e.NotNets)+len(e.Ports)+len(e.NotPorts) == 0 && e.Services == nil
-}
 
 // drawEntity draws one end of a rule: mostly something where it is the other
 // end, mostly nothing where it is the policy's own.
@@ -424,4 +408,65 @@ func (c *calicoWorld) guessAddresses(r *rand.Rand, p *party) []netip.Addr {
 	return addresses
 }
 
-var _ = appsv1.Deployment{}
+// drawHostWorld draws a world whose nodes have host endpoints, and in which
+// everything is known.
+func drawHostWorld(d dice) *calicoWorld {
+	c := &calicoWorld{cluster: &cluster{}}
+	names := []string{"a", "b"}
+	for _, name := range names {
+		c.namespaces = append(c.namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: drawLabels(d, "team")}})
+		for _, account := range calicoAccountNames {
+			c.accounts = append(c.accounts, corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: account, Labels: drawLabels(d, "role")}})
+		}
+	}
+	for i := range 2 {
+		node := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%d", i+1)}}
+		address := fmt.Sprintf("172.18.0.%d", i+1)
+		node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address}}
+		c.nodes = append(c.nodes, node)
+		if i == 0 || d.chance(50) {
+			var h calicoHost
+			h.Name, h.Labels, h.Spec.Node, h.Spec.InterfaceName = node.Name, drawLabels(d, "app", "tier"), node.Name, "*"
+			if d.chance(50) {
+				h.Spec.ExpectedIPs = []string{address}
+			}
+			h.Spec.Profiles = pick(d, nil, []string{"projectcalico-default-allow"}, []string{"lend"}, []string{"lend", "projectcalico-default-allow"}, []string{"gone", "lend"})
+			c.hosts = append(c.hosts, h)
+		}
+	}
+	for i := range d.between(1, 3) {
+		pod := corev1.Pod{ObjectMeta: drawMeta(d, pick(d, names...), i)}
+		pod.Spec.NodeName, pod.Spec.HostNetwork = pick(d, "node-1", "node-2"), d.chance(15)
+		pod.Spec.Containers = []corev1.Container{{Name: "main", Ports: drawContainerPorts(d)}}
+		pod.Status.Phase, pod.Status.PodIPs = corev1.PodRunning, []corev1.PodIP{{IP: fmt.Sprintf("10.0.0.%d", i+1)}}
+		if pod.Spec.HostNetwork {
+			pod.Labels, pod.Status.PodIPs = nil, []corev1.PodIP{{IP: fmt.Sprintf("172.18.0.%c", pod.Spec.NodeName[5])}}
+		}
+		c.pods = append(c.pods, pod)
+	}
+	var lend calicoProfile
+	lend.Name, lend.Spec.LabelsToApply = "lend", drawLabels(d, "app")
+	lend.Spec.Ingress = several(d, 2, func() calicoRule { return c.drawCalicoRule(d, "", names, true) })
+	lend.Spec.Egress = several(d, 2, func() calicoRule { return c.drawCalicoRule(d, "", names, false) })
+	c.profiles = append(c.profiles, lend)
+	c.drawCalico(d, names)
+	for i := range c.calico {
+		if p := &c.calico[i]; p.Namespace == "" {
+			p.drawHook(d)
+		}
+	}
+	return c
+}
+
+// drawHook makes a global policy one of host endpoints, in many cases.
+func (p *calicoPolicy) drawHook(d dice) {
+	s := &p.Spec
+	switch form := d.between(0, 9); {
+	case form >= 8:
+		s.DoNotTrack, s.ApplyOnForward = true, true
+	case form >= 6:
+		s.PreDNAT, s.ApplyOnForward, s.Egress, s.Types = true, true, nil, []string{"Ingress"}
+	case form >= 3:
+		s.ApplyOnForward = true
+	}
+}
