@@ -89,6 +89,15 @@ func (r Ref) String() string {
 	return r.Namespace + "/" + r.Name
 }
 
+// What returns the kind as people tell it from others: Calico's NetworkPolicy is
+// a "Calico NetworkPolicy".
+func (r Ref) What() string {
+	if r.Group == CalicoGroup && r.Kind == "NetworkPolicy" {
+		return "Calico " + r.Kind
+	}
+	return r.Kind
+}
+
 // CalicoGroup is the API group of Calico's kinds, however they are stored.
 const CalicoGroup = "projectcalico.org"
 

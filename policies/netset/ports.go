@@ -85,6 +85,12 @@ func EveryPort(protocols ...Protocol) Ports {
 	return all
 }
 
+// ICMPTypes returns what ICMP or ICMPv6 calls by a type and the codes from first
+// to last. In place of a port, their messages have type<<8 | code.
+func ICMPTypes(p Protocol, kind, first, last uint8) Ports {
+	return PortSpan(p, uint16(kind)<<8|uint16(first), uint16(kind)<<8|uint16(last))
+}
+
 // AllTraffic returns every port of every protocol.
 func AllTraffic() Ports { return Ports{[]span[uint32]{everyPort}} }
 

@@ -29,12 +29,31 @@ const (
 	DoesNotEndWith   Operator = "DoesNotEndWith"
 )
 
-// opposite pairs each operator with the one that holds where it does not.
-var opposite = map[Operator]Operator{
-	In: NotIn, NotIn: In, Exists: DoesNotExist, DoesNotExist: Exists,
-	Contains: DoesNotContain, DoesNotContain: Contains,
-	StartsWith: DoesNotStartWith, DoesNotStartWith: StartsWith,
-	EndsWith: DoesNotEndWith, DoesNotEndWith: EndsWith,
+// opposite returns the operator that holds where o does not.
+func opposite(o Operator) Operator {
+	switch o {
+	case In:
+		return NotIn
+	case NotIn:
+		return In
+	case Exists:
+		return DoesNotExist
+	case DoesNotExist:
+		return Exists
+	case Contains:
+		return DoesNotContain
+	case DoesNotContain:
+		return Contains
+	case StartsWith:
+		return DoesNotStartWith
+	case DoesNotStartWith:
+		return StartsWith
+	case EndsWith:
+		return DoesNotEndWith
+	case DoesNotEndWith:
+		return EndsWith
+	}
+	return ""
 }
 
 // Requirement is one condition on one label.
@@ -56,17 +75,24 @@ func (r Requirement) Holds(value string, has bool) bool {
 	switch r.Operator {
 	case In:
 		return has && slices.Contains(r.Values, value)
+	case NotIn:
+		return !has || !slices.Contains(r.Values, value)
 	case Exists:
 		return has
+	case DoesNotExist:
+		return !has
 	case Contains:
 		return has && strings.Contains(value, r.Values[0])
+	case DoesNotContain:
+		return !has || !strings.Contains(value, r.Values[0])
 	case StartsWith:
 		return has && strings.HasPrefix(value, r.Values[0])
+	case DoesNotStartWith:
+		return !has || !strings.HasPrefix(value, r.Values[0])
 	case EndsWith:
 		return has && strings.HasSuffix(value, r.Values[0])
-	}
-	if negated, known := opposite[r.Operator]; known {
-		return !Requirement{r.Key, negated, r.Values}.Holds(value, has)
+	case DoesNotEndWith:
+		return !has || !strings.HasSuffix(value, r.Values[0])
 	}
 	return false
 }
@@ -74,20 +100,10 @@ func (r Requirement) Holds(value string, has bool) bool {
 // String prints the requirement as kubectl writes it, or as Calico does where
 // kubectl has no words for it.
 func (r Requirement) String() string {
-	if !r.isPlain() {
-		return r.calico()
+	if r.isPlain() {
+		return string(r.plain(nil))
 	}
-	switch r.Operator {
-	case In, NotIn:
-		if r.Operator == In && len(r.Values) == 1 {
-			return r.Key + "=" + r.Values[0]
-		}
-		word := map[Operator]string{In: " in (", NotIn: " notin ("}[r.Operator]
-		return r.Key + word + strings.Join(r.Values, ",") + ")"
-	case DoesNotExist:
-		return "!" + r.Key
-	}
-	return r.Key
+	return string(r.calico(nil))
 }
 
 // isPlain reports whether kubectl has words for the requirement.
@@ -101,27 +117,57 @@ func (r Requirement) isPlain() bool {
 	return false
 }
 
-// calico prints the requirement as Calico does.
-func (r Requirement) calico() string {
-	quoted := make([]string, len(r.Values))
-	for i, v := range r.Values {
-		quoted[i] = `"` + v + `"`
-		if strings.Contains(v, `"`) {
-			quoted[i] = "'" + v + "'"
-		}
+// plain appends the requirement as kubectl writes it.
+func (r Requirement) plain(b []byte) []byte {
+	if r.Operator == DoesNotExist {
+		b = append(b, '!')
 	}
+	b = append(b, r.Key...)
 	switch {
-	case r.Operator == Exists:
-		return "has(" + r.Key + ")"
-	case (r.Operator == In || r.Operator == NotIn) && len(r.Values) == 1:
-		return r.Key + map[Operator]string{In: " == ", NotIn: " != "}[r.Operator] + quoted[0]
-	case r.Operator == In || r.Operator == NotIn:
-		return r.Key + map[Operator]string{In: " in {", NotIn: " not in {"}[r.Operator] + strings.Join(quoted, ", ") + "}"
+	case r.Operator == In && len(r.Values) == 1:
+		return append(append(b, '='), r.Values[0]...)
+	case r.Operator == In:
+		b = append(b, " in ("...)
+	case r.Operator == NotIn:
+		b = append(b, " notin ("...)
+	default:
+		return b
 	}
-	if word, ok := map[Operator]string{Contains: " contains ", StartsWith: " starts with ", EndsWith: " ends with "}[r.Operator]; ok {
-		return r.Key + word + quoted[0]
+	for i, v := range r.Values {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, v...)
 	}
-	return "!" + Requirement{r.Key, opposite[r.Operator], r.Values}.calico()
+	return append(b, ')')
+}
+
+// calico appends the requirement as Calico writes it.
+func (r Requirement) calico(b []byte) []byte {
+	word := ""
+	switch r.Operator {
+	case Exists:
+		return append(append(append(b, "has("...), r.Key...), ')')
+	case In, NotIn:
+		is, within := " == ", " in "
+		if r.Operator == NotIn {
+			is, within = " != ", " not in "
+		}
+		b = append(b, r.Key...)
+		if len(r.Values) == 1 {
+			return appendQuoted(append(b, is...), r.Values[0])
+		}
+		return appendSet(append(b, within...), r.Values)
+	case Contains:
+		word = " contains "
+	case StartsWith:
+		word = " starts with "
+	case EndsWith:
+		word = " ends with "
+	default:
+		return Requirement{r.Key, opposite(r.Operator), r.Values}.calico(append(b, '!'))
+	}
+	return appendQuoted(append(append(b, r.Key...), word...), r.Values[0])
 }
 
 // Selector is a set of label sets: those that meet all of its requirements and
@@ -197,6 +243,14 @@ func And(selectors ...Selector) Selector { return combine(allOf, selectors) }
 // Or matches what any of the selectors matches.
 func Or(selectors ...Selector) Selector { return combine(anyOf, selectors) }
 
+func combine(j join, selectors []Selector) Selector {
+	p := parts{join: j}
+	for _, s := range selectors {
+		p.add(s)
+	}
+	return p.selector()
+}
+
 // Not matches what the selector does not match.
 func Not(s Selector) Selector {
 	switch {
@@ -207,7 +261,7 @@ func Not(s Selector) Selector {
 	}
 	requirements := make([]Requirement, len(s.requirements))
 	for i, r := range s.requirements {
-		requirements[i] = Requirement{r.Key, opposite[r.Operator], r.Values}
+		requirements[i] = Requirement{r.Key, opposite(r.Operator), r.Values}
 	}
 	groups := make([]Selector, len(s.groups))
 	for i, g := range s.groups {
@@ -219,24 +273,42 @@ func Not(s Selector) Selector {
 	return canonical(allOf, requirements, groups)
 }
 
-func combine(j join, selectors []Selector) Selector {
-	var requirements []Requirement
-	var groups []Selector
-	for _, s := range selectors {
-		switch {
-		case j == allOf && s.IsNothing(), j == anyOf && s.IsEverything():
-			return s
-		case s.join == j || len(s.requirements) == 1 && len(s.groups) == 0:
-			requirements, groups = append(requirements, s.requirements...), append(groups, s.groups...)
-		case !s.IsNothing() && !s.IsEverything():
-			groups = append(groups, s)
-		}
+// constant returns the selector of every label set, or of none.
+func constant(everything bool) Selector {
+	if everything {
+		return Everything()
 	}
-	return canonical(j, requirements, groups)
+	return Selector{}
 }
 
-// canonical sorts the parts and leaves out what is there twice. What has one
-// part only, or none, is joined by all.
+// parts are what a selector is made of, as far as they are known.
+type parts struct {
+	join         join
+	requirements []Requirement
+	groups       []Selector
+	settled      bool // a part matches all or nothing, and so does the whole
+}
+
+func (p *parts) add(s Selector) {
+	switch {
+	case s.IsNothing() || s.IsEverything():
+		p.settled = p.settled || s.IsEverything() == (p.join == anyOf)
+	case s.join == p.join || len(s.requirements) == 1 && len(s.groups) == 0:
+		p.requirements, p.groups = append(p.requirements, s.requirements...), append(p.groups, s.groups...)
+	default:
+		p.groups = append(p.groups, s)
+	}
+}
+
+func (p *parts) selector() Selector {
+	if p.settled {
+		return constant(p.join == anyOf)
+	}
+	return canonical(p.join, p.requirements, p.groups)
+}
+
+// canonical sorts the parts in place and leaves out what is there twice. What
+// has one part only, or none, is joined by all.
 func canonical(j join, requirements []Requirement, groups []Selector) Selector {
 	slices.SortFunc(requirements, compareRequirements)
 	requirements = slices.CompactFunc(requirements, func(a, b Requirement) bool { return compareRequirements(a, b) == 0 })
@@ -261,35 +333,40 @@ func compareRequirements(a, b Requirement) int {
 
 // print writes a conjunction that kubectl has words for as kubectl does, and
 // everything else as Calico does.
-func (s Selector) print() string {
-	plain := s.IsConjunction() && !slices.ContainsFunc(s.requirements, func(r Requirement) bool { return !r.isPlain() })
-	parts := make([]string, 0, len(s.requirements)+len(s.groups))
-	for _, r := range s.requirements {
-		if plain {
-			parts = append(parts, r.String())
-		} else {
-			parts = append(parts, r.calico())
+func (s *Selector) print() string {
+	var buffer [128]byte
+	if !s.IsConjunction() || slices.ContainsFunc(s.requirements, func(r Requirement) bool { return !r.isPlain() }) {
+		return string(s.calico(buffer[:0]))
+	}
+	b := buffer[:0]
+	for i, r := range s.requirements {
+		if i > 0 {
+			b = append(b, ',')
 		}
+		b = r.plain(b)
 	}
-	if plain {
-		return strings.Join(parts, ",")
-	}
-	for _, g := range s.groups {
-		parts = append(parts, "("+g.expression()+")")
-	}
-	return strings.Join(parts, map[join]string{allOf: " && ", anyOf: " || "}[s.join])
+	return string(b)
 }
 
-// expression prints the selector as Calico does, without brackets around it.
-func (s Selector) expression() string {
-	var parts []string
-	for _, r := range s.requirements {
-		parts = append(parts, r.calico())
+// calico appends the selector as Calico writes it, without brackets around it.
+func (s *Selector) calico(b []byte) []byte {
+	between := " && "
+	if s.join == anyOf {
+		between = " || "
 	}
-	for _, g := range s.groups {
-		parts = append(parts, "("+g.expression()+")")
+	for i, r := range s.requirements {
+		if i > 0 {
+			b = append(b, between...)
+		}
+		b = r.calico(b)
 	}
-	return strings.Join(parts, map[join]string{allOf: " && ", anyOf: " || "}[s.join])
+	for i := range s.groups {
+		if i+len(s.requirements) > 0 {
+			b = append(b, between...)
+		}
+		b = append(s.groups[i].calico(append(b, '(')), ')')
+	}
+	return b
 }
 
 // Matches reports whether the label set is in the selector.
@@ -305,24 +382,32 @@ func (s Selector) Matches(labels map[string]string) bool {
 // which some may not be known: whether the label set is in the selector for
 // sure, and whether it may be.
 func (s Selector) Test(label func(key string) (value string, has, known bool)) (sure, possible bool) {
-	sure, possible = s.join == allOf, s.join == allOf
-	add := func(isSure, isPossible bool) {
-		if s.join == allOf {
-			sure, possible = sure && isSure, possible && isPossible
-			return
-		}
-		sure, possible = sure || isSure, possible || isPossible
-	}
-	for _, r := range s.requirements {
-		value, has, known := label(r.Key)
-		holds := known && r.Holds(value, has)
-		add(holds, holds || !known)
-		if s.join == allOf && !possible || s.join == anyOf && sure {
-			return sure, possible
+	all := s.join == allOf
+	sure, possible = all, all
+	for i := range s.requirements {
+		value, has, known := label(s.requirements[i].Key)
+		holds := known && s.requirements[i].Holds(value, has)
+		switch {
+		case !known:
+			sure, possible = false, possible || !all
+		case all && !holds:
+			return false, false
+		case !all && holds:
+			return true, true
 		}
 	}
-	for _, g := range s.groups {
-		add(g.Test(label))
+	for i := range s.groups {
+		isSure, isPossible := s.groups[i].Test(label)
+		switch {
+		case all && !isPossible:
+			return false, false
+		case !all && isSure:
+			return true, true
+		case all:
+			sure = sure && isSure
+		default:
+			possible = possible || isPossible
+		}
 	}
 	return sure, possible
 }
