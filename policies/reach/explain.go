@@ -250,9 +250,9 @@ func (q *inquiry) excuse(onNode policies.Truth, list []governing) {
 	}
 }
 
-// outcome is one thing that may become of the traffic, with the step or else
+// result is one thing that may become of the traffic, with the step or else
 // the policy behind it.
-type outcome struct {
+type result struct {
 	action policies.Action
 	step   *policies.Step
 	policy *policies.Policy
@@ -265,7 +265,7 @@ type outcome struct {
 // differ are unknown.
 func (q *inquiry) evaluate(list []governing) {
 	m := q.model
-	var outcomes []outcome
+	var outcomes []result
 	open := true
 	for len(list) > 0 && open {
 		first := &m.Policies[list[0].policy]
@@ -281,19 +281,19 @@ func (q *inquiry) evaluate(list []governing) {
 		list = list[n:]
 	}
 	if open {
-		outcomes = append(outcomes, outcome{action: policies.ActionAllow, reason: "no tier that concerns it decides, so it is allowed"})
+		outcomes = append(outcomes, result{action: policies.ActionAllow, reason: "no tier that concerns it decides, so it is allowed"})
 	}
 	q.settle(outcomes)
 }
 
 // unclear adds that a policy may do either, and why.
-func unclear(outcomes []outcome, p *policies.Policy, reason string) []outcome {
-	return append(outcomes, outcome{action: policies.ActionAllow, policy: p, reason: reason}, outcome{action: policies.ActionDeny, policy: p, reason: reason})
+func unclear(outcomes []result, p *policies.Policy, reason string) []result {
+	return append(outcomes, result{action: policies.ActionAllow, policy: p, reason: reason}, result{action: policies.ActionDeny, policy: p, reason: reason})
 }
 
 // tier goes through one tier and reports whether the traffic may still be open
 // after it.
-func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) bool {
+func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]result) bool {
 	// The traffic may be open where no policy of the tier selects the subject
 	// (outside), where one does (inside), or because a rule passed it on.
 	outside, inside, passed := true, false, false
@@ -302,7 +302,7 @@ func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) 
 		spared = spares(q.model, list)
 	}
 	if spared != policies.No {
-		*outcomes = append(*outcomes, outcome{action: policies.ActionAllow, reason: "traffic from the pod's own node is always allowed in"})
+		*outcomes = append(*outcomes, result{action: policies.ActionAllow, reason: "traffic from the pod's own node is always allowed in"})
 		outside = spared == policies.Maybe
 	}
 	for len(list) > 0 {
@@ -326,7 +326,7 @@ func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) 
 		list = list[n:]
 	}
 	if inside && t.End == policies.ActionDeny {
-		*outcomes = append(*outcomes, outcome{action: policies.ActionDeny, policy: &q.model.Policies[q.closest(all).policy], reason: q.tierEnd(all)})
+		*outcomes = append(*outcomes, result{action: policies.ActionDeny, policy: &q.model.Policies[q.closest(all).policy], reason: q.tierEnd(all)})
 		inside = false
 	}
 	return outside || inside || passed
@@ -334,7 +334,7 @@ func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) 
 
 // policy goes through one policy and reports whether the traffic, open before
 // it, may still be open after it if it selects the subject.
-func (q *inquiry) policy(t *policies.Tier, g governing, left bool, outcomes *[]outcome) bool {
+func (q *inquiry) policy(t *policies.Tier, g governing, left bool, outcomes *[]result) bool {
 	p := &q.model.Policies[g.policy]
 	switch {
 	case left && p.Opaque != "":
@@ -349,7 +349,7 @@ func (q *inquiry) policy(t *policies.Tier, g governing, left bool, outcomes *[]o
 		if !left || s.Matches == policies.No || s.Rule == nil || s.Action == policies.ActionLog {
 			continue
 		}
-		*outcomes = append(*outcomes, outcome{action: s.Action, step: &s.Step, policy: p, reason: s.Because})
+		*outcomes = append(*outcomes, result{action: s.Action, step: &s.Step, policy: p, reason: s.Because})
 		left = !s.sure
 	}
 	return left
@@ -357,10 +357,10 @@ func (q *inquiry) policy(t *policies.Tier, g governing, left bool, outcomes *[]o
 
 // tie notes in the outcomes of policies of one priority where two of them would
 // do different things.
-func tie(outcomes []outcome) {
+func tie(outcomes []result) {
 	for i := range outcomes {
 		a := &outcomes[i]
-		at := slices.IndexFunc(outcomes, func(b outcome) bool { return b.policy != a.policy && b.action != a.action })
+		at := slices.IndexFunc(outcomes, func(b result) bool { return b.policy != a.policy && b.action != a.action })
 		if at >= 0 {
 			b := &outcomes[at]
 			a.tie = fmt.Sprintf("%s %s and %s %s are both of priority %d and disagree: one %s, the other %s",
@@ -410,8 +410,8 @@ func opaqueStep(p *policies.Policy) policies.Step {
 
 // settle turns what may become of the traffic into a verdict: unknown where
 // that may be different things.
-func (q *inquiry) settle(outcomes []outcome) {
-	outcomes = slices.DeleteFunc(outcomes, func(o outcome) bool { return o.action == policies.ActionPass })
+func (q *inquiry) settle(outcomes []result) {
+	outcomes = slices.DeleteFunc(outcomes, func(o result) bool { return o.action == policies.ActionPass })
 	verdict := map[policies.Action]policies.Verdict{policies.ActionAllow: policies.Allow, policies.ActionDeny: policies.Deny}
 	first := outcomes[0]
 	q.side.Verdict, q.side.Because = verdict[first.action], first.reason

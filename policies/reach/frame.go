@@ -909,20 +909,32 @@ func (f *frame) candidates(in []int32, requirements []requirement) iter.Seq[int3
 			}
 			return
 		}
-		member := func(id int32) bool {
-			_, ok := slices.BinarySearch(in, f.classes[id].namespace)
-			return ok
-		}
 		for _, list := range rarest {
-			if len(in) == 1 {
-				n := f.namespaces[in[0]]
-				first, _ := slices.BinarySearch(list, n.first)
-				end, _ := slices.BinarySearch(list, n.last)
-				list = list[first:end]
-			}
-			for _, id := range list {
-				if (len(in) == 1 || len(in) == len(f.namespaces) || member(id)) && !yield(id) {
-					return
+			switch {
+			case len(in) == len(f.namespaces):
+				for _, id := range list {
+					if !yield(id) {
+						return
+					}
+				}
+			case len(in) < len(list)/8:
+				for _, n := range in {
+					first, _ := slices.BinarySearch(list, f.namespaces[n].first)
+					list = list[first:]
+					for _, id := range list {
+						if id >= f.namespaces[n].last {
+							break
+						}
+						if !yield(id) {
+							return
+						}
+					}
+				}
+			default:
+				for _, id := range list {
+					if _, is := slices.BinarySearch(in, f.classes[id].namespace); is && !yield(id) {
+						return
+					}
 				}
 			}
 		}

@@ -69,11 +69,16 @@ func evaluationOrder(m *policies.Model) []int {
 }
 
 // stage is what one tier makes of the traffic that comes to it: what it may
-// allow, what it may pass on, and what it cannot deny.
+// allow, what it may pass on, what it cannot deny, and what of that it cannot
+// pass on either.
 type stage struct {
-	id                int32
-	allow, pass, safe relation
+	id                       int32
+	allow, pass, safe, final relation
 }
+
+// outcome is what some tiers, one behind the other, make of the traffic that
+// comes to the first: what they may allow, and what they cannot deny.
+type outcome struct{ allow, safe relation }
 
 // evaluation makes the rows of one model. Classes that the same policies of a
 // tier govern share the stage, and those with the same stages share the row.
@@ -84,6 +89,7 @@ type evaluation struct {
 	rules     [2][][]*compiled    // of each policy
 	stages    [2]map[string]*stage
 	byStages  map[string]*row
+	outcomes  map[string]outcome
 	// sparing is what a tier that spares a pod's own node makes of its traffic,
 	// by whether it selects the pod.
 	sparing [policies.Yes + 1]*stage
@@ -91,9 +97,9 @@ type evaluation struct {
 }
 
 func newEvaluation(b *builder, m *policies.Model, forwarded map[int32]*governed) evaluation {
-	e := evaluation{builder: b, model: m, forwarded: forwarded, byStages: map[string]*row{}, count: 2}
-	e.sparing[policies.Yes] = &stage{id: 0, allow: b.universe, safe: b.universe}
-	e.sparing[policies.Maybe] = &stage{id: 1, allow: b.universe, pass: b.universe, safe: b.universe}
+	e := evaluation{builder: b, model: m, forwarded: forwarded, byStages: map[string]*row{}, outcomes: map[string]outcome{}}
+	e.sparing[policies.Yes] = e.newStage(b.universe, nil, b.universe)
+	e.sparing[policies.Maybe] = e.newStage(b.universe, b.universe, b.universe)
 	for _, d := range policies.Directions {
 		e.rules[d] = make([][]*compiled, len(m.Policies))
 		e.stages[d] = map[string]*stage{}
@@ -118,6 +124,12 @@ func (b *builder) judge(m *policies.Model, p placement) *Judge {
 		j.local[class] = e.rowFromOwnNode(int32(class), list)
 	}
 	return j
+}
+
+func (e *evaluation) newStage(allow, pass, safe relation) *stage {
+	s := &stage{e.count, allow, pass, safe, e.subtract(safe, pass)}
+	e.count++
+	return s
 }
 
 // row returns what becomes of a class's traffic, given the policies that govern
@@ -160,7 +172,9 @@ func (e *evaluation) tiers(d policies.Direction, class int32, list []governing, 
 	}
 	r, ok := e.byStages[string(key)]
 	if !ok {
-		r = e.compose(stages)
+		o := e.compose(stages, key)
+		allow := e.intersect(o.allow, o.safe)
+		r = e.internRow(allow, e.subtract(o.allow, allow))
 		e.byStages[string(key)] = r
 	}
 	return r
@@ -199,24 +213,21 @@ func tierOf(m *policies.Model, p *policies.Policy) *policies.Tier {
 	return &m.Tiers[at]
 }
 
-// compose puts stages one behind the other. Traffic that may come to a stage
-// and that the stage may deny is not allowed for certain; what passes every
-// stage is allowed.
-func (e *evaluation) compose(stages []*stage) *row {
-	var possible relation
-	coming := e.universe
-	for _, s := range stages {
-		possible = e.unite(possible, e.intersect(coming, s.allow))
-		coming = e.intersect(coming, s.pass)
+// compose puts stages one behind the other, from the last to the first, so that
+// what the namespaces' own policies keep small stays small. What passes every
+// stage is allowed. The key names the stages.
+func (e *evaluation) compose(stages []*stage, key []byte) outcome {
+	if len(stages) == 0 {
+		return outcome{e.universe, e.universe}
 	}
-	possible = e.unite(possible, coming)
-	allow := possible
-	coming = e.universe
-	for _, s := range stages {
-		allow = e.unite(e.intersect(allow, s.safe), e.subtract(allow, coming))
-		coming = e.intersect(coming, s.pass)
+	known, ok := e.outcomes[string(key)]
+	if !ok {
+		s, rest := stages[0], e.compose(stages[1:], key[4:])
+		known.allow = e.unite(s.allow, e.intersect(s.pass, rest.allow))
+		known.safe = e.unite(s.final, e.intersect(s.safe, rest.safe))
+		e.outcomes[string(key)] = known
 	}
-	return e.internRow(allow, e.subtract(possible, allow))
+	return known
 }
 
 // stage returns what one tier makes of a class's traffic, given the policies of
@@ -230,8 +241,6 @@ func (e *evaluation) stage(d policies.Direction, class int32, list []governing) 
 	s, ok := e.stages[d][string(key)]
 	if !ok {
 		s = e.evaluate(d, class, list)
-		s.id = e.count
-		e.count++
 		e.stages[d][string(key)] = s
 	}
 	return s
@@ -264,7 +273,7 @@ func (e *evaluation) appendSubjectKey(key []byte, d policies.Direction, class in
 func (e *evaluation) evaluate(d policies.Direction, class int32, list []governing) *stage {
 	tier := tierOf(e.model, &e.model.Policies[list[0].policy])
 	if tier == nil {
-		return &stage{allow: e.universe}
+		return e.newStage(e.universe, nil, nil)
 	}
 	undefined := e.normal([]layer{{e.ports.id(tier.Undefined), e.all}})
 	if s := e.evaluateUnion(d, class, list, tier, undefined); s != nil {
@@ -298,7 +307,7 @@ func (e *evaluation) evaluate(d policies.Direction, class int32, list []governin
 		deny, inside = e.unite(deny, inside), nil
 	}
 	pass = e.unite(pass, e.unite(open, inside))
-	return &stage{allow: allow, pass: pass, safe: e.subtract(e.universe, deny)}
+	return e.newStage(allow, pass, e.subtract(e.universe, deny))
 }
 
 // applied is what a policy that selects a class may do to traffic, and what it
@@ -365,7 +374,7 @@ func (e *evaluation) evaluateUnion(d policies.Direction, class int32, list []gov
 			possible = append(possible, r.possible...)
 		}
 	}
-	return &stage{allow: e.unite(e.normal(possible), undefined), safe: e.subtract(e.normal(yes), undefined)}
+	return e.newStage(e.unite(e.normal(possible), undefined), nil, e.subtract(e.normal(yes), undefined))
 }
 
 // compileRules returns the rules of a policy in one direction as traffic. What
