@@ -265,6 +265,10 @@ type Tier struct {
 	// SparesOwnNode is set where the tier's kinds never keep a pod's own node,
 	// its kubelet's probes for instance, from a pod that they select.
 	SparesOwnNode bool
+	// Order is by what a tier of Calico comes before others, +Inf for none.
+	// Missing is set where policies name the tier and nobody defines it.
+	Order   float64
+	Missing bool
 }
 
 // Action is what a rule does with the traffic it matches.

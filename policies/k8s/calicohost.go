@@ -155,8 +155,9 @@ func spread(p netset.Protocol, numbers ...uint16) (all netset.Ports) {
 }
 
 // hostPolicies returns what decides about each host endpoint before any policy,
-// and what decides when no policy did: its profiles.
-func (r *reader) hostPolicies() []policy {
+// and what decides when no policy did: its profiles. The policies stand in these
+// tiers.
+func (r *reader) hostPolicies(failsafeTier, profileTier string) []policy {
 	var all []policy
 	for _, h := range r.hosts {
 		anyone := []policies.Match{{Anyone: true, Place: h.Place}}

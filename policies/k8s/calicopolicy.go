@@ -1,7 +1,6 @@
 package k8s
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -31,11 +30,6 @@ const (
 )
 
 func (h hook) String() string { return [...]string{"", " (untracked)", " (preDNAT)"}[h] }
-
-// warn warns of something about the policy.
-func (p *policy) warn(r *reader, format string, args ...any) {
-	r.warnings = append(r.warnings, policies.Warning{Place: p.Place, Message: fmt.Sprintf(format, args...)})
-}
 
 // isZero reports whether a node is what the API takes for nothing.
 func isZero(n *yaml.Node) bool {

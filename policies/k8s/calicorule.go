@@ -516,6 +516,14 @@ func resolveRules(p *policies.Policy, services map[policies.Ref]*policies.Servic
 	}
 }
 
+func servicesOf(w *policies.World) map[policies.Ref]*policies.Service {
+	services := map[policies.Ref]*policies.Service{}
+	for i := range w.Services {
+		services[w.Services[i].Ref] = &w.Services[i]
+	}
+	return services
+}
+
 // serviceOf returns the Service that a match is about, if any.
 func serviceOf(m *policies.Match) policies.Ref {
 	for _, part := range m.All {

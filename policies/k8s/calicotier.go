@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -9,16 +10,17 @@ import (
 	"github.com/weir-policy/weir/policies"
 )
 
-// tier is a Tier as it was read.
-type tier struct {
-	policies.Tier
-	order float64
-}
-
 // The tiers that Calico's evaluation of a host endpoint begins and ends with.
 const (
 	failsafeTier = "failsafe"
 	profileTier  = "profile"
+)
+
+// The tiers of AdminNetworkPolicy and BaselineAdminNetworkPolicy before Calico
+// 3.32.
+const (
+	oldAdminTier    = "adminnetworkpolicy"
+	oldBaselineTier = "baselineadminnetworkpolicy"
 )
 
 // networkPolicyOrder is where a NetworkPolicy of Kubernetes stands in its tier.
@@ -26,14 +28,14 @@ const networkPolicyOrder = 1000
 
 // fixedTiers returns the tiers that every Calico of the version has, of which
 // the first and the last hold the cluster-wide policies of Kubernetes.
-func (r *reader) fixedTiers() [3]tier {
-	tiers := [...]tier{
-		{policies.Tier{Name: AdminTier, End: policies.ActionPass}, 1_000},
-		{policies.Tier{Name: Tier, End: policies.ActionDeny}, 1_000_000},
-		{policies.Tier{Name: BaselineTier, End: policies.ActionPass}, 10_000_000},
+func (r *reader) fixedTiers() [3]policies.Tier {
+	tiers := [...]policies.Tier{
+		{Name: AdminTier, End: policies.ActionPass, SparesOwnNode: true, Order: 1_000},
+		{Name: Tier, End: policies.ActionDeny, SparesOwnNode: true, Order: 1_000_000},
+		{Name: BaselineTier, End: policies.ActionPass, SparesOwnNode: true, Order: 10_000_000},
 	}
 	if r.before("3.32") {
-		tiers[0].Name, tiers[2].Name = "adminnetworkpolicy", "baselineadminnetworkpolicy"
+		tiers[0].Name, tiers[2].Name = oldAdminTier, oldBaselineTier
 	}
 	return tiers
 }
@@ -42,26 +44,26 @@ func (r *reader) readTier(o object) {
 	spec := o.field("spec")
 	spec.only("order", "defaultAction")
 	checkTierName(o.meta.field("name"), o.ref.Name)
-	t := tier{policies.Tier{Name: o.ref.Name, End: policies.ActionDeny}, spec.field("order").order()}
-	field := spec.field("defaultAction")
-	switch text := field.text(); text {
+	t := policies.Tier{Name: o.ref.Name, End: policies.ActionDeny, SparesOwnNode: true, Order: spec.field("order").order()}
+	end := spec.field("defaultAction")
+	switch text := end.text(); text {
 	case "", "Deny":
 	case "Pass":
 		t.End = policies.ActionPass
 	default:
-		field.problem("default action %q is none of Deny, Pass", text)
+		end.problem("default action %q is none of Deny, Pass", text)
 	}
 	for _, fixed := range r.fixedTiers() {
 		if fixed.Name != t.Name {
 			continue
 		}
-		if t.order != fixed.order {
-			spec.field("order").orElse(spec).orElse(o.value).problem("tier %s has the order %d; write \"order: %[2]d\"", t.Name, int64(fixed.order))
+		if t.Order != fixed.Order {
+			spec.field("order").orElse(spec).orElse(o.value).problem("tier %s has an order of its own; write \"order: %d\"", t.Name, int64(fixed.Order))
 		}
-		if field.present() && t.End != fixed.End {
-			field.problem("tier %s has the default action %s", t.Name, map[policies.Action]string{policies.ActionDeny: "Deny", policies.ActionPass: "Pass"}[fixed.End])
+		if end.present() && t.End != fixed.End {
+			end.problem("tier %s has a default action of its own; leave it out", t.Name)
 		}
-		t.End = fixed.End
+		t = fixed
 	}
 	r.tiers[t.Name] = t
 }
@@ -75,81 +77,132 @@ func checkTierName(at value, name string) {
 // arrange puts the policies into the tiers of Calico, each at its rank, and
 // returns the tiers.
 func (r *reader) arrange() []policies.Tier {
-	fixed := r.fixedTiers()
+	known := knownTiers{}
+	for _, t := range r.fixedTiers() {
+		known[t.Name] = t
+	}
+	maps.Copy(known, r.tiers)
+	all := make([]*policies.Policy, 0, len(r.policies))
 	for i := range r.policies {
 		p := &r.policies[i]
-		switch p.Tier {
-		case AdminTier:
-			if p.Ref.Group == "" {
-				p.Tier = fixed[0].Name
-			}
-		case BaselineTier:
-			if p.Ref.Group == "" {
-				p.Tier = fixed[2].Name
-			}
+		known.place(&p.Policy)
+		if p.hook != filtering {
+			p.Tier += p.hook.String()
 		}
 		r.warnOfVersion(p)
 	}
-	known := map[string]tier{}
-	for _, t := range fixed {
-		known[t.Name] = t
-	}
-	for name, t := range r.tiers {
-		known[name] = t
-	}
-	hosts := r.hostPolicies()
-	used := [...]map[string]bool{filtering: {}, untracked: {}, preDNAT: {}}
-	for i := range r.policies {
-		p := &r.policies[i]
-		if p.Tier == "" {
-			continue
-		}
-		used[p.hook][p.Tier] = true
-		if _, has := known[p.Tier]; !has {
-			known[p.Tier] = tier{policies.Tier{Name: p.Tier, End: policies.ActionDeny}, math.NaN()}
-		}
-	}
-	for i := range r.policies {
-		p := &r.policies[i]
-		if p.Tier != "" && math.IsNaN(known[p.Tier].order) {
-			p.warn(r, "tier %s of %s %s is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier", p.Tier, p.Ref.What(), p.Ref)
-		}
-		p.Tier += map[bool]string{true: p.hook.String()}[p.Tier != ""]
-	}
 	r.rank()
-
-	sorted := make([]tier, 0, len(known))
-	for _, t := range known {
-		sorted = append(sorted, t)
+	r.policies = append(r.policies, r.hostPolicies(known.free(failsafeTier), known.free(profileTier))...)
+	for i := range r.policies {
+		all = append(all, &r.policies[i].Policy)
 	}
-	slices.SortFunc(sorted, compareTiers)
-	var tiers []policies.Tier
-	if len(hosts) > 0 {
-		tiers = append(tiers, policies.Tier{Name: failsafeTier, End: policies.ActionPass, SparesOwnNode: true})
-	}
-	for _, h := range []hook{untracked, preDNAT} {
-		for _, t := range sorted {
-			if used[h][t.Name] {
-				tiers = append(tiers, policies.Tier{Name: t.Name + h.String(), End: policies.ActionPass, SparesOwnNode: true})
-			}
-		}
-	}
-	for _, t := range sorted {
-		t.SparesOwnNode = true
-		tiers = append(tiers, t.Tier)
-	}
-	if len(hosts) > 0 {
-		tiers = append(tiers, policies.Tier{Name: profileTier, End: policies.ActionDeny, SparesOwnNode: true})
-	}
-	r.policies = append(r.policies, hosts...)
-	return tiers
+	return known.sort(all)
 }
 
-// compareTiers puts tiers that are not in the input last, and before them those
-// that have no order.
-func compareTiers(a, b tier) int {
-	missing := func(t tier) int { return map[bool]int{true: 1}[math.IsNaN(t.order)] }
-	return cmp.Or(missing(a)-missing(b), cmp.Compare(a.order, b.order), strings.Compare(a.Name, b.Name))
+// knownTiers are the tiers that policies may name, by their names.
+type knownTiers map[string]policies.Tier
+
+// place puts a policy into its tier: the cluster-wide kinds of Kubernetes have
+// others in older versions of Calico. Tiers that nobody defines are made known.
+func (k knownTiers) place(p *policies.Policy) {
+	if _, has := k[p.Tier]; has || p.Tier == "" {
+		return
+	}
+	if p.Ref.Group == "" {
+		p.Tier = map[string]string{AdminTier: oldAdminTier, BaselineTier: oldBaselineTier}[p.Tier]
+		return
+	}
+	base, _ := cutHook(p.Tier)
+	if _, has := k[base]; !has {
+		k[base] = policies.Tier{Name: base, End: policies.ActionDeny, SparesOwnNode: true, Order: math.Inf(1), Missing: true}
+	}
+}
+
+// free returns the name, or a longer one where a tier has it.
+func (k knownTiers) free(name string) string {
+	if _, taken := k[name]; taken {
+		return name + " (host endpoints)"
+	}
+	return name
+}
+
+// sort returns the tiers, and those that only host endpoints have for their
+// policies, in the order of evaluation.
+func (k knownTiers) sort(all []*policies.Policy) []policies.Tier {
+	const (
+		first = iota // the failsafe ports
+		rawTable
+		natTable
+		filterTable
+		last // the profiles
+	)
+	type phased struct {
+		policies.Tier
+		phase int
+	}
+	tiers := map[string]phased{}
+	for name, t := range k {
+		tiers[name] = phased{t, filterTable}
+	}
+	for _, p := range all {
+		if _, has := tiers[p.Tier]; has || p.Tier == "" {
+			continue
+		}
+		base, h := cutHook(p.Tier)
+		t := phased{k[base], map[hook]int{untracked: rawTable, preDNAT: natTable}[h]}
+		t.End = policies.ActionPass
+		if isHost(p) && strings.HasPrefix(p.Tier, profileTier) {
+			t.phase, t.End = last, policies.ActionDeny
+		}
+		t.Name, t.SparesOwnNode = p.Tier, true
+		tiers[p.Tier] = t
+	}
+	sorted := slices.SortedFunc(maps.Values(tiers), func(a, b phased) int {
+		missing := func(t phased) int { return map[bool]int{true: 1}[t.Missing] }
+		return cmp.Or(a.phase-b.phase, missing(a)-missing(b), cmp.Compare(a.Order, b.Order), strings.Compare(a.Name, b.Name))
+	})
+	var list []policies.Tier
+	for _, t := range sorted {
+		list = append(list, t.Tier)
+	}
+	return list
+}
+
+// cutHook returns the tier that a policy names, without that of its hook.
+func cutHook(tier string) (string, hook) {
+	for _, h := range []hook{untracked, preDNAT} {
+		if base, is := strings.CutSuffix(tier, h.String()); is {
+			return base, h
+		}
+	}
+	return tier, filtering
+}
+
+// isHost reports whether a policy was made of a host endpoint.
+func isHost(p *policies.Policy) bool {
+	return p.Ref.Group == policies.CalicoGroup && p.Ref.Kind == "HostEndpoint"
+}
+
+// missingTiers warns of the policies in tiers that nobody defines.
+func missingTiers(m *policies.Model) []policies.Warning {
+	missing := map[string]bool{}
+	for _, t := range m.Tiers {
+		missing[t.Name] = t.Missing
+	}
+	var warnings []policies.Warning
+	warn := func(p *policies.Policy) {
+		if missing[p.Tier] {
+			base, _ := cutHook(p.Tier)
+			warnings = append(warnings, warning(p.Place, "tier %s of %s %s is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier", base, p.Ref.What(), p.Ref))
+		}
+	}
+	for i := range m.Policies {
+		warn(&m.Policies[i])
+	}
+	for i := range m.Staged {
+		warn(&m.Staged[i].Policy)
+	}
+	return warnings
 }
 
 // rank gives each policy its place in its tier: by order, then by the text that
@@ -176,13 +229,12 @@ func (r *reader) rank() {
 	slices.SortFunc(sorted, func(a, b standing) int {
 		return cmp.Or(strings.Compare(a.tier, b.tier), cmp.Compare(a.order, b.order), strings.Compare(a.tie, b.tie))
 	})
+	sorted = slices.Compact(sorted)
 	ranks := map[standing]int{}
-	for i, s := range slices.Compact(sorted) {
-		if i == 0 || s.tier != sorted[i-1].tier {
-			ranks[s] = 0
-			continue
+	for i, s := range sorted {
+		if i > 0 && s.tier == sorted[i-1].tier {
+			ranks[s] = ranks[sorted[i-1]] + 1
 		}
-		ranks[s] = ranks[sorted[i-1]] + 1
 	}
 	for i := range r.policies {
 		r.policies[i].Priority = ranks[of[i]]
@@ -207,11 +259,13 @@ func (r *reader) tie(p *policy) string {
 
 // warnOfVersion warns of a kind that the version of Calico does not enforce.
 func (r *reader) warnOfVersion(p *policy) {
-	switch {
-	case p.Opaque != "":
-	case p.Ref.Kind == "ClusterNetworkPolicy" && r.before("3.32"):
-		p.warn(r, "Calico %s does not enforce ClusterNetworkPolicy %s; answers take it for enforced", r.calicoVersion, p.Ref)
-	case strings.HasSuffix(p.Ref.Kind, "AdminNetworkPolicy") && !r.before("3.32"):
-		p.warn(r, "Calico %s does not enforce %s %s; answers take it for enforced; write it as a ClusterNetworkPolicy", r.calicoVersion, p.Ref.Kind, p.Ref)
+	if p.Opaque != "" {
+		return
+	}
+	switch old := r.before("3.32"); {
+	case p.Ref.Kind == "ClusterNetworkPolicy" && old:
+		r.warn(p.Place, "Calico %s does not enforce ClusterNetworkPolicy %s; answers take it for enforced", r.calicoVersion, p.Ref)
+	case strings.HasSuffix(p.Ref.Kind, "AdminNetworkPolicy") && !old:
+		r.warn(p.Place, "Calico %s does not enforce %s %s, and answers take it for enforced; write a ClusterNetworkPolicy", r.calicoVersion, p.Ref.Kind, p.Ref)
 	}
 }

@@ -34,9 +34,9 @@ type Document struct {
 
 // Options say what the documents themselves do not.
 type Options struct {
-	Namespace string         // of objects that name none; "" means "default"
-	PodCIDRs  []netip.Prefix // ranges that pod addresses come from
-	Calico    string         // whose behaviour counts, one of CalicoVersions; "" is the newest
+	Namespace     string         // of objects that name none; "" means "default"
+	PodCIDRs      []netip.Prefix // ranges that pod addresses come from
+	CalicoVersion string         // whose behaviour counts, one of CalicoVersions; "" is the newest
 }
 
 // The names of the tiers, in the order of evaluation. Policies of the three
@@ -69,7 +69,7 @@ func Read(docs []Document, o Options) (*policies.Model, error) {
 		return nil, join(r.problems)
 	}
 	r.addPolicies(m)
-	m.Warnings = sortWarnings(r.warnings)
+	m.Warnings = sortWarnings(append(r.warnings, missingTiers(m)...))
 	return m, nil
 }
 
@@ -79,10 +79,7 @@ func (r *reader) addPolicies(m *policies.Model) {
 		// Kinds of two groups may share a name.
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Ref.Compare(b.Ref), a.Place.Compare(b.Place))
 	})
-	services := map[policies.Ref]*policies.Service{}
-	for i := range m.Services {
-		services[m.Services[i].Ref] = &m.Services[i]
-	}
+	services := servicesOf(&m.World)
 	for _, p := range r.policies {
 		resolveRules(&p.Policy, services)
 		if p.staged == (policies.Ref{}) {
@@ -103,17 +100,6 @@ func tiers() []policies.Tier {
 			SparesOwnNode: true,
 		},
 		{Name: BaselineTier, End: policies.ActionPass},
-	}
-}
-
-// WithWorldOf returns a model of the policies and tiers of the first and the
-// world of the second, with the warnings of both.
-func WithWorldOf(policyModel, worldModel *policies.Model) *policies.Model {
-	return &policies.Model{
-		World:    worldModel.World,
-		Tiers:    policyModel.Tiers,
-		Policies: policyModel.Policies,
-		Warnings: sortWarnings(slices.Concat(policyModel.Warnings, worldModel.Warnings)),
 	}
 }
 
@@ -160,7 +146,7 @@ type reader struct {
 
 	calico   bool // there are objects of Calico's kinds
 	accounts []policies.ServiceAccount
-	tiers    map[string]tier
+	tiers    map[string]policies.Tier
 	sets     []policies.NetworkSet
 	hosts    []host
 	profiles map[string]profile
@@ -170,8 +156,8 @@ func newReader(o Options) *reader {
 	return &reader{
 		namespace:     cmp.Or(o.Namespace, "default"),
 		podCIDRs:      slices.Clone(o.PodCIDRs),
-		calicoVersion: cmp.Or(o.Calico, CalicoVersions[len(CalicoVersions)-1]),
-		tiers:         map[string]tier{},
+		calicoVersion: cmp.Or(o.CalicoVersion, CalicoVersions[len(CalicoVersions)-1]),
+		tiers:         map[string]policies.Tier{},
 		profiles:      map[string]profile{},
 		elsewhere:     map[*yaml.Node]string{},
 		seen:          map[identity]policies.Place{},
