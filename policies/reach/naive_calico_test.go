@@ -287,9 +287,12 @@ func (x *expression) unary() policies.Truth {
 		t := x.or()
 		x.take()
 		return t
-	case x.takes("all("), x.takes("global("):
+	case x.takes("all("):
 		x.take()
-		return policies.Yes
+		return x.inNamespace(policies.Yes)
+	case x.takes("global("):
+		x.take()
+		return not(x.inNamespace(policies.No))
 	case x.takes("has("):
 		_, has := x.of(x.prefix + x.take())
 		x.take()
@@ -320,6 +323,16 @@ func (x *expression) unary() policies.Truth {
 	}
 }
 
+// inNamespace is what all() and global() look at in a namespaceSelector: whether
+// there is a namespace. Elsewhere they look at nothing.
+func (x *expression) inNamespace(elsewhere policies.Truth) policies.Truth {
+	if x.prefix != "pcns." {
+		return elsewhere
+	}
+	_, has := x.of(ofNamespace)
+	return has
+}
+
 func (x *expression) text() string {
 	word := x.take()
 	return word[1 : len(word)-1]
@@ -337,17 +350,11 @@ func (x *expression) set(value string) bool {
 // whom the rule is for.
 func (e *calicoEntity) describes(namespace string, of labelled) policies.Truth {
 	t := policies.Yes
-	switch e.NamespaceSelector {
-	case "all()":
-		t = evaluate("has("+ofNamespace+")", "", of)
-	case "global()":
-		t = evaluate("!has("+ofNamespace+")", "", of)
-	case "":
-		if namespace != "" && (e.Selector != "" || e.NotSelector != "" || e.ServiceAccounts != nil) {
-			t = evaluate(ofNamespace+" == '"+namespace+"'", "", of)
-		}
-	default:
+	switch {
+	case e.NamespaceSelector != "":
 		t = evaluate(e.NamespaceSelector, "pcns.", of)
+	case namespace != "" && (e.Selector != "" || e.NotSelector != "" || e.ServiceAccounts != nil):
+		t = evaluate(ofNamespace+" == '"+namespace+"'", "", of)
 	}
 	if e.Selector != "" {
 		t = t.And(evaluate(e.Selector, "", of))
@@ -502,16 +509,14 @@ func (m *matter) source() *party {
 // hitsCalico reports whether a rule of a policy of the namespace, "" for a global
 // one, matches.
 func (c *calicoWorld) hitsCalico(r *calicoRule, namespace string, m *matter) policies.Truth {
-	if r.IPVersion != 0 && (r.IPVersion == 6) != m.v6 ||
-		r.Protocol != nil && !isProtocol(r.Protocol, m.protocol) ||
+	if r.Protocol != nil && !isProtocol(r.Protocol, m.protocol) ||
 		r.NotProtocol != nil && isProtocol(r.NotProtocol, m.protocol) {
 		return policies.No
 	}
-	if (r.ICMP != nil || r.NotICMP != nil) && m.v6 != isProtocol(r.Protocol, netset.ICMPv6) ||
-		r.ICMP != nil && !r.ICMP.is(m.port) || r.NotICMP != nil && r.NotICMP.is(m.port) {
+	if r.ICMP != nil && !r.ICMP.is(m.port) || r.NotICMP != nil && r.NotICMP.is(m.port) {
 		return policies.No
 	}
-	t := c.isEntity(r.Source, namespace, m.source(), m)
+	t := c.isOfFamily(r.family(), m).And(c.isEntity(r.Source, namespace, m.source(), m))
 	if t != policies.No {
 		t = t.And(c.isEntity(r.Destination, namespace, m.destination(), m))
 	}
@@ -519,6 +524,28 @@ func (c *calicoWorld) hitsCalico(r *calicoRule, namespace string, m *matter) pol
 		t = t.And(policies.Maybe)
 	}
 	return t
+}
+
+// family is the IP version that a rule asks for, 0 for none.
+func (r *calicoRule) family() int {
+	switch {
+	case r.IPVersion != 0 || r.ICMP == nil && r.NotICMP == nil:
+		return r.IPVersion
+	case isProtocol(r.Protocol, netset.ICMPv6):
+		return 6
+	}
+	return 4
+}
+
+// isOfFamily takes an IP version for a range that holds all of its addresses.
+func (c *calicoWorld) isOfFamily(version int, m *matter) policies.Truth {
+	switch version {
+	case 4:
+		return c.within([]string{"0.0.0.0/0"}, m.other, m.v6)
+	case 6:
+		return c.within([]string{"::/0"}, m.other, m.v6)
+	}
+	return policies.Yes
 }
 
 func (i *calicoICMP) is(port uint16) bool {
@@ -590,14 +617,10 @@ func (s *calicoSpec) rules(d policies.Direction) []calicoRule {
 func (p *calicoPolicy) selectsCalico(of labelled) policies.Truth {
 	s := &p.Spec
 	t := evaluate(s.Selector, "", of)
-	switch {
-	case p.Namespace != "":
+	if p.Namespace != "" {
 		t = t.And(evaluate(ofNamespace+" == '"+p.Namespace+"'", "", of))
-	case s.NamespaceSelector == "all()":
-		t = t.And(evaluate("has("+ofNamespace+")", "", of))
-	default:
-		t = t.And(evaluate(s.NamespaceSelector, "pcns.", of))
 	}
+	t = t.And(evaluate(s.NamespaceSelector, "pcns.", of))
 	return t.And(evaluate(s.ServiceAccountSelector, "pcsa.", of))
 }
 
@@ -759,6 +782,9 @@ func (s *calicoSpec) isNormal() bool { return !s.DoNotTrack && !s.PreDNAT }
 // subject's node: the host's own, or one that it forwards for a pod. Within a node
 // a packet comes to no host endpoint.
 func (c *calicoWorld) fateAtHost(m *matter, normal func(*calicoSpec) bool, forwarded bool) fates {
+	if m.subject.isOutside() {
+		return fates{allow: true}
+	}
 	here := slices.IndexFunc(c.hosts, func(h calicoHost) bool { return h.Spec.Node == m.subject.nodeName() })
 	if here < 0 || !m.other.isOutside() && m.other.nodeName() == m.subject.nodeName() {
 		return fates{allow: true}
@@ -794,21 +820,25 @@ func (c *calicoWorld) fateAtHost(m *matter, normal func(*calicoSpec) bool, forwa
 
 // byProfiles says what the profiles of a host endpoint make of a packet.
 func (c *calicoWorld) byProfiles(h *calicoHost, m *matter) fates {
+	p := stagePolicy{selects: policies.Yes}
 	for _, name := range h.Spec.Profiles {
-		if name == "projectcalico-default-allow" {
-			return fates{allow: true}
-		}
 		at := slices.IndexFunc(c.profiles, func(p calicoProfile) bool { return p.Name == name })
-		if at < 0 {
-			return fates{deny: true}
-		}
-		for _, r := range c.hitsAmong([][]calicoRule{c.profiles[at].Spec.Egress, c.profiles[at].Spec.Ingress}[m.d], "", m) {
-			if r.hits == policies.Yes && r.action != "Log" {
-				return fates{allow: r.action == "Allow", deny: r.action != "Allow"}
-			}
+		switch {
+		case name == "projectcalico-default-allow":
+			p.rules = append(p.rules, stageRule{"Allow", policies.Yes})
+		case at < 0:
+			p.rules = append(p.rules, stageRule{"Deny", policies.Yes})
+		default:
+			p.rules = append(p.rules, c.hitsAmong([][]calicoRule{c.profiles[at].Spec.Egress, c.profiles[at].Spec.Ingress}[m.d], "", m)...)
 		}
 	}
-	return fates{deny: true}
+	for i := range p.rules {
+		if p.rules[i].action == "Pass" {
+			p.rules[i].action = "Deny"
+		}
+	}
+	fate, _ := through([]*stage{{policies: []stagePolicy{p}}})
+	return fate
 }
 
 // isFailsafe reports whether the packet is of those that no host endpoint keeps
@@ -836,6 +866,10 @@ func (c *calicoWorld) decide(from, to *party, q point) policies.Verdict {
 
 // decideBetween decides one connection of two pods that are not the same one.
 func (c *calicoWorld) decideBetween(from, to *party, q point) policies.Verdict {
+	if from == to {
+		twin := *to
+		to = &twin
+	}
 	return c.overFamilies(from, to, c.dual, func(v6 bool) policies.Verdict {
 		egress := c.fateOf(&matter{policies.Egress, from, to, v6, q})
 		ingress := c.fateOf(&matter{policies.Ingress, to, from, v6, q})

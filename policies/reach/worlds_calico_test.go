@@ -16,7 +16,7 @@ import (
 // What Calico's objects are drawn from, beside what others are.
 var (
 	calicoAccountNames = []string{"default", "robot"}
-	blocks4            = []string{"10.0.0.0/24", "10.0.0.0/29", "10.0.0.5/30", "10.0.0.2/32", "10.0.0.3", "172.18.0.0/16", "203.0.113.0/24", "0.0.0.0/0"}
+	blocks4            = []string{"10.0.0.0/24", "10.0.0.0/29", "10.0.0.5/30", "10.0.0.2/32", "10.0.0.3/32", "172.18.0.0/16", "203.0.113.0/24", "0.0.0.0/0"}
 	blocks6            = []string{"fd00::/64", "fd00::/126", "fd00::3/128", "2001:db8::/32", "::/0"}
 	calicoPorts        = []any{80, 81, 443, "80:82", "81:8080", "http", "dns"}
 	// candidates are addresses of each part of what the blocks cut.
@@ -52,11 +52,17 @@ func drawCalicoWorld(d dice) *calicoWorld {
 		if d.chance(20) {
 			deployment := drawDeployment(d, namespace, i)
 			deployment.Spec.Template.Spec.ServiceAccountName = pick(d, "", "robot")
+			if deployment.Spec.Template.Spec.HostNetwork {
+				deployment.Spec.Template.Labels = nil // of no Service
+			}
 			c.deployments = append(c.deployments, deployment)
 			continue
 		}
 		pod := drawPod(d, namespace, i)
 		pod.Spec.ServiceAccountName = pick(d, "", "robot")
+		if pod.Spec.HostNetwork {
+			pod.Labels = nil
+		}
 		c.pods = append(c.pods, pod)
 	}
 	for i := range d.between(0, 2) {
@@ -201,6 +207,9 @@ func (c *calicoWorld) drawCalicoRule(d dice, namespace string, names []string, i
 		} else {
 			r.NotICMP = icmp
 		}
+	}
+	if r.Protocol == "ICMP" || r.NotProtocol == "ICMP" {
+		r.IPVersion = 0
 	}
 	if r.Action == "Allow" && ingress && d.chance(3) {
 		r.HTTP = &calicoHTTP{Methods: []string{"GET"}}
