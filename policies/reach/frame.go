@@ -157,10 +157,16 @@ func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 
 func vocabularyOf(models []*policies.Model) vocabulary {
 	v := vocabulary{keys: map[string]int32{}, names: map[policies.NamedPort]int32{}}
-	blocks := map[string]bool{}
+	blocks, nets := map[string]bool{}, map[netip.Prefix]bool{}
 	addBlock := func(b netset.Block) {
-		if key := b.String(); !blocks[key] {
-			blocks[key] = true
+		known := nets[b.CIDR]
+		if len(b.Except) == 0 {
+			nets[b.CIDR] = true
+		} else {
+			key := b.String()
+			known, blocks[key] = blocks[key], true
+		}
+		if !known {
 			v.blocks = append(v.blocks, b)
 		}
 	}
@@ -239,18 +245,21 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 
 // cutAddresses cuts both address families at every edge of a block.
 func (f *frame) cutAddresses() {
-	starts := map[netip.Addr]bool{netip.IPv4Unspecified(): true, netip.IPv6Unspecified(): true}
-	for _, b := range f.blocks {
-		for _, p := range append([]netip.Prefix{b.CIDR}, b.Except...) {
-			for first, last := range netset.Prefix(p).Spans() {
-				starts[first] = true
-				if after := last.Next(); after.IsValid() {
-					starts[after] = true
-				}
-			}
+	cuts := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	cut := func(p netip.Prefix) {
+		cuts = append(cuts, p.Masked().Addr())
+		if after := netset.LastAddress(p).Next(); after.IsValid() {
+			cuts = append(cuts, after)
 		}
 	}
-	cuts := slices.SortedFunc(maps.Keys(starts), netip.Addr.Compare)
+	for _, b := range f.blocks {
+		cut(b.CIDR)
+		for _, p := range b.Except {
+			cut(p)
+		}
+	}
+	slices.SortFunc(cuts, netip.Addr.Compare)
+	cuts = slices.Compact(cuts)
 	for i, first := range cuts {
 		last := netset.LastAddress(netset.AllIPv4)
 		if first.Is6() {

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/weir-policy/weir/policies"
@@ -76,7 +77,7 @@ func inSelector(s selector.Selector, l *labelled, ns *policies.Namespace) polici
 // endpoints returns the columns of all that Calico's selectors describe.
 func (b *builder) endpoints(m *policies.Match) peers {
 	is := b.selected(m)
-	for i := range b.labelled {
+	for i := range b.labelledLike(m.Pods) {
 		in := isLabelled(b.world, m, &b.labelled[i])
 		if in == policies.No {
 			continue
@@ -88,6 +89,31 @@ func (b *builder) endpoints(m *policies.Match) peers {
 		}
 	}
 	return is
+}
+
+// labelledLike yields the indexes of the network sets and host endpoints that
+// may be in a selector, all of them where it asks for no label of their own.
+func (b *builder) labelledLike(s selector.Selector) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for _, r := range s.Requirements() {
+			if r.Operator != selector.In || policies.IsInherited(r.Key) {
+				continue
+			}
+			for _, v := range r.Values {
+				for _, i := range b.byLabel[[2]string{r.Key, v}] {
+					if !yield(i) {
+						return
+					}
+				}
+			}
+			return
+		}
+		for i := range b.labelled {
+			if !yield(i) {
+				return
+			}
+		}
+	}
 }
 
 // standsFor returns the columns that a network set or host endpoint means.

@@ -14,6 +14,7 @@ package reach
 
 import (
 	"net/netip"
+	"sort"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -217,6 +218,17 @@ func (j *Judge) side(d policies.Direction, subject, other End, column int32, p n
 }
 
 func (j *Judge) at(r *row, column int32, p netset.Protocol, port uint16) policies.Verdict {
+	if r.onPort != nil {
+		at := uint32(p)<<16 | uint32(port)
+		i := sort.Search(len(r.onPort), func(i int) bool { return r.onPort[i].first > at }) - 1
+		switch {
+		case r.onPort[i].allow.has(column):
+			return policies.Allow
+		case r.onPort[i].unknown.has(column):
+			return policies.Unknown
+		}
+		return policies.Deny
+	}
 	for _, l := range r.allow {
 		if j.ports.sets[l.ports].Contains(p, port) && l.columns.has(column) {
 			return policies.Allow

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"strconv"
@@ -17,6 +18,14 @@ import (
 type row struct {
 	id             int32
 	allow, unknown relation
+	onPort         []portLayers // by port, where there are many layers
+}
+
+// portLayers is what a row says of the ports from first on: the columns that are
+// allowed, and those that are unknown.
+type portLayers struct {
+	first          uint32
+	allow, unknown *set
 }
 
 // peers is the columns that a match describes for sure, and those that it may
@@ -42,6 +51,7 @@ type builder struct {
 
 	world    *policies.World
 	labelled []labelled
+	byLabel  map[[2]string][]int // indexes of labelled, by each key and value
 	place    placement
 	matches  map[string]peers
 }
@@ -62,6 +72,12 @@ func newBuilder(f *frame) *builder {
 // turnTo makes what follows be about a model.
 func (b *builder) turnTo(m *policies.Model, p placement) {
 	b.world, b.labelled, b.place, b.matches = &m.World, labelledOf(&m.World), p, map[string]peers{}
+	b.byLabel = map[[2]string][]int{}
+	for i := range b.labelled {
+		for k, v := range b.labelled[i].labels {
+			b.byLabel[[2]string{k, v}] = append(b.byLabel[[2]string{k, v}], i)
+		}
+	}
 }
 
 func (b *builder) internRow(allow, unknown relation) *row {
@@ -76,10 +92,69 @@ func (b *builder) internRow(allow, unknown relation) *row {
 	known, ok := b.rowsByKey[string(key)]
 	if !ok {
 		known = &row{id: int32(len(b.rows)), allow: allow, unknown: unknown}
+		if len(allow)+len(unknown) > fewLayers {
+			known.onPort = b.index(known)
+		}
 		b.rows = append(b.rows, known)
 		b.rowsByKey[string(key)] = known
 	}
 	return known
+}
+
+// fewLayers is how many layers are looked through faster than searched.
+const fewLayers = 16
+
+// index sorts the layers of a row by port.
+func (b *builder) index(r *row) []portLayers {
+	type edge struct {
+		at      uint32
+		layer   *set
+		unknown bool
+		begins  bool
+	}
+	var edges []edge
+	for k, layers := range []relation{r.allow, r.unknown} {
+		for _, l := range layers {
+			for p := range b.ports.sets[l.ports].Ranges() {
+				first, last := uint32(p.Protocol)<<16|uint32(p.First), uint32(p.Protocol)<<16|uint32(p.Last)
+				edges = append(edges, edge{first, l.columns, k == 1, true}, edge{last + 1, l.columns, k == 1, false})
+			}
+		}
+	}
+	slices.SortFunc(edges, func(x, y edge) int {
+		if x.at != y.at {
+			return cmp.Compare(x.at, y.at)
+		}
+		if x.begins != y.begins { // what ends comes first
+			if y.begins {
+				return -1
+			}
+			return 1
+		}
+		return 0
+	})
+	now := portLayers{allow: b.none, unknown: b.none}
+	index := []portLayers{now}
+	for i, e := range edges {
+		now.first = e.at
+		columns := b.none
+		if e.begins {
+			columns = e.layer
+		}
+		if e.unknown {
+			now.unknown = columns
+		} else {
+			now.allow = columns
+		}
+		switch {
+		case i+1 < len(edges) && edges[i+1].at == e.at:
+		case index[len(index)-1].first == e.at:
+			index[len(index)-1] = now
+		default:
+			index = append(index, now)
+		}
+	}
+	return index
 }
 
 // compileRule returns a rule as traffic. A port name means what the destination

@@ -55,68 +55,103 @@ func (s *set) columns() iter.Seq[int32] {
 	}
 }
 
-// sets interns sets, so that equal sets are one pointer, and builds new ones in
-// scratch areas.
-type sets struct {
-	known   map[uint64][]*set
-	count   int32
-	dense   []uint64 // what is added before build, by word
-	touched []uint32 // its words that are not zero
-	index   []uint32 // of the result of an operation, as a set has them
-	words   []uint64
-	none    *set
+// canvas is a set in the making.
+type canvas struct {
+	dense   []uint64
+	touched []uint32 // the words that are not zero
 }
 
-func newSets(columns int) *sets {
-	s := &sets{known: map[uint64][]*set{}, dense: make([]uint64, (columns+63)/64)}
-	s.none = s.build()
-	return s
-}
+func newCanvas(columns int) canvas { return canvas{dense: make([]uint64, (columns+63)/64)} }
 
-func (s *sets) addWord(index uint32, word uint64) {
-	if s.dense[index] == 0 && word != 0 {
-		s.touched = append(s.touched, index)
+func (c *canvas) addWord(index uint32, word uint64) {
+	if c.dense[index] == 0 && word != 0 {
+		c.touched = append(c.touched, index)
 	}
-	s.dense[index] |= word
+	c.dense[index] |= word
 }
 
-func (s *sets) add(column int32) { s.addWord(wordOf(column)) }
+func (c *canvas) add(column int32) { c.addWord(wordOf(column)) }
 
 // addRange adds the columns from first up to but not including end.
-func (s *sets) addRange(first, end int32) {
+func (c *canvas) addRange(first, end int32) {
 	if first >= end {
 		return
 	}
 	a, b := uint32(first)>>6, uint32(end-1)>>6
 	head, tail := ^uint64(0)<<(uint32(first)&63), ^uint64(0)>>(63-uint32(end-1)&63)
 	if a == b {
-		s.addWord(a, head&tail)
+		c.addWord(a, head&tail)
 		return
 	}
-	s.addWord(a, head)
+	c.addWord(a, head)
 	for w := a + 1; w < b; w++ {
-		s.addWord(w, ^uint64(0))
+		c.addWord(w, ^uint64(0))
 	}
-	s.addWord(b, tail)
+	c.addWord(b, tail)
 }
 
-func (s *sets) addSet(t *set) {
+func (c *canvas) addSet(t *set) {
 	for i, w := range t.words {
-		s.addWord(t.index[i], w)
+		c.addWord(t.index[i], w)
 	}
+}
+
+// addBeyond adds what of a set is not on another canvas.
+func (c *canvas) addBeyond(t *set, other *canvas) {
+	for i, w := range t.words {
+		c.addWord(t.index[i], w&^other.dense[t.index[i]])
+	}
+}
+
+func (c *canvas) clear() {
+	for _, i := range c.touched {
+		c.dense[i] = 0
+	}
+	c.touched = c.touched[:0]
+}
+
+// sets interns sets, so that equal sets are one pointer, and builds new ones in
+// scratch areas.
+type sets struct {
+	canvas  // what is added before build
+	columns int
+	known   map[uint64][]*set
+	count   int32
+	index   []uint32 // of the result of an operation, as a set has them
+	words   []uint64
+	none    *set
+}
+
+func newSets(columns int) *sets {
+	s := &sets{canvas: newCanvas(columns), columns: columns, known: map[uint64][]*set{}}
+	s.none = s.build()
+	return s
 }
 
 // build returns what was added since the last build.
-func (s *sets) build() *set {
-	if !slices.IsSorted(s.touched) {
-		slices.Sort(s.touched)
+func (s *sets) build() *set { return s.take(&s.canvas) }
+
+// take returns what is on a canvas, and clears it.
+func (s *sets) take(c *canvas) *set {
+	if !slices.IsSorted(c.touched) {
+		slices.Sort(c.touched)
 	}
-	s.words = s.words[:0]
-	for _, i := range s.touched {
-		s.words = append(s.words, s.dense[i])
-		s.dense[i] = 0
+	s.index, s.words = append(s.index[:0], c.touched...), s.words[:0]
+	for _, i := range c.touched {
+		s.words = append(s.words, c.dense[i])
 	}
-	s.index, s.touched = append(s.index[:0], s.touched...), s.touched[:0]
+	c.clear()
+	return s.intern()
+}
+
+// beyond returns what of a set is not on a canvas.
+func (s *sets) beyond(t *set, c *canvas) *set {
+	s.index, s.words = s.index[:0], s.words[:0]
+	for i, at := range t.index {
+		if w := t.words[i] &^ c.dense[at]; w != 0 {
+			s.keep(at, w)
+		}
+	}
 	return s.intern()
 }
 

@@ -279,6 +279,9 @@ func (e *evaluation) evaluate(d policies.Direction, class int32, list []governin
 	if s := e.evaluateUnion(d, class, list, tier, undefined); s != nil {
 		return s
 	}
+	if s := e.evaluateOrdered(d, class, list, tier, undefined); s != nil {
+		return s
+	}
 	var allow, deny, pass relation
 	// inside is what is open where some policy of the tier selects the class;
 	// open is what is where none does.
