@@ -16,7 +16,7 @@ import (
 // What Calico's objects are drawn from, beside what others are.
 var (
 	calicoAccountNames = []string{"default", "robot"}
-	blocks4            = []string{"10.0.0.0/24", "10.0.0.0/29", "10.0.0.5/30", "10.0.0.2/32", "10.0.0.3/32", "172.18.0.0/16", "203.0.113.0/24", "0.0.0.0/0"}
+	blocks4            = []string{"10.0.0.0/24", "10.0.0.0/29", "10.0.0.5/30", "10.0.0.2/32", "10.0.0.3", "172.18.0.0/16", "203.0.113.0/24", "0.0.0.0/0"}
 	blocks6            = []string{"fd00::/64", "fd00::/126", "fd00::3/128", "2001:db8::/32", "::/0"}
 	calicoPorts        = []any{80, 81, 443, "80:82", "81:8080", "http", "dns"}
 	// candidates are addresses of each part of what the blocks cut.
