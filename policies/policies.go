@@ -111,8 +111,8 @@ type Model struct {
 	World
 	Tiers    []Tier   // in the order of evaluation
 	Policies []Policy // of each tier in the order of their priorities
-	// Staged are policies that are not enforced. They change no answer until they
-	// are, see Enforce.
+	// Staged are policies that are not enforced, in the order of their names. They
+	// change no answer until they are, see Enforce.
 	Staged   []Staged
 	Warnings []Warning
 }
@@ -408,6 +408,8 @@ func (m Match) String() string {
 	switch {
 	case m.Namespaces.IsNothing():
 		return "nothing"
+	case m.Namespaces.IsEverything() && m.Endpoints:
+		return pods
 	case m.Namespaces.IsEverything():
 		return pods + " in all namespaces"
 	}

@@ -77,20 +77,26 @@ func (i *input) options() (reach.Options, error) {
 
 // judge loads what -f and the arguments name as one model, and judges it.
 func (i *input) judge(ctx context.Context, args []string) (*reach.Judge, error) {
+	m, o, err := i.model(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	return reach.New(m, o), nil
+}
+
+// model loads what -f and the arguments name as one model.
+func (i *input) model(ctx context.Context, args []string) (*policies.Model, reach.Options, error) {
 	o, errOptions := i.options()
 	l, errLoader := i.loader()
 	if err := errors.Join(errOptions, errLoader); err != nil {
-		return nil, err
+		return nil, o, err
 	}
 	sources := append(slices.Clone(i.files), args...)
 	if len(sources) == 0 {
 		sources = []string{"."}
 	}
 	m, err := l.Load(ctx, sources...)
-	if err != nil {
-		return nil, err
-	}
-	return reach.New(m, o), nil
+	return m, o, err
 }
 
 // pair loads two sources and returns judges that can be compared.

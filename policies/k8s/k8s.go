@@ -75,10 +75,7 @@ func Read(docs []Document, o Options) (*policies.Model, error) {
 
 // addPolicies adds the policies that were read to the model, in their order.
 func (r *reader) addPolicies(m *policies.Model) {
-	slices.SortFunc(r.policies, func(a, b policy) int {
-		// Kinds of two groups may share a name.
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Ref.Compare(b.Ref), a.Place.Compare(b.Place))
-	})
+	slices.SortFunc(r.policies, func(a, b policy) int { return a.Compare(b.Policy) })
 	services := servicesOf(&m.World)
 	for _, p := range r.policies {
 		resolveRules(&p.Policy, services)
@@ -88,6 +85,7 @@ func (r *reader) addPolicies(m *policies.Model) {
 			m.Staged = append(m.Staged, policies.Staged{Ref: p.staged, Policy: p.Policy, Deletes: p.deletes})
 		}
 	}
+	slices.SortFunc(m.Staged, func(a, b policies.Staged) int { return a.Ref.Compare(b.Ref) })
 }
 
 func tiers() []policies.Tier {
@@ -104,9 +102,7 @@ func tiers() []policies.Tier {
 }
 
 func sortWarnings(all []policies.Warning) []policies.Warning {
-	slices.SortFunc(all, func(a, b policies.Warning) int {
-		return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Message, b.Message))
-	})
+	slices.SortFunc(all, policies.Warning.Compare)
 	return slices.Compact(all)
 }
 
