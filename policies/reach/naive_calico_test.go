@@ -27,6 +27,7 @@ type calicoWorld struct {
 	services []corev1.Service
 	tiers    []calicoTier
 	calico   []calicoPolicy
+	staged   []stagedNP
 	sets     []calicoSet
 	hosts    []calicoHost
 	profiles []calicoProfile
@@ -45,6 +46,13 @@ type (
 		kind              string
 		metav1.ObjectMeta `json:"metadata"`
 		Spec              calicoSpec `json:"spec"`
+	}
+	stagedNP struct { // a StagedKubernetesNetworkPolicy
+		metav1.ObjectMeta `json:"metadata"`
+		Spec              struct {
+			StagedAction                   string `json:"stagedAction,omitempty"`
+			networkingv1.NetworkPolicySpec `json:",inline"`
+		} `json:"spec"`
 	}
 	calicoSpec struct {
 		StagedAction           string       `json:"stagedAction,omitempty"`
@@ -626,6 +634,49 @@ func (p *calicoPolicy) selectsCalico(of labelled) policies.Truth {
 
 // isEnforced reports whether the policy is not staged.
 func (p *calicoPolicy) isEnforced() bool { return !strings.HasPrefix(p.kind, "Staged") }
+
+// enforcing returns the world once some of its staged policies are enforced: each
+// in the place of the policy of its name, or as one more; or gone with that one.
+func (c *calicoWorld) enforcing(wanted map[policies.Ref]bool) *calicoWorld {
+	w := *c
+	inner := *c.cluster
+	w.cluster, w.calico, w.policies = &inner, nil, slices.Clone(c.policies)
+	enforced := map[policies.Ref]bool{}
+	for _, p := range c.calico {
+		kind, staged := strings.CutPrefix(p.kind, "Staged")
+		if !staged || !wanted[p.ref()] {
+			continue
+		}
+		enforced[policies.Ref{Kind: kind, Namespace: p.Namespace, Name: p.Name}] = true
+		if p.Spec.StagedAction != "Delete" {
+			p.kind = kind
+			w.calico = append(w.calico, p)
+		}
+	}
+	for _, p := range c.calico {
+		if !wanted[p.ref()] && !enforced[policies.Ref{Kind: p.kind, Namespace: p.Namespace, Name: p.Name}] {
+			w.calico = append(w.calico, p)
+		}
+	}
+	for _, s := range c.staged {
+		if !wanted[s.ref()] {
+			continue
+		}
+		w.policies = slices.DeleteFunc(w.policies, func(p networkingv1.NetworkPolicy) bool { return p.Namespace == s.Namespace && p.Name == s.Name })
+		if s.Spec.StagedAction != "Delete" {
+			w.policies = append(w.policies, networkingv1.NetworkPolicy{ObjectMeta: s.ObjectMeta, Spec: s.Spec.NetworkPolicySpec})
+		}
+	}
+	return &w
+}
+
+func (p *calicoPolicy) ref() policies.Ref {
+	return policies.Ref{Group: policies.CalicoGroup, Kind: p.kind, Namespace: p.Namespace, Name: p.Name}
+}
+
+func (s *stagedNP) ref() policies.Ref {
+	return policies.Ref{Group: policies.CalicoGroup, Kind: "StagedKubernetesNetworkPolicy", Namespace: s.Namespace, Name: s.Name}
+}
 
 // stages returns the tiers with those of Calico's policies that are wanted and may
 // select what goes by these labels, in the order of evaluation. For a pod those

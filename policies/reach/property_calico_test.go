@@ -42,6 +42,38 @@ func TestCalicoAgreesWithNaive(t *testing.T) {
 	})
 }
 
+// What is staged decides nothing; once it is enforced, what it replaced or removed
+// decides nothing.
+func TestStagedAgreesWithNaive(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := dice{t}
+		c := drawCalicoWorld(d)
+		c.drawStaged(d)
+		m := readModel(t, c.String(), c.podCIDRs)
+		var some []int
+		wanted := map[policies.Ref]bool{}
+		for i := range m.Staged {
+			if d.chance(60) {
+				some = append(some, i)
+				wanted[m.Staged[i].Ref] = true
+			}
+		}
+		before, after := reach.New(m, reach.Options{}), reach.New(m.Enforce(some...), reach.Options{})
+		enforced := c.enforcing(wanted)
+		all := append(c.parties(), outsider(netip.MustParseAddr(outsiders[0])))
+		asked := []point{pick(d, points[:30]...), {netset.TCP, 80}}
+		truths := rand.New(rand.NewPCG(1, 0))
+		for _, from := range all {
+			for _, to := range all {
+				if from.isPod() || to.isPod() {
+					c.compare(t, before, truths, from, to, asked)
+					enforced.compare(t, after, truths, from, to, asked)
+				}
+			}
+		}
+	})
+}
+
 // Host endpoints guard what their nodes send and receive, and what they forward.
 func TestHostEndpointsAgreeWithNaive(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

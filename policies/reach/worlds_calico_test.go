@@ -116,6 +116,36 @@ func (c *calicoWorld) drawCalico(d dice, names []string) {
 
 func order(o float64) *float64 { return &o }
 
+// drawStaged draws staged policies, most of them for policies that are there.
+func (c *calicoWorld) drawStaged(d dice) {
+	for i, p := range c.calico {
+		if !p.isEnforced() || d.chance(50) {
+			continue
+		}
+		s := c.drawCalicoPolicy(d, []string{p.Namespace}, i)
+		for s.Namespace != p.Namespace {
+			s = c.drawCalicoPolicy(d, []string{p.Namespace}, i)
+		}
+		s.kind, s.Name = "Staged"+p.kind, p.Name
+		if d.chance(30) {
+			s.Spec = calicoSpec{StagedAction: "Delete", Tier: p.Spec.Tier}
+		}
+		c.calico = append(c.calico, s)
+	}
+	for _, p := range c.policies {
+		if d.chance(50) {
+			continue
+		}
+		s := stagedNP{ObjectMeta: p.ObjectMeta}
+		if d.chance(30) {
+			s.Spec.StagedAction = "Delete"
+		} else if p := drawPolicy(d, p.Namespace); c.dual || !speaksOfIPv6(document("", "", &p)) {
+			s.Spec.NetworkPolicySpec = p.Spec
+		}
+		c.staged = append(c.staged, s)
+	}
+}
+
 // settleFamilies takes out all that speaks of IPv6, or makes sure that something
 // does.
 func (c *calicoWorld) settleFamilies() {
@@ -125,17 +155,18 @@ func (c *calicoWorld) settleFamilies() {
 		c.nodes = append(c.nodes, node)
 		return
 	}
-	is6 := func(text string) bool { return strings.Contains(text, "::") }
 	for i := range c.nodes {
-		c.nodes[i].Status.Addresses = slices.DeleteFunc(c.nodes[i].Status.Addresses, func(a corev1.NodeAddress) bool { return is6(a.Address) })
+		c.nodes[i].Status.Addresses = slices.DeleteFunc(c.nodes[i].Status.Addresses, func(a corev1.NodeAddress) bool { return speaksOfIPv6(a.Address) })
 	}
 	for i := range c.pods {
 		s := &c.pods[i].Status
-		s.PodIPs = slices.DeleteFunc(s.PodIPs, func(a corev1.PodIP) bool { return is6(a.IP) })
+		s.PodIPs = slices.DeleteFunc(s.PodIPs, func(a corev1.PodIP) bool { return speaksOfIPv6(a.IP) })
 	}
-	c.policies = slices.DeleteFunc(c.policies, func(p networkingv1.NetworkPolicy) bool { return is6(document("", "", &p)) })
-	c.wide = slices.DeleteFunc(c.wide, func(w widePolicy) bool { return is6(w.document()) })
+	c.policies = slices.DeleteFunc(c.policies, func(p networkingv1.NetworkPolicy) bool { return speaksOfIPv6(document("", "", &p)) })
+	c.wide = slices.DeleteFunc(c.wide, func(w widePolicy) bool { return speaksOfIPv6(w.document()) })
 }
+
+func speaksOfIPv6(text string) bool { return strings.Contains(text, "::") }
 
 func drawService(d dice, namespace string, i int) corev1.Service {
 	s := corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("svc-%d", i)}}
@@ -339,6 +370,13 @@ func (c *calicoWorld) documents() []string {
 	}
 	for i := range c.calico {
 		all = append(all, document([...]string{v3, v3, v3, crd}[i%4], c.calico[i].kind, &c.calico[i]))
+	}
+	for i := range c.staged {
+		text := document(v3, "StagedKubernetesNetworkPolicy", &c.staged[i])
+		if c.staged[i].Spec.StagedAction == "Delete" {
+			text = strings.Replace(text, "    podSelector: {}\n", "", 1)
+		}
+		all = append(all, text)
 	}
 	for i := range c.sets {
 		kind := "NetworkSet"
