@@ -361,6 +361,57 @@ func TestCalicoRules(t *testing.T) {
 	}
 }
 
+// TestEnforcedRules asks from shop/web to shop/db on TCP/80, before and after all
+// that is staged is enforced.
+func TestEnforcedRules(t *testing.T) {
+	const learn, ignore = "stagedAction: Learn, " + denyAll, "stagedAction: Ignore, " + denyAll
+	const allowAllNP, denyAllNP = "podSelector: {}, ingress: [{}]", "podSelector: {}"
+	staged := func(name, spec string) string { return calicoDocument("StagedNetworkPolicy", name, spec) }
+	stagedGlobal := func(name, spec string) string { return calicoDocument("StagedGlobalNetworkPolicy", name, spec) }
+	stagedNP := func(name, spec string) string { return calicoDocument("StagedKubernetesNetworkPolicy", name, spec) }
+	for _, row := range []struct {
+		name          string
+		world         string
+		before, after policies.Verdict
+		by            string // afterwards
+	}{
+		{"a new one decides", staged("shop/p", denyAll), allowed, denied, byRule},
+		{"a new global one decides", stagedGlobal("p", denyAll), allowed, denied, byGlobalRule},
+		{"a new NetworkPolicy decides", stagedNP("shop/p", denyAllNP), allowed, denied, byEnd},
+		{"an edit takes the place of what it edits", np("shop/p", allowAll) + staged("shop/p", denyAll), allowed, denied, byRule},
+		{"a global edit", gnp("p", denyAll) + stagedGlobal("p", allowAll), denied, allowed, byGlobalRule},
+		{"an edit of a NetworkPolicy", kubernetesNP("shop/p", denyAllNP) + stagedNP("shop/p", allowAllNP), denied, allowed, byRule},
+		{"an edit of the order", np("shop/p", "order: 1, "+allowAll) + np("shop/q", "order: 2, "+denyAll) + staged("shop/p", "order: 3, "+allowAll), allowed, denied, "default shop/q 0"},
+		{"an edit of the tier", tier("first", "order: 1") + np("shop/p", denyAll) + np("shop/a", allowAll) + staged("shop/p", "tier: first, "+denyAll), allowed, denied, "first shop/p 0"},
+		{"a policy of another kind stays", gnp("p", "order: 2, "+allowAll) + staged("shop/p", "order: 1, "+denyAll), allowed, denied, byRule},
+		{"Calico's policy of the name of a NetworkPolicy stays", np("shop/p", "order: 1, "+allowAll) + stagedNP("shop/p", denyAllNP), allowed, allowed, byRule},
+		{"a delete removes", np("shop/p", denyAll) + staged("shop/p", "stagedAction: Delete"), denied, allowed, ""},
+		{"a global delete", gnp("p", denyAll) + stagedGlobal("p", "stagedAction: Delete"), denied, allowed, ""},
+		{"a delete of a NetworkPolicy", kubernetesNP("shop/p", denyAllNP) + stagedNP("shop/p", "stagedAction: Delete"), denied, allowed, ""},
+		{"a tier begins to count with its end", tier("first", "order: 1") + stagedGlobal("p", "tier: first, ingress: [{action: Allow, protocol: UDP}]"), allowed, denied, "first p"},
+		{"what is learnt proposes nothing", staged("shop/p", learn), allowed, allowed, ""},
+		{"what is to be ignored proposes nothing", staged("shop/p", ignore), allowed, allowed, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			m := readModel(t, calicoBase+row.world, nil)
+			var all []int
+			for i := range m.Staged {
+				all = append(all, i)
+			}
+			for i, m := range []*policies.Model{m, m.Enforce(all...)} {
+				judge := reach.New(m, reach.Options{})
+				d := judge.Decide(endOf(t, judge, "shop/web"), endOf(t, judge, "shop/db"), netset.TCP, 80)
+				if want := [...]policies.Verdict{row.before, row.after}[i]; d.Verdict != want {
+					t.Errorf("%s: got %v, want %v", [...]string{"before", "after"}[i], d.Verdict, want)
+				}
+				if by := decidedBy(&d); i == 1 && by != row.by {
+					t.Errorf("decided by %q, want %q", by, row.by)
+				}
+			}
+		})
+	}
+}
+
 // decidedBy names what decided: at the side that denies, or else at ingress.
 func decidedBy(d *policies.Decision) string {
 	side := d.Sides[policies.Ingress]
