@@ -832,15 +832,26 @@ func (s *calicoSpec) isNormal() bool { return !s.DoNotTrack && !s.PreDNAT }
 // fateAtHost says what may become of a packet at the host endpoints of the
 // subject's node: the host's own, or one that it forwards for a pod. Within a node
 // a packet comes to no host endpoint.
-func (c *calicoWorld) fateAtHost(m *matter, normal func(*calicoSpec) bool, forwarded bool) fates {
+func (c *calicoWorld) fateAtHost(m *matter, normal func(*calicoSpec) bool, forwarded bool) (fate fates) {
 	if m.subject.isOutside() {
 		return fates{allow: true}
 	}
-	here := slices.IndexFunc(c.hosts, func(h calicoHost) bool { return h.Spec.Node == m.subject.nodeName() })
-	if here < 0 || !m.other.isOutside() && m.other.nodeName() == m.subject.nodeName() {
-		return fates{allow: true}
+	at := m.subject.nodeName()
+	fate.allow = at == "" || !m.other.isOutside() && (m.other.nodeName() == "" || m.other.nodeName() == at)
+	if fate.allow && at != "" && m.other.nodeName() == at {
+		return fate
 	}
-	h := &c.hosts[here]
+	guarded := false
+	for i := range c.hosts {
+		if at == "" || at == c.hosts[i].Spec.Node {
+			fate, guarded = fate.or(c.fateAtEndpoint(&c.hosts[i], m, normal, forwarded)), true
+		}
+	}
+	fate.allow = fate.allow || !guarded
+	return fate
+}
+
+func (c *calicoWorld) fateAtEndpoint(h *calicoHost, m *matter, normal func(*calicoSpec) bool, forwarded bool) fates {
 	of := c.labelsOfHost(h)
 	if !forwarded && isFailsafe(m) {
 		return fates{allow: true}

@@ -455,8 +455,8 @@ func (c *calicoWorld) guessAddresses(r *rand.Rand, p *party) []netip.Addr {
 	return addresses
 }
 
-// drawHostWorld draws a world whose nodes have host endpoints, and in which
-// everything is known.
+// drawHostWorld draws a world whose nodes have host endpoints. Of some pods it is
+// not known on which node they run.
 func drawHostWorld(d dice) *calicoWorld {
 	c := &calicoWorld{cluster: &cluster{}}
 	names := []string{"a", "b"}
@@ -483,11 +483,12 @@ func drawHostWorld(d dice) *calicoWorld {
 	}
 	for i := range d.between(1, 3) {
 		pod := corev1.Pod{ObjectMeta: drawMeta(d, pick(d, names...), i)}
-		pod.Spec.NodeName, pod.Spec.HostNetwork = pick(d, "node-1", "node-2"), d.chance(15)
+		pod.Spec.NodeName, pod.Spec.HostNetwork = pick(d, "node-1", "node-2", "node-2", ""), d.chance(15)
 		pod.Spec.Containers = []corev1.Container{{Name: "main", Ports: drawContainerPorts(d)}}
 		pod.Status.Phase, pod.Status.PodIPs = corev1.PodRunning, []corev1.PodIP{{IP: fmt.Sprintf("10.0.0.%d", i+1)}}
 		if pod.Spec.HostNetwork {
-			pod.Labels, pod.Status.PodIPs = nil, []corev1.PodIP{{IP: fmt.Sprintf("172.18.0.%c", pod.Spec.NodeName[5])}}
+			pod.Labels, pod.Status = nil, corev1.PodStatus{} // its address is the node's
+			pod.Spec.NodeName = pick(d, "node-1", "node-2")
 		}
 		c.pods = append(c.pods, pod)
 	}
