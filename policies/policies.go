@@ -319,6 +319,8 @@ type Rule struct {
 	// NotNamed are names of ports that the rule does not match. They mean the
 	// destination's ports, as all names do.
 	NotNamed []NamedPort
+	// NotPorts are ports that the rule does not match by any name either.
+	NotPorts netset.Ports
 	// Own describes the pods, of those that the policy applies to, that the rule
 	// is for: all of them where it is nil.
 	Own *Match
