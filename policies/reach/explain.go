@@ -534,7 +534,8 @@ func rulePeers(r *policies.Rule) string {
 
 // onPort reports whether the question's port is one of the rule's.
 func (q *inquiry) onPort(r *policies.Rule) policies.Truth {
-	return truth((r.Ports.Contains(q.protocol, q.port) || q.isNamed(r.Named)) && !q.isNamed(r.NotNamed))
+	is := r.Ports.Contains(q.protocol, q.port) || q.isNamed(r.Named)
+	return truth(is && !q.isNamed(r.NotNamed) && !r.NotPorts.Contains(q.protocol, q.port))
 }
 
 // isNamed reports whether the destination gives the question's port one of these
