@@ -178,3 +178,31 @@ func TestParseConditions(t *testing.T) {
 		}
 	}
 }
+
+// TestEachHeadByItself: one head of two fails on what they together do not, and
+// the flows, which may come from a pipe, are read once.
+func TestEachHeadByItself(t *testing.T) {
+	base, closed, open := read(t, pods+dbFrom(fromWeb)), read(t, pods+dbFrom(fromWorld)), read(t, pods+dbFrom(fromWeb+", "+fromWorld))
+	readings := 0
+	p, err := Run(t.Context(), Request{
+		Base: base, Head: open, FailOn: []Condition{Breaks, Adds, Removes},
+		Staged: make([]policies.Staged, 2), Each: []*policies.Model{closed, open},
+		Flows: func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error) {
+			readings++
+			return flows(used(5432))(ctx, each)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if readings != 1 {
+		t.Errorf("the flows were read %d times", readings)
+	}
+	got := [][]string{p.Failed, p.Each[0].Failed, p.Each[1].Failed}
+	if d := cmp.Diff([][]string{{"breaks", "adds", "removes"}, {"breaks", "adds", "removes"}, {"adds"}}, got); d != "" {
+		t.Errorf("failed (-want +got):\n%s", d)
+	}
+	if breaks := [...]uint64{p.Replay.Outcomes[simulator.Breaks], p.Each[0].Replay.Outcomes[simulator.Breaks]}; breaks != [...]uint64{0, 1} {
+		t.Errorf("together and by itself %v flows break", breaks)
+	}
+}
