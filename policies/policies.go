@@ -406,6 +406,8 @@ func (m Match) String() string {
 	switch {
 	case m.Namespaces.IsNothing():
 		return "nothing"
+	case m.Namespaces.IsEverything() && m.Endpoints:
+		return pods
 	case m.Namespaces.IsEverything():
 		return pods + " in all namespaces"
 	}
