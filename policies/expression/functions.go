@@ -1,0 +1,319 @@
+package expression
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/common/types/ref"
+	"github.com/google/cel-go/common/types/traits"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/selector"
+)
+
+// function is one that asks the world.
+type function struct {
+	name   string
+	usage  string // as a hint shows it
+	member bool
+	args   [][]*cel.Type // for each argument the types that it may have
+	result *cel.Type
+	call   func(*World, []ref.Val) ref.Val
+}
+
+var (
+	ends   = []*cel.Type{peerType, podType, nodeType, serviceType, cel.StringType}
+	onPort = []*cel.Type{cel.IntType, cel.StringType}
+)
+
+var functions = []function{
+	{"reach", "reach(from, to, port)", false, [][]*cel.Type{ends, ends, onPort}, verdictType, (*World).reach},
+	{"explain", "explain(from, to, port)", false, [][]*cel.Type{ends, ends, onPort}, cel.StringType, (*World).explain},
+	{"selects", "selects(policy, pod)", false, [][]*cel.Type{{policyType}, {podType}}, cel.BoolType, selectsAtLeast(policies.Yes)},
+	{"maySelect", "maySelect(policy, pod)", false, [][]*cel.Type{{policyType}, {podType}}, cel.BoolType, selectsAtLeast(policies.Maybe)},
+	{"includes", "ports.includes(port)", true, [][]*cel.Type{{portsType}, onPort}, cel.BoolType, (*World).includes},
+	{"selected", "labels.selected(selector)", true, [][]*cel.Type{{labelsType}, {cel.StringType}}, cel.BoolType, (*World).isSelected},
+	{"string", "string(value)", false, [][]*cel.Type{{verdictType, portsType, peerType, podType, policyType}}, cel.StringType, toString},
+}
+
+// overloads yields each choice of argument types with its name.
+func (f *function) overloads(each func(id string, args []*cel.Type)) {
+	chosen := make([]*cel.Type, len(f.args))
+	var choose func(n int, id string)
+	choose = func(n int, id string) {
+		if n == len(f.args) {
+			each("weir_"+id, slices.Clone(chosen))
+			return
+		}
+		for _, t := range f.args[n] {
+			chosen[n] = t
+			choose(n+1, id+"_"+strings.ToLower(t.TypeName()))
+		}
+	}
+	choose(0, f.name)
+}
+
+// bindings holds the function of each overload.
+var bindings = func() map[string]*function {
+	all := map[string]*function{}
+	for i := range functions {
+		functions[i].overloads(func(id string, _ []*cel.Type) { all[id] = &functions[i] })
+	}
+	return all
+}()
+
+// replaced are functions of the libraries that do the same in less time: theirs
+// compares each element with each, and compiles the pattern for each text.
+var replaced = map[string]*function{
+	"distinct": {name: "distinct", args: [][]*cel.Type{{cel.ListType(cel.DynType)}}, call: (*World).distinct},
+	"matches":  {name: "matches", args: [][]*cel.Type{{cel.StringType}, {cel.StringType}}, call: (*World).matches},
+}
+
+// check fails where values have types that the function does not take, which
+// the checker cannot see of values such as those of a list of lists.
+func (f *function) check(values []ref.Val) error {
+	for i, v := range values {
+		if !slices.ContainsFunc(f.args[i], func(t *cel.Type) bool { return t.TypeName() == v.Type().TypeName() }) {
+			return fmt.Errorf("%s takes no %s", f.name, v.Type().TypeName())
+		}
+	}
+	return nil
+}
+
+// declare declares a function to the checker. What it does comes into a program
+// with its world.
+func (f *function) declare() cel.EnvOption {
+	var options []cel.FunctionOpt
+	f.overloads(func(id string, args []*cel.Type) {
+		declare := cel.Overload
+		if f.member {
+			declare = cel.MemberOverload
+		}
+		options = append(options, declare(id, args, f.result))
+	})
+	return cel.Function(f.name, options...)
+}
+
+// asked is what a decision costs beside what it looks at.
+const asked = 50
+
+func (w *World) question(args []ref.Val) (reach.Question, error) {
+	from, err := w.target(args[0])
+	if err != nil {
+		return reach.Question{}, err
+	}
+	to, err := w.target(args[1])
+	if err != nil {
+		return reach.Question{}, err
+	}
+	port, err := w.port(args[2])
+	w.meter.spend(asked + uint64(len(from.Pods)+len(to.Pods)))
+	return reach.Question{From: from, To: to, Port: port}, err
+}
+
+func (w *World) decide(args []ref.Val) (policies.Decision, error) {
+	q, err := w.question(args)
+	if err != nil {
+		return policies.Decision{}, err
+	}
+	for _, end := range []policies.Target{q.From, q.To} {
+		if len(end.Pods) == 0 && len(end.Nodes) == 0 && end.Addresses.IsEmpty() {
+			return policies.Decision{Verdict: policies.Unknown, Because: end.Text + " is not in the world"}, nil
+		}
+	}
+	return w.judge.Ask(q)
+}
+
+func (w *World) reach(args []ref.Val) ref.Val {
+	d, err := w.decide(args)
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	return verdict(d.Verdict)
+}
+
+func (w *World) explain(args []ref.Val) ref.Val {
+	d, err := w.decide(args)
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	return types.String(reason(&d))
+}
+
+// reason says a decision in one line.
+func reason(d *policies.Decision) string {
+	var clauses []string
+	if d.Because != "" {
+		clauses = append(clauses, d.Because)
+	}
+	for _, direction := range policies.Directions {
+		side := &d.Sides[direction]
+		if side.Because == "" || d.Verdict == policies.Deny && side.Verdict == policies.Allow {
+			continue
+		}
+		clause := direction.String() + " " + side.Because
+		if at := side.At.String(); at != "" {
+			clause += " (" + at + ")"
+		}
+		clauses = append(clauses, clause)
+	}
+	for i := range d.Parts {
+		if part := reason(&d.Parts[i]); !slices.Contains(clauses, part) {
+			clauses = append(clauses, part)
+		}
+	}
+	return strings.TrimSuffix(d.Verdict.String()+": "+strings.Join(clauses, "; "), ": ")
+}
+
+// target returns what an end of a connection names. It is of nothing where a
+// recorded end is not in the world.
+func (w *World) target(v ref.Val) (policies.Target, error) {
+	o, ok := v.(*object)
+	if !ok {
+		return w.find(string(v.(types.String)))
+	}
+	text := o.text(o.of)
+	switch of := o.of.(type) {
+	case *peer:
+		if of.IsOutside() {
+			return policies.Target{Text: text, Addresses: netset.Block{CIDR: *of.CIDR, Except: of.Except}.Addresses()}, nil
+		}
+		t := policies.Target{Text: text, Pods: of.pods}
+		if of.Kind == "Node" {
+			t.Nodes = w.nodesNamed(of.Name)
+		}
+		return t, nil
+	case *pod:
+		return policies.Target{Text: text, Pods: []int{of.index}}, nil
+	case *policies.Node:
+		return policies.Target{Text: text, Nodes: w.nodesNamed(of.Name)}, nil
+	case *policies.Service:
+		return w.find(of.Ref.Namespace + "/svc/" + of.Ref.Name)
+	}
+	return policies.Target{}, fmt.Errorf("%s is no end of a connection", text)
+}
+
+func (w *World) nodesNamed(name string) []int {
+	i := slices.IndexFunc(w.model.Nodes, func(n policies.Node) bool { return n.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return []int{i}
+}
+
+func (w *World) find(text string) (policies.Target, error) {
+	return remembered(w.named, text, w.model.Find)
+}
+
+func (w *World) port(v ref.Val) (policies.PortQuery, error) {
+	if n, ok := v.(types.Int); ok {
+		return remembered(w.queries, strconv.FormatInt(int64(n), 10), policies.ParsePort)
+	}
+	return remembered(w.queries, string(v.(types.String)), policies.ParsePort)
+}
+
+// remembered parses a text once, for loops ask the same again and again.
+func remembered[T any](known map[string]T, text string, parse func(string) (T, error)) (T, error) {
+	v, ok := known[text]
+	if ok {
+		return v, nil
+	}
+	v, err := parse(text)
+	if err == nil {
+		known[text] = v
+	}
+	return v, err
+}
+
+func selectsAtLeast(truth policies.Truth) func(*World, []ref.Val) ref.Val {
+	return func(w *World, args []ref.Val) ref.Val {
+		w.meter.spend(asked)
+		return types.Bool(w.selects(args[0].(*object).of.(*policy).index, args[1].(*object).of.(*pod).index) >= truth)
+	}
+}
+
+// includes reports whether ports hold all of a port or range.
+func (w *World) includes(args []ref.Val) ref.Val {
+	q, err := w.port(args[1])
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	if q.Name != "" {
+		return types.NewErr("port %q is a name, which pods give different numbers; give a number, as in 5432 or \"UDP/53\"", q.Name)
+	}
+	ports := args[0].(*object).of.(netset.Ports)
+	return types.Bool(q.Ports.Minus(ports).IsEmpty())
+}
+
+func (w *World) isSelected(args []ref.Val) ref.Val {
+	s, err := remembered(w.selectors, string(args[1].(types.String)), selector.Parse)
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	return types.Bool(s.Matches(plainLabels(args[0])))
+}
+
+func plainLabels(v ref.Val) map[string]string {
+	if l, ok := v.(labels); ok {
+		return l
+	}
+	plain := map[string]string{}
+	m := v.(traits.Mapper)
+	for i := m.Iterator(); i.HasNext() == types.True; {
+		key := i.Next()
+		plain[fmt.Sprint(key.Value())] = fmt.Sprint(m.Get(key).Value())
+	}
+	return plain
+}
+
+// distinct leaves out of a list what it had before.
+func (w *World) distinct(args []ref.Val) ref.Val {
+	var all []ref.Val
+	seen := map[any]bool{}
+	var others []ref.Val // that are no keys of a Go map
+	for i := args[0].(traits.Lister).Iterator(); i.HasNext() == types.True; {
+		v := i.Next()
+		key := any(v)
+		switch o := v.(type) {
+		case *object:
+			if ports, ok := o.of.(netset.Ports); ok {
+				key = ports.Key()
+			} else {
+				key = o.of
+			}
+		case types.String, types.Int, types.Uint, types.Bool, types.Double, verdict:
+		default:
+			w.meter.spend(uint64(len(others)))
+			if slices.ContainsFunc(others, func(o ref.Val) bool { return types.Equal(o, v) == types.True }) {
+				continue
+			}
+			others = append(others, v)
+			all = append(all, v)
+			continue
+		}
+		if !seen[key] {
+			seen[key] = true
+			all = append(all, v)
+		}
+	}
+	return types.NewRefValList(types.DefaultTypeAdapter, all)
+}
+
+func (w *World) matches(args []ref.Val) ref.Val {
+	pattern, err := remembered(w.patterns, string(args[1].(types.String)), regexp.Compile)
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	text := string(args[0].(types.String))
+	w.meter.spend(uint64(len(text)) / characters)
+	return types.Bool(pattern.MatchString(text))
+}
+
+func toString(_ *World, args []ref.Val) ref.Val { return args[0].ConvertToType(types.StringType) }

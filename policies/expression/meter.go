@@ -1,0 +1,195 @@
+package expression
+
+import (
+	"fmt"
+
+	"github.com/google/cel-go/common/ast"
+	"github.com/google/cel-go/common/operators"
+	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/common/types/ref"
+	"github.com/google/cel-go/common/types/traits"
+	"github.com/google/cel-go/interpreter"
+)
+
+// meter counts the steps of one evaluation and ends it at a limit, always at the
+// same step.
+//
+// The interpreter has a cost limit of its own, but its price grows faster than
+// the lists that an expression goes through: on 10,000 elements it makes an
+// expression 30 times slower.
+type meter struct{ spent, limit uint64 }
+
+// spend takes so many steps, and ends the evaluation when there are no more.
+func (m *meter) spend(steps uint64) {
+	m.spent += steps
+	if m.spent > m.limit {
+		panic(interpreter.EvalCancelledError{Cause: interpreter.CostLimitExceeded, Message: fmt.Sprintf(
+			"it takes more than %d steps; narrow what it goes through, with filter before map or by asking about fewer pairs", m.limit)})
+	}
+}
+
+// characters is how long a text a function makes in one step.
+const characters = 16
+
+// plan says what a step is at each part of an expression.
+type plan struct {
+	rounds map[int64]bool // loop conditions: each round of a loop is a step
+	walked map[int64]bool // lists that a function goes through: a step for each element
+	calls  map[int64]*function
+	equals map[int64]bool // comparisons of maps
+}
+
+func newPlan(a *ast.AST) plan {
+	p := plan{rounds: map[int64]bool{}, walked: map[int64]bool{}, calls: map[int64]*function{}, equals: map[int64]bool{}}
+	ast.PreOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		switch e.Kind() {
+		case ast.ComprehensionKind:
+			p.rounds[e.AsComprehension().LoopCondition().ID()] = true
+		case ast.CallKind:
+			p.addCall(a, e)
+		}
+	}))
+	return p
+}
+
+func (p *plan) addCall(a *ast.AST, e ast.Expr) {
+	call := e.AsCall()
+	if f := replaced[call.FunctionName()]; f != nil {
+		p.calls[e.ID()] = f
+	}
+	if reference := a.ReferenceMap()[e.ID()]; reference != nil {
+		for _, id := range reference.OverloadIDs {
+			if f := bindings[id]; f != nil {
+				p.calls[e.ID()] = f
+			}
+		}
+	}
+	arguments := call.Args()
+	if call.IsMemberFunction() {
+		arguments = append([]ast.Expr{call.Target()}, arguments...)
+	}
+	switch call.FunctionName() {
+	case operators.Add, operators.Index, operators.OptIndex, operators.Conditional, "size":
+		return // none of these goes through a list
+	case operators.Equals, operators.NotEquals:
+		p.equals[e.ID()] = a.GetType(arguments[0].ID()).Kind() == types.MapKind
+	}
+	for _, argument := range arguments {
+		if a.GetType(argument.ID()).Kind() == types.ListKind {
+			p.walked[argument.ID()] = true
+		}
+	}
+}
+
+// decorate puts the meter, and the functions that ask the world, into a program.
+func (p *plan) decorate(w *World, i interpreter.InterpretableV2) interpreter.InterpretableV2 {
+	if call, ok := i.(interpreter.InterpretableCall); ok {
+		switch f := p.calls[i.ID()]; {
+		case f != nil:
+			i = &asking{call, w, f}
+		case p.equals[i.ID()]:
+			i = &comparing{call}
+		}
+		i = &metered{i, w.meter}
+	}
+	switch id := i.ID(); {
+	case p.rounds[id]:
+		return &round{i, w.meter}
+	case p.walked[id]:
+		return &walked{i, w.meter}
+	}
+	return i
+}
+
+// metered costs a step, and more where it makes a long text.
+type metered struct {
+	interpreter.InterpretableV2
+	*meter
+}
+
+func (m *metered) Exec(f *interpreter.ExecutionFrame) ref.Val {
+	m.spend(1)
+	v := m.InterpretableV2.Exec(f)
+	if text, ok := v.(types.String); ok {
+		m.spend(uint64(len(text)) / characters)
+	}
+	return v
+}
+
+func (m *metered) Eval(a interpreter.Activation) ref.Val { return m.Exec(interpreter.AsFrame(a)) }
+
+// round costs a step each time that a loop goes round.
+type round struct {
+	interpreter.InterpretableV2
+	*meter
+}
+
+func (r *round) Exec(f *interpreter.ExecutionFrame) ref.Val {
+	r.spend(1)
+	return r.InterpretableV2.Exec(f)
+}
+
+func (r *round) Eval(a interpreter.Activation) ref.Val { return r.Exec(interpreter.AsFrame(a)) }
+
+// walked is a list that costs a step for each element.
+type walked struct {
+	interpreter.InterpretableV2
+	*meter
+}
+
+func (l *walked) Exec(f *interpreter.ExecutionFrame) ref.Val {
+	v := l.InterpretableV2.Exec(f)
+	if all, ok := v.(traits.Sizer); ok {
+		l.spend(uint64(all.Size().(types.Int)))
+	}
+	return v
+}
+
+func (l *walked) Eval(a interpreter.Activation) ref.Val { return l.Exec(interpreter.AsFrame(a)) }
+
+// asking is a call of a function that needs the world.
+type asking struct {
+	interpreter.InterpretableCall
+	world    *World
+	function *function
+}
+
+func (c *asking) Exec(f *interpreter.ExecutionFrame) ref.Val {
+	var arguments []ref.Val
+	for _, a := range c.Args() {
+		v := a.Exec(f)
+		if types.IsUnknownOrError(v) {
+			return v
+		}
+		arguments = append(arguments, v)
+	}
+	if err := c.function.check(arguments); err != nil {
+		return types.LabelErrNode(c.ID(), types.WrapErr(err))
+	}
+	return types.LabelErrNode(c.ID(), c.function.call(c.world, arguments))
+}
+
+func (c *asking) Eval(a interpreter.Activation) ref.Val { return c.Exec(interpreter.AsFrame(a)) }
+
+// comparing compares maps, of which the interpreter would find no map equal to
+// labels, for they are no Mapper.
+type comparing struct{ interpreter.InterpretableCall }
+
+func (c *comparing) Exec(f *interpreter.ExecutionFrame) ref.Val {
+	left, right := c.Args()[0].Exec(f), c.Args()[1].Exec(f)
+	for _, v := range []ref.Val{left, right} {
+		if types.IsUnknownOrError(v) {
+			return v
+		}
+	}
+	if l, ok := right.(labels); ok {
+		right = l.plain()
+	}
+	equal := types.Equal(left, right)
+	if c.Function() == operators.NotEquals {
+		return types.Bool(equal == types.False)
+	}
+	return equal
+}
+
+func (c *comparing) Eval(a interpreter.Activation) ref.Val { return c.Exec(interpreter.AsFrame(a)) }
