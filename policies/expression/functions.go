@@ -101,8 +101,12 @@ func (f *function) declare() cel.EnvOption {
 	return cel.Function(f.name, options...)
 }
 
-// asked is what a decision costs beside what it looks at.
-const asked = 50
+// What a decision costs: one between two pods is looked up, others are put
+// together from many.
+const (
+	lookedUp    = 5
+	putTogether = 300
+)
 
 func (w *World) question(args []ref.Val) (reach.Question, error) {
 	from, err := w.target(args[0])
@@ -114,14 +118,13 @@ func (w *World) question(args []ref.Val) (reach.Question, error) {
 		return reach.Question{}, err
 	}
 	port, err := w.port(args[2])
-	w.meter.spend(asked + uint64(len(from.Pods)+len(to.Pods)))
 	return reach.Question{From: from, To: to, Port: port}, err
 }
 
-func (w *World) decide(args []ref.Val) (policies.Decision, error) {
-	q, err := w.question(args)
-	if err != nil {
-		return policies.Decision{}, err
+func (w *World) decide(q reach.Question) (policies.Decision, error) {
+	w.meter.spend(putTogether + uint64(len(q.From.Pods)+len(q.To.Pods)))
+	if !q.From.Addresses.IsEmpty() && !q.To.Addresses.IsEmpty() {
+		return policies.Decision{Verdict: policies.Unknown, Because: "policies decide nothing between addresses outside"}, nil
 	}
 	for _, end := range []policies.Target{q.From, q.To} {
 		if len(end.Pods) == 0 && len(end.Nodes) == 0 && end.Addresses.IsEmpty() {
@@ -132,15 +135,39 @@ func (w *World) decide(args []ref.Val) (policies.Decision, error) {
 }
 
 func (w *World) reach(args []ref.Val) ref.Val {
-	d, err := w.decide(args)
+	q, err := w.question(args)
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	if len(q.From.Pods) == 1 && len(q.To.Pods) == 1 && q.From.Pods[0] != q.To.Pods[0] && q.To.Service == nil && q.Port.Name == "" {
+		w.meter.spend(lookedUp)
+		return verdict(w.lookUp(q))
+	}
+	d, err := w.decide(q)
 	if err != nil {
 		return types.WrapErr(err)
 	}
 	return verdict(d.Verdict)
 }
 
+// lookUp answers a question about two pods and the numbers of ports.
+func (w *World) lookUp(q reach.Question) policies.Verdict {
+	allowed, unknown := w.judge.Ports(w.judge.Pod(q.From.Pods[0]), w.judge.Pod(q.To.Pods[0]))
+	switch {
+	case q.Port.Ports.Minus(allowed).IsEmpty():
+		return policies.Allow
+	case q.Port.Ports.Intersect(allowed.Union(unknown)).IsEmpty():
+		return policies.Deny
+	}
+	return policies.Unknown
+}
+
 func (w *World) explain(args []ref.Val) ref.Val {
-	d, err := w.decide(args)
+	q, err := w.question(args)
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	d, err := w.decide(q)
 	if err != nil {
 		return types.WrapErr(err)
 	}
@@ -165,6 +192,9 @@ func reason(d *policies.Decision) string {
 		clauses = append(clauses, clause)
 	}
 	for i := range d.Parts {
+		if len(clauses) > 0 && d.Sides[policies.Egress].Because != "" {
+			break // they say the same of each pod
+		}
 		if part := reason(&d.Parts[i]); !slices.Contains(clauses, part) {
 			clauses = append(clauses, part)
 		}
@@ -234,7 +264,7 @@ func remembered[T any](known map[string]T, text string, parse func(string) (T, e
 
 func selectsAtLeast(truth policies.Truth) func(*World, []ref.Val) ref.Val {
 	return func(w *World, args []ref.Val) ref.Val {
-		w.meter.spend(asked)
+		w.meter.spend(lookedUp)
 		return types.Bool(w.selects(args[0].(*object).of.(*policy).index, args[1].(*object).of.(*pod).index) >= truth)
 	}
 }

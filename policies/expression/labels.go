@@ -25,7 +25,6 @@ var (
 	_ traits.Container   = labels(nil)
 	_ traits.Sizer       = labels(nil)
 	_ traits.Iterable    = labels(nil)
-	_ traits.Foldable    = labels(nil)
 	_ traits.Zeroer      = labels(nil)
 )
 
@@ -57,14 +56,6 @@ func (l labels) plain() traits.Mapper { return types.NewStringStringMap(types.De
 
 func (l labels) Iterator() traits.Iterator {
 	return texts(l.keys(), func(key string) string { return key }).(traits.Lister).Iterator()
-}
-
-func (l labels) Fold(f traits.Folder) {
-	for _, key := range l.keys() {
-		if !f.FoldEntry(key, l[key]) {
-			return
-		}
-	}
 }
 
 func (l labels) Equal(other ref.Val) ref.Val {

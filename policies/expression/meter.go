@@ -2,6 +2,7 @@ package expression
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/google/cel-go/common/ast"
 	"github.com/google/cel-go/common/operators"
@@ -17,34 +18,42 @@ import (
 // The interpreter has a cost limit of its own, but its price grows faster than
 // the lists that an expression goes through: on 10,000 elements it makes an
 // expression 30 times slower.
-type meter struct{ spent, limit uint64 }
+type meter struct {
+	spent, limit uint64
+	listed       bool // connections are paid for
+}
 
 // spend takes so many steps, and ends the evaluation when there are no more.
 func (m *meter) spend(steps uint64) {
 	m.spent += steps
 	if m.spent > m.limit {
 		panic(interpreter.EvalCancelledError{Cause: interpreter.CostLimitExceeded, Message: fmt.Sprintf(
-			"it takes more than %d steps; narrow what it goes through, with filter before map or by asking about fewer pairs", m.limit)})
+			"it takes more than %d steps; let it go through less, or allow it more steps", m.limit)})
 	}
 }
 
 // characters is how long a text a function makes in one step.
 const characters = 16
 
+// sorting is what an element of a list costs that is sorted.
+const sorting = 20
+
 // plan says what a step is at each part of an expression.
 type plan struct {
 	rounds map[int64]bool // loop conditions: each round of a loop is a step
-	walked map[int64]bool // lists that a function goes through: a step for each element
+	walked map[int64]int  // lists that a function goes through: so many steps for each element
 	calls  map[int64]*function
-	equals map[int64]bool // comparisons of maps
+	plain  map[int64]bool // maps that a function, or a loop over keys and values, is given
 }
 
 func newPlan(a *ast.AST) plan {
-	p := plan{rounds: map[int64]bool{}, walked: map[int64]bool{}, calls: map[int64]*function{}, equals: map[int64]bool{}}
+	p := plan{rounds: map[int64]bool{}, walked: map[int64]int{}, calls: map[int64]*function{}, plain: map[int64]bool{}}
 	ast.PreOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		switch e.Kind() {
 		case ast.ComprehensionKind:
-			p.rounds[e.AsComprehension().LoopCondition().ID()] = true
+			loop := e.AsComprehension()
+			p.rounds[loop.LoopCondition().ID()] = true
+			p.plain[loop.IterRange().ID()] = loop.HasIterVar2()
 		case ast.CallKind:
 			p.addCall(a, e)
 		}
@@ -71,32 +80,34 @@ func (p *plan) addCall(a *ast.AST, e ast.Expr) {
 	switch call.FunctionName() {
 	case operators.Add, operators.Index, operators.OptIndex, operators.Conditional, "size":
 		return // none of these goes through a list
-	case operators.Equals, operators.NotEquals:
-		p.equals[e.ID()] = a.GetType(arguments[0].ID()).Kind() == types.MapKind
 	}
 	for _, argument := range arguments {
-		if a.GetType(argument.ID()).Kind() == types.ListKind {
-			p.walked[argument.ID()] = true
+		kind := a.GetType(argument.ID()).Kind()
+		if kind == types.ListKind {
+			p.walked[argument.ID()] = 1
+			if strings.Contains(strings.ToLower(call.FunctionName()), "sort") {
+				p.walked[argument.ID()] = sorting
+			}
 		}
+		p.plain[argument.ID()] = kind == types.MapKind
 	}
 }
 
 // decorate puts the meter, and the functions that ask the world, into a program.
 func (p *plan) decorate(w *World, i interpreter.InterpretableV2) interpreter.InterpretableV2 {
 	if call, ok := i.(interpreter.InterpretableCall); ok {
-		switch f := p.calls[i.ID()]; {
-		case f != nil:
+		if f := p.calls[i.ID()]; f != nil {
 			i = &asking{call, w, f}
-		case p.equals[i.ID()]:
-			i = &comparing{call}
 		}
 		i = &metered{i, w.meter}
 	}
 	switch id := i.ID(); {
 	case p.rounds[id]:
 		return &round{i, w.meter}
-	case p.walked[id]:
-		return &walked{i, w.meter}
+	case p.walked[id] > 0:
+		return &walked{i, w.meter, p.walked[id]}
+	case p.plain[id]:
+		return &plain{i, w.meter}
 	}
 	return i
 }
@@ -131,16 +142,17 @@ func (r *round) Exec(f *interpreter.ExecutionFrame) ref.Val {
 
 func (r *round) Eval(a interpreter.Activation) ref.Val { return r.Exec(interpreter.AsFrame(a)) }
 
-// walked is a list that costs a step for each element.
+// walked is a list that costs so many steps for each element.
 type walked struct {
 	interpreter.InterpretableV2
 	*meter
+	each int
 }
 
 func (l *walked) Exec(f *interpreter.ExecutionFrame) ref.Val {
 	v := l.InterpretableV2.Exec(f)
 	if all, ok := v.(traits.Sizer); ok {
-		l.spend(uint64(all.Size().(types.Int)))
+		l.spend(uint64(l.each) * uint64(all.Size().(types.Int)))
 	}
 	return v
 }
@@ -171,25 +183,19 @@ func (c *asking) Exec(f *interpreter.ExecutionFrame) ref.Val {
 
 func (c *asking) Eval(a interpreter.Activation) ref.Val { return c.Exec(interpreter.AsFrame(a)) }
 
-// comparing compares maps, of which the interpreter would find no map equal to
-// labels, for they are no Mapper.
-type comparing struct{ interpreter.InterpretableCall }
-
-func (c *comparing) Exec(f *interpreter.ExecutionFrame) ref.Val {
-	left, right := c.Args()[0].Exec(f), c.Args()[1].Exec(f)
-	for _, v := range []ref.Val{left, right} {
-		if types.IsUnknownOrError(v) {
-			return v
-		}
-	}
-	if l, ok := right.(labels); ok {
-		right = l.plain()
-	}
-	equal := types.Equal(left, right)
-	if c.Function() == operators.NotEquals {
-		return types.Bool(equal == types.False)
-	}
-	return equal
+// plain is a map that is what the interpreter takes for one: labels are not.
+type plain struct {
+	interpreter.InterpretableV2
+	*meter
 }
 
-func (c *comparing) Eval(a interpreter.Activation) ref.Val { return c.Exec(interpreter.AsFrame(a)) }
+func (p *plain) Exec(f *interpreter.ExecutionFrame) ref.Val {
+	v := p.InterpretableV2.Exec(f)
+	if l, ok := v.(labels); ok {
+		p.spend(uint64(5 + len(l)))
+		return l.plain()
+	}
+	return v
+}
+
+func (p *plain) Eval(a interpreter.Activation) ref.Val { return p.Exec(interpreter.AsFrame(a)) }

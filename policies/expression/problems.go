@@ -21,6 +21,7 @@ var (
 	undefinedField = regexp.MustCompile(`^undefined field '(.*)'$`)
 	undeclared     = regexp.MustCompile(`^undeclared reference to '(.*)' \(in container '.*'\)$`)
 	noOverload     = regexp.MustCompile(`^found no matching overload for '(.*?)' applied to '(.*)'$`)
+	firstArgument  = regexp.MustCompile(`^\(\s*(\w+)\s*,`)
 	syntax         = regexp.MustCompile(`^Syntax error: (.*?)( expecting \{.*\})?$`)
 )
 
@@ -30,8 +31,9 @@ func (e *env) problems(text string, issues *cel.Issues) error {
 	found := slices.Clone(issues.Errors())
 	misses := e.misses(text)
 	var all []policies.Problem
+	locals := map[string]bool{} // of macros whose names are misspelt
 	for _, issue := range found {
-		line, column := issue.Location.Line(), issue.Location.Column()
+		line, column := issue.Location.Line(), max(0, issue.Location.Column())
 		in := lineOf(text, line)
 		message := issue.Message
 		switch {
@@ -46,8 +48,15 @@ func (e *env) problems(text string, issues *cel.Issues) error {
 			}
 		case undeclared.MatchString(message):
 			name := undeclared.FindStringSubmatch(message)[1]
+			if locals[name] {
+				continue
+			}
+			called := column < len(in) && in[column] == '('
+			if m := firstArgument.FindStringSubmatch(string(in[min(column, len(in)):])); called && m != nil {
+				locals[m[1]] = true
+			}
 			column = nameStart(in, column)
-			message = e.undeclared(name, column+len([]rune(name)) < len(in) && in[column+len([]rune(name))] == '(')
+			message = e.undeclared(name, called)
 		case noOverload.MatchString(message):
 			m := noOverload.FindStringSubmatch(message)
 			message = mismatch(m[1], m[2])
@@ -110,6 +119,10 @@ func (e *env) undeclared(name string, called bool) string {
 
 // mismatch says what a function or operator cannot be given.
 func mismatch(name, given string) string {
+	if name == operators.Conditional {
+		condition, _, _ := strings.Cut(strings.TrimPrefix(given, "("), ", ")
+		return "the condition is a " + condition + ", and must be a bool"
+	}
 	if operator, ok := operators.FindReverse(name); ok && operator != "" {
 		left, right, two := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(given, "("), ")"), ", ")
 		if !two {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
+	"github.com/google/cel-go/common/types/traits"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -77,13 +78,14 @@ func NewWorld(j *reach.Judge, flows []policies.Flow) *World {
 type variables struct{ *World }
 
 func (v variables) ResolveName(name string) (any, bool) {
-	if known, ok := v.lists[name]; ok {
-		return known, true
-	}
-	all := v.list(name)
-	if all != nil {
+	all := v.lists[name]
+	if all == nil {
+		all = v.list(name)
 		v.lists[name] = all
+	} else if name == "connections" && !v.meter.listed {
+		v.meter.spend(uint64(all.(traits.Sizer).Size().(types.Int)))
 	}
+	v.meter.listed = v.meter.listed || name == "connections"
 	return all, all != nil
 }
 
@@ -276,7 +278,6 @@ func (w *World) podsOf(policy int) ref.Val {
 		for pod := range w.model.Pods {
 			for _, d := range policies.Directions {
 				for _, g := range w.judge.Governing(d, w.judge.Pod(pod)) {
-					w.meter.spend(1)
 					if of := selected[g.Policy]; g.Truth == policies.Yes && (len(of) == 0 || of[len(of)-1] != pod) {
 						selected[g.Policy] = append(of, pod)
 					}
