@@ -18,10 +18,12 @@ type (
 		policies.Peer
 		pods   []int // indexes of the world's pods that it stands for
 		labels labels
+		end    *end
 	}
 	pod struct {
 		*policies.Pod
 		index int
+		end   *end
 	}
 	policy struct {
 		*policies.Policy
@@ -80,7 +82,7 @@ func peerClass() *class {
 			}),
 			of("except", stringList, always, func(_ *World, p *peer) ref.Val { return prefixes(p.Except) }),
 			of("labels", labelsType, alone, func(_ *World, p *peer) ref.Val { return p.labels }),
-			of("outside", cel.BoolType, hidden, func(_ *World, p *peer) ref.Val { return types.Bool(p.IsOutside()) }),
+			of("outside", cel.BoolType, hidden, func(_ *World, p *peer) ref.Val { return types.Bool(!p.end.Addresses.IsEmpty()) }),
 			of("namespaceLabels", labelsType, hidden, func(w *World, p *peer) ref.Val { return w.namespaceLabels(p.Namespace) }),
 			of("pods", cel.ListType(podType), hidden, func(w *World, p *peer) ref.Val { return w.podList(p.pods) }),
 		},

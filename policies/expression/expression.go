@@ -112,7 +112,7 @@ type env struct {
 	classes *classes
 }
 
-// variablesOf are the variables with their types, in the order in which a hint
+// variableTypes are the variables with their types, in the order in which a hint
 // lists them.
 var variableTypes = []struct {
 	name string
@@ -129,6 +129,15 @@ var variableTypes = []struct {
 	{"allow", verdictType},
 	{"deny", verdictType},
 	{"unknown", verdictType},
+}
+
+// Variables returns the names of the variables that expressions may use.
+func Variables() []string {
+	var names []string
+	for _, v := range variableTypes {
+		names = append(names, v.name)
+	}
+	return names
 }
 
 // environment returns the one environment. Making it takes milliseconds, so it

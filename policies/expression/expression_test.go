@@ -17,6 +17,7 @@ import (
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/simulator"
 )
 
 // shop has a Deployment web of two pods that differ in one label, a database
@@ -62,6 +63,11 @@ func recorded() []policies.Flow {
 		{First: at(3), Last: at(3), From: policies.FlowPeer{Namespace: "ops", Pod: "gone", Labels: map[string]string{"app": "gone"}}, To: policies.FlowPeer{Namespace: "shop", Pod: "db"}, Protocol: netset.UDP, Port: 53, Verdict: policies.Deny, Count: 1},
 		{First: at(4), Last: at(4), From: policies.FlowPeer{Address: address("198.51.100.7"), Outside: true}, To: policies.FlowPeer{Namespace: "shop", Pod: "web-2"}, Protocol: netset.TCP, Port: 80, Verdict: policies.Allow, Count: 1},
 	}
+}
+
+func shopWorld(t testing.TB) *expression.World {
+	j := judge(t, shop)
+	return expression.NewWorld(j, expression.Recorded{Flows: recorded(), Find: simulator.Finder(j)})
 }
 
 // said prints a value on one line.
@@ -147,7 +153,7 @@ func TestExpressions(t *testing.T) {
 		{`reach(nodes[0], "shop/web", 80)`, "allow"},
 		{`workloads.filter(w, reach(w, "shop/db", 5432) != deny)`, "[ops/bot, shop/db, shop/web]"},
 		{`workloads.map(w, string(reach(w, "shop/db", 80)) + "?")`, "[deny?, allow?, deny?]"},
-		{`explain("ops/bot", "shop/web", 8080)`, "allow: no policy has a say; egress no policy selects ops/bot for egress; ingress no policy selects shop/web (pod web-1) for ingress"},
+		{`explain("ops/bot", "shop/web", 8080)`, "allow, egress: no policy selects ops/bot for egress; ingress: no policy selects shop/web (pod web-1) for ingress"},
 		{`explain("world", "shop/db", 5432).contains("shop.yaml:")`, "true"},
 
 		// Policies and pods.
@@ -163,7 +169,7 @@ func TestExpressions(t *testing.T) {
 		{`flows.filter(f, f.last > timestamp("2026-01-02T12:00:00Z")).size()`, "2"},
 		{`flows.map(f, reach(f.from, f.to, f.protocol + "/" + string(f.port)))`, "[allow, unknown, allow]"},
 		{`reach("10.0.0.0/8", "world", 80)`, "unknown"},
-		{`flows.map(f, explain(f.from, f.to, f.port))[1]`, "unknown: ops/gone is not in the world"},
+		{`flows.map(f, explain(f.from, f.to, f.port))[1]`, "unknown, ops/gone is not in the world"},
 
 		// The rest of the language.
 		{`1 + 2`, "3"},
@@ -178,7 +184,7 @@ func TestExpressions(t *testing.T) {
 		{`math.greatest(pods.map(p, p.replicas))`, "1"},
 		{`cel.bind(team, "shop", namespaces.filter(n, n.labels["team"] == team))`, "[shop]"},
 	}
-	w := expression.NewWorld(judge(t, shop), recorded())
+	w := shopWorld(t)
 	for _, test := range tests {
 		v, err := eval(t, w, test.text)
 		if err != nil {
@@ -265,7 +271,7 @@ func TestWhatCannotBeEvaluated(t *testing.T) {
 		{`[[true]].flatten(1).map(x, selects(policies[0], x))`, "expression:1:28: selects takes no bool"},
 		{`"a".matches("(")`, "expression:1:5: error parsing regexp: missing closing ): `(`"},
 	}
-	w := expression.NewWorld(judge(t, shop), nil)
+	w := expression.NewWorld(judge(t, shop), expression.Recorded{})
 	for _, test := range tests {
 		_, err := eval(t, w, test.text)
 		got, _, _ := strings.Cut(fmt.Sprint(err), "\n")
@@ -278,7 +284,7 @@ func TestWhatCannotBeEvaluated(t *testing.T) {
 // An expression that would take for ever ends after its steps, at the same one
 // on every machine.
 func TestRunawayExpressionsEnd(t *testing.T) {
-	w := expression.NewWorld(reach.New(worlds.Sized(10_000, true).Model(1), reach.Options{}), nil)
+	w := expression.NewWorld(reach.New(worlds.Sized(10_000, true).Model(1), reach.Options{}), expression.Recorded{})
 	for _, text := range []string{
 		`pods.all(a, pods.all(b, a.name != "" || b.name != ""))`,
 		`pods.exists(a, pods.exists(b, false))`,
@@ -305,7 +311,7 @@ func TestRunawayExpressionsEnd(t *testing.T) {
 }
 
 func TestStepsDoNotDependOnTheMachine(t *testing.T) {
-	w := expression.NewWorld(judge(t, shop), nil)
+	w := expression.NewWorld(judge(t, shop), expression.Recorded{})
 	x, err := expression.Compile(`connections.filter(c, c.to.labels["tier"] == "db").map(c, c.from.name)`)
 	if err != nil {
 		t.Fatal(err)
@@ -323,7 +329,7 @@ func TestStepsDoNotDependOnTheMachine(t *testing.T) {
 
 // An expression about pods leaves reachability alone.
 func TestOnlyWhatIsUsedIsWorkedOut(t *testing.T) {
-	w := expression.NewWorld(judge(t, shop), nil)
+	w := expression.NewWorld(judge(t, shop), expression.Recorded{})
 	x, err := expression.Compile(`pods.filter(p, p.name == "db")`)
 	if err != nil {
 		t.Fatal(err)
@@ -337,7 +343,7 @@ func TestOnlyWhatIsUsedIsWorkedOut(t *testing.T) {
 }
 
 func TestAnEvaluationCanBeStopped(t *testing.T) {
-	w := expression.NewWorld(reach.New(worlds.Sized(10_000, true).Model(1), reach.Options{}), nil)
+	w := expression.NewWorld(reach.New(worlds.Sized(10_000, true).Model(1), reach.Options{}), expression.Recorded{})
 	x, err := expression.Compile(`pods.all(a, pods.all(b, true))`)
 	if err != nil {
 		t.Fatal(err)
@@ -356,7 +362,7 @@ func FuzzCompile(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	w := expression.NewWorld(judge(f, shop), recorded())
+	w := shopWorld(f)
 	f.Fuzz(func(t *testing.T, text string) {
 		x, err := expression.Compile(text)
 		if err != nil {
@@ -381,10 +387,39 @@ func BenchmarkConnections(b *testing.B) {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				if _, err := x.Eval(context.Background(), expression.NewWorld(j, nil), 1<<60); err != nil {
+				if _, err := x.Eval(context.Background(), expression.NewWorld(j, expression.Recorded{}), 1<<60); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
+	}
+}
+
+// What is looked up is what the judge answers when it is asked.
+func TestReachIsWhatTheJudgeAnswers(t *testing.T) {
+	for seed := range uint64(5) {
+		m := worlds.Shape{Namespaces: 2, Workloads: 8, Pods: 24, Policies: 12, Closed: seed%2 == 0}.Model(seed)
+		j := reach.New(m, reach.Options{})
+		v, err := eval(t, expression.NewWorld(j, expression.Recorded{}), `workloads.map(a, workloads.map(b, [a.namespace + "/" + a.name, b.namespace + "/" + b.name, string(reach(a, b, 8080))]))`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range v.(expression.List) {
+			for _, e := range row.(expression.List) {
+				e := e.(expression.List)
+				from, errFrom := m.Find(e[0].(string))
+				to, errTo := m.Find(e[1].(string))
+				if err := errors.Join(errFrom, errTo); err != nil {
+					t.Fatal(err)
+				}
+				d, err := j.Ask(reach.Question{From: from, To: to, Port: policies.PortQuery{Ports: netset.PortSpan(netset.TCP, 8080, 8080)}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := d.Verdict.String(); e[2] != got {
+					t.Errorf("seed %d: %s to %s: %s, and the judge answers %s", seed, e[0], e[1], e[2], got)
+				}
+			}
+		}
 	}
 }

@@ -104,34 +104,66 @@ func (f *function) declare() cel.EnvOption {
 // What a decision costs: one between two pods is looked up, others are put
 // together from many.
 const (
-	lookedUp    = 5
+	lookedUp    = 20
 	putTogether = 300
 )
 
-func (w *World) question(args []ref.Val) (reach.Question, error) {
-	from, err := w.target(args[0])
-	if err != nil {
-		return reach.Question{}, err
-	}
-	to, err := w.target(args[1])
-	if err != nil {
-		return reach.Question{}, err
-	}
-	port, err := w.port(args[2])
-	return reach.Question{From: from, To: to, Port: port}, err
+// end is one end of a question. It is of nothing where a recorded end is not in
+// the world.
+type end struct {
+	policies.Target
+	ends  []reach.End
+	known bool // ends are worked out
 }
 
-func (w *World) decide(q reach.Question) (policies.Decision, error) {
-	w.meter.spend(putTogether + uint64(len(q.From.Pods)+len(q.To.Pods)))
-	if !q.From.Addresses.IsEmpty() && !q.To.Addresses.IsEmpty() {
-		return policies.Decision{Verdict: policies.Unknown, Because: "policies decide nothing between addresses outside"}, nil
+// question is what reach and explain are asked.
+type question struct {
+	from, to *end
+	port     policies.PortQuery
+}
+
+func (w *World) question(args []ref.Val) (q question, err error) {
+	if q.from, err = w.endOf(args[0]); err != nil {
+		return q, err
 	}
-	for _, end := range []policies.Target{q.From, q.To} {
-		if len(end.Pods) == 0 && len(end.Nodes) == 0 && end.Addresses.IsEmpty() {
-			return policies.Decision{Verdict: policies.Unknown, Because: end.Text + " is not in the world"}, nil
+	if q.to, err = w.endOf(args[1]); err != nil {
+		return q, err
+	}
+	q.port, err = w.port(args[2])
+	return q, err
+}
+
+// endOf returns what an argument names.
+func (w *World) endOf(v ref.Val) (*end, error) {
+	var e *end
+	var err error
+	switch v := v.(type) {
+	case types.String:
+		e, err = w.endNamed(string(v))
+	case *object:
+		switch of := v.of.(type) {
+		case *peer:
+			e = of.end
+		case *pod:
+			e = of.end
+		case *policies.Service:
+			e, err = w.endNamed(of.Ref.Namespace + "/svc/" + of.Ref.Name)
+		case *policies.Node:
+			i := slices.IndexFunc(w.model.Nodes, func(n policies.Node) bool { return n.Name == of.Name })
+			e = &end{Target: policies.Target{Text: of.Name, Nodes: []int{i}}}
 		}
 	}
-	return w.judge.Ask(q)
+	if err == nil && !e.known {
+		e.ends, e.known = w.judge.Ends(e.Target), true
+	}
+	return e, err
+}
+
+func (w *World) endNamed(text string) (*end, error) {
+	return remembered(w.ends, text, func(string) (*end, error) {
+		t, err := w.model.Find(text)
+		return &end{Target: t}, err
+	})
 }
 
 func (w *World) reach(args []ref.Val) ref.Val {
@@ -139,9 +171,8 @@ func (w *World) reach(args []ref.Val) ref.Val {
 	if err != nil {
 		return types.WrapErr(err)
 	}
-	if len(q.From.Pods) == 1 && len(q.To.Pods) == 1 && q.From.Pods[0] != q.To.Pods[0] && q.To.Service == nil && q.Port.Name == "" {
-		w.meter.spend(lookedUp)
-		return verdict(w.lookUp(q))
+	if verdicts, ok := w.lookUp(q); ok {
+		return verdict(verdicts)
 	}
 	d, err := w.decide(q)
 	if err != nil {
@@ -150,16 +181,54 @@ func (w *World) reach(args []ref.Val) ref.Val {
 	return verdict(d.Verdict)
 }
 
-// lookUp answers a question about two pods and the numbers of ports.
-func (w *World) lookUp(q reach.Question) policies.Verdict {
-	allowed, unknown := w.judge.Ports(w.judge.Pod(q.From.Pods[0]), w.judge.Pod(q.To.Pods[0]))
-	switch {
-	case q.Port.Ports.Minus(allowed).IsEmpty():
-		return policies.Allow
-	case q.Port.Ports.Intersect(allowed.Union(unknown)).IsEmpty():
-		return policies.Deny
+// lookUp answers a question about the numbers of ports, but for those behind a
+// Service and for what a pod asks of itself, as decide does and without reasons.
+func (w *World) lookUp(q question) (policies.Verdict, bool) {
+	if q.to.Service != nil || q.port.Name != "" || !q.from.Addresses.IsEmpty() && !q.to.Addresses.IsEmpty() {
+		return policies.Undecided, false
 	}
-	return policies.Unknown
+	w.meter.spend(lookedUp * uint64(len(q.from.ends)*len(q.to.ends)))
+	verdict := policies.Unknown
+	for i, from := range q.from.ends {
+		for k, to := range q.to.ends {
+			if from == to {
+				return policies.Undecided, false
+			}
+			allowed, unknown := w.judge.Ports(from, to)
+			one := policies.Unknown
+			switch {
+			case q.port.Ports.Minus(allowed).IsEmpty():
+				one = policies.Allow
+			case q.port.Ports.Intersect(allowed.Union(unknown)).IsEmpty():
+				one = policies.Deny
+			}
+			if i+k > 0 && one != verdict {
+				return policies.Unknown, true
+			}
+			verdict = one
+		}
+	}
+	return verdict, true
+}
+
+// decide answers a question with reasons.
+func (w *World) decide(q question) (policies.Decision, error) {
+	w.meter.spend(putTogether + uint64(len(q.from.Pods)+len(q.to.Pods)))
+	if !q.from.Addresses.IsEmpty() && !q.to.Addresses.IsEmpty() {
+		return policies.Decision{Verdict: policies.Unknown, Because: "policies decide nothing between addresses outside"}, nil
+	}
+	named := true
+	for _, e := range []*end{q.from, q.to} {
+		if len(e.ends) == 0 {
+			return policies.Decision{Verdict: policies.Unknown, Because: e.Text + " is not in the world"}, nil
+		}
+		named = named && (len(e.Pods) > 0 || len(e.Nodes) > 0 || !e.Addresses.IsEmpty())
+	}
+	if !named { // as a pod's own node is not
+		from, to := q.from.ends[0], q.to.ends[0]
+		return w.judge.DecideTogether(from, to, [2]policies.Peer{w.judge.Peer(from), w.judge.Peer(to)}, q.port.Ports), nil
+	}
+	return w.judge.Ask(reach.Question{From: q.from.Target, To: q.to.Target, Port: q.port})
 }
 
 func (w *World) explain(args []ref.Val) ref.Val {
@@ -177,69 +246,28 @@ func (w *World) explain(args []ref.Val) ref.Val {
 // reason says a decision in one line.
 func reason(d *policies.Decision) string {
 	var clauses []string
-	if d.Because != "" {
-		clauses = append(clauses, d.Because)
-	}
 	for _, direction := range policies.Directions {
 		side := &d.Sides[direction]
 		if side.Because == "" || d.Verdict == policies.Deny && side.Verdict == policies.Allow {
 			continue
 		}
-		clause := direction.String() + " " + side.Because
+		clause := direction.String() + ": " + side.Because
 		if at := side.At.String(); at != "" {
 			clause += " (" + at + ")"
 		}
 		clauses = append(clauses, clause)
 	}
-	for i := range d.Parts {
-		if len(clauses) > 0 && d.Sides[policies.Egress].Because != "" {
-			break // they say the same of each pod
-		}
-		if part := reason(&d.Parts[i]); !slices.Contains(clauses, part) {
-			clauses = append(clauses, part)
+	if len(clauses) == 0 && d.Because != "" {
+		clauses = []string{d.Because}
+	}
+	if len(clauses) == 0 {
+		for i := range d.Parts {
+			if part := reason(&d.Parts[i]); !slices.Contains(clauses, part) {
+				clauses = append(clauses, part)
+			}
 		}
 	}
-	return strings.TrimSuffix(d.Verdict.String()+": "+strings.Join(clauses, "; "), ": ")
-}
-
-// target returns what an end of a connection names. It is of nothing where a
-// recorded end is not in the world.
-func (w *World) target(v ref.Val) (policies.Target, error) {
-	o, ok := v.(*object)
-	if !ok {
-		return w.find(string(v.(types.String)))
-	}
-	text := o.text(o.of)
-	switch of := o.of.(type) {
-	case *peer:
-		if of.IsOutside() {
-			return policies.Target{Text: text, Addresses: netset.Block{CIDR: *of.CIDR, Except: of.Except}.Addresses()}, nil
-		}
-		t := policies.Target{Text: text, Pods: of.pods}
-		if of.Kind == "Node" {
-			t.Nodes = w.nodesNamed(of.Name)
-		}
-		return t, nil
-	case *pod:
-		return policies.Target{Text: text, Pods: []int{of.index}}, nil
-	case *policies.Node:
-		return policies.Target{Text: text, Nodes: w.nodesNamed(of.Name)}, nil
-	case *policies.Service:
-		return w.find(of.Ref.Namespace + "/svc/" + of.Ref.Name)
-	}
-	return policies.Target{}, fmt.Errorf("%s is no end of a connection", text)
-}
-
-func (w *World) nodesNamed(name string) []int {
-	i := slices.IndexFunc(w.model.Nodes, func(n policies.Node) bool { return n.Name == name })
-	if i < 0 {
-		return nil
-	}
-	return []int{i}
-}
-
-func (w *World) find(text string) (policies.Target, error) {
-	return remembered(w.named, text, w.model.Find)
+	return strings.TrimSuffix(d.Verdict.String()+", "+strings.Join(clauses, "; "), ", ")
 }
 
 func (w *World) port(v ref.Val) (policies.PortQuery, error) {

@@ -103,9 +103,7 @@ func (e *env) undeclared(name string, called bool) string {
 		slices.Sort(names)
 		names = slices.Compact(names)
 	} else {
-		for _, v := range variableTypes {
-			names = append(names, v.name)
-		}
+		names = Variables()
 	}
 	hint := meant(name, names)
 	if strings.HasPrefix(hint, "; it has") {

@@ -22,32 +22,37 @@ import (
 // it for the next one, so it serves one goroutine.
 type World struct {
 	*classes
-	judge *reach.Judge
-	model *policies.Model
-	flows []policies.Flow
-	meter *meter // of the evaluation that goes on
+	judge    *reach.Judge
+	model    *policies.Model
+	recorded Recorded
+	meter    *meter // of the evaluation that goes on
 
 	lists      map[string]ref.Val // the values of variables
 	podObjects []object
 	policyObjs []object // in the order of the model
 	peers      map[string]*object
 	byWorkload map[policies.Ref][]int
-	byPod      map[string]int
-	byAddress  map[netip.Addr]int
 	namespaces map[string]*policies.Namespace
-	selected   [][]int // by each policy, for sure: pods
-	named      map[string]policies.Target
+	selected   [][]int         // by each policy, for sure: pods
+	ends       map[string]*end // by what names them
 	queries    map[string]policies.PortQuery
 	selectors  map[string]selector.Selector
 	patterns   map[string]*regexp.Regexp
 }
 
-// NewWorld returns the world that a judge judges, with the flows that were
-// recorded there. The model of the judge and the flows must not change.
-func NewWorld(j *reach.Judge, flows []policies.Flow) *World {
+// Recorded are the flows of a world, with what finds the ends of the world that
+// one end of them may be. The zero Recorded is none.
+type Recorded struct {
+	Flows []policies.Flow
+	Find  func(*policies.FlowPeer) []reach.End
+}
+
+// NewWorld returns the world that a judge judges, with what was recorded there.
+// Neither must change.
+func NewWorld(j *reach.Judge, recorded Recorded) *World {
 	w := &World{
-		classes: environment().classes, judge: j, model: j.Model(), flows: flows,
-		lists: map[string]ref.Val{}, peers: map[string]*object{}, named: map[string]policies.Target{},
+		classes: environment().classes, judge: j, model: j.Model(), recorded: recorded,
+		lists: map[string]ref.Val{}, peers: map[string]*object{}, ends: map[string]*end{},
 		queries: map[string]policies.PortQuery{}, selectors: map[string]selector.Selector{}, patterns: map[string]*regexp.Regexp{},
 		byWorkload: map[policies.Ref][]int{}, namespaces: map[string]*policies.Namespace{},
 	}
@@ -58,7 +63,7 @@ func NewWorld(j *reach.Judge, flows []policies.Flow) *World {
 	for i := range w.model.Pods {
 		p := &w.model.Pods[i]
 		w.byWorkload[p.Workload] = append(w.byWorkload[p.Workload], i)
-		w.podObjects[i] = object{w.classes.pod, w, &pod{p, i}}
+		w.podObjects[i] = object{w.classes.pod, w, &pod{p, i, &end{Target: policies.Target{Text: p.Ref.String(), Pods: []int{i}}}}}
 	}
 	w.policyObjs = make([]object, len(w.model.Policies))
 	for i := range w.model.Policies {
@@ -114,7 +119,7 @@ func (w *World) list(name string) ref.Val {
 	case "connections":
 		return w.listConnections()
 	case "flows":
-		return list(w.flows, func(f *policies.Flow) ref.Val {
+		return list(w.recorded.Flows, func(f *policies.Flow) ref.Val {
 			return &object{w.flow, w, &flow{f, w.flowPeer(&f.From), w.flowPeer(&f.To)}}
 		})
 	}
@@ -148,21 +153,17 @@ func (w *World) listConnections() ref.Val {
 
 func (w *World) portsOf(p netset.Ports) *object { return &object{w.ports, w, p} }
 
-// peerOf returns the one object for a peer.
-func (w *World) peerOf(p policies.Peer) *object { return w.peerWith(p, nil) }
-
-// peerWith is peerOf for a peer that the world may not have: it has these labels
-// then.
-func (w *World) peerWith(p policies.Peer, recorded map[string]string) *object {
+// peerOf returns the one object for a peer of the world.
+func (w *World) peerOf(p policies.Peer) *object {
 	key := p.Kind + " " + p.String()
 	o := w.peers[key]
 	if o == nil {
 		pods := w.byWorkload[policies.Ref{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name}]
-		shared := labels(recorded)
-		if len(pods) > 0 {
-			shared = w.sharedLabels(pods)
+		t := policies.Target{Text: p.String(), Pods: pods}
+		if p.IsOutside() {
+			t.Addresses = netset.Block{CIDR: *p.CIDR, Except: p.Except}.Addresses()
 		}
-		o = &object{w.peer, w, &peer{p, pods, shared}}
+		o = &object{w.peer, w, &peer{p, pods, w.sharedLabels(pods), &end{Target: t}}}
 		w.peers[key] = o
 	}
 	return o
@@ -174,6 +175,9 @@ func (w *World) workload(r policies.Ref) *object {
 
 // sharedLabels returns the labels that all of some pods have.
 func (w *World) sharedLabels(pods []int) labels {
+	if len(pods) == 0 {
+		return nil
+	}
 	shared := w.model.Pods[pods[0]].Labels
 	for _, i := range pods[1:] {
 		if other := w.model.Pods[i].Labels; !maps.Equal(shared, other) {
@@ -187,53 +191,36 @@ func (w *World) sharedLabels(pods []int) labels {
 	return shared
 }
 
-// flowPeer finds who a recorded end is: a workload of the world by its pod's
-// name, by the record's own claim, or by its address; else what the record says.
+// flowPeer returns who a recorded end is: a workload, a node or an address of
+// the world where it is found there, else what the record says.
 func (w *World) flowPeer(f *policies.FlowPeer) *object {
-	if w.byPod == nil {
-		w.byPod, w.byAddress = map[string]int{}, map[netip.Addr]int{}
-		for i := range w.model.Pods {
-			p := &w.model.Pods[i]
-			w.byPod[p.Ref.String()] = i
-			for _, a := range p.Addresses {
-				if !p.HostNetwork {
-					w.byAddress[a] = i
-				}
-			}
+	if ends := w.recorded.Find(f); len(ends) > 0 {
+		p := w.judge.Peer(ends[0])
+		if p.Kind != "Node" {
+			p.Pod = ""
+			return w.peerOf(p)
 		}
+		o := w.peerOf(p)
+		o.of.(*peer).end = &end{Target: policies.Target{Text: p.String()}, ends: ends[:1], known: true}
+		return o
 	}
-	if i, ok := w.byPod[f.Namespace+"/"+f.Pod]; ok && f.Pod != "" {
-		return w.workload(w.model.Pods[i].Workload)
-	}
-	for _, r := range f.Workloads {
-		if len(w.byWorkload[r]) > 0 {
-			return w.workload(r)
-		}
-	}
-	if i, ok := w.byAddress[f.Address]; ok && !f.Outside {
-		return w.workload(w.model.Pods[i].Workload)
-	}
+	p := policies.Peer{Namespace: f.Namespace, Name: f.Pod, Kind: "Pod"}
 	switch {
 	case f.Host || f.OwnNode:
-		return w.peerOf(policies.Peer{Kind: "Node", Name: w.nodeAt(f.Address)})
+		p = policies.Peer{Kind: "Node", Name: f.Address.String()}
 	case len(f.Workloads) > 0:
 		r := f.Workloads[0]
-		return w.peerWith(policies.Peer{Namespace: r.Namespace, Name: r.Name, Kind: r.Kind}, f.Labels)
-	case f.Pod != "":
-		return w.peerWith(policies.Peer{Namespace: f.Namespace, Name: f.Pod, Kind: "Pod"}, f.Labels)
-	case f.Address.IsValid():
-		return w.peerOf(policies.Outside(netset.Block{CIDR: netip.PrefixFrom(f.Address, f.Address.BitLen())}))
+		p = policies.Peer{Namespace: r.Namespace, Name: r.Name, Kind: r.Kind}
+	case f.Pod == "" && f.Address.IsValid():
+		p = policies.Outside(netset.Block{CIDR: netip.PrefixFrom(f.Address, f.Address.BitLen())})
 	}
-	return w.peerWith(policies.Peer{Namespace: f.Namespace}, f.Labels)
-}
-
-func (w *World) nodeAt(a netip.Addr) string {
-	for i := range w.model.Nodes {
-		if slices.Contains(w.model.Nodes[i].Addresses, a) {
-			return w.model.Nodes[i].Name
-		}
+	key := "recorded " + p.Kind + " " + p.String()
+	o := w.peers[key]
+	if o == nil {
+		o = &object{w.peer, w, &peer{Peer: p, labels: f.Labels, end: &end{Target: policies.Target{Text: p.String()}, known: true}}}
+		w.peers[key] = o
 	}
-	return ""
+	return o
 }
 
 func (w *World) namespaceLabels(name string) ref.Val {
