@@ -144,11 +144,17 @@ func mismatch(name, given string) string {
 // that line of the expression below and a mark under the column.
 func problem(text string, line, column int, message string) policies.Problem {
 	const wide, before = 100, 60
-	in := lineOf(text, line)
-	first := 0
-	if len(in) > wide {
-		first = max(0, min(column-before, len(in)-wide))
-		in = in[first:min(len(in), first+wide)]
+	whole := lineOf(text, line)
+	in, first := whole, 0
+	if len(whole) > wide {
+		first = max(0, min(column-before, len(whole)-wide))
+		in = slices.Clone(whole[first : first+wide])
+		if first > 0 {
+			in[0] = '…'
+		}
+		if first+wide < len(whole) {
+			in[wide-1] = '…'
+		}
 	}
 	excerpt := strings.Map(func(r rune) rune {
 		if r < ' ' {
