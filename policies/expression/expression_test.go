@@ -250,7 +250,7 @@ expression:2:25: == does not go with string and int
 	}
 	_, err = expression.Compile(strings.Repeat("true && ", 40) + "flase && " + strings.Repeat("true && ", 40) + "true")
 	want = `expression:1:321: there is no value flase; there are policies, workloads, pods, namespaces, services, nodes, connections, flows, allow, deny and unknown
-    …&& true && true && true && true && true && true && true && flase && true && true && true && true &&…
+    …&& true && true && true && true && true && true && true && flase && true && true && true && true &…
                                                                 ^`
 	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
 		t.Error(diff)
