@@ -18,14 +18,14 @@ import (
 	"github.com/weir-policy/weir/policies/selector"
 )
 
-// function is one that asks the world.
+// function is one that CEL does not have.
 type function struct {
 	name   string
 	usage  string // as a hint shows it
 	member bool
 	args   [][]*cel.Type // for each argument the types that it may have
 	result *cel.Type
-	call   func(*World, []ref.Val) ref.Val
+	call   func(*World, []ref.Val) ref.Val // nil converts to the result
 }
 
 var (
@@ -40,7 +40,7 @@ var functions = []function{
 	{"maySelect", "maySelect(policy, pod)", false, [][]*cel.Type{{policyType}, {podType}}, cel.BoolType, selectsAtLeast(policies.Maybe)},
 	{"includes", "ports.includes(port)", true, [][]*cel.Type{{portsType}, onPort}, cel.BoolType, (*World).includes},
 	{"selected", "labels.selected(selector)", true, [][]*cel.Type{{labelsType}, {cel.StringType}}, cel.BoolType, (*World).isSelected},
-	{"string", "string(value)", false, [][]*cel.Type{{verdictType, portsType, peerType, podType, policyType}}, cel.StringType, toString},
+	{"string", "string(value)", false, [][]*cel.Type{{verdictType, portsType, peerType, podType, policyType}}, cel.StringType, nil},
 }
 
 // overloads yields each choice of argument types with its name.
@@ -64,7 +64,9 @@ func (f *function) overloads(each func(id string, args []*cel.Type)) {
 var bindings = func() map[string]*function {
 	all := map[string]*function{}
 	for i := range functions {
-		functions[i].overloads(func(id string, _ []*cel.Type) { all[id] = &functions[i] })
+		if functions[i].call != nil {
+			functions[i].overloads(func(id string, _ []*cel.Type) { all[id] = &functions[i] })
+		}
 	}
 	return all
 }()
@@ -87,14 +89,18 @@ func (f *function) check(values []ref.Val) error {
 	return nil
 }
 
-// declare declares a function to the checker. What it does comes into a program
-// with its world.
+// declare declares a function to the checker. What asks the world comes into a
+// program with it.
 func (f *function) declare() cel.EnvOption {
 	var options []cel.FunctionOpt
 	f.overloads(func(id string, args []*cel.Type) {
 		declare := cel.Overload
 		if f.member {
 			declare = cel.MemberOverload
+		}
+		if f.call == nil {
+			options = append(options, declare(id, args, f.result, cel.UnaryBinding(func(v ref.Val) ref.Val { return v.ConvertToType(f.result) })))
+			return
 		}
 		options = append(options, declare(id, args, f.result))
 	})
@@ -373,5 +379,3 @@ func (w *World) matches(args []ref.Val) ref.Val {
 	w.meter.spend(uint64(len(text)) / characters)
 	return types.Bool(pattern.MatchString(text))
 }
-
-func toString(_ *World, args []ref.Val) ref.Val { return args[0].ConvertToType(types.StringType) }

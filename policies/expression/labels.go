@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
@@ -77,4 +78,38 @@ func (l labels) ConvertToType(t ref.Type) ref.Val {
 		return types.MapType
 	}
 	return l.plain().ConvertToType(t)
+}
+
+// ordered is a map whose keys come in their order.
+type ordered struct {
+	traits.Mapper
+	keys []ref.Val
+}
+
+func newOrdered(m traits.Mapper) *ordered {
+	o := &ordered{Mapper: m}
+	for i := m.Iterator(); i.HasNext() == types.True; {
+		o.keys = append(o.keys, i.Next())
+	}
+	slices.SortFunc(o.keys, func(a, b ref.Val) int {
+		if c, ok := a.(traits.Comparer); ok && a.Type() == b.Type() {
+			if n, ok := c.Compare(b).(types.Int); ok {
+				return int(n)
+			}
+		}
+		return strings.Compare(a.Type().TypeName(), b.Type().TypeName())
+	})
+	return o
+}
+
+func (o *ordered) Iterator() traits.Iterator {
+	return types.NewRefValList(types.DefaultTypeAdapter, o.keys).Iterator()
+}
+
+func (o *ordered) Fold(f traits.Folder) {
+	for _, key := range o.keys {
+		if !f.FoldEntry(key, o.Get(key)) {
+			return
+		}
+	}
 }

@@ -43,17 +43,18 @@ type plan struct {
 	rounds map[int64]bool // loop conditions: each round of a loop is a step
 	walked map[int64]int  // lists that a function goes through: so many steps for each element
 	calls  map[int64]*function
-	plain  map[int64]bool // maps that a function, or a loop over keys and values, is given
+	plain  map[int64]bool // maps that a function is given
+	looped map[int64]bool // maps that a loop goes through
 }
 
 func newPlan(a *ast.AST) plan {
-	p := plan{rounds: map[int64]bool{}, walked: map[int64]int{}, calls: map[int64]*function{}, plain: map[int64]bool{}}
+	p := plan{rounds: map[int64]bool{}, walked: map[int64]int{}, calls: map[int64]*function{}, plain: map[int64]bool{}, looped: map[int64]bool{}}
 	ast.PreOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		switch e.Kind() {
 		case ast.ComprehensionKind:
 			loop := e.AsComprehension()
 			p.rounds[loop.LoopCondition().ID()] = true
-			p.plain[loop.IterRange().ID()] = loop.HasIterVar2()
+			p.looped[loop.IterRange().ID()] = mayBeMap(a, loop.IterRange())
 		case ast.CallKind:
 			p.addCall(a, e)
 		}
@@ -82,15 +83,19 @@ func (p *plan) addCall(a *ast.AST, e ast.Expr) {
 		return // none of these goes through a list
 	}
 	for _, argument := range arguments {
-		kind := a.GetType(argument.ID()).Kind()
-		if kind == types.ListKind {
+		if a.GetType(argument.ID()).Kind() == types.ListKind {
 			p.walked[argument.ID()] = 1
 			if strings.Contains(strings.ToLower(call.FunctionName()), "sort") {
 				p.walked[argument.ID()] = sorting
 			}
 		}
-		p.plain[argument.ID()] = kind == types.MapKind
+		p.plain[argument.ID()] = mayBeMap(a, argument)
 	}
+}
+
+func mayBeMap(a *ast.AST, e ast.Expr) bool {
+	kind := a.GetType(e.ID()).Kind()
+	return kind == types.MapKind || kind == types.DynKind
 }
 
 // decorate puts the meter, and the functions that ask the world, into a program.
@@ -108,6 +113,8 @@ func (p *plan) decorate(w *World, i interpreter.InterpretableV2) interpreter.Int
 		return &walked{i, w.meter, p.walked[id]}
 	case p.plain[id]:
 		return &plain{i, w.meter}
+	case p.looped[id]:
+		return &looped{plain{i, w.meter}}
 	}
 	return i
 }
@@ -199,3 +206,18 @@ func (p *plain) Exec(f *interpreter.ExecutionFrame) ref.Val {
 }
 
 func (p *plain) Eval(a interpreter.Activation) ref.Val { return p.Exec(interpreter.AsFrame(a)) }
+
+// looped is a map that a loop goes through in the order of its keys; maps of Go
+// have none.
+type looped struct{ plain }
+
+func (l *looped) Exec(f *interpreter.ExecutionFrame) ref.Val {
+	v := l.plain.Exec(f)
+	if m, ok := v.(traits.Mapper); ok {
+		l.spend(uint64(m.Size().(types.Int)))
+		return newOrdered(m)
+	}
+	return v
+}
+
+func (l *looped) Eval(a interpreter.Activation) ref.Val { return l.Exec(interpreter.AsFrame(a)) }
