@@ -222,6 +222,8 @@ func TestWhatDoesNotCompile(t *testing.T) {
 		{`reach("a/b", 80) == allow`, []string{"1:1: reach does not take (string, int); write reach(from, to, port)"}},
 		{`reach("a/b", "c/d", 80) == "allow"`, []string{"1:25: == does not go with Verdict and string; a verdict is allow, deny or unknown, without quotes"}},
 		{`reach("a/b", "c/d", 80) == alow`, []string{"1:28: there is no value alow; did you mean allow?"}},
+		{`connections.all(c, c.allow.includes(true))`, []string{"1:28: there is no includes(bool) of Ports; write ports.includes(port)"}},
+		{`pods.map(p, p.labels).flatten()`, []string{"1:23: there is no flatten() of list(map(string, string))"}},
 		{`pods + 1`, []string{"1:6: + does not go with list(Pod) and int"}},
 		{`!pods`, []string{"1:1: ! does not go with list(Pod)"}},
 		{`pods.name`, []string{"1:5: type 'list(Pod)' does not support field selection"}},
@@ -395,7 +397,7 @@ func BenchmarkConnections(b *testing.B) {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				if _, err := x.Eval(context.Background(), expression.NewWorld(j, expression.Recorded{}), 1<<60); err != nil {
+				if _, err := x.Eval(context.Background(), expression.NewWorld(j, expression.Recorded{}), expression.Steps); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -132,12 +132,14 @@ func mismatch(name, given string) string {
 		}
 		return message
 	}
-	for _, f := range functions {
-		if f.name == name && name != "string" {
-			return fmt.Sprintf("%s does not take %s; write %s", name, given, f.usage)
-		}
+	message := name + " does not take " + given
+	if of, arguments, ok := strings.Cut(given, ".("); ok {
+		message = fmt.Sprintf("there is no %s(%s of %s", strings.TrimPrefix(name, "@"), arguments, of)
 	}
-	return fmt.Sprintf("%s does not take %s", strings.TrimPrefix(name, "@"), given)
+	if i := slices.IndexFunc(functions, func(f function) bool { return f.name == name && f.call != nil }); i >= 0 {
+		message += "; write " + functions[i].usage
+	}
+	return message
 }
 
 // problem is one at a place of the expression, the column counted from 0, with
