@@ -70,6 +70,12 @@ the expression is false, deny or unknown.`,
 		}
 		return nil
 	}
+	c.SetFlagErrorFunc(func(of *cobra.Command, err error) error {
+		if args := of.Flags().Args(); of == c && len(args) > 0 && isWord(args[0]) {
+			return noVerb(c, args) // whose flags these are
+		}
+		return c.Parent().FlagErrorFunc()(of, err)
+	})
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return help(c, args)
