@@ -65,7 +65,7 @@ func (x *Expression) Uses(variable string) bool {
 // fails with a policies.Problem where the expression asks for what is not there,
 // or takes more steps, and with the context's error when that is done.
 func (x *Expression) Eval(ctx context.Context, w *World, steps uint64) (value Value, err error) {
-	w.meter = &meter{limit: steps}
+	w.meter = &meter{limit: steps, inside: map[*object]*Object{}}
 	defer func() {
 		if r := recover(); r != nil {
 			cancelled, ok := r.(interpreter.EvalCancelledError)

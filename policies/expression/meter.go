@@ -19,7 +19,8 @@ import (
 // what a loop goes through: over 10,000 elements it is 100 times slower.
 type meter struct {
 	spent, limit uint64
-	listed       bool // connections are paid for
+	listed       bool                // connections are paid for
+	inside       map[*object]*Object // what stands inside other objects of the answer
 }
 
 // spend takes so many steps, and ends the evaluation when there are no more.

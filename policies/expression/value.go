@@ -46,13 +46,7 @@ func (w *World) valueOf(v ref.Val, inside bool) Value {
 		if ports, ok := v.of.(netset.Ports); ok {
 			return ports
 		}
-		o := &Object{Type: v.name, Text: v.text(v.of)}
-		for _, f := range v.fields {
-			if f.show == always || f.show == alone && !inside {
-				o.Fields = append(o.Fields, Entry{f.name, w.valueOf(f.get(w, v.of), true)})
-			}
-		}
-		return o
+		return w.objectOf(v, inside)
 	case labels:
 		m := make(Map, 0, len(v))
 		for _, key := range v.keys() {
@@ -91,4 +85,21 @@ func (w *World) valueOf(v ref.Val, inside bool) Value {
 		return string(text)
 	}
 	return strings.TrimSpace(fmt.Sprint(v.Value()))
+}
+
+// objectOf returns an object as a value. One that is inside many is one value.
+func (w *World) objectOf(v *object, inside bool) *Object {
+	if known := w.meter.inside[v]; known != nil && inside {
+		return known
+	}
+	o := &Object{Type: v.name, Text: v.text(v.of)}
+	for _, f := range v.fields {
+		if f.show == always || f.show == alone && !inside {
+			o.Fields = append(o.Fields, Entry{f.name, w.valueOf(f.get(w, v.of), true)})
+		}
+	}
+	if inside {
+		w.meter.inside[v] = o
+	}
+	return o
 }
