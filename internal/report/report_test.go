@@ -27,9 +27,9 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 	},
 	KindChange: func(w io.Writer, f Format, empty bool) error {
 		if empty {
-			return WriteChange(w, f, &diff.Change{}, Style{})
+			return WriteChange(w, f, &Change{Change: &diff.Change{}}, Style{})
 		}
-		return WriteChange(w, f, edit(), Style{})
+		return WriteChange(w, f, &Change{Change: edit()}, Style{})
 	},
 	KindDecision: func(w io.Writer, f Format, empty bool) error {
 		if empty {

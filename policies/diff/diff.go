@@ -146,9 +146,7 @@ func missing(of, from *policies.Model) []policies.Ref {
 
 func mergeWarnings(base, head []policies.Warning) []policies.Warning {
 	merged := slices.Concat(head, base)
-	slices.SortStableFunc(merged, func(a, b policies.Warning) int {
-		return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Message, b.Message))
-	})
+	slices.SortFunc(merged, policies.Warning.Compare)
 	return slices.Compact(merged)
 }
 
@@ -178,7 +176,7 @@ func comparePolicies(base, head []policies.Policy) []PolicyChange {
 
 // samePolicy reports whether two policies say the same, wherever they stand.
 func samePolicy(a, b *policies.Policy) bool {
-	if a.Tier != b.Tier || a.Priority != b.Priority || a.Governs != b.Governs || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
+	if a.Tier != b.Tier || a.Priority != b.Priority || a.Governs != b.Governs || a.Forwarded != b.Forwarded || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
 		return false
 	}
 	for _, d := range policies.Directions {
@@ -190,7 +188,9 @@ func samePolicy(a, b *policies.Policy) bool {
 }
 
 func sameRule(a, b policies.Rule) bool {
-	return a.Action == b.Action && a.Ports.Equal(b.Ports) && slices.Equal(a.Named, b.Named) && slices.EqualFunc(a.Peers, b.Peers, sameMatch)
+	return a.Action == b.Action && a.Ports.Equal(b.Ports) && slices.Equal(a.Named, b.Named) && slices.Equal(a.NotNamed, b.NotNamed) &&
+		a.Unclear == b.Unclear && slices.EqualFunc(a.Peers, b.Peers, sameMatch) &&
+		(a.Own == nil) == (b.Own == nil) && (a.Own == nil || sameMatch(*a.Own, *b.Own))
 }
 
 func sameMatch(a, b policies.Match) bool { return a.Anyone == b.Anyone && a.String() == b.String() }
