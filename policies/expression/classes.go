@@ -194,6 +194,7 @@ func policyClass() *class {
 		name: "Policy", typ: policyType,
 		text: func(of any) string { return of.(*policy).Ref.String() },
 		fields: []field{
+			of("group", cel.StringType, always, func(_ *World, p *policy) ref.Val { return str(p.Ref.Group) }),
 			of("kind", cel.StringType, always, func(_ *World, p *policy) ref.Val { return str(p.Ref.Kind) }),
 			of("namespace", cel.StringType, always, func(_ *World, p *policy) ref.Val { return str(p.Ref.Namespace) }),
 			of("name", cel.StringType, always, func(_ *World, p *policy) ref.Val { return str(p.Ref.Name) }),
