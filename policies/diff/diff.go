@@ -198,6 +198,7 @@ func samePolicy(a, b *policies.Policy) bool {
 
 func sameRule(a, b policies.Rule) bool {
 	return a.Action == b.Action && a.Ports.Equal(b.Ports) && slices.Equal(a.Named, b.Named) && slices.Equal(a.NotNamed, b.NotNamed) &&
+		a.NotPorts.Equal(b.NotPorts) &&
 		a.Unclear == b.Unclear && slices.EqualFunc(a.Peers, b.Peers, sameMatch) &&
 		(a.Own == nil) == (b.Own == nil) && (a.Own == nil || sameMatch(*a.Own, *b.Own))
 }
