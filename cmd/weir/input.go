@@ -64,8 +64,8 @@ func (i *input) loader() (*source.Loader, error) {
 		}
 		o.PodCIDRs = append(o.PodCIDRs, p.Masked())
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	return &source.Loader{RepoDir: i.repo, Stdin: i.in, Options: o}, nil
 }
