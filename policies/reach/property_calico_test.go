@@ -26,6 +26,9 @@ func TestCalicoAgreesWithNaive(t *testing.T) {
 			c := drawCalicoWorld(d)
 			judge := reach.New(readModel(t, c.String(), c.podCIDRs), reach.Options{})
 			asked := []point{pick(d, points[:30]...), pick(d, calicoPoints...), pick(d, calicoPoints[30:]...), {netset.TCP, 80}, {netset.UDP, 81}}
+			for range 3 {
+				asked = append(asked, c.drawNamedPoint(d))
+			}
 			all := append(c.parties(), outsider(netip.MustParseAddr(pick(d, outsiders[:3]...))))
 			if c.dual {
 				all = append(all, outsider(netip.MustParseAddr(pick(d, outsiders[3:]...))))
