@@ -96,7 +96,7 @@ func kindOf(before, after policies.Verdict) kind {
 // Compare compares two judges made by reach.Pair.
 func Compare(base, head *reach.Judge) *Change {
 	c := &Change{
-		Policies: comparePolicies(base.Model().Policies, head.Model().Policies),
+		Policies: comparePolicies(base.Model(), head.Model()),
 		Warnings: mergeWarnings(base.Model().Warnings, head.Model().Warnings),
 	}
 	g := grouper{rows: map[bucket]*rows{}}
@@ -150,19 +150,24 @@ func mergeWarnings(base, head []policies.Warning) []policies.Warning {
 	return slices.Compact(merged)
 }
 
-func comparePolicies(base, head []policies.Policy) []PolicyChange {
+func comparePolicies(base, head *policies.Model) []PolicyChange {
 	was := map[policies.Ref]*policies.Policy{}
-	for i := range base {
-		was[base[i].Ref] = &base[i]
+	for i := range base.Policies {
+		was[base.Policies[i].Ref] = &base.Policies[i]
+	}
+	reordered := func(b, h *policies.Policy) bool { return b.Priority != h.Priority }
+	if ranked(base) || ranked(head) {
+		moved := moved(base.Policies, head.Policies)
+		reordered = func(_, h *policies.Policy) bool { return moved[h.Ref] }
 	}
 	var changes []PolicyChange
-	for i := range head {
-		h := &head[i]
+	for i := range head.Policies {
+		h := &head.Policies[i]
 		b, had := was[h.Ref]
 		switch {
 		case !had:
 			changes = append(changes, PolicyChange{h.Ref, "added", h.Place})
-		case !samePolicy(b, h):
+		case reordered(b, h) || !samePolicy(b, h):
 			changes = append(changes, PolicyChange{h.Ref, "changed", h.Place})
 		}
 		delete(was, h.Ref)
@@ -174,9 +179,10 @@ func comparePolicies(base, head []policies.Policy) []PolicyChange {
 	return changes
 }
 
-// samePolicy reports whether two policies say the same, wherever they stand.
+// samePolicy reports whether two policies say the same, wherever they stand in
+// the files and in their tier.
 func samePolicy(a, b *policies.Policy) bool {
-	if a.Tier != b.Tier || a.Priority != b.Priority || a.Governs != b.Governs || a.Forwarded != b.Forwarded || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
+	if a.Tier != b.Tier || a.Governs != b.Governs || a.Forwarded != b.Forwarded || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
 		return false
 	}
 	for _, d := range policies.Directions {

@@ -345,8 +345,15 @@ func (c *calicoWorld) drawEntityPorts(d dice, r *calicoRule) {
 // The labels that selectors of one place use, each with values.
 var (
 	endpointLabels = [][]string{
-		{"app", "x", "y"}, {"tier", "x", "y"}, {"app", "x", "y"}, {"tier", "x", "y"},
-		{ofNamespace, "a", "b"}, {ofAccount, "default", "robot"}, {ofOrchestrator, "k8s", "x"}, {"pcns.team", "x", "y"}, {"pcsa.role", "x", "y"},
+		{"app", "x", "y"},
+		{"tier", "x", "y"},
+		{"app", "x", "y"},
+		{"tier", "x", "y"},
+		{ofNamespace, "a", "b"},
+		{ofAccount, "default", "robot"},
+		{ofOrchestrator, "k8s", "x"},
+		{"pcns.team", "x", "y"},
+		{"pcsa.role", "x", "y"},
 	}
 	namespaceLabels = [][]string{{"team", "x", "y"}, {"env", "x", "y"}, {ofName, "a", "b"}, {"kubernetes.io/metadata.name", "a", "b"}}
 	accountLabels   = [][]string{{"role", "x", "y"}, {ofName, "robot", "default"}}
@@ -369,7 +376,7 @@ func drawTerm(d dice, labels [][]string) string {
 	label := pick(d, labels...)
 	key, value := label[0], pick(d, label[1:]...)
 	return pick(d,
-		fmt.Sprintf("%s == '%s'", key, value), fmt.Sprintf("%s != '%s'", key, value), fmt.Sprintf(`%s in {"%s", 'z'}`, key, value),
+		fmt.Sprintf("%s == '%s'", key, value), fmt.Sprintf("%s != '%s'", key, value), fmt.Sprintf(`%s in {%q, 'z'}`, key, value),
 		fmt.Sprintf("%s not in {'%s'}", key, value), "has("+key+")", "!has("+key+")", "all()",
 		fmt.Sprintf("%s contains '%s'", key, value[:1]), fmt.Sprintf("%s starts with '%s'", key, value[:1]), fmt.Sprintf("%s ends with '%s'", key, value[len(value)-1:]))
 }
