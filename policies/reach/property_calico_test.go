@@ -1,6 +1,7 @@
 package reach_test
 
 import (
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/diff"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 )
@@ -26,6 +28,9 @@ func TestCalicoAgreesWithNaive(t *testing.T) {
 			c := drawCalicoWorld(d)
 			judge := reach.New(readModel(t, c.String(), c.podCIDRs), reach.Options{})
 			asked := []point{pick(d, points[:30]...), pick(d, calicoPoints...), pick(d, calicoPoints[30:]...), {netset.TCP, 80}, {netset.UDP, 81}}
+			for range 3 {
+				asked = append(asked, c.drawNamedPoint(d))
+			}
 			all := append(c.parties(), outsider(netip.MustParseAddr(pick(d, outsiders[:3]...))))
 			if c.dual {
 				all = append(all, outsider(netip.MustParseAddr(pick(d, outsiders[3:]...))))
@@ -182,6 +187,55 @@ func TestOrdersAgreeWhereBothApply(t *testing.T) {
 					}
 				}
 			}
+		}
+	})
+}
+
+// Listings and differences say of worlds of Calico what the judges say point by
+// point.
+func TestCalicoListingsAndDiffsAreThePointAnswers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := dice{t}
+		c := pick(d, drawCalicoWorld, drawHostWorld)(d)
+		c.drawStaged(d)
+		m := readModel(t, c.String(), c.podCIDRs)
+		var all []int
+		for i := range m.Staged {
+			all = append(all, i)
+		}
+		base, head := reach.Pair(m, m.Enforce(all...), reach.Options{})
+		listed := map[pairOf]policies.Grant{}
+		for x := range base.Connections(reach.Listing{By: reach.ByPod}) {
+			listed[pairOf{keyOf(*x.From), keyOf(*x.To)}] = *x.Grant
+		}
+		q := pick(d, point{netset.TCP, 80}, point{netset.TCP, 443}, c.drawNamedPoint(d))
+		want, got := map[turn]bool{}, map[turn]bool{}
+		for from := range m.Pods {
+			for to := range m.Pods {
+				if from == to && m.Pods[from].Replicas <= 1 {
+					continue
+				}
+				a, b := base.Pod(from), base.Pod(to)
+				allow, unknown := base.Ports(a, b)
+				grant := listed[pairOf{keyOf(base.Peer(a)), keyOf(base.Peer(b))}]
+				if !grant.Allow.Equal(allow.Intersect(netset.TransportPorts())) || !grant.Unknown.Equal(unknown.Intersect(netset.TransportPorts())) {
+					t.Fatalf("%v to %v: listed as %v and %v, want %v and %v\n%s", base.Peer(a), base.Peer(b), grant.Allow, grant.Unknown, allow, unknown, c)
+				}
+				was, is := base.Verdict(a, b, q.protocol, q.port), head.Verdict(a, b, q.protocol, q.port)
+				if was != is {
+					one, other := base.Peer(a), base.Peer(b)
+					one.Pod, other.Pod = "", ""
+					want[turn{pairOf{keyOf(one), keyOf(other)}, was, is}] = true
+				}
+			}
+		}
+		for _, x := range diff.Compare(base, head).Differences {
+			if !x.From.IsOutside() && !x.To.IsOutside() && x.Ports.Contains(q.protocol, q.port) {
+				got[turn{pairOf{keyOf(*x.From), keyOf(*x.To)}, x.Before, x.After}] = true
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Fatalf("on %v: differences %v, want %v\n%s", q, got, want, c)
 		}
 	})
 }

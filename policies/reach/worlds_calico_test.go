@@ -11,6 +11,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/weir-policy/weir/policies/netset"
 )
 
 // What Calico's objects are drawn from, beside what others are.
@@ -18,7 +20,7 @@ var (
 	calicoAccountNames = []string{"default", "robot"}
 	blocks4            = []string{"10.0.0.0/24", "10.0.0.0/29", "10.0.0.5/30", "10.0.0.2/32", "10.0.0.3", "172.18.0.0/16", "203.0.113.0/24", "0.0.0.0/0"}
 	blocks6            = []string{"fd00::/64", "fd00::/126", "fd00::3/128", "2001:db8::/32", "::/0"}
-	calicoPorts        = []any{80, 81, 443, "80:82", "81:8080", "http", "dns"}
+	calicoPorts        = []any{80, 81, 443, "80:82", "81:8080", "http", "dns", "http"}
 	// candidates are addresses of each part of what the blocks cut.
 	candidates = [2][]string{
 		{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.5", "10.0.0.6", "10.0.0.77", "10.7.0.1", "172.18.0.1", "172.18.0.9", "203.0.113.1", "192.0.2.1"},
@@ -146,6 +148,22 @@ func (c *calicoWorld) drawStaged(d dice) {
 	}
 }
 
+// drawNamedPoint draws traffic to a port that some pod gives a name.
+func (c *calicoWorld) drawNamedPoint(d dice) point {
+	var all []point
+	for _, p := range c.parties() {
+		if p.spec == nil {
+			continue
+		}
+		for _, port := range p.spec.Containers[0].Ports {
+			if protocol, err := netset.ParseProtocol(string(port.Protocol)); err == nil && port.Name != "" {
+				all = append(all, point{protocol, uint16(port.ContainerPort)})
+			}
+		}
+	}
+	return pick(d, append(all, point{netset.UDP, 81})...)
+}
+
 // settleFamilies takes out all that speaks of IPv6, or makes sure that something
 // does.
 func (c *calicoWorld) settleFamilies() {
@@ -268,16 +286,17 @@ func (c *calicoWorld) drawEntity(d dice, namespace string, names []string, v6, o
 		}
 		return e
 	}
-	if d.chance(35) {
+	busy := pick(d, 1, 1, 1, 2)
+	if d.chance(35 * busy) {
 		e.Selector = drawExpression(d, endpointLabels)
 	}
-	if d.chance(30) {
+	if d.chance(30 * busy) {
 		e.NamespaceSelector = pick(d, "all()", "global()", ofName+" == '"+pick(d, names...)+"'", drawExpression(d, namespaceLabels), drawExpression(d, namespaceLabels))
 	}
-	if d.chance(15) {
+	if d.chance(15 * busy) {
 		e.NotSelector = drawExpression(d, endpointLabels)
 	}
-	if d.chance(15) {
+	if d.chance(15 * busy) {
 		e.ServiceAccounts = &calicoAccounts{}
 		if d.chance(50) {
 			e.ServiceAccounts.Names = pick(d, []string{"robot"}, []string{"robot", "default"}, []string{"default"})
@@ -285,10 +304,10 @@ func (c *calicoWorld) drawEntity(d dice, namespace string, names []string, v6, o
 			e.ServiceAccounts.Selector = drawExpression(d, accountLabels)
 		}
 	}
-	if d.chance(25) {
+	if d.chance(25 * busy) {
 		e.Nets = append(several(d, 1, func() string { return c.drawNet(d, v6) }), c.drawNet(d, v6))
 	}
-	if d.chance(15) {
+	if d.chance(15 * busy) {
 		if net := c.drawNet(d, v6); !strings.HasSuffix(net, "/0") {
 			e.NotNets = []string{net}
 		}
@@ -312,7 +331,7 @@ func (c *calicoWorld) drawEntityPorts(d dice, r *calicoRule) {
 	if r.Destination.Services == nil && d.chance(40) {
 		r.Destination.Ports = draw()
 	}
-	if r.Destination.Services == nil && d.chance(10) {
+	if r.Destination.Services == nil && d.chance(20) {
 		r.Destination.NotPorts = draw()
 	}
 	if numeric && d.chance(3) {
