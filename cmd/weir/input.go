@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weir-policy/weir/internal/cluster"
 	"github.com/weir-policy/weir/internal/source"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/k8s"
@@ -27,6 +28,7 @@ type input struct {
 	namespace string
 	podCIDRs  []string
 	podBlocks string
+	cluster   cluster.Options
 }
 
 func (i *input) addTo(c *cobra.Command) {
@@ -36,6 +38,15 @@ func (i *input) addTo(c *cobra.Command) {
 	f.StringSliceVar(&i.podCIDRs, "pod-cidr", nil, "each `CIDR` where pods get their addresses, so that address blocks can be judged for pods that have none yet")
 	f.StringVar(&i.podBlocks, "pod-ip-blocks", "match", "whether ipBlocks `match` pods with such addresses, as with most engines, or ignore them, as with Cilium")
 	complete(c, "pod-ip-blocks", "match", "ignore")
+	addCluster(c, &i.cluster)
+}
+
+// addCluster adds the flags that say which cluster "cluster" is.
+func addCluster(c *cobra.Command, o *cluster.Options) {
+	f := c.Flags()
+	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "the `file` that says how to reach the source cluster (default: as kubectl finds it)")
+	f.StringVar(&o.Context, "context", "", "the `context` of the kubeconfig to use")
+	o.UserAgent = "weir/" + version
 }
 
 // addSourceTo adds -f, for verbs that read one world.
@@ -54,7 +65,7 @@ func (i *input) loader() (*source.Loader, error) {
 		}
 		o.PodCIDRs = append(o.PodCIDRs, p.Masked())
 	}
-	return &source.Loader{RepoDir: i.repo, Stdin: i.in, Options: o}, nil
+	return &source.Loader{RepoDir: i.repo, Stdin: i.in, Options: o, Cluster: i.cluster}, nil
 }
 
 func (i *input) options() (reach.Options, error) {
