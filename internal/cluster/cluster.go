@@ -279,8 +279,10 @@ func (r *reader) pages(ctx context.Context, res resource, size int) ([]snapshot.
 	}
 	for {
 		var page struct {
-			Metadata struct{ Continue string }
-			Items    []map[string]any
+			Metadata struct {
+				Continue string `json:"continue"`
+			} `json:"metadata"`
+			Items []map[string]any `json:"items"`
 		}
 		if err := r.get(ctx, res.path(), query, &page); err != nil {
 			return nil, err
