@@ -18,6 +18,7 @@ import (
 // checkout whose branch pr changes the shop.
 func TestHelpExamples(t *testing.T) {
 	dir := checkout(t)
+	t.Setenv("KUBECONFIG", liveCluster(t))
 	var run func(c *cobra.Command)
 	run = func(c *cobra.Command) {
 		if c.Runnable() && !c.HasSubCommands() && c.Example == "" {
@@ -66,6 +67,16 @@ func checkout(t *testing.T) string {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	return dir
+}
+
+// liveCluster starts a small cluster and returns the kubeconfig that leads to it.
+func liveCluster(t *testing.T) string {
+	return testkit.NewCluster(t,
+		map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": "shop"}},
+		map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"namespace": "shop", "name": "web", "labels": map[string]any{"app": "web"}}},
+		map[string]any{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": map[string]any{"namespace": "shop", "name": "web"},
+			"spec": map[string]any{"podSelector": map[string]any{}}},
+	).Kubeconfig
 }
 
 func TestProgressIsForTerminals(t *testing.T) {

@@ -132,7 +132,7 @@ func (a *anonymizer) object(o Object) Object {
 	meta := renamed.metadata()
 	name := text(o.metadata()["name"])
 	switch {
-	case name == "":
+	case name == "", a.kind == "BaselineAdminNetworkPolicy": // whose name is given
 	case isPolicy(o):
 		meta["name"] = a.Policy(name)
 	case a.kind == "Tier":
