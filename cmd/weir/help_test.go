@@ -74,8 +74,10 @@ func liveCluster(t *testing.T) string {
 	return testkit.NewCluster(t,
 		map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": "shop"}},
 		map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"namespace": "shop", "name": "web", "labels": map[string]any{"app": "web"}}},
-		map[string]any{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": map[string]any{"namespace": "shop", "name": "web"},
-			"spec": map[string]any{"podSelector": map[string]any{}}},
+		map[string]any{
+			"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": map[string]any{"namespace": "shop", "name": "web"},
+			"spec": map[string]any{"podSelector": map[string]any{}},
+		},
 	).Kubeconfig
 }
 

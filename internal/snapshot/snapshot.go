@@ -9,7 +9,6 @@ import (
 	"bufio"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -78,14 +77,23 @@ func WriteYAML(w io.Writer, objects []Object, remarks []string) error {
 	for _, remark := range remarks {
 		fmt.Fprintf(out, "# %s\n", strings.ReplaceAll(remark, "\n", "\n# "))
 	}
-	encoder := yaml.NewEncoder(out)
-	encoder.SetIndent(2)
-	for _, o := range objects {
-		if err := encoder.Encode(map[string]any(o)); err != nil {
+	// An encoder holds on to all that it has written, and takes long to begin.
+	separator := ""
+	for some := range slices.Chunk(objects, 100) {
+		out.WriteString(separator)
+		separator = "---\n"
+		encoder := yaml.NewEncoder(out)
+		encoder.SetIndent(2)
+		for _, o := range some {
+			if err := encoder.Encode(map[string]any(o)); err != nil {
+				return err
+			}
+		}
+		if err := encoder.Close(); err != nil {
 			return err
 		}
 	}
-	return errors.Join(encoder.Close(), out.Flush())
+	return out.Flush()
 }
 
 // WriteJSON writes objects as one List, an object a line, with the remarks in an

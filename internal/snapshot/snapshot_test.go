@@ -25,7 +25,7 @@ import (
 	"github.com/weir-policy/weir/policies/selector"
 )
 
-func parse(t *testing.T, text []byte) []k8s.Document {
+func parse(t testing.TB, text []byte) []k8s.Document {
 	t.Helper()
 	docs, err := k8s.Parse("world.yaml", text)
 	if err != nil {
@@ -45,7 +45,7 @@ func read(t *testing.T, text []byte) *policies.Model {
 
 // trimmed returns the objects of a world that policies look at, as snapshots
 // hold them.
-func trimmed(t *testing.T, text []byte) []snapshot.Object {
+func trimmed(t testing.TB, text []byte) []snapshot.Object {
 	t.Helper()
 	var all []snapshot.Object
 	for _, d := range parse(t, text) {
@@ -244,8 +244,10 @@ func TestPolicyNamesKeepTheirOrder(t *testing.T) {
 	var objects []snapshot.Object
 	old := []string{"allow-dns", "default.web", "knp.default.x", "lock", "z"}
 	for _, name := range old {
-		objects = append(objects, snapshot.Object{"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "metadata": map[string]any{"name": name},
-			"spec": map[string]any{"tier": "tier of " + name}})
+		objects = append(objects, snapshot.Object{
+			"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "metadata": map[string]any{"name": name},
+			"spec": map[string]any{"tier": "tier of " + name},
+		})
 	}
 	_, names := snapshot.Anonymize(objects, nil)
 	var policyNames, tierNames []string
@@ -262,8 +264,10 @@ func TestPolicyNamesKeepTheirOrder(t *testing.T) {
 func TestExpressions(t *testing.T) {
 	pods := func(values ...string) (all []snapshot.Object) {
 		for _, v := range values {
-			all = append(all, snapshot.Object{"apiVersion": "v1", "kind": "Pod",
-				"metadata": map[string]any{"name": v, "namespace": "shop", "labels": map[string]any{"tier": v}}})
+			all = append(all, snapshot.Object{
+				"apiVersion": "v1", "kind": "Pod",
+				"metadata": map[string]any{"name": v, "namespace": "shop", "labels": map[string]any{"tier": v}},
+			})
 		}
 		return all
 	}
@@ -286,8 +290,10 @@ func TestExpressions(t *testing.T) {
 		{"not a selector", "[not a selector]"},
 		{"tier == 'open", "[tier == 'open]"},
 	} {
-		policy := snapshot.Object{"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
-			"metadata": map[string]any{"name": "p", "namespace": "shop"}, "spec": map[string]any{"selector": row.old}}
+		policy := snapshot.Object{
+			"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
+			"metadata": map[string]any{"name": "p", "namespace": "shop"}, "spec": map[string]any{"selector": row.old},
+		}
 		objects, names := snapshot.Anonymize(append(pods("web", "web-canary"), policy), []byte("key"))
 		at := slices.IndexFunc(objects, func(o snapshot.Object) bool { return o["kind"] == "NetworkPolicy" })
 		want := brackets.ReplaceAllStringFunc(row.want, func(s string) string { return names.Name(s[1 : len(s)-1]) })
@@ -327,8 +333,10 @@ func FuzzExpression(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, old string) {
-		policy := snapshot.Object{"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
-			"metadata": map[string]any{"name": "p", "namespace": "shop"}, "spec": map[string]any{"selector": old}}
+		policy := snapshot.Object{
+			"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
+			"metadata": map[string]any{"name": "p", "namespace": "shop"}, "spec": map[string]any{"selector": old},
+		}
 		objects, _ := snapshot.Anonymize([]snapshot.Object{policy}, nil)
 		if _, is := objects[0]["spec"].(map[string]any)["selector"].(string); !is {
 			t.Error("no text")
