@@ -18,7 +18,7 @@ import (
 // checkout whose branch pr changes the shop.
 func TestHelpExamples(t *testing.T) {
 	dir := checkout(t)
-	t.Setenv("KUBECONFIG", liveCluster(t))
+	t.Setenv("KUBECONFIG", liveCluster(t).Kubeconfig)
 	var run func(c *cobra.Command)
 	run = func(c *cobra.Command) {
 		if c.Runnable() && !c.HasSubCommands() && c.Example == "" {
@@ -69,16 +69,16 @@ func checkout(t *testing.T) string {
 	return dir
 }
 
-// liveCluster starts a small cluster and returns the kubeconfig that leads to it.
-func liveCluster(t *testing.T) string {
+// liveCluster starts a small cluster.
+func liveCluster(t *testing.T) *testkit.Cluster {
+	object := func(version, kind string, metadata map[string]any) map[string]any {
+		return map[string]any{"apiVersion": version, "kind": kind, "metadata": metadata, "spec": map[string]any{}}
+	}
 	return testkit.NewCluster(t,
-		map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": "shop"}},
-		map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"namespace": "shop", "name": "web", "labels": map[string]any{"app": "web"}}},
-		map[string]any{
-			"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": map[string]any{"namespace": "shop", "name": "web"},
-			"spec": map[string]any{"podSelector": map[string]any{}},
-		},
-	).Kubeconfig
+		object("v1", "Namespace", map[string]any{"name": "shop"}),
+		object("v1", "Pod", map[string]any{"namespace": "shop", "name": "web", "labels": map[string]any{"app": "web"}}),
+		object("networking.k8s.io/v1", "NetworkPolicy", map[string]any{"namespace": "shop", "name": "web"}),
+	)
 }
 
 func TestProgressIsForTerminals(t *testing.T) {
