@@ -1,7 +1,7 @@
 // Package policies holds the words of Weir.
 //
 //	world      the things policies talk about at one moment: namespaces,
-//	           workloads, pods, nodes, services
+//	           workloads, pods, nodes, services, network sets, host endpoints
 //	workload   pods with one owner (Deployment, StatefulSet, …), or a bare pod
 //	peer       whatever can be at one end of a connection: a pod, a node, or
 //	           addresses outside
@@ -73,6 +73,9 @@ func (w Warning) String() string {
 
 // Ref names an object. Namespace is empty for cluster-wide objects.
 type Ref struct {
+	// Group is the API group of Calico's kinds, CalicoGroup, for some of them
+	// have the names of others. It is empty for all other kinds.
+	Group     string `json:"group,omitempty"`
 	Kind      string `json:"kind"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
@@ -86,9 +89,21 @@ func (r Ref) String() string {
 	return r.Namespace + "/" + r.Name
 }
 
-// Compare orders by namespace, name and kind.
+// What returns the kind as people tell it from others: Calico's NetworkPolicy is
+// a "Calico NetworkPolicy".
+func (r Ref) What() string {
+	if r.Group == CalicoGroup && r.Kind == "NetworkPolicy" {
+		return "Calico " + r.Kind
+	}
+	return r.Kind
+}
+
+// CalicoGroup is the API group of Calico's kinds, however they are stored.
+const CalicoGroup = "projectcalico.org"
+
+// Compare orders by namespace, name, kind and group.
 func (r Ref) Compare(q Ref) int {
-	return cmp.Or(strings.Compare(r.Namespace, q.Namespace), strings.Compare(r.Name, q.Name), strings.Compare(r.Kind, q.Kind))
+	return cmp.Or(strings.Compare(r.Namespace, q.Namespace), strings.Compare(r.Name, q.Name), strings.Compare(r.Kind, q.Kind), strings.Compare(r.Group, q.Group))
 }
 
 // Model is a world and the policies in it: all that an answer depends on.
@@ -96,7 +111,20 @@ type Model struct {
 	World
 	Tiers    []Tier   // in the order of evaluation
 	Policies []Policy // of each tier in the order of their priorities
+	// Staged are policies that are not enforced, in the order of their names. They
+	// change no answer until they are, see Enforce.
+	Staged   []Staged
 	Warnings []Warning
+}
+
+// Staged is a policy that is not enforced, but may be one day. Ref names the
+// staged object itself; Policy is what it would put in place of the policy of
+// its name, if there is one. Where Deletes is set it would only remove that one,
+// and Policy holds nothing but its Ref, Tier and Place.
+type Staged struct {
+	Ref     Ref
+	Policy  Policy
+	Deletes bool
 }
 
 // World is the things that policies talk about at one moment.
@@ -105,6 +133,9 @@ type World struct {
 	Pods       []Pod
 	Services   []Service
 	Nodes      []Node
+	Accounts   []ServiceAccount
+	Sets       []NetworkSet
+	Hosts      []HostEndpoint
 	// PodCIDRs are the ranges pod addresses come from, as far as they are known.
 	PodCIDRs []netip.Prefix
 }
@@ -177,6 +208,36 @@ type Node struct {
 	Place     Place
 }
 
+// ServiceAccount is a service account with its labels.
+type ServiceAccount struct {
+	Ref    Ref
+	Labels map[string]string
+	Place  Place
+}
+
+// NetworkSet is addresses that go by labels. Its Ref has a namespace or not.
+type NetworkSet struct {
+	Ref    Ref
+	Labels map[string]string
+	Nets   []netip.Prefix
+	// Domains are names whose addresses are of the set, too; which those are is
+	// not known.
+	Domains []string
+	Place   Place
+}
+
+// HostEndpoint is one interface of a node, or all of them, to which policies can
+// apply.
+type HostEndpoint struct {
+	Ref       Ref
+	Node      string
+	Interface string // "*" for all of the node's, "" for the one with these addresses
+	Addresses []netip.Addr
+	Labels    map[string]string // those that its profiles give it among them
+	Ports     []ContainerPort
+	Place     Place
+}
+
 // Direction is one of the two ways a policy looks at a peer.
 type Direction uint8
 
@@ -204,6 +265,10 @@ type Tier struct {
 	// SparesOwnNode is set where the tier's kinds never keep a pod's own node,
 	// its kubelet's probes for instance, from a pod that they select.
 	SparesOwnNode bool
+	// Order is by what a tier of Calico comes before others, +Inf for none.
+	// Missing is set where policies name the tier and nobody defines it.
+	Order   float64
+	Missing bool
 }
 
 // Action is what a rule does with the traffic it matches.
@@ -215,9 +280,10 @@ const (
 	ActionAllow
 	ActionDeny
 	ActionPass // leaves the tier; allows nothing by itself
+	ActionLog  // decides nothing
 )
 
-func (a Action) String() string { return [...]string{"none", "allow", "deny", "pass"}[a] }
+func (a Action) String() string { return [...]string{"none", "allow", "deny", "pass", "log"}[a] }
 
 // Policy is one policy object of any dialect.
 type Policy struct {
@@ -227,7 +293,10 @@ type Policy struct {
 	// priority have no order among them: where they would do different things,
 	// the answer is unknown.
 	Priority int
-	Subject  Match // the pods it applies to
+	Subject  Match // the pods, and perhaps host endpoints, that it applies to
+	// Forwarded is set where the policy concerns, at a host endpoint, what the
+	// host forwards to and from its pods as well as its own traffic.
+	Forwarded bool
 	// Governs says for each Direction whether the policy concerns it, even
 	// when it has no rules there.
 	Governs [2]bool
@@ -247,7 +316,18 @@ type Rule struct {
 	Peers  []Match      // any of them; none match nothing
 	Ports  netset.Ports // any of these,
 	Named  []NamedPort  // or a port with one of these names
-	Place  Place
+	// NotNamed are names of ports that the rule does not match. They mean the
+	// destination's ports, as all names do.
+	NotNamed []NamedPort
+	// NotPorts are ports that the rule does not match by any name either.
+	NotPorts netset.Ports
+	// Own describes the pods, of those that the policy applies to, that the rule
+	// is for: all of them where it is nil.
+	Own *Match
+	// Unclear is what else the rule asks for that no question tells, such as an
+	// HTTP method or a source port. It matches nothing for sure then.
+	Unclear string
+	Place   Place
 }
 
 // NamedPort is a port by name, which means the port that the destination pod
@@ -264,6 +344,15 @@ type Match struct {
 	// Namespaces and Pods describe the pods with these labels in namespaces
 	// with these labels. Pods on the host's network are never among them.
 	Namespaces, Pods selector.Selector
+	// Endpoints is set where these are Calico's selectors: they see the labels
+	// that pods inherit, see World.Inherited, and describe network sets and host
+	// endpoints, too. Those mean addresses, and where they are in no namespace
+	// they have no namespace labels, NameLabel neither.
+	Endpoints bool
+	// Object describes what the one object of this name stands for: the pods
+	// behind a Service, a NetworkSet or GlobalNetworkSet, a HostEndpoint. An
+	// object that is not there stands for nothing.
+	Object Ref
 	// Block describes peers by address, where its CIDR is valid.
 	Block netset.Block
 	// InCluster is set where Block is promised to describe pods and nodes too,
@@ -274,15 +363,31 @@ type Match struct {
 	// Domains describes addresses by domain names, "*." in front of one standing
 	// for one label or more. Which addresses those are is not known.
 	Domains []string
-	Place   Place
+	// Any, if not empty, describes whom any of these describe; All, if not empty,
+	// whom each of these does. Nothing else but Except and Place is set beside
+	// either.
+	Any, All []Match
+	// Except describes whom the match does not describe after all.
+	Except []Match
+	Place  Place
 }
 
 // String prints what the match describes, in words: "pods app=web in
 // namespaces team=shop".
 func (m Match) String() string {
 	switch {
+	case len(m.Except) > 0:
+		but := m
+		but.Except = nil
+		return but.String() + " except " + list(m.Except, " and ")
+	case len(m.Any) > 0:
+		return list(m.Any, " or ")
+	case len(m.All) > 0:
+		return list(m.All, " among ")
 	case m.Anyone:
 		return "anyone"
+	case m.Object != Ref{}:
+		return m.Object.Kind + " " + m.Object.String()
 	case m.Block.CIDR.IsValid():
 		return m.Block.String()
 	case m.Nodes.IsEverything():
@@ -292,18 +397,34 @@ func (m Match) String() string {
 	case len(m.Domains) > 0:
 		return strings.Join(m.Domains, ", ")
 	}
-	pods := "all pods"
+	what, print := "pods", selector.Selector.String
+	if m.Endpoints {
+		what, print = "endpoints", selector.Selector.Calico
+	}
+	pods := "all " + what
 	if !m.Pods.IsEverything() {
-		pods = "pods " + m.Pods.String()
+		pods = what + " " + print(m.Pods)
 	}
 	switch {
 	case m.Namespaces.IsNothing():
 		return "nothing"
-	case m.Namespaces.IsEverything():
+	case m.Namespaces.IsEverything() && m.Endpoints:
+		return pods
+	case m.Namespaces.IsEverything(), m.Namespaces.String() == NameLabel:
 		return pods + " in all namespaces"
+	case m.Namespaces.String() == "!"+NameLabel:
+		return pods + " in no namespace"
 	}
 	if name, ok := strings.CutPrefix(m.Namespaces.String(), NameLabel+"="); ok && !strings.ContainsAny(name, ",") {
 		return pods + " in " + name
 	}
-	return pods + " in namespaces " + m.Namespaces.String()
+	return pods + " in namespaces " + print(m.Namespaces)
+}
+
+func list(matches []Match, between string) string {
+	texts := make([]string, len(matches))
+	for i, m := range matches {
+		texts[i] = m.String()
+	}
+	return strings.Join(texts, between)
 }

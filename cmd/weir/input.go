@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,7 @@ type input struct {
 	namespace string
 	podCIDRs  []string
 	podBlocks string
+	calico    string
 	cluster   cluster.Options
 }
 
@@ -38,6 +40,10 @@ func (i *input) addTo(c *cobra.Command) {
 	f.StringSliceVar(&i.podCIDRs, "pod-cidr", nil, "each `CIDR` where pods get their addresses, so that address blocks can be judged for pods that have none yet")
 	f.StringVar(&i.podBlocks, "pod-ip-blocks", "match", "whether ipBlocks `match` pods with such addresses, as with most engines, or ignore them, as with Cilium")
 	complete(c, "pod-ip-blocks", "match", "ignore")
+	versions := k8s.CalicoVersions[:]
+	newest := versions[len(versions)-1]
+	f.StringVar(&i.calico, "calico-version", newest, "the `version` of Calico, where its policies are: "+strings.Join(versions, ", "))
+	complete(c, "calico-version", versions...)
 	addCluster(c, &i.cluster)
 }
 
@@ -57,7 +63,11 @@ func (i *input) addSourceTo(c *cobra.Command) {
 
 // loader returns what loads sources as the flags say.
 func (i *input) loader() (*source.Loader, error) {
-	o := k8s.Options{Namespace: i.namespace}
+	versions := k8s.CalicoVersions[:]
+	if !slices.Contains(versions, i.calico) {
+		return nil, fmt.Errorf("--calico-version: %q is none of %s", i.calico, strings.Join(versions, ", "))
+	}
+	o := k8s.Options{Namespace: i.namespace, CalicoVersion: i.calico}
 	for _, text := range i.podCIDRs {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
@@ -78,20 +88,26 @@ func (i *input) options() (reach.Options, error) {
 
 // judge loads what -f and the arguments name as one model, and judges it.
 func (i *input) judge(ctx context.Context, args []string) (*reach.Judge, error) {
+	m, o, err := i.model(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	return reach.New(m, o), nil
+}
+
+// model loads what -f and the arguments name as one model.
+func (i *input) model(ctx context.Context, args []string) (*policies.Model, reach.Options, error) {
 	o, errOptions := i.options()
 	l, errLoader := i.loader()
 	if err := errors.Join(errOptions, errLoader); err != nil {
-		return nil, err
+		return nil, o, err
 	}
 	sources := append(slices.Clone(i.files), args...)
 	if len(sources) == 0 {
 		sources = []string{"."}
 	}
 	m, err := l.Load(ctx, sources...)
-	if err != nil {
-		return nil, err
-	}
-	return reach.New(m, o), nil
+	return m, o, err
 }
 
 // pair loads two sources and returns judges that can be compared.

@@ -215,7 +215,7 @@ func (a *anonymizer) renameText(field, old string) string {
 		}
 	case "port", "ports", "notPorts", "targetPort":
 		return a.port(old)
-	case "domains", "domainNames", "externalName":
+	case "domains", "domainNames", "allowedEgressDomains", "externalName":
 		return a.domain(old)
 	case "from", "to", "expectOnly":
 		return a.end(old)

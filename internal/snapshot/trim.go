@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -111,6 +113,9 @@ func Trim(o Object) Object {
 		trimmed[name] = value
 	}
 	trimMetadata(o, trimmed)
+	if group == "projectcalico.org" || group == "crd.projectcalico.org" {
+		trimCalico(o, trimmed)
+	}
 	switch kind {
 	case "Pod":
 		trimPod(trimmed)
@@ -182,6 +187,47 @@ func trimMetadata(o, trimmed Object) {
 	}
 	if len(annotations) > 0 {
 		meta["annotations"] = annotations
+	}
+}
+
+// storedMetadata is the annotation in which Calico's objects have their labels as
+// they are stored.
+const storedMetadata = "projectcalico.org/metadata"
+
+// trimCalico puts labels where they belong, and keeps of the annotations of
+// rules their names.
+func trimCalico(o, trimmed Object) {
+	var stored struct {
+		Labels map[string]any `json:"labels"`
+	}
+	text := text(mapping(o.metadata()["annotations"])[storedMetadata])
+	if err := json.Unmarshal([]byte(text), &stored); err == nil && stored.Labels != nil {
+		for name, value := range mapping(trimmed.metadata()["labels"]) {
+			if _, has := stored.Labels[name]; !has && strings.HasPrefix(name, "projectcalico.org/") {
+				stored.Labels[name] = value
+			}
+		}
+		trimmed.metadata()["labels"] = stored.Labels
+	}
+	spec := maps.Clone(mapping(trimmed["spec"]))
+	if spec == nil {
+		return
+	}
+	trimmed["spec"] = spec
+	for _, direction := range []string{"ingress", "egress"} {
+		rules := slices.Clone(items(spec[direction]))
+		for i, rule := range rules {
+			if meta := mapping(mapping(rule)["metadata"]); meta != nil {
+				named := maps.Clone(mapping(rule))
+				if named["metadata"] = prune(meta, paths("annotations.name")); named["metadata"] == nil {
+					delete(named, "metadata")
+				}
+				rules[i] = named
+			}
+		}
+		if rules != nil {
+			spec[direction] = rules
+		}
 	}
 }
 

@@ -96,7 +96,7 @@ func kindOf(before, after policies.Verdict) kind {
 // Compare compares two judges made by reach.Pair.
 func Compare(base, head *reach.Judge) *Change {
 	c := &Change{
-		Policies: comparePolicies(base.Model().Policies, head.Model().Policies),
+		Policies: comparePolicies(base.Model(), head.Model()),
 		Warnings: mergeWarnings(base.Model().Warnings, head.Model().Warnings),
 	}
 	g := grouper{rows: map[bucket]*rows{}}
@@ -146,25 +146,28 @@ func missing(of, from *policies.Model) []policies.Ref {
 
 func mergeWarnings(base, head []policies.Warning) []policies.Warning {
 	merged := slices.Concat(head, base)
-	slices.SortStableFunc(merged, func(a, b policies.Warning) int {
-		return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Message, b.Message))
-	})
+	slices.SortFunc(merged, policies.Warning.Compare)
 	return slices.Compact(merged)
 }
 
-func comparePolicies(base, head []policies.Policy) []PolicyChange {
+func comparePolicies(base, head *policies.Model) []PolicyChange {
 	was := map[policies.Ref]*policies.Policy{}
-	for i := range base {
-		was[base[i].Ref] = &base[i]
+	for i := range base.Policies {
+		was[base.Policies[i].Ref] = &base.Policies[i]
+	}
+	reordered := func(b, h *policies.Policy) bool { return b.Priority != h.Priority }
+	if ranked(base) || ranked(head) {
+		moved := moved(base.Policies, head.Policies)
+		reordered = func(_, h *policies.Policy) bool { return moved[h.Ref] }
 	}
 	var changes []PolicyChange
-	for i := range head {
-		h := &head[i]
+	for i := range head.Policies {
+		h := &head.Policies[i]
 		b, had := was[h.Ref]
 		switch {
 		case !had:
 			changes = append(changes, PolicyChange{h.Ref, "added", h.Place})
-		case !samePolicy(b, h):
+		case reordered(b, h) || !samePolicy(b, h):
 			changes = append(changes, PolicyChange{h.Ref, "changed", h.Place})
 		}
 		delete(was, h.Ref)
@@ -176,9 +179,10 @@ func comparePolicies(base, head []policies.Policy) []PolicyChange {
 	return changes
 }
 
-// samePolicy reports whether two policies say the same, wherever they stand.
+// samePolicy reports whether two policies say the same, wherever they stand in
+// the files and in their tier.
 func samePolicy(a, b *policies.Policy) bool {
-	if a.Tier != b.Tier || a.Priority != b.Priority || a.Governs != b.Governs || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
+	if a.Tier != b.Tier || a.Governs != b.Governs || a.Forwarded != b.Forwarded || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
 		return false
 	}
 	for _, d := range policies.Directions {
@@ -190,7 +194,9 @@ func samePolicy(a, b *policies.Policy) bool {
 }
 
 func sameRule(a, b policies.Rule) bool {
-	return a.Action == b.Action && a.Ports.Equal(b.Ports) && slices.Equal(a.Named, b.Named) && slices.EqualFunc(a.Peers, b.Peers, sameMatch)
+	return a.Action == b.Action && a.Ports.Equal(b.Ports) && slices.Equal(a.Named, b.Named) && slices.Equal(a.NotNamed, b.NotNamed) &&
+		a.Unclear == b.Unclear && slices.EqualFunc(a.Peers, b.Peers, sameMatch) &&
+		(a.Own == nil) == (b.Own == nil) && (a.Own == nil || sameMatch(*a.Own, *b.Own))
 }
 
 func sameMatch(a, b policies.Match) bool { return a.Anyone == b.Anyone && a.String() == b.String() }

@@ -92,7 +92,7 @@ func (d *dialect) read(r *reader, o object, tier string) {
 		}
 		policy.Governs[direction] = len(policy.Rules[direction]) > 0
 	}
-	r.policies = append(r.policies, policy)
+	r.add(policy)
 }
 
 // selected returns the pods that a "namespaces" or a "pods" describes.
@@ -118,7 +118,7 @@ func (d *dialect) readRule(v value, direction policies.Direction) policies.Rule 
 	if !v.wants(mapping, "a mapping") {
 		return policies.Rule{}
 	}
-	rule := policies.Rule{Name: v.field("name").text(), Action: d.readAction(v), Place: v.place()}
+	rule := policies.Rule{Name: v.field("name").text(), Action: v.readAction(d.actions), Place: v.place()}
 	if utf8.RuneCountInString(rule.Name) > mostName {
 		v.field("name").problem("name has more than %d characters; shorten it", mostName)
 	}
@@ -154,14 +154,15 @@ func hasNoNames(m policies.Match) bool {
 	return m.Block.CIDR.IsValid() || !m.Nodes.IsNothing() || len(m.Domains) > 0
 }
 
-func (d *dialect) readAction(rule value) policies.Action {
-	names := make([]string, len(d.actions))
-	for i, a := range d.actions {
+// readAction reads the action of a rule, one of these.
+func (v value) readAction(actions []action) policies.Action {
+	names := make([]string, len(actions))
+	for i, a := range actions {
 		names[i] = a.name
 	}
-	field := rule.need("action", "write one of "+strings.Join(names, ", "))
+	field := v.need("action", "write one of "+strings.Join(names, ", "))
 	text := field.text()
-	for _, a := range d.actions {
+	for _, a := range actions {
 		if a.name == text {
 			return a.Action
 		}

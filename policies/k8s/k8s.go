@@ -34,8 +34,9 @@ type Document struct {
 
 // Options say what the documents themselves do not.
 type Options struct {
-	Namespace string         // of objects that name none; "" means "default"
-	PodCIDRs  []netip.Prefix // ranges that pod addresses come from
+	Namespace     string         // of objects that name none; "" means "default"
+	PodCIDRs      []netip.Prefix // ranges that pod addresses come from
+	CalicoVersion string         // whose behaviour counts, one of CalicoVersions; "" is the newest
 }
 
 // The names of the tiers, in the order of evaluation. Policies of the three
@@ -60,20 +61,31 @@ func Read(docs []Document, o Options) (*policies.Model, error) {
 	for _, d := range docs {
 		r.document(d)
 	}
-	world := r.world()
+	m := &policies.Model{World: r.world(), Tiers: tiers()}
+	if r.calico {
+		m.Tiers = r.arrange()
+	}
 	if len(r.problems) > 0 {
 		return nil, join(r.problems)
 	}
-	slices.SortFunc(r.policies, func(a, b policies.Policy) int {
-		// Kinds of two groups may share a name.
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Ref.Compare(b.Ref), a.Place.Compare(b.Place))
-	})
-	return &policies.Model{
-		World:    world,
-		Tiers:    tiers(),
-		Policies: r.policies,
-		Warnings: sortWarnings(r.warnings),
-	}, nil
+	r.addPolicies(m)
+	m.Warnings = sortWarnings(append(r.warnings, missingTiers(m)...))
+	return m, nil
+}
+
+// addPolicies adds the policies that were read to the model, in their order.
+func (r *reader) addPolicies(m *policies.Model) {
+	slices.SortFunc(r.policies, func(a, b policy) int { return a.Compare(b.Policy) })
+	services := servicesOf(&m.World)
+	for _, p := range r.policies {
+		resolveRules(&p.Policy, services)
+		if p.staged == (policies.Ref{}) {
+			m.Policies = append(m.Policies, p.Policy)
+		} else {
+			m.Staged = append(m.Staged, policies.Staged{Ref: p.staged, Policy: p.Policy, Deletes: p.deletes})
+		}
+	}
+	slices.SortFunc(m.Staged, func(a, b policies.Staged) int { return a.Ref.Compare(b.Ref) })
 }
 
 func tiers() []policies.Tier {
@@ -89,21 +101,8 @@ func tiers() []policies.Tier {
 	}
 }
 
-// WithWorldOf returns a model of the policies and tiers of the first and the
-// world of the second, with the warnings of both.
-func WithWorldOf(policyModel, worldModel *policies.Model) *policies.Model {
-	return &policies.Model{
-		World:    worldModel.World,
-		Tiers:    policyModel.Tiers,
-		Policies: policyModel.Policies,
-		Warnings: sortWarnings(slices.Concat(policyModel.Warnings, worldModel.Warnings)),
-	}
-}
-
 func sortWarnings(all []policies.Warning) []policies.Warning {
-	slices.SortFunc(all, func(a, b policies.Warning) int {
-		return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Message, b.Message))
-	})
+	slices.SortFunc(all, policies.Warning.Compare)
 	return slices.Compact(all)
 }
 
@@ -124,8 +123,9 @@ func join(problems []policies.Problem) error {
 type reader struct {
 	take func(v value, kind, version string) // reads one object
 
-	namespace string
-	podCIDRs  []netip.Prefix
+	namespace     string
+	podCIDRs      []netip.Prefix
+	calicoVersion string
 
 	problems  []policies.Problem
 	warnings  []policies.Warning
@@ -138,18 +138,28 @@ type reader struct {
 	workloads  map[policies.Ref]workload
 	services   []service
 	nodes      []policies.Node
-	policies   []policies.Policy
+	policies   []policy
+
+	calico   bool // there are objects of Calico's kinds
+	accounts []policies.ServiceAccount
+	tiers    map[string]policies.Tier
+	sets     []policies.NetworkSet
+	hosts    []host
+	profiles map[string]profile
 }
 
 func newReader(o Options) *reader {
 	return &reader{
-		namespace:  cmp.Or(o.Namespace, "default"),
-		podCIDRs:   slices.Clone(o.PodCIDRs),
-		elsewhere:  map[*yaml.Node]string{},
-		seen:       map[identity]policies.Place{},
-		namespaces: map[string]policies.Namespace{},
-		workloads:  map[policies.Ref]workload{},
-		valid:      map[check]bool{},
+		namespace:     cmp.Or(o.Namespace, "default"),
+		podCIDRs:      slices.Clone(o.PodCIDRs),
+		calicoVersion: cmp.Or(o.CalicoVersion, CalicoVersions[len(CalicoVersions)-1]),
+		tiers:         map[string]policies.Tier{},
+		profiles:      map[string]profile{},
+		elsewhere:     map[*yaml.Node]string{},
+		seen:          map[identity]policies.Place{},
+		namespaces:    map[string]policies.Namespace{},
+		workloads:     map[policies.Ref]workload{},
+		valid:         map[check]bool{},
 	}
 }
 
@@ -163,6 +173,8 @@ type identity struct {
 func (r *reader) world() policies.World {
 	slices.SortFunc(r.nodes, func(a, b policies.Node) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(r.podCIDRs, netip.Prefix.Compare)
+	slices.SortFunc(r.accounts, func(a, b policies.ServiceAccount) int { return a.Ref.Compare(b.Ref) })
+	slices.SortFunc(r.sets, func(a, b policies.NetworkSet) int { return a.Ref.Compare(b.Ref) })
 	pods := r.resolvePods()
 	return policies.World{
 		Namespaces: slices.SortedFunc(maps.Values(r.namespaces), func(a, b policies.Namespace) int {
@@ -171,6 +183,9 @@ func (r *reader) world() policies.World {
 		Pods:     pods,
 		Services: resolveServices(r.services, pods),
 		Nodes:    r.nodes,
+		Accounts: r.accounts,
+		Sets:     r.sets,
+		Hosts:    r.resolveHosts(),
 		PodCIDRs: slices.Compact(r.podCIDRs),
 	}
 }

@@ -19,17 +19,22 @@ var (
 		"creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "finalizers",
 		"managedFields", "selfLink", "clusterName",
 	}
-	peersField = [...]string{policies.Egress: "to", policies.Ingress: "from"}
+	networkPolicyFields = []string{"podSelector", "policyTypes", "ingress", "egress"}
+	peersField          = [...]string{policies.Egress: "to", policies.Ingress: "from"}
 )
 
-func (r *reader) readNetworkPolicy(o object) {
+func (r *reader) readNetworkPolicy(o object) { r.add(networkPolicy(o, networkPolicyFields...)) }
+
+// networkPolicy reads a NetworkPolicy of Kubernetes, enforced or staged, whose
+// spec has these fields.
+func networkPolicy(o object, fields ...string) policies.Policy {
 	o.only(objectFields...)
 	o.meta.only(metaFields...)
 	spec := o.field("spec")
 	if !spec.present() {
-		o.warn("NetworkPolicy %s has no spec: it denies all ingress to every pod of namespace %s", o.ref, o.ref.Namespace)
+		o.warn("%s %s has no spec: it denies all ingress to every pod of namespace %s", o.ref.Kind, o.ref, o.ref.Namespace)
 	}
-	spec.only("podSelector", "policyTypes", "ingress", "egress")
+	spec.only(fields...)
 
 	namespace := selector.Label(policies.NameLabel, o.ref.Namespace)
 	subject := spec.field("podSelector")
@@ -54,7 +59,7 @@ func (r *reader) readNetworkPolicy(o object) {
 			policy.Rules[d] = rules
 		}
 	}
-	r.policies = append(r.policies, policy)
+	return policy
 }
 
 // governs reads policyTypes. Absent or empty, it stands for ingress, and for

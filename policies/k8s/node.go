@@ -43,8 +43,14 @@ func (v value) problem(format string, args ...any) {
 	v.r.problems = append(v.r.problems, policies.Problem{Place: v.place(), Message: fmt.Sprintf(format, args...)})
 }
 
-func (v value) warn(format string, args ...any) {
-	v.r.warnings = append(v.r.warnings, policies.Warning{Place: v.place(), Message: fmt.Sprintf(format, args...)})
+func (v value) warn(format string, args ...any) { v.r.warn(v.place(), format, args...) }
+
+func (r *reader) warn(at policies.Place, format string, args ...any) {
+	r.warnings = append(r.warnings, warning(at, format, args...))
+}
+
+func warning(at policies.Place, format string, args ...any) policies.Warning {
+	return policies.Warning{Place: at, Message: fmt.Sprintf(format, args...)}
 }
 
 func (v value) at(node *yaml.Node, name string) value { return value{v.r, v.file, node, name} }

@@ -30,6 +30,7 @@ var kinds = map[string]kind{
 	"Node":                  {"v1", true, (*reader).readNode},
 	"Pod":                   {"v1", false, (*reader).readPod},
 	"Service":               {"v1", false, (*reader).readService},
+	"ServiceAccount":        {"v1", false, (*reader).readServiceAccount},
 	"ReplicationController": {"v1", false, (*reader).readWorkload},
 	"Deployment":            {"apps/v1", false, (*reader).readWorkload},
 	"ReplicaSet":            {"apps/v1", false, (*reader).readWorkload},
@@ -95,6 +96,10 @@ func (r *reader) readKind(v value, name, version string) {
 	}
 	k, known := kinds[name]
 	switch {
+	case group == policies.CalicoGroup || group == storedGroup:
+		r.readCalico(v, name, version)
+	case version == "" && isCalicoAlone(name):
+		v.field("kind").orElse(v).problem("kind %s without an apiVersion; write \"apiVersion: %s\"", name, calicoVersion)
 	case known && version == k.apiVersion:
 		if o, ok := r.object(v, name, group, k.clusterWide); ok {
 			k.read(r, o)
@@ -157,6 +162,9 @@ func (v value) orElse(w value) value {
 func (r *reader) object(v value, kind, group string, clusterWide bool) (object, bool) {
 	v.name = kind
 	o := object{value: v, group: group, meta: v.field("metadata"), ref: policies.Ref{Kind: kind}}
+	if group == policies.CalicoGroup {
+		o.ref.Group = group
+	}
 	name := o.meta.field("name")
 	o.ref.Name = name.text()
 	if o.ref.Name == "" {
@@ -175,8 +183,9 @@ func (r *reader) object(v value, kind, group string, clusterWide bool) (object, 
 		return o, true
 	}
 	id := identity{group, o.ref}
+	id.ref.Name = r.fullName(o.ref)
 	if first, given := r.seen[id]; given {
-		v.problem("%s %s is given twice, first at %s; remove one", kind, o.ref, first)
+		v.problem("%s %s is given twice, first at %s; remove one", o.ref.What(), o.ref, first)
 		return o, false
 	}
 	r.seen[id] = v.place()

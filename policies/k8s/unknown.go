@@ -29,7 +29,6 @@ var (
 	ingressOnly = [2]bool{policies.Ingress: true}
 	egressOnly  = [2]bool{policies.Egress: true}
 
-	staged    = effect{harmless: "it is staged, so it is not enforced"}
 	secondary = effect{harmless: "it concerns secondary networks only"}
 )
 
@@ -47,16 +46,6 @@ var foreign = map[groupKind]effect{
 	{"policy.networking.k8s.io", "ClusterNetworkPolicy"}:       {governs: both, scope: everywhere},
 	{"policy.networking.k8s.io", "AdminNetworkPolicy"}:         {governs: both, scope: everywhere},
 	{"policy.networking.k8s.io", "BaselineAdminNetworkPolicy"}: {governs: both, scope: everywhere},
-	{"projectcalico.org", "NetworkPolicy"}:                     {governs: both},
-	{"projectcalico.org", "GlobalNetworkPolicy"}:               {governs: both, scope: everywhere},
-	{"projectcalico.org", "StagedNetworkPolicy"}:               staged,
-	{"projectcalico.org", "StagedGlobalNetworkPolicy"}:         staged,
-	{"projectcalico.org", "StagedKubernetesNetworkPolicy"}:     staged,
-	{"crd.projectcalico.org", "NetworkPolicy"}:                 {governs: both},
-	{"crd.projectcalico.org", "GlobalNetworkPolicy"}:           {governs: both, scope: everywhere},
-	{"crd.projectcalico.org", "StagedNetworkPolicy"}:           staged,
-	{"crd.projectcalico.org", "StagedGlobalNetworkPolicy"}:     staged,
-	{"crd.projectcalico.org", "StagedKubernetesNetworkPolicy"}: staged,
 	{"crd.nsx.vmware.com", "SecurityPolicy"}:                   {governs: both},
 	{"nsx.vmware.com", "SecurityPolicy"}:                       {governs: both, scope: everywhere},
 	{"kubeovn.io", "SecurityGroup"}:                            {governs: both, scope: everywhere},
@@ -126,7 +115,7 @@ func (r *reader) readForeign(v value, kind, group string) {
 		subject.Namespaces = selector.Everything()
 		touched = "pods in all namespaces"
 	}
-	r.policies = append(r.policies, policies.Policy{
+	r.add(policies.Policy{
 		Ref:         o.ref,
 		Subject:     subject,
 		Governs:     e.governs,

@@ -15,10 +15,8 @@ func TestForeignPolicies(t *testing.T) {
 		{"cilium.io/v2", "CiliumLocalRedirectPolicy", "shop", "none"},
 		{"policy.networking.k8s.io/v1beta1", "ClusterNetworkPolicy", "", "egress ingress of all pods in all namespaces"},
 		{"policy.networking.k8s.io/v1alpha3", "BaselineAdminNetworkPolicy", "", "egress ingress of all pods in all namespaces"},
-		{"projectcalico.org/v3", "NetworkPolicy", "shop", "egress ingress of all pods in shop"},
-		{"crd.projectcalico.org/v1", "GlobalNetworkPolicy", "", "egress ingress of all pods in all namespaces"},
-		{"projectcalico.org/v3", "StagedGlobalNetworkPolicy", "", "warning"},
-		{"projectcalico.org/v3", "Tier", "", "none"},
+		{"projectcalico.org/v3", "IPPool", "", "none"},
+		{"crd.projectcalico.org/v1", "GlobalThreatFeed", "", "none"},
 		{"crd.antrea.io/v1beta1", "NetworkPolicy", "shop", "egress ingress of all pods in shop"},
 		{"k8s.ovn.org/v1", "EgressFirewall", "shop", "egress of all pods in shop"},
 		{"security.istio.io/v1", "AuthorizationPolicy", "shop", "ingress of all pods in shop"},
@@ -57,10 +55,10 @@ func TestForeignWarnings(t *testing.T) {
 	m := read(t, `
 {apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: db, namespace: shop}}
 ---
-{apiVersion: projectcalico.org/v3, kind: StagedNetworkPolicy, metadata: {name: web, namespace: shop}}
+{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {name: web, namespace: shop}}
 `)
 	want := "[a.yaml:2:1: CiliumNetworkPolicy shop/db is not understood; answers about pods in namespace shop are unknown" +
-		" a.yaml:4:1: StagedNetworkPolicy shop/web is left out: it is staged, so it is not enforced]"
+		" a.yaml:4:1: MultiNetworkPolicy shop/web is left out: it concerns secondary networks only]"
 	if got := fmt.Sprint(m.Warnings); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

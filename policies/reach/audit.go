@@ -55,7 +55,8 @@ func NewAudit(j *Judge) *Audit {
 	own := *j.frame
 	own.scopes = maps.Clone(own.scopes) // a judge may be asked by others meanwhile
 	b := newBuilder(&own)
-	a := &Audit{Judge: j, e: newEvaluation(b, j.model), grants: newGrants(b.ports), scratch: *j.model}
+	b.turnTo(j.model, j.placement)
+	a := &Audit{Judge: j, e: newEvaluation(b, j.model, j.forwarded), grants: newGrants(b.ports), scratch: *j.model}
 	a.grants.ports = b.ports
 	a.scratch.Policies = slices.Clone(j.model.Policies)
 	a.countPeople()
@@ -66,6 +67,12 @@ func NewAudit(j *Judge) *Audit {
 		a.standing[d] = make([][]standing, len(j.model.Policies))
 		for i := range j.model.Policies {
 			a.standing[d][i] = make([]standing, len(j.model.Policies[i].Rules[d]))
+			if j.model.Policies[i].Forwarded && len(j.model.Hosts) > 0 {
+				// What a host forwards goes another way than what it takes itself.
+				for r := range a.standing[d][i] {
+					a.standing[d][i][r] = standing{true, true}
+				}
+			}
 		}
 		for i := range a.groups[d] {
 			a.walk(d, &a.groups[d][i], func(r *visit) {
@@ -95,25 +102,24 @@ func (a *Audit) group(d policies.Direction) {
 	a.groupOf[d] = make([]int32, len(a.classes))
 	for class, list := range a.governing[d] {
 		a.groupOf[d][class] = -1
-		if len(list) == 0 || a.people[class] == 0 {
+		if len(list) == 0 && len(a.forwarded) == 0 || a.people[class] == 0 {
 			continue
 		}
 		var key []byte
+		if len(a.nodeIDs) > 0 {
+			key = binary.LittleEndian.AppendUint32(key, uint32(a.classes[class].node))
+		}
 		for _, g := range list {
 			key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
 		}
-		if d == policies.Ingress && a.e.useNames(list) {
-			for _, numbers := range a.classes[class].named {
-				key = append(append(key, '|'), numbers...)
-			}
-		}
+		key = a.e.appendSubjectKey(key, d, int32(class), list)
 		at, ok := known[string(key)]
 		if !ok {
 			at = int32(len(a.groups[d]))
 			known[string(key)] = at
-			g := group{list: list, row: a.e.row(d, int32(class), list, false)}
+			g := group{list: list, row: a.e.row(d, int32(class), list)}
 			if d == policies.Ingress {
-				g.fromOwner = a.e.row(d, int32(class), list, true)
+				g.fromOwner = a.e.rowFromOwnNode(int32(class), list)
 			}
 			a.groups[d] = append(a.groups[d], g)
 		}
@@ -165,8 +171,13 @@ func (j *Judge) Isolates(d policies.Direction, e End) policies.Truth {
 // Selects reports whether a policy governs anything of the world, or may.
 func (a *Audit) Selects(policy int) bool {
 	for _, d := range policies.Directions {
+		for _, lists := range a.forwarded {
+			if governs(lists[d], policy) {
+				return true
+			}
+		}
 		for i := range a.groups[d] {
-			if slices.ContainsFunc(a.groups[d][i].list, func(g governing) bool { return int(g.policy) == policy }) {
+			if governs(a.groups[d][i].list, policy) {
 				return true
 			}
 		}
@@ -255,11 +266,11 @@ func (a *Audit) asRow(r RuleID) *row {
 	rule := &a.model.Policies[r.Policy].Rules[r.Direction][r.Rule]
 	var yes, possible []layer
 	take := func(c *compiled) { yes, possible = append(yes, c.yes...), append(possible, c.possible...) }
-	if r.Direction == policies.Egress || len(rule.Named) == 0 {
+	if !dependsOnSubject(rule, r.Direction) {
 		take(a.e.compileRule(rule, r.Direction, &class{}))
 	} else {
 		for _, g := range a.groups[r.Direction] {
-			if slices.ContainsFunc(g.list, func(g governing) bool { return int(g.policy) == r.Policy }) {
+			if governs(g.list, r.Policy) {
 				take(a.e.compileRule(rule, r.Direction, &a.classes[g.classes[0]]))
 			}
 		}

@@ -16,6 +16,7 @@ var clusters = []worlds.Shape{
 	worlds.Sized(100, false), worlds.Sized(1_000, false), worlds.Sized(10_000, false), worlds.Sized(100_000, false),
 	worlds.Sized(100, true), worlds.Sized(1_000, true), worlds.Sized(10_000, true),
 	worlds.Cluster5k, worlds.Cluster100k, worlds.OneNamespace, worlds.AllDifferent, worlds.Scattered,
+	worlds.Tiered100k, worlds.TieredNamespace, worlds.Tiered1m,
 }
 
 // BenchmarkNew sorts the pods into classes and works out every row. MB-engine is
@@ -141,4 +142,31 @@ func BenchmarkManyValues(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkStore makes the judge of a large production cluster's share on one
+// machine, and asks it.
+func BenchmarkStore(b *testing.B) {
+	model := worlds.Store(1)
+	var judge *reach.Judge
+	b.Run("New", func(b *testing.B) {
+		before := heap()
+		for b.Loop() {
+			judge = reach.New(model, reach.Options{})
+		}
+		b.ReportMetric(float64(heap()-before)/1e6, "MB-engine")
+	})
+	b.Run("Verdict", func(b *testing.B) {
+		random := rand.New(rand.NewPCG(1, 1))
+		var asked []reach.End
+		for range 1 << 12 {
+			nets := model.Sets[random.IntN(len(model.Sets))].Nets
+			asked = append(asked, judge.Outside(nets[random.IntN(len(nets))].Addr()))
+		}
+		i := 0
+		for b.Loop() {
+			judge.Verdict(judge.Pod(i%10), asked[i%len(asked)], netset.TCP, uint16(1+i%2000))
+			i++
+		}
+	})
 }

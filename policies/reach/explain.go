@@ -3,6 +3,7 @@ package reach
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -139,6 +140,13 @@ type inquiry struct {
 	fromOwnNode    bool // the other end is the subject's node, or on its network
 	names          naming
 	side           policies.Side
+	found          map[End][]finding
+}
+
+// finding is a network set or host endpoint that an end is in, or may be in.
+type finding struct {
+	labelled *labelled
+	truth    policies.Truth
 }
 
 func (q *inquiry) subjectName() policies.Peer {
@@ -150,21 +158,78 @@ func (q *inquiry) otherName() policies.Peer {
 }
 
 func (j *Judge) explain(d policies.Direction, subject, other End, f family, p netset.Protocol, port uint16, names naming) policies.Side {
-	q := inquiry{Judge: j, direction: d, subject: subject, other: other, family: f, protocol: p, port: port, names: names}
+	q := inquiry{Judge: j, direction: d, subject: subject, other: other, family: f, protocol: p, port: port, names: names, found: map[End][]finding{}}
 	class := j.classOf(subject)
 	switch {
 	case class < 0:
 		return policies.Side{Verdict: policies.Allow, Because: "policies do not govern addresses outside"}
+	case len(j.governing[d][class]) > 0:
+		q.evaluate(j.governing[d][class])
 	case j.classes[class].host():
-		return policies.Side{Verdict: policies.Allow, Because: "policies do not select what is on a node's own network"}
-	case len(j.governing[d][class]) == 0:
-		return policies.Side{Verdict: policies.Allow, Because: fmt.Sprintf("no policy selects %s for %s", j.Peer(subject), d)}
+		q.side = policies.Side{Verdict: policies.Allow, Because: "policies do not select what is on a node's own network"}
+	default:
+		q.side = policies.Side{Verdict: policies.Allow, Because: fmt.Sprintf("no policy selects %s for %s", j.Peer(subject), d)}
 	}
-	q.evaluate(j.governing[d][class])
+	switch {
+	case len(j.nodeIDs) == 0:
+	case j.classes[class].host():
+		q.sparePods()
+	default:
+		q.throughHosts()
+	}
 	if d == policies.Ingress {
 		q.excuse(j.onNodeOf(other, subject), j.governing[d][class])
 	}
 	return q.side
+}
+
+// sparePods lets through what a host exchanges, or may exchange, with its own
+// pods.
+func (q *inquiry) sparePods() {
+	class := q.classOf(q.other)
+	if class < 0 {
+		return
+	}
+	switch q.onSameNode(q.classOf(q.subject), class) {
+	case policies.Yes:
+		q.side.Verdict, q.side.Because = policies.Allow, "what a host exchanges with its own pods passes no host endpoint"
+	case policies.Maybe:
+		if q.side.Verdict != policies.Allow {
+			q.side.Verdict, q.side.Because = policies.Unknown, fmt.Sprintf("it is not known whether %s and %s are on one node, where policies for hosts do not count", q.subjectName(), q.otherName())
+		}
+	}
+}
+
+// throughHosts decides what becomes of a pod's traffic at the host endpoints of
+// its node, or of the nodes that it may be on.
+func (q *inquiry) throughHosts() {
+	node := q.classes[q.classOf(q.subject)].node
+	for _, at := range slices.Sorted(maps.Keys(q.forwarded)) {
+		list := q.forwarded[at][q.direction]
+		if node >= 0 && at != node || len(list) == 0 {
+			continue
+		}
+		through := *q
+		through.side = policies.Side{}
+		through.evaluate(list)
+		if class := q.classOf(q.other); class >= 0 {
+			switch n := q.classes[class].node; {
+			case n == at:
+				through.side.Verdict = policies.Allow
+			case n < 0 && through.side.Verdict != policies.Allow:
+				through.side.Verdict, through.side.Because = policies.Unknown, fmt.Sprintf("it is not known whether %s and %s are on one node, where nothing is forwarded", q.subjectName(), q.otherName())
+			}
+		}
+		if node < 0 && through.side.Verdict == policies.Deny {
+			through.side.Verdict, through.side.Because = policies.Unknown, fmt.Sprintf("the node of %s is not known, and policies for host endpoints deny what some node forwards: %s", q.subjectName(), through.side.Because)
+		}
+		trace := slices.Concat(q.side.Trace, through.side.Trace)
+		if v := both(q.side.Verdict, through.side.Verdict); v != q.side.Verdict {
+			q.side = through.side
+			q.side.Verdict = v
+		}
+		q.side.Trace = trace
+	}
 }
 
 // excuse decides again for what comes, or may come, from the pod's own node.
@@ -185,9 +250,9 @@ func (q *inquiry) excuse(onNode policies.Truth, list []governing) {
 	}
 }
 
-// outcome is one thing that may become of the traffic, with the step or else
+// result is one thing that may become of the traffic, with the step or else
 // the policy behind it.
-type outcome struct {
+type result struct {
 	action policies.Action
 	step   *policies.Step
 	policy *policies.Policy
@@ -200,7 +265,7 @@ type outcome struct {
 // differ are unknown.
 func (q *inquiry) evaluate(list []governing) {
 	m := q.model
-	var outcomes []outcome
+	var outcomes []result
 	open := true
 	for len(list) > 0 && open {
 		first := &m.Policies[list[0].policy]
@@ -216,19 +281,19 @@ func (q *inquiry) evaluate(list []governing) {
 		list = list[n:]
 	}
 	if open {
-		outcomes = append(outcomes, outcome{action: policies.ActionAllow, reason: "no tier that concerns it decides, so it is allowed"})
+		outcomes = append(outcomes, result{action: policies.ActionAllow, reason: "no tier that concerns it decides, so it is allowed"})
 	}
 	q.settle(outcomes)
 }
 
 // unclear adds that a policy may do either, and why.
-func unclear(outcomes []outcome, p *policies.Policy, reason string) []outcome {
-	return append(outcomes, outcome{action: policies.ActionAllow, policy: p, reason: reason}, outcome{action: policies.ActionDeny, policy: p, reason: reason})
+func unclear(outcomes []result, p *policies.Policy, reason string) []result {
+	return append(outcomes, result{action: policies.ActionAllow, policy: p, reason: reason}, result{action: policies.ActionDeny, policy: p, reason: reason})
 }
 
 // tier goes through one tier and reports whether the traffic may still be open
 // after it.
-func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) bool {
+func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]result) bool {
 	// The traffic may be open where no policy of the tier selects the subject
 	// (outside), where one does (inside), or because a rule passed it on.
 	outside, inside, passed := true, false, false
@@ -237,7 +302,7 @@ func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) 
 		spared = spares(q.model, list)
 	}
 	if spared != policies.No {
-		*outcomes = append(*outcomes, outcome{action: policies.ActionAllow, reason: "traffic from the pod's own node is always allowed in"})
+		*outcomes = append(*outcomes, result{action: policies.ActionAllow, reason: "traffic from the pod's own node is always allowed in"})
 		outside = spared == policies.Maybe
 	}
 	for len(list) > 0 {
@@ -261,7 +326,7 @@ func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) 
 		list = list[n:]
 	}
 	if inside && t.End == policies.ActionDeny {
-		*outcomes = append(*outcomes, outcome{action: policies.ActionDeny, policy: &q.model.Policies[q.closest(all).policy], reason: q.tierEnd(all)})
+		*outcomes = append(*outcomes, result{action: policies.ActionDeny, policy: &q.model.Policies[q.closest(all).policy], reason: q.tierEnd(all)})
 		inside = false
 	}
 	return outside || inside || passed
@@ -269,7 +334,7 @@ func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]outcome) 
 
 // policy goes through one policy and reports whether the traffic, open before
 // it, may still be open after it if it selects the subject.
-func (q *inquiry) policy(t *policies.Tier, g governing, left bool, outcomes *[]outcome) bool {
+func (q *inquiry) policy(t *policies.Tier, g governing, left bool, outcomes *[]result) bool {
 	p := &q.model.Policies[g.policy]
 	switch {
 	case left && p.Opaque != "":
@@ -281,10 +346,10 @@ func (q *inquiry) policy(t *policies.Tier, g governing, left bool, outcomes *[]o
 	}
 	for _, s := range q.steps(g) {
 		q.side.Trace = append(q.side.Trace, s.Step)
-		if !left || s.Matches == policies.No || s.Rule == nil {
+		if !left || s.Matches == policies.No || s.Rule == nil || s.Action == policies.ActionLog {
 			continue
 		}
-		*outcomes = append(*outcomes, outcome{action: s.Action, step: &s.Step, policy: p, reason: s.Because})
+		*outcomes = append(*outcomes, result{action: s.Action, step: &s.Step, policy: p, reason: s.Because})
 		left = !s.sure
 	}
 	return left
@@ -292,10 +357,10 @@ func (q *inquiry) policy(t *policies.Tier, g governing, left bool, outcomes *[]o
 
 // tie notes in the outcomes of policies of one priority where two of them would
 // do different things.
-func tie(outcomes []outcome) {
+func tie(outcomes []result) {
 	for i := range outcomes {
 		a := &outcomes[i]
-		at := slices.IndexFunc(outcomes, func(b outcome) bool { return b.policy != a.policy && b.action != a.action })
+		at := slices.IndexFunc(outcomes, func(b result) bool { return b.policy != a.policy && b.action != a.action })
 		if at >= 0 {
 			b := &outcomes[at]
 			a.tie = fmt.Sprintf("%s %s and %s %s are both of priority %d and disagree: one %s, the other %s",
@@ -305,7 +370,7 @@ func tie(outcomes []outcome) {
 }
 
 // does says what a rule does.
-var does = [...]string{policies.ActionAllow: "allows", policies.ActionDeny: "denies", policies.ActionPass: "passes on"}
+var does = [...]string{policies.ActionAllow: "allows", policies.ActionDeny: "denies", policies.ActionPass: "passes on", policies.ActionLog: "logs"}
 
 // tierEnd says why the end of a tier denies.
 func (q *inquiry) tierEnd(list []governing) string {
@@ -345,8 +410,8 @@ func opaqueStep(p *policies.Policy) policies.Step {
 
 // settle turns what may become of the traffic into a verdict: unknown where
 // that may be different things.
-func (q *inquiry) settle(outcomes []outcome) {
-	outcomes = slices.DeleteFunc(outcomes, func(o outcome) bool { return o.action == policies.ActionPass })
+func (q *inquiry) settle(outcomes []result) {
+	outcomes = slices.DeleteFunc(outcomes, func(o result) bool { return o.action == policies.ActionPass })
 	verdict := map[policies.Action]policies.Verdict{policies.ActionAllow: policies.Allow, policies.ActionDeny: policies.Deny}
 	first := outcomes[0]
 	q.side.Verdict, q.side.Because = verdict[first.action], first.reason
@@ -387,14 +452,28 @@ func (q *inquiry) steps(g governing) []step {
 		s := policies.Step{Tier: p.Tier, Policy: p.Ref, Rule: &i, Action: r.Action, At: r.Place}
 		onPort := q.onPort(r)
 		peer, what := q.anyPeer(r)
-		s.Matches = g.truth.And(onPort).And(peer)
+		own := policies.Yes
+		if r.Own != nil {
+			own = q.is(r.Own, q.subject)
+		}
+		clear := policies.Yes
+		if r.Unclear != "" {
+			clear = policies.Maybe
+		}
+		s.Matches = g.truth.And(onPort).And(peer).And(own).And(clear)
 		switch {
 		case onPort == policies.No:
 			s.Because = "port: it is for " + rulePorts(r)
 		case peer == policies.No:
 			s.Because = "peer: it is for " + rulePeers(r)
+		case own == policies.No:
+			s.Because = fmt.Sprintf("own side: it is for %s only", r.Own)
 		case s.Matches == policies.Maybe && peer == policies.Maybe:
 			s.Because = q.whyMaybe(what)
+		case s.Matches == policies.Maybe && own == policies.Maybe:
+			s.Because = fmt.Sprintf("it is not known whether %s is among %s, for which the rule is", q.subjectName(), r.Own)
+		case clear == policies.Maybe:
+			s.Because = r.Unclear
 		case s.Matches == policies.Maybe:
 			s.Because = fmt.Sprintf("it is not known whether %s selects %s, because the labels of its namespace are not known", p.Ref, q.subjectName())
 		default:
@@ -403,7 +482,7 @@ func (q *inquiry) steps(g governing) []step {
 				s.Because += fmt.Sprintf(" by rule %q", r.Name)
 			}
 		}
-		steps[i] = step{s, onPort.And(peer) == policies.Yes}
+		steps[i] = step{s, onPort.And(peer).And(own).And(clear) == policies.Yes}
 	}
 	return steps
 }
@@ -455,24 +534,28 @@ func rulePeers(r *policies.Rule) string {
 
 // onPort reports whether the question's port is one of the rule's.
 func (q *inquiry) onPort(r *policies.Rule) policies.Truth {
-	if r.Ports.Contains(q.protocol, q.port) {
-		return policies.Yes
-	}
+	is := r.Ports.Contains(q.protocol, q.port) || q.isNamed(r.Named)
+	return truth(is && !q.isNamed(r.NotNamed) && !r.NotPorts.Contains(q.protocol, q.port))
+}
+
+// isNamed reports whether the destination gives the question's port one of these
+// names.
+func (q *inquiry) isNamed(names []policies.NamedPort) bool {
 	destination := q.other
 	if q.direction == policies.Ingress {
 		destination = q.subject
 	}
 	if destination.kind != podEnd || q.model.Pods[destination.index].HostNetwork {
-		return policies.No
+		return false
 	}
-	for _, n := range r.Named {
+	for _, n := range names {
 		for _, c := range q.model.Pods[destination.index].Ports {
 			if n.Protocol == q.protocol && n.Name == c.Name && n.Protocol == c.Protocol && c.Number == q.port {
-				return policies.Yes
+				return true
 			}
 		}
 	}
-	return policies.No
+	return false
 }
 
 // anyPeer reports whether the other end is one of the rule's peers, and names
@@ -481,57 +564,135 @@ func (q *inquiry) anyPeer(r *policies.Rule) (policies.Truth, *policies.Match) {
 	best := policies.No
 	var which *policies.Match
 	for i := range r.Peers {
-		if t := q.isPeer(&r.Peers[i]); t > best {
+		if t := q.is(&r.Peers[i], q.other); t > best {
 			best, which = t, &r.Peers[i]
 		}
 	}
 	return best, which
 }
 
-func (q *inquiry) isPeer(m *policies.Match) policies.Truth {
+// is reports whether a match describes an end.
+func (q *inquiry) is(m *policies.Match, end End) policies.Truth {
+	t := q.isAtLeast(m, end)
+	for i := range m.Except {
+		t = t.And(policies.Yes - q.is(&m.Except[i], end))
+	}
+	return t
+}
+
+// isAtLeast is is without the exceptions.
+func (q *inquiry) isAtLeast(m *policies.Match, end End) policies.Truth {
+	pod := end.kind == podEnd && !q.model.Pods[end.index].HostNetwork
 	switch {
+	case len(m.Any) > 0:
+		t := policies.No
+		for i := range m.Any {
+			t = t.Or(q.is(&m.Any[i], end))
+		}
+		return t
+	case len(m.All) > 0:
+		t := policies.Yes
+		for i := range m.All {
+			t = t.And(q.is(&m.All[i], end))
+		}
+		return t
 	case m.Anyone:
 		return policies.Yes
 	case m.Block.CIDR.IsValid():
-		return q.isInBlock(m)
+		if end.kind != outsideEnd && q.options.IgnorePodBlocks && !m.InCluster {
+			return policies.No
+		}
+		return q.isIn(m.Block.Addresses(), end)
 	case !m.Nodes.IsNothing():
-		return q.isNode(m.Nodes)
+		return q.isNode(m.Nodes, end)
 	case len(m.Domains) > 0:
-		pod := q.other.kind == podEnd && !q.model.Pods[q.other.index].HostNetwork
 		return truth(mayBeNamed(m.Domains, pod)).And(policies.Maybe)
-	case q.other.kind != podEnd || q.model.Pods[q.other.index].HostNetwork:
-		return policies.No
+	case m.Object.Kind == "Service":
+		return q.isBehind(m.Object, end)
 	}
-	pod := &q.model.Pods[q.other.index]
-	if !m.Pods.Matches(pod.Labels) {
-		return policies.No
+	t := policies.No
+	if pod {
+		t = q.isSelected(m, &q.model.Pods[end.index], end)
 	}
-	ns := &q.namespaces[q.classes[q.classOf(q.other)].namespace]
-	return matches(m.Namespaces, ns.labels, ns.implied)
+	if !m.Endpoints && m.Object == (policies.Ref{}) {
+		return t
+	}
+	for _, f := range q.findings(end) {
+		t = t.Or(isLabelled(&q.model.World, m, f.labelled).Or(truth(f.labelled.ref == m.Object)).And(f.truth))
+	}
+	return t
 }
 
-// isNode reports whether the other end is one of the nodes in the selector, or
-// on its network.
-func (q *inquiry) isNode(s selector.Selector) policies.Truth {
-	class := q.classOf(q.other)
+// findings returns the network sets and host endpoints that an end is in.
+func (q *inquiry) findings(end End) []finding {
+	known, ok := q.found[end]
+	if ok {
+		return known
+	}
+	pod := end.kind == podEnd && !q.model.Pods[end.index].HostNetwork
+	for i := range q.labelled {
+		l := &q.labelled[i]
+		t := q.isIn(l.addresses, end)
+		if len(l.domains) > 0 {
+			t = t.Or(truth(mayBeNamed(l.domains, pod)).And(policies.Maybe))
+		}
+		if t > policies.No {
+			known = append(known, finding{l, t})
+		}
+	}
+	q.found[end] = known
+	return known
+}
+
+func (q *inquiry) isSelected(m *policies.Match, pod *policies.Pod, end End) policies.Truth {
+	ns := &q.namespaces[q.classes[q.classOf(end)].namespace]
+	in := matches(m.Namespaces, ns.labels, ns.implied)
+	if in == policies.No || !m.Endpoints {
+		return in.And(truth(m.Pods.Matches(pod.Labels)))
+	}
+	return in.And(truths(m.Pods.Test(func(key string) (string, bool, bool) { return q.inherited(pod, key) })))
+}
+
+// isBehind reports whether an end is a pod behind a Service.
+func (q *inquiry) isBehind(service policies.Ref, end End) policies.Truth {
+	at := slices.IndexFunc(q.model.Services, func(s policies.Service) bool { return s.Ref == service })
+	switch {
+	case at < 0:
+		return policies.No
+	case q.model.Services[at].External != "":
+		return policies.Maybe
+	}
+	for _, i := range q.model.Services[at].Pods {
+		onHost := q.model.Pods[i].HostNetwork
+		switch {
+		case onHost && q.placement.pods[i] == q.classOf(end):
+			return policies.Maybe // others may have the host's address
+		case !onHost && end == q.Pod(i):
+			return policies.Yes
+		}
+	}
+	return policies.No
+}
+
+// isNode reports whether an end is one of the nodes in the selector, or on its
+// network.
+func (q *inquiry) isNode(s selector.Selector, end End) policies.Truth {
+	class := q.classOf(end)
 	if class < 0 || !q.classes[class].host() {
 		return policies.No
 	}
 	return q.machines[q.classes[class].machine].in(s)
 }
 
-func (q *inquiry) isInBlock(m *policies.Match) policies.Truth {
-	b := m.Block
-	if q.other.kind == outsideEnd {
-		return truth(b.Addresses().Contains(q.other.addr))
+// isIn reports whether the address of an end is in a set.
+func (q *inquiry) isIn(addresses netset.Addresses, end End) policies.Truth {
+	if end.kind == outsideEnd {
+		return truth(addresses.Contains(end.addr))
 	}
-	if q.options.IgnorePodBlocks && !m.InCluster {
-		return policies.No
+	if a := q.addressOf(end, q.family); a.IsValid() {
+		return truth(addresses.Contains(a))
 	}
-	if a := q.addressOf(q.other, q.family); a.IsValid() {
-		return truth(b.Addresses().Contains(a))
-	}
-	return q.unplacedIn(b.Addresses(), q.classes[q.classOf(q.other)].host(), q.family)
+	return q.unplacedIn(addresses, q.classes[q.classOf(end)].host(), q.family)
 }
 
 func truth(b bool) policies.Truth {
@@ -549,6 +710,8 @@ func (q *inquiry) whyMaybe(m *policies.Match) string {
 	switch {
 	case !m.Nodes.IsNothing():
 		return fmt.Sprintf("the labels of the node that %s is on are not known, so it may be one of %s", q.otherName(), m)
+	case len(m.Any)+len(m.All)+len(m.Except) > 0 || m.Endpoints || m.Object != policies.Ref{}:
+		return fmt.Sprintf("it is not known whether %s is among %s", q.otherName(), m)
 	case len(m.Domains) > 0:
 		return fmt.Sprintf("which addresses have the name %s is not known, so %s may be one of them", m, q.otherName())
 	}

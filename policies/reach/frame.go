@@ -21,7 +21,8 @@ import (
 // one namespace, alike in every label that some selector uses, in the numbers
 // behind every port name that some rule uses, and in every address range that
 // some rule uses. Nodes and the pods on their network make classes too, alike in
-// the node's labels instead. A column is a class with one of its address families, or a
+// the node's labels instead; where there are host endpoints, what is on two nodes
+// is never alike. A column is a class with one of its address families, or a
 // range of addresses that no rule tells apart.
 type frame struct {
 	options Options
@@ -40,6 +41,8 @@ type frame struct {
 	machineIDs map[string]int32
 	values     map[label]int32
 	keyOf      []int32              // the key of each label value
+	text       []string             // and its text
+	doubt      map[int32]int32      // by key: the value that stands for one that is not known
 	byName     map[string][]int32   // namespaces by name
 	scopes     map[string]scope     // namespaces by selector, as far as asked
 	posting    map[int32][]int32    // classes by label value, ascending
@@ -48,14 +51,18 @@ type frame struct {
 	atomCols   map[int32][]int32    // columns of pods and nodes by atom
 	unplaced   [2][2][]int32        // columns whose address is unknown, of pods and of hosts, by family
 	dual       bool                 // some IPv6 address, pod range or block is known
+	nodeIDs    map[string]int32     // nodes by name, where there are host endpoints
 }
 
 // vocabulary is what rules can tell apart.
 type vocabulary struct {
-	keys   map[string]int32 // label keys that pod selectors use
-	nodes  []string         // and those that node selectors use
-	names  map[policies.NamedPort]int32
-	blocks []netset.Block
+	keys map[string]int32 // label keys that pod selectors use
+	// inherited are those of them that Calico's selectors look for elsewhere, too.
+	inherited []string
+	nodes     []string // label keys that node selectors use
+	services  []policies.Ref
+	names     map[policies.NamedPort]int32
+	blocks    []netset.Block
 }
 
 type namespace struct {
@@ -103,6 +110,7 @@ const (
 type class struct {
 	namespace int32    // -1 for what stands on a node's own network
 	machine   int32    // of what stands there
+	node      int32    // where there are host endpoints; else, and where it is not known, -1
 	labels    []int32  // ids of label values, ascending
 	named     []string // numbers behind each port name, as text of big-endian pairs
 	atoms     [2]int32
@@ -134,7 +142,10 @@ type placement struct {
 }
 
 func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
-	f := &frame{options: o, vocabulary: vocabularyOf(models), machineIDs: map[string]int32{}, values: map[label]int32{}, byName: map[string][]int32{}, scopes: map[string]scope{}}
+	f := &frame{
+		options: o, vocabulary: vocabularyOf(models), machineIDs: map[string]int32{}, values: map[label]int32{},
+		byName: map[string][]int32{}, scopes: map[string]scope{}, doubt: map[int32]int32{}, nodeIDs: nodeIDs(models),
+	}
 	f.cutAddresses()
 	f.findSpace(models)
 	namespaceOf := f.internNamespaces(models)
@@ -146,22 +157,50 @@ func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 
 func vocabularyOf(models []*policies.Model) vocabulary {
 	v := vocabulary{keys: map[string]int32{}, names: map[policies.NamedPort]int32{}}
-	blocks := map[string]bool{}
-	learn := func(m *policies.Match) {
-		for _, r := range m.Pods.Requirements() {
-			if _, ok := v.keys[r.Key]; !ok {
-				v.keys[r.Key] = int32(len(v.keys))
+	blocks, nets := map[string]bool{}, map[netip.Prefix]bool{}
+	addBlock := func(b netset.Block) {
+		known := nets[b.CIDR]
+		if len(b.Except) == 0 {
+			nets[b.CIDR] = true
+		} else {
+			key := b.String()
+			known, blocks[key] = blocks[key], true
+		}
+		if !known {
+			v.blocks = append(v.blocks, b)
+		}
+	}
+	addName := func(n policies.NamedPort) {
+		if _, ok := v.names[n]; !ok {
+			v.names[n] = int32(len(v.names))
+		}
+	}
+	labelled := false // network sets and host endpoints count
+	var learn func(m *policies.Match)
+	learn = func(m *policies.Match) {
+		for _, key := range m.Pods.Keys() {
+			if _, ok := v.keys[key]; !ok {
+				v.keys[key] = int32(len(v.keys))
+			}
+			if m.Endpoints && policies.IsInherited(key) && !slices.Contains(v.inherited, key) {
+				v.inherited = append(v.inherited, key)
 			}
 		}
-		for _, r := range m.Nodes.Requirements() {
-			if !slices.Contains(v.nodes, r.Key) {
-				v.nodes = append(v.nodes, r.Key)
+		for _, key := range m.Nodes.Keys() {
+			if !slices.Contains(v.nodes, key) {
+				v.nodes = append(v.nodes, key)
 			}
 		}
 		if m.Block.CIDR.IsValid() {
-			if key := m.Block.String(); !blocks[key] {
-				blocks[key] = true
-				v.blocks = append(v.blocks, m.Block)
+			addBlock(m.Block)
+		}
+		labelled = labelled || m.Endpoints || m.Object != policies.Ref{}
+		if m.Object.Kind == "Service" && !slices.Contains(v.services, m.Object) {
+			v.services = append(v.services, m.Object)
+		}
+		for _, parts := range [][]policies.Match{m.Any, m.All, m.Except} {
+			for i := range parts {
+				learn(&parts[i])
 			}
 		}
 	}
@@ -175,12 +214,29 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 					for k := range rule.Peers {
 						learn(&rule.Peers[k])
 					}
+					if rule.Own != nil {
+						learn(rule.Own)
+					}
 					for _, n := range rule.Named {
-						if _, ok := v.names[n]; !ok {
-							v.names[n] = int32(len(v.names))
-						}
+						addName(n)
+					}
+					for _, n := range rule.NotNamed {
+						addName(n)
 					}
 				}
+			}
+		}
+		if !labelled {
+			continue
+		}
+		for i := range m.Sets {
+			for _, net := range m.Sets[i].Nets {
+				addBlock(netset.Block{CIDR: net})
+			}
+		}
+		for i := range m.Hosts {
+			for _, a := range m.Hosts[i].Addresses {
+				addBlock(netset.Block{CIDR: netip.PrefixFrom(a, a.BitLen())})
 			}
 		}
 	}
@@ -189,18 +245,21 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 
 // cutAddresses cuts both address families at every edge of a block.
 func (f *frame) cutAddresses() {
-	starts := map[netip.Addr]bool{netip.IPv4Unspecified(): true, netip.IPv6Unspecified(): true}
-	for _, b := range f.blocks {
-		for _, p := range append([]netip.Prefix{b.CIDR}, b.Except...) {
-			for first, last := range netset.Prefix(p).Spans() {
-				starts[first] = true
-				if after := last.Next(); after.IsValid() {
-					starts[after] = true
-				}
-			}
+	cuts := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	cut := func(p netip.Prefix) {
+		cuts = append(cuts, p.Masked().Addr())
+		if after := netset.LastAddress(p).Next(); after.IsValid() {
+			cuts = append(cuts, after)
 		}
 	}
-	cuts := slices.SortedFunc(maps.Keys(starts), netip.Addr.Compare)
+	for _, b := range f.blocks {
+		cut(b.CIDR)
+		for _, p := range b.Except {
+			cut(p)
+		}
+	}
+	slices.SortFunc(cuts, netip.Addr.Compare)
+	cuts = slices.Compact(cuts)
 	for i, first := range cuts {
 		last := netset.LastAddress(netset.AllIPv4)
 		if first.Is6() {
@@ -298,6 +357,7 @@ func (f *frame) internNamespaces(models []*policies.Model) []map[string]int32 {
 type classKey struct {
 	namespace int32
 	machine   int32
+	node      int32
 	labels    uint64
 	named     string
 	atoms     [2]int32
@@ -308,7 +368,7 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 	places := make([]placement, len(models))
 	var scratch []int32
 	place := func(c class, sum uint64) int32 {
-		key := classKey{c.namespace, c.machine, sum, strings.Join(c.named, "\x00"), c.atoms}
+		key := classKey{c.namespace, c.machine, c.node, sum, strings.Join(c.named, "\x00"), c.atoms}
 		for _, id := range known[key] {
 			if slices.Equal(f.classes[id].labels, c.labels) {
 				return id
@@ -320,16 +380,17 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 		known[key] = append(known[key], id)
 		return id
 	}
-	onHost := func(k machine, addresses []netip.Addr) int32 {
+	onHost := func(k machine, node string, addresses []netip.Addr) int32 {
 		atoms, fams := f.locate(addresses)
-		return place(class{namespace: -1, machine: f.internMachine(k), atoms: atoms, families: fams}, 0)
+		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), atoms: atoms, families: fams}, 0)
 	}
 	for m, model := range models {
-		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, nil)}
+		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, "", nil)}
 		machines := map[string]machine{}
+		inherited, behind := model.Inherited(), f.behindServices(&model.World)
 		for i, n := range model.Nodes {
 			machines[n.Name] = machine{labels: n.Labels}
-			places[m].nodes[i] = onHost(machines[n.Name], n.Addresses)
+			places[m].nodes[i] = onHost(machines[n.Name], n.Name, n.Addresses)
 		}
 		for i := range model.Pods {
 			p := &model.Pods[i]
@@ -338,7 +399,7 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 				if !known {
 					k = machine{p.NodeLabels, true}
 				}
-				places[m].pods[i] = onHost(k, p.Addresses)
+				places[m].pods[i] = onHost(k, p.Node, p.Addresses)
 				continue
 			}
 			atoms, fams := f.locate(p.Addresses)
@@ -353,14 +414,83 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 				scratch = append(scratch, value)
 				sum += mix(uint64(value))
 			}
+			for _, k := range f.inherited {
+				if _, own := p.Labels[k]; own {
+					continue
+				}
+				if id, has := f.inherit(f.keys[k], k, p, inherited); has {
+					scratch = append(scratch, id)
+					sum += mix(uint64(id))
+				}
+			}
+			for _, id := range behind[i] {
+				scratch = append(scratch, id)
+				sum += mix(uint64(id))
+			}
 			slices.Sort(scratch)
 			places[m].pods[i] = place(class{
-				namespace: namespaceOf[m][p.Ref.Namespace], labels: scratch, named: f.numbers(p.Ports), atoms: atoms, families: fams,
+				namespace: namespaceOf[m][p.Ref.Namespace], node: f.nodeID(p.Node), labels: scratch, named: f.numbers(p.Ports), atoms: atoms, families: fams,
 			}, sum)
 		}
 	}
 	f.sortClasses(places)
 	return places
+}
+
+// inherit returns the label value that a pod has from its namespace or service
+// account, or the one that stands for a value that is not known.
+func (f *frame) inherit(key int32, k string, p *policies.Pod, inherited func(*policies.Pod, string) (string, bool, bool)) (id int32, has bool) {
+	value, has, known := inherited(p, k)
+	if known {
+		if !has {
+			return 0, false
+		}
+		return f.value(label{key, value}), true
+	}
+	id = f.value(label{key, "\x00"}) // no label's value
+	f.doubt[key] = id
+	return id, true
+}
+
+// behindServices returns for each pod behind a Service that rules name a label
+// value that says so.
+func (f *frame) behindServices(w *policies.World) map[int][]int32 {
+	behind := map[int][]int32{}
+	for i := range w.Services {
+		if !slices.Contains(f.services, w.Services[i].Ref) {
+			continue
+		}
+		id := f.value(label{-1, w.Services[i].Ref.String()})
+		for _, pod := range w.Services[i].Pods {
+			behind[pod] = append(behind[pod], id)
+		}
+	}
+	return behind
+}
+
+// nodeIDs gives each node that may have a host endpoint a number; nil where
+// there are none.
+func nodeIDs(models []*policies.Model) map[string]int32 {
+	ids := map[string]int32{}
+	for _, m := range models {
+		for i := range m.Hosts {
+			if _, has := ids[m.Hosts[i].Node]; !has {
+				ids[m.Hosts[i].Node] = int32(len(ids))
+			}
+		}
+	}
+	return ids
+}
+
+// nodeID returns the number of a node: one for all that have no host endpoint.
+func (f *frame) nodeID(name string) int32 {
+	if len(f.nodeIDs) == 0 || name == "" {
+		return -1
+	}
+	if id, has := f.nodeIDs[name]; has {
+		return id
+	}
+	return int32(len(f.nodeIDs))
 }
 
 // internMachine gives each machine that some node selector can tell apart a
@@ -501,9 +631,9 @@ func (f *frame) sortClasses(places []placement) {
 func (f *frame) layColumns() {
 	f.posting, f.keyed, f.atomCols = map[int32][]int32{}, map[int32][]int32{}, map[int32][]int32{}
 	f.named = make([]map[uint16][]int32, len(f.names))
-	f.keyOf = make([]int32, len(f.values))
+	f.keyOf, f.text = make([]int32, len(f.values)), make([]string, len(f.values))
 	for l, id := range f.values {
-		f.keyOf[id] = l.key
+		f.keyOf[id], f.text[id] = l.key, l.value
 	}
 	for i := range f.classes {
 		c, id := &f.classes[i], int32(i)
@@ -645,60 +775,84 @@ func (f *frame) namedBy(s selector.Selector) []int32 {
 // matches reports whether something with these labels, and perhaps with others
 // where partial is set, is in the selector.
 func matches(s selector.Selector, labels map[string]string, partial bool) policies.Truth {
-	if s.IsNothing() {
-		return policies.No
-	}
-	truth := policies.Yes
-	for _, r := range s.Requirements() {
-		_, known := labels[r.Key]
-		switch {
-		case partial && !known:
-			truth = truth.And(policies.Maybe)
-		case !r.Matches(labels):
-			return policies.No
-		}
-	}
-	return truth
+	return truths(s.Test(func(key string) (string, bool, bool) {
+		value, has := labels[key]
+		return value, has, has || !partial
+	}))
 }
 
-// classesOf yields the classes of the given namespaces whose labels are in the
-// selector, in no particular order.
-func (f *frame) classesOf(in []int32, s selector.Selector, yield func(int32)) {
+// truths is what holds for sure, or else perhaps.
+func truths(sure, possible bool) policies.Truth {
+	switch {
+	case sure:
+		return policies.Yes
+	case possible:
+		return policies.Maybe
+	}
+	return policies.No
+}
+
+// classesOf yields the classes of the given namespaces whose labels are, or may
+// be, in the selector, in no particular order.
+func (f *frame) classesOf(in []int32, s selector.Selector, yield func(int32, policies.Truth)) {
 	if s.IsNothing() {
 		return
 	}
-	requirements := f.compile(s)
-	for id := range f.candidates(in, requirements) {
-		if f.meets(&f.classes[id], requirements) {
-			yield(id)
+	c := f.compile(s)
+	for id := range f.candidates(in, c.requirements) {
+		if t := f.meets(&f.classes[id], c); t > policies.No {
+			yield(id, t)
 		}
 	}
 }
 
+// compiledSelector is a selector in terms of label value ids.
+type compiledSelector struct {
+	selector.Selector
+	requirements []requirement // every class in the selector meets them
+	simple       bool          // and the classes that meet them are in it
+}
+
 // requirement is a selector's requirement in terms of label value ids: those of
-// the named values that some pod has.
+// the named values that some pod has, and of one that is not known.
 type requirement struct {
 	operator selector.Operator
 	key      int32
 	ids      []int32
 }
 
-func (f *frame) compile(s selector.Selector) []requirement {
-	var compiled []requirement
+func (f *frame) compile(s selector.Selector) compiledSelector {
+	compiled := compiledSelector{Selector: s, simple: s.IsConjunction()}
 	for _, r := range s.Requirements() {
 		c := requirement{operator: r.Operator, key: f.keys[r.Key]}
-		for _, v := range r.Values {
-			if id, ok := f.values[label{c.key, v}]; ok {
-				c.ids = append(c.ids, id)
+		doubt, inDoubt := f.doubt[c.key]
+		switch r.Operator {
+		case selector.In, selector.NotIn:
+			for _, v := range r.Values {
+				if id, ok := f.values[label{c.key, v}]; ok {
+					c.ids = append(c.ids, id)
+				}
 			}
+			if inDoubt {
+				c.ids = append(c.ids, doubt)
+			}
+		case selector.Exists, selector.DoesNotExist:
+		default:
+			compiled.simple = false
+			continue
 		}
-		compiled = append(compiled, c)
+		compiled.simple = compiled.simple && !inDoubt
+		if inDoubt && (r.Operator == selector.NotIn || r.Operator == selector.DoesNotExist) {
+			continue // no value is told from one that is not known
+		}
+		compiled.requirements = append(compiled.requirements, c)
 	}
 	return compiled
 }
 
-func (f *frame) meets(c *class, requirements []requirement) bool {
-	for _, r := range requirements {
+// meets reports whether a class is in the selector.
+func (f *frame) meets(c *class, s compiledSelector) policies.Truth {
+	for _, r := range s.requirements {
 		has := slices.ContainsFunc(c.labels, func(v int32) bool {
 			switch r.operator {
 			case selector.In, selector.NotIn:
@@ -707,10 +861,25 @@ func (f *frame) meets(c *class, requirements []requirement) bool {
 			return f.keyOf[v] == r.key
 		})
 		if has != (r.operator == selector.In || r.operator == selector.Exists) {
-			return false
+			return policies.No
 		}
 	}
-	return true
+	if s.simple {
+		return policies.Yes
+	}
+	return truths(s.Test(func(key string) (string, bool, bool) { return f.labelOf(c, key) }))
+}
+
+// labelOf returns the label of a class with this key.
+func (f *frame) labelOf(c *class, key string) (value string, has, known bool) {
+	k := f.keys[key]
+	for _, v := range c.labels {
+		if f.keyOf[v] == k {
+			doubt, inDoubt := f.doubt[k]
+			return f.text[v], true, !inDoubt || doubt != v
+		}
+	}
+	return "", false, true
 }
 
 // candidates yields classes of the given namespaces, all that can meet the
@@ -749,20 +918,32 @@ func (f *frame) candidates(in []int32, requirements []requirement) iter.Seq[int3
 			}
 			return
 		}
-		member := func(id int32) bool {
-			_, ok := slices.BinarySearch(in, f.classes[id].namespace)
-			return ok
-		}
 		for _, list := range rarest {
-			if len(in) == 1 {
-				n := f.namespaces[in[0]]
-				first, _ := slices.BinarySearch(list, n.first)
-				end, _ := slices.BinarySearch(list, n.last)
-				list = list[first:end]
-			}
-			for _, id := range list {
-				if (len(in) == 1 || len(in) == len(f.namespaces) || member(id)) && !yield(id) {
-					return
+			switch {
+			case len(in) == len(f.namespaces):
+				for _, id := range list {
+					if !yield(id) {
+						return
+					}
+				}
+			case len(in) < len(list)/8:
+				for _, n := range in {
+					first, _ := slices.BinarySearch(list, f.namespaces[n].first)
+					list = list[first:]
+					for _, id := range list {
+						if id >= f.namespaces[n].last {
+							break
+						}
+						if !yield(id) {
+							return
+						}
+					}
+				}
+			default:
+				for _, id := range list {
+					if _, is := slices.BinarySearch(in, f.classes[id].namespace); is && !yield(id) {
+						return
+					}
 				}
 			}
 		}

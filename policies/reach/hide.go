@@ -32,12 +32,20 @@ func (h *hider) hides(r RuleID, only policies.Action, priority, tier int) bool {
 	return h.tier < tier || h.id.Policy == r.Policy || h.priority < priority || h.only == only && only != policies.NoAction
 }
 
-// onlyAction returns the action of all rules, or none where they have several.
+// onlyAction returns the action of all rules that decide, or none where they have
+// several.
 func onlyAction(rules []policies.Rule) policies.Action {
-	if len(rules) == 0 || slices.ContainsFunc(rules, func(r policies.Rule) bool { return r.Action != rules[0].Action }) {
-		return policies.NoAction
+	only := policies.NoAction
+	for _, r := range rules {
+		switch {
+		case r.Action == policies.ActionLog:
+		case only != policies.NoAction && only != r.Action:
+			return policies.NoAction
+		default:
+			only = r.Action
+		}
 	}
-	return rules[0].Action
+	return only
 }
 
 // walk visits every rule that a group is governed by, in the order of evaluation.
@@ -83,6 +91,9 @@ func (a *Audit) walk(d policies.Direction, g *group, see func(*visit)) {
 						}
 					}
 					see(v)
+					if r.action == policies.ActionLog {
+						continue
+					}
 					yes := e.normal(r.yes)
 					mine, own = e.unite(mine, yes), e.unite(own, yes)
 					before = append(before, hider{id, only, p.Priority, tiers, yes})
@@ -144,7 +155,7 @@ func (a *Audit) Hiders(r RuleID) []RuleID {
 	var visits []*visit
 	for i := range a.groups[r.Direction] {
 		g := &a.groups[r.Direction][i]
-		if !slices.ContainsFunc(g.list, func(g governing) bool { return int(g.policy) == r.Policy }) {
+		if !governs(g.list, r.Policy) {
 			continue
 		}
 		a.walk(r.Direction, g, func(v *visit) {

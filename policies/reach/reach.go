@@ -14,6 +14,7 @@ package reach
 
 import (
 	"net/netip"
+	"sort"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -35,9 +36,12 @@ type Judge struct {
 	model     *policies.Model
 	placement placement
 	governing [2][][]governing
-	rows      [2][]*row // by class
-	local     []*row    // by class: ingress from a pod's own node
-	ipv6      bool      // it plays a part in the model
+	forwarded map[int32]*governed // by node: what governs the traffic it forwards
+	rows      [2][]*row           // by class
+	local     []*row              // by class: ingress from a pod's own node
+	ipv6      bool                // it plays a part in the model
+	labelled  []labelled
+	inherited func(*policies.Pod, string) (value string, has, known bool)
 }
 
 // New returns the judge of a model.
@@ -214,6 +218,17 @@ func (j *Judge) side(d policies.Direction, subject, other End, column int32, p n
 }
 
 func (j *Judge) at(r *row, column int32, p netset.Protocol, port uint16) policies.Verdict {
+	if r.onPort != nil {
+		at := uint32(p)<<16 | uint32(port)
+		i := sort.Search(len(r.onPort), func(i int) bool { return r.onPort[i].first > at }) - 1
+		switch {
+		case r.onPort[i].allow.has(column):
+			return policies.Allow
+		case r.onPort[i].unknown.has(column):
+			return policies.Unknown
+		}
+		return policies.Deny
+	}
 	for _, l := range r.allow {
 		if j.ports.sets[l.ports].Contains(p, port) && l.columns.has(column) {
 			return policies.Allow

@@ -32,13 +32,12 @@ func (a *Audit) Removal(r RuleID) Effect {
 		e := a.without(r, d)
 		for i := range a.groups[d] {
 			g := &a.groups[d][i]
-			at := slices.IndexFunc(g.list, func(g governing) bool { return int(g.policy) == r.Policy })
-			if at < 0 {
+			if !governs(g.list, r.Policy) && !a.model.Policies[r.Policy].Forwarded {
 				continue
 			}
 			list := g.list
 			if r.Rule == WholePolicy {
-				list = slices.Delete(slices.Clone(list), at, at+1)
+				list = leaveOut(list, r.Policy)
 			}
 			effect = min(effect, a.compare(d, g, &e, list))
 			if effect == Changes {
@@ -52,7 +51,14 @@ func (a *Audit) Removal(r RuleID) Effect {
 
 // without returns an evaluation in which a rule is not there.
 func (a *Audit) without(r RuleID, d policies.Direction) evaluation {
-	e := newEvaluation(a.e.builder, &a.scratch)
+	forwarded := a.forwarded
+	if r.Rule == WholePolicy && a.model.Policies[r.Policy].Forwarded {
+		forwarded = map[int32]*governed{}
+		for node, lists := range a.forwarded {
+			forwarded[node] = &governed{leaveOut(lists[0], r.Policy), leaveOut(lists[1], r.Policy)}
+		}
+	}
+	e := newEvaluation(a.e.builder, &a.scratch, forwarded)
 	e.rules = a.e.rules
 	if r.Rule != WholePolicy {
 		rules := &a.scratch.Policies[r.Policy].Rules[d]
@@ -71,10 +77,10 @@ func (a *Audit) restore(r RuleID, d policies.Direction) {
 
 // compare decides a group again under a list, and says what that changes.
 func (a *Audit) compare(d policies.Direction, g *group, e *evaluation, list []governing) Effect {
-	now := e.row(d, g.classes[0], list, false)
+	now := e.row(d, g.classes[0], list)
 	own := g.fromOwner
 	if d == policies.Ingress {
-		own = e.row(d, g.classes[0], list, true)
+		own = e.rowFromOwnNode(g.classes[0], list)
 	}
 	if now == g.row && own == g.fromOwner {
 		return Nothing
@@ -130,4 +136,13 @@ func (a *Audit) rowOf(d policies.Direction, class int32) *row {
 		return a.groups[d][at].row
 	}
 	return a.e.open
+}
+
+func governs(list []governing, policy int) bool {
+	return slices.ContainsFunc(list, func(g governing) bool { return int(g.policy) == policy })
+}
+
+// leaveOut returns a list without a policy.
+func leaveOut(list []governing, policy int) []governing {
+	return slices.DeleteFunc(slices.Clone(list), func(g governing) bool { return int(g.policy) == policy })
 }

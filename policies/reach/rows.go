@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"strconv"
@@ -17,6 +18,14 @@ import (
 type row struct {
 	id             int32
 	allow, unknown relation
+	onPort         []portLayers // by port, where there are many layers
+}
+
+// portLayers is what a row says of the ports from first on: the columns that are
+// allowed, and those that are unknown.
+type portLayers struct {
+	first          uint32
+	allow, unknown *set
 }
 
 // peers is the columns that a match describes for sure, and those that it may
@@ -30,23 +39,27 @@ type compiled struct {
 	yes, possible []layer
 }
 
-// builder makes the rows of judges that share a frame.
+// builder makes the rows of judges that share a frame, one model after the other.
 type builder struct {
 	*frame
 	algebra
 	all       *set
 	universe  relation
-	matches   map[string]peers
 	rows      []*row
 	rowsByKey map[string]*row
 	open      *row
+
+	world    *policies.World
+	labelled []labelled
+	byLabel  map[[2]string][]int // indexes of labelled, by each key and value
+	place    placement
+	matches  map[string]peers
 }
 
 func newBuilder(f *frame) *builder {
 	b := &builder{
 		frame:     f,
 		algebra:   newAlgebra(len(f.columns)),
-		matches:   map[string]peers{},
 		rowsByKey: map[string]*row{},
 	}
 	b.addRange(0, int32(len(f.columns)))
@@ -54,6 +67,17 @@ func newBuilder(f *frame) *builder {
 	b.universe = relation{{b.ports.id(netset.AllTraffic()), b.all}}
 	b.open = b.internRow(b.universe, nil)
 	return b
+}
+
+// turnTo makes what follows be about a model.
+func (b *builder) turnTo(m *policies.Model, p placement) {
+	b.world, b.labelled, b.place, b.matches = &m.World, labelledOf(&m.World), p, map[string]peers{}
+	b.byLabel = map[[2]string][]int{}
+	for i := range b.labelled {
+		for k, v := range b.labelled[i].labels {
+			b.byLabel[[2]string{k, v}] = append(b.byLabel[[2]string{k, v}], i)
+		}
+	}
 }
 
 func (b *builder) internRow(allow, unknown relation) *row {
@@ -68,16 +92,82 @@ func (b *builder) internRow(allow, unknown relation) *row {
 	known, ok := b.rowsByKey[string(key)]
 	if !ok {
 		known = &row{id: int32(len(b.rows)), allow: allow, unknown: unknown}
+		if len(allow)+len(unknown) > fewLayers {
+			known.onPort = b.index(known)
+		}
 		b.rows = append(b.rows, known)
 		b.rowsByKey[string(key)] = known
 	}
 	return known
 }
 
+// fewLayers is how many layers are looked through faster than searched.
+const fewLayers = 16
+
+// index sorts the layers of a row by port.
+func (b *builder) index(r *row) []portLayers {
+	type edge struct {
+		at      uint32
+		layer   *set
+		unknown bool
+		begins  bool
+	}
+	var edges []edge
+	for k, layers := range []relation{r.allow, r.unknown} {
+		for _, l := range layers {
+			for p := range b.ports.sets[l.ports].Ranges() {
+				first, last := uint32(p.Protocol)<<16|uint32(p.First), uint32(p.Protocol)<<16|uint32(p.Last)
+				edges = append(edges, edge{first, l.columns, k == 1, true}, edge{last + 1, l.columns, k == 1, false})
+			}
+		}
+	}
+	slices.SortFunc(edges, func(x, y edge) int {
+		if x.at != y.at {
+			return cmp.Compare(x.at, y.at)
+		}
+		if x.begins != y.begins { // what ends comes first
+			if y.begins {
+				return -1
+			}
+			return 1
+		}
+		return 0
+	})
+	now := portLayers{allow: b.none, unknown: b.none}
+	index := []portLayers{now}
+	for i, e := range edges {
+		now.first = e.at
+		columns := b.none
+		if e.begins {
+			columns = e.layer
+		}
+		if e.unknown {
+			now.unknown = columns
+		} else {
+			now.allow = columns
+		}
+		switch {
+		case i+1 < len(edges) && edges[i+1].at == e.at:
+		case index[len(index)-1].first == e.at:
+			index[len(index)-1] = now
+		default:
+			index = append(index, now)
+		}
+	}
+	return index
+}
+
 // compileRule returns a rule as traffic. A port name means what the destination
-// gives it: at ingress the class itself, at egress each column.
+// gives it: at ingress the class itself, at egress each column. The subject is
+// not looked at where the rule does not depend on it.
 func (b *builder) compileRule(r *policies.Rule, d policies.Direction, subject *class) *compiled {
 	who := b.peersOf(r.Peers)
+	if r.Own != nil {
+		who = b.seenBy(subject, r.Own, who)
+	}
+	if r.Unclear != "" {
+		who.yes = b.none
+	}
 	c := &compiled{action: r.Action}
 	grant := func(ports portsID, among *set) {
 		yes, possible := who.yes, who.possible
@@ -91,21 +181,80 @@ func (b *builder) compileRule(r *policies.Rule, d policies.Direction, subject *c
 		grant(b.ports.id(r.Ports), nil)
 	}
 	for _, n := range r.Named {
-		name := b.names[n]
-		if d == policies.Ingress {
-			for _, number := range subject.numbersOf(name) {
-				grant(b.ports.id(netset.PortSpan(n.Protocol, number, number)), nil)
-			}
-			continue
+		b.eachNumber(n, d, subject, grant)
+	}
+	remove := func(ports portsID, among *set) {
+		if among == nil {
+			among = b.all
 		}
-		for number, columns := range b.named[name] {
-			for _, c := range columns {
-				b.add(c)
-			}
-			grant(b.ports.id(netset.PortSpan(n.Protocol, number, number)), b.build())
-		}
+		not := relation{{ports, among}}
+		c.yes, c.possible = b.subtract(b.normal(c.yes), not), b.subtract(b.normal(c.possible), not)
+	}
+	for _, n := range r.NotNamed {
+		b.eachNumber(n, d, subject, remove)
+	}
+	if !r.NotPorts.IsEmpty() {
+		remove(b.ports.id(r.NotPorts), nil)
 	}
 	return c
+}
+
+// eachNumber yields the numbers that destinations give a port name: the subject
+// at ingress, and at egress the columns that do.
+func (b *builder) eachNumber(n policies.NamedPort, d policies.Direction, subject *class, yield func(ports portsID, among *set)) {
+	name := b.names[n]
+	if d == policies.Ingress {
+		for _, number := range subject.numbersOf(name) {
+			yield(b.ports.id(netset.PortSpan(n.Protocol, number, number)), nil)
+		}
+		return
+	}
+	for number, columns := range b.named[name] {
+		for _, c := range columns {
+			b.add(c)
+		}
+		yield(b.ports.id(netset.PortSpan(n.Protocol, number, number)), b.build())
+	}
+}
+
+// dependsOnSubject reports whether what a rule means depends on whom its policy
+// selects.
+func dependsOnSubject(r *policies.Rule, d policies.Direction) bool {
+	return d == policies.Ingress && len(r.Named)+len(r.NotNamed) > 0 || r.Own != nil
+}
+
+// seenBy returns those of some peers with whom the subject has traffic that is,
+// as far as its own side goes, among what own describes.
+func (b *builder) seenBy(subject *class, own *policies.Match, who peers) peers {
+	yes, possible := b.ownFamilies(subject, own)
+	narrow := func(s *set, in func(shared family) bool) *set {
+		for column := range s.columns() {
+			if in(b.columns[column].families & subject.families) {
+				b.add(column)
+			}
+		}
+		return b.build()
+	}
+	return peers{
+		narrow(who.yes, func(shared family) bool { return shared&^yes == 0 }),
+		narrow(who.possible, func(shared family) bool { return shared&possible != 0 }),
+	}
+}
+
+// ownFamilies returns the families over which a match describes a class for
+// sure, and those over which it may.
+func (b *builder) ownFamilies(subject *class, own *policies.Match) (yes, possible family) {
+	is := b.peers(own)
+	yes = ipv4 | ipv6
+	for _, column := range subject.columns {
+		if !is.yes.has(column) {
+			yes &^= b.columns[column].families
+		}
+		if is.possible.has(column) {
+			possible |= b.columns[column].families
+		}
+	}
+	return yes, possible
 }
 
 func (b *builder) peersOf(matches []policies.Match) peers {
@@ -120,44 +269,109 @@ func (b *builder) peersOf(matches []policies.Match) peers {
 	return all
 }
 
+// peers returns the columns that a match describes.
 func (b *builder) peers(m *policies.Match) peers {
-	if m.Anyone {
+	if m.Anyone && len(m.Except) == 0 {
 		return peers{b.all, b.all}
 	}
-	key := m.Pods.Key() + "\x00" + m.Namespaces.Key()
-	find := func() peers { return b.selected(m) }
-	switch {
-	case m.Block.CIDR.IsValid():
-		key, find = m.Block.String()+strconv.FormatBool(m.InCluster), func() peers { return b.inBlock(m.Block, m.InCluster) }
-	case !m.Nodes.IsNothing():
-		key, find = "nodes\x00"+m.Nodes.Key(), func() peers { return b.onNodes(m.Nodes) }
-	case len(m.Domains) > 0:
-		key, find = "domains\x00"+strings.Join(m.Domains, ","), func() peers { return b.withNames(m.Domains) }
-	}
+	key := string(appendMatchKey(nil, m))
 	known, ok := b.matches[key]
 	if !ok {
-		known = find()
+		known = b.described(m)
 		b.matches[key] = known
 	}
 	return known
 }
 
+// appendMatchKey appends a text that is the same for matches that describe the
+// same in one world.
+func appendMatchKey(key []byte, m *policies.Match) []byte {
+	for i, parts := range [][]policies.Match{m.Any, m.All, m.Except} {
+		if len(parts) == 0 {
+			continue
+		}
+		key = append(key, "|&^"[i], '(')
+		for k := range parts {
+			key = append(appendMatchKey(key, &parts[k]), ';')
+		}
+		key = append(key, ')')
+	}
+	switch {
+	case len(m.Any) > 0, len(m.All) > 0:
+	case m.Anyone:
+		key = append(key, '*')
+	case m.Block.CIDR.IsValid():
+		key = strconv.AppendBool(append(key, m.Block.String()...), m.InCluster)
+	case !m.Nodes.IsNothing():
+		key = append(append(key, "nodes\x00"...), m.Nodes.Key()...)
+	case len(m.Domains) > 0:
+		key = append(append(key, "domains\x00"...), strings.Join(m.Domains, ",")...)
+	case m.Object != policies.Ref{}:
+		key = append(append(append(key, "object\x00"...), m.Object.Kind+"/"...), m.Object.String()...)
+	default:
+		key = append(append(append(key, m.Pods.Key()...), '\x01'), m.Namespaces.Key()...)
+		key = strconv.AppendBool(append(key, '\x01'), m.Endpoints)
+	}
+	return key
+}
+
+func (b *builder) described(m *policies.Match) peers {
+	switch {
+	case len(m.Except) > 0:
+		base := *m
+		base.Except = nil
+		is, not := b.peers(&base), b.peersOf(m.Except)
+		return peers{b.minus(is.yes, not.possible), b.minus(is.possible, not.yes)}
+	case len(m.Any) > 0:
+		return b.peersOf(m.Any)
+	case len(m.All) > 0:
+		is := b.peers(&m.All[0])
+		for i := range m.All[1:] {
+			also := b.peers(&m.All[1+i])
+			is = peers{b.and(is.yes, also.yes), b.and(is.possible, also.possible)}
+		}
+		return is
+	case m.Block.CIDR.IsValid():
+		return b.at(m.Block.Addresses(), m.InCluster)
+	case !m.Nodes.IsNothing():
+		return b.onNodes(m.Nodes)
+	case len(m.Domains) > 0:
+		return b.withNames(m.Domains)
+	case m.Object != policies.Ref{}:
+		return b.object(m.Object)
+	case m.Endpoints:
+		return b.endpoints(m)
+	}
+	return b.selected(m)
+}
+
 // selected returns the columns of the pods that a match selects.
 func (b *builder) selected(m *policies.Match) peers {
 	in := b.namespacesOf(m.Namespaces)
-	addClass := func(class int32) {
-		for _, c := range b.classes[class].columns {
-			b.add(c)
+	var maybe []int32
+	b.classesOf(in.yes, m.Pods, func(class int32, t policies.Truth) {
+		if t == policies.Yes {
+			b.addClass(class)
+		} else {
+			maybe = append(maybe, class)
 		}
-	}
-	b.classesOf(in.yes, m.Pods, addClass)
+	})
 	yes := b.build()
-	if len(in.maybe) == 0 {
+	b.classesOf(in.maybe, m.Pods, func(class int32, _ policies.Truth) { maybe = append(maybe, class) })
+	if len(maybe) == 0 {
 		return peers{yes, yes}
 	}
 	b.addSet(yes)
-	b.classesOf(in.maybe, m.Pods, addClass)
+	for _, class := range maybe {
+		b.addClass(class)
+	}
 	return peers{yes, b.build()}
+}
+
+func (b *builder) addClass(class int32) {
+	for _, c := range b.classes[class].columns {
+		b.add(c)
+	}
 }
 
 // onNodes returns the columns of the nodes in a selector, and of the pods on
@@ -196,18 +410,18 @@ func mayBeNamed(domains []string, pod bool) bool {
 	})
 }
 
-// inBlock returns the columns whose addresses are in a block. An address that
-// is not known may be in any block that does not miss its space.
-func (b *builder) inBlock(block netset.Block, inCluster bool) peers {
-	addresses := block.Addresses()
+// at returns the columns whose addresses are in a set. An address that is not
+// known may be in any set that does not miss its space.
+func (b *builder) at(addresses netset.Addresses, inCluster bool) peers {
 	add := func(column int32) {
 		if b.columns[column].class < 0 || inCluster || !b.options.IgnorePodBlocks {
 			b.add(column)
 		}
 	}
 	for first, last := range addresses.Spans() {
-		for a, end := b.atomOf(first), b.atomOf(last); a <= end; a++ {
-			add(b.outside + a)
+		a, end := b.atomOf(first), b.atomOf(last)
+		b.addRange(b.outside+a, b.outside+end+1)
+		for ; a <= end; a++ {
 			for _, column := range b.atomCols[a] {
 				add(column)
 			}

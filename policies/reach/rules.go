@@ -34,6 +34,7 @@ func (j *Judge) Parts() *Parts {
 	f := *j.frame
 	f.scopes = maps.Clone(f.scopes) // the judge may be asked elsewhere meanwhile
 	p := &Parts{judge: j, builder: newBuilder(&f), inClass: make([][]int, len(j.classes)), reaches: map[partKey]reached{}}
+	p.builder.turnTo(j.model, j.placement)
 	for i, class := range j.placement.pods {
 		p.inClass[class] = append(p.inClass[class], i)
 	}
@@ -79,7 +80,8 @@ func (p *Parts) Describes(m *policies.Match) bool { return !p.builder.peers(m).p
 // Everyone reports whether a rule matches all TCP, UDP and SCTP traffic with
 // whoever is at the other end. Blocks that hold every address do so, too.
 func (p *Parts) Everyone(r *policies.Rule) bool {
-	return netset.TransportPorts().Minus(r.Ports).IsEmpty() && p.builder.peersOf(r.Peers).possible == p.builder.all
+	return netset.TransportPorts().Minus(r.Ports).IsEmpty() && r.Own == nil && len(r.NotNamed) == 0 && r.NotPorts.IsEmpty() && r.Unclear == "" &&
+		p.builder.peersOf(r.Peers).possible == p.builder.all
 }
 
 // Idle reports whether a rule of the i-th policy matches no traffic of any pod
@@ -137,7 +139,7 @@ func among(m *policies.Match, others []policies.Match) bool {
 // this one instead.
 func (p *Parts) reach(d policies.Direction, r *policies.Rule, peer *policies.Match, class int) reached {
 	key := partKey{r, peer, -1}
-	if d == policies.Ingress && len(r.Named) > 0 {
+	if dependsOnSubject(r, d) {
 		key.class = class
 	}
 	known, ok := p.reaches[key]

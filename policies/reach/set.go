@@ -1,8 +1,6 @@
 package reach
 
 import (
-	"encoding/binary"
-	"hash/maphash"
 	"iter"
 	"math/bits"
 	"slices"
@@ -29,6 +27,12 @@ func wordOf(column int32) (index uint32, bit uint64) {
 
 // word returns the word with this index, which may be an empty one.
 func (s *set) word(index uint32) uint64 {
+	if n := uint32(len(s.index)); n > 0 && s.index[n-1]-s.index[0] == n-1 { // without gaps
+		if i := index - s.index[0]; i < n {
+			return s.words[i]
+		}
+		return 0
+	}
 	if i, found := slices.BinarySearch(s.index, index); found {
 		return s.words[i]
 	}
@@ -51,138 +55,172 @@ func (s *set) columns() iter.Seq[int32] {
 	}
 }
 
+// canvas is a set in the making.
+type canvas struct {
+	dense   []uint64
+	touched []uint32 // the words that are not zero
+}
+
+func newCanvas(columns int) canvas { return canvas{dense: make([]uint64, (columns+63)/64)} }
+
+func (c *canvas) addWord(index uint32, word uint64) {
+	if c.dense[index] == 0 && word != 0 {
+		c.touched = append(c.touched, index)
+	}
+	c.dense[index] |= word
+}
+
+func (c *canvas) add(column int32) { c.addWord(wordOf(column)) }
+
+// addRange adds the columns from first up to but not including end.
+func (c *canvas) addRange(first, end int32) {
+	if first >= end {
+		return
+	}
+	a, b := uint32(first)>>6, uint32(end-1)>>6
+	head, tail := ^uint64(0)<<(uint32(first)&63), ^uint64(0)>>(63-uint32(end-1)&63)
+	if a == b {
+		c.addWord(a, head&tail)
+		return
+	}
+	c.addWord(a, head)
+	for w := a + 1; w < b; w++ {
+		c.addWord(w, ^uint64(0))
+	}
+	c.addWord(b, tail)
+}
+
+func (c *canvas) addSet(t *set) {
+	for i, w := range t.words {
+		c.addWord(t.index[i], w)
+	}
+}
+
+// addBeyond adds what of a set is not on another canvas.
+func (c *canvas) addBeyond(t *set, other *canvas) {
+	for i, w := range t.words {
+		c.addWord(t.index[i], w&^other.dense[t.index[i]])
+	}
+}
+
+func (c *canvas) clear() {
+	for _, i := range c.touched {
+		c.dense[i] = 0
+	}
+	c.touched = c.touched[:0]
+}
+
 // sets interns sets, so that equal sets are one pointer, and builds new ones in
-// a dense scratch area.
+// scratch areas.
 type sets struct {
-	seed    maphash.Seed
+	canvas  // what is added before build
+	columns int
 	known   map[uint64][]*set
 	count   int32
-	scratch []uint64
-	low     int // scratch words outside low..high are zero
-	high    int
+	index   []uint32 // of the result of an operation, as a set has them
+	words   []uint64
 	none    *set
 }
 
 func newSets(columns int) *sets {
-	s := &sets{seed: maphash.MakeSeed(), known: map[uint64][]*set{}, scratch: make([]uint64, (columns+63)/64)}
-	s.clear()
+	s := &sets{canvas: newCanvas(columns), columns: columns, known: map[uint64][]*set{}}
 	s.none = s.build()
 	return s
 }
 
-func (s *sets) clear() { s.low, s.high = len(s.scratch), -1 }
-
-func (s *sets) widen(low, high int) { s.low, s.high = min(s.low, low), max(s.high, high) }
-
-func (s *sets) add(column int32) {
-	w := int(column >> 6)
-	s.scratch[w] |= 1 << (uint32(column) & 63)
-	s.widen(w, w)
-}
-
-// addRange adds the columns from first up to but not including end.
-func (s *sets) addRange(first, end int32) {
-	if first >= end {
-		return
-	}
-	a, b := int(first>>6), int((end-1)>>6)
-	head, tail := ^uint64(0)<<(uint32(first)&63), ^uint64(0)>>(63-uint32(end-1)&63)
-	s.widen(a, b)
-	if a == b {
-		s.scratch[a] |= head & tail
-		return
-	}
-	s.scratch[a] |= head
-	for w := a + 1; w < b; w++ {
-		s.scratch[w] = ^uint64(0)
-	}
-	s.scratch[b] |= tail
-}
-
-func (s *sets) addSet(t *set) {
-	for i, w := range t.words {
-		s.scratch[t.index[i]] |= w
-	}
-	if n := len(t.index); n > 0 {
-		s.widen(int(t.index[0]), int(t.index[n-1]))
-	}
-}
-
 // build returns what was added since the last build.
-func (s *sets) build() *set {
-	n := 0
-	for w := s.low; w <= s.high; w++ {
-		if s.scratch[w] != 0 {
-			n++
-		}
+func (s *sets) build() *set { return s.take(&s.canvas) }
+
+// take returns what is on a canvas, and clears it.
+func (s *sets) take(c *canvas) *set {
+	if !slices.IsSorted(c.touched) {
+		slices.Sort(c.touched)
 	}
-	built := &set{index: make([]uint32, 0, n), words: make([]uint64, 0, n)}
-	for w := s.low; w <= s.high; w++ {
-		if s.scratch[w] != 0 {
-			built.index = append(built.index, uint32(w))
-			built.words = append(built.words, s.scratch[w])
-			s.scratch[w] = 0
-		}
+	s.index, s.words = append(s.index[:0], c.touched...), s.words[:0]
+	for _, i := range c.touched {
+		s.words = append(s.words, c.dense[i])
 	}
-	s.clear()
-	return s.intern(built)
+	c.clear()
+	return s.intern()
 }
 
-func (s *sets) intern(t *set) *set {
-	var h maphash.Hash
-	h.SetSeed(s.seed)
-	var b [12]byte
-	for i, w := range t.words {
-		binary.LittleEndian.PutUint32(b[:4], t.index[i])
-		binary.LittleEndian.PutUint64(b[4:], w)
-		h.Write(b[:])
+// beyond returns what of a set is not on a canvas.
+func (s *sets) beyond(t *set, c *canvas) *set {
+	s.index, s.words = s.index[:0], s.words[:0]
+	for i, at := range t.index {
+		if w := t.words[i] &^ c.dense[at]; w != 0 {
+			s.keep(at, w)
+		}
 	}
-	sum := h.Sum64()
+	return s.intern()
+}
+
+// intern returns the set of the index and words at hand.
+func (s *sets) intern() *set {
+	sum := uint64(len(s.index))
+	for i, w := range s.words {
+		sum = bits.RotateLeft64((sum^w)*0x9e3779b97f4a7c15, 29) + uint64(s.index[i])
+	}
 	for _, k := range s.known[sum] {
-		if slices.Equal(k.index, t.index) && slices.Equal(k.words, t.words) {
+		if slices.Equal(k.index, s.index) && slices.Equal(k.words, s.words) {
 			return k
 		}
 	}
-	t.id = s.count
+	t := &set{id: s.count, index: slices.Clone(s.index), words: slices.Clone(s.words)}
 	s.count++
 	s.known[sum] = append(s.known[sum], t)
 	return t
 }
 
+func (s *sets) keep(index uint32, word uint64) {
+	s.index, s.words = append(s.index, index), append(s.words, word)
+}
+
 func (s *sets) or(a, b *set) *set {
-	switch {
-	case a == b || b.empty():
-		return a
-	case a.empty():
-		return b
+	if len(a.index) < len(b.index) {
+		a, b = b, a
 	}
-	s.addSet(a)
-	s.addSet(b)
-	return s.build()
+	if a == b || b.empty() {
+		return a
+	}
+	if a.covers(b) {
+		return a
+	}
+	s.index, s.words = s.index[:0], s.words[:0]
+	i := 0
+	for k, at := range b.index {
+		for ; i < len(a.index) && a.index[i] < at; i++ {
+			s.keep(a.index[i], a.words[i])
+		}
+		w := b.words[k]
+		if i < len(a.index) && a.index[i] == at {
+			w |= a.words[i]
+			i++
+		}
+		s.keep(at, w)
+	}
+	s.index, s.words = append(s.index, a.index[i:]...), append(s.words, a.words[i:]...)
+	return s.intern()
+}
+
+// covers reports whether all of another set is in the set.
+func (s *set) covers(t *set) bool {
+	for i, at := range t.index {
+		if t.words[i]&^s.word(at) != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *sets) and(a, b *set) *set {
-	switch {
-	case a == b || a.empty():
+	if len(a.index) > len(b.index) {
+		a, b = b, a
+	}
+	if a == b || a.empty() {
 		return a
-	case b.empty():
-		return b
 	}
-	both := &set{}
-	for i, k := 0, 0; i < len(a.index) && k < len(b.index); {
-		switch {
-		case a.index[i] < b.index[k]:
-			i++
-		case a.index[i] > b.index[k]:
-			k++
-		default:
-			if w := a.words[i] & b.words[k]; w != 0 {
-				both.index, both.words = append(both.index, a.index[i]), append(both.words, w)
-			}
-			i, k = i+1, k+1
-		}
-	}
-	return s.intern(both)
+	return s.filter(a, b, func(x, y uint64) uint64 { return x & y })
 }
 
 func (s *sets) minus(a, b *set) *set {
@@ -192,18 +230,35 @@ func (s *sets) minus(a, b *set) *set {
 	case a.empty() || b.empty():
 		return a
 	}
-	left := &set{}
-	k := 0
-	for i, w := range a.words {
-		for k < len(b.index) && b.index[k] < a.index[i] {
-			k++
+	return s.filter(a, b, func(x, y uint64) uint64 { return x &^ y })
+}
+
+// filter returns a with each of its words changed as f does, given the word of b
+// at its place. The result is no more than a.
+func (s *sets) filter(a, b *set, f func(x, y uint64) uint64) *set {
+	s.index, s.words = s.index[:0], s.words[:0]
+	step := 16*len(a.index) >= len(b.index) // else it is faster to search b
+	k, same := 0, true
+	for i, at := range a.index {
+		var other uint64
+		if step {
+			for k < len(b.index) && b.index[k] < at {
+				k++
+			}
+			if k < len(b.index) && b.index[k] == at {
+				other = b.words[k]
+			}
+		} else {
+			other = b.word(at)
 		}
-		if k < len(b.index) && b.index[k] == a.index[i] {
-			w &^= b.words[k]
-		}
+		w := f(a.words[i], other)
+		same = same && w == a.words[i]
 		if w != 0 {
-			left.index, left.words = append(left.index, a.index[i]), append(left.words, w)
+			s.keep(at, w)
 		}
 	}
-	return s.intern(left)
+	if same {
+		return a
+	}
+	return s.intern()
 }

@@ -14,33 +14,42 @@ type governing struct {
 	truth  policies.Truth
 }
 
-// govern lists, for each direction and class, the policies that govern it, in
-// the order of evaluation.
-func (b *builder) govern(m *policies.Model) [2][][]governing {
-	var lists [2][][]governing
+// governed lists, for each direction, the policies that govern something, in the
+// order of evaluation.
+type governed [2][]governing
+
+// govern lists the policies that govern each class, and for each node those that
+// govern what it forwards.
+func (b *builder) govern(m *policies.Model) (classes [2][][]governing, forwarded map[int32]*governed) {
 	for _, d := range policies.Directions {
-		lists[d] = make([][]governing, len(b.classes))
+		classes[d] = make([][]governing, len(b.classes))
 	}
+	hosts := b.newHosts(m)
 	for _, i := range evaluationOrder(m) {
 		p := &m.Policies[i]
-		in := b.namespacesOf(p.Subject.Namespaces)
-		for _, s := range []struct {
-			in    []int32
-			truth policies.Truth
-		}{{in.yes, policies.Yes}, {in.maybe, policies.Maybe}} {
-			if len(s.in) == 0 {
-				continue
-			}
-			b.classesOf(s.in, p.Subject.Pods, func(class int32) {
-				for _, d := range policies.Directions {
-					if p.Governs[d] {
-						lists[d][class] = append(lists[d][class], governing{int32(i), s.truth})
-					}
+		governs := func(lists *[2][][]governing, at int32, t policies.Truth) {
+			for _, d := range policies.Directions {
+				if p.Governs[d] {
+					lists[d][at] = append(lists[d][at], governing{int32(i), t})
 				}
-			})
+			}
+		}
+		in := b.namespacesOf(p.Subject.Namespaces)
+		b.classesOf(in.yes, p.Subject.Pods, func(class int32, t policies.Truth) { governs(&classes, class, t) })
+		b.classesOf(in.maybe, p.Subject.Pods, func(class int32, t policies.Truth) { governs(&classes, class, policies.Maybe) })
+		for node, t := range hosts.selectedBy(p) {
+			for _, class := range hosts.classes[node] {
+				governs(&classes, class, t)
+			}
+			for _, class := range hosts.classes[-1] {
+				governs(&classes, class, policies.Maybe)
+			}
+			if p.Forwarded {
+				hosts.forward(node, p.Governs, governing{int32(i), t})
+			}
 		}
 	}
-	return lists
+	return classes, hosts.forwarded
 }
 
 // evaluationOrder returns the indexes of the policies by tier and priority.
@@ -60,30 +69,37 @@ func evaluationOrder(m *policies.Model) []int {
 }
 
 // stage is what one tier makes of the traffic that comes to it: what it may
-// allow, what it may pass on, and what it cannot deny.
+// allow, what it may pass on, what it cannot deny, and what of that it cannot
+// pass on either.
 type stage struct {
-	id                int32
-	allow, pass, safe relation
+	id                       int32
+	allow, pass, safe, final relation
 }
+
+// outcome is what some tiers, one behind the other, make of the traffic that
+// comes to the first: what they may allow, and what they cannot deny.
+type outcome struct{ allow, safe relation }
 
 // evaluation makes the rows of one model. Classes that the same policies of a
 // tier govern share the stage, and those with the same stages share the row.
 type evaluation struct {
 	*builder
-	model    *policies.Model
-	rules    [2][][]*compiled // of each policy
-	stages   [2]map[string]*stage
-	byStages map[string]*row
+	model     *policies.Model
+	forwarded map[int32]*governed // by node
+	rules     [2][][]*compiled    // of each policy
+	stages    [2]map[string]*stage
+	byStages  map[string]*row
+	outcomes  map[string]outcome
 	// sparing is what a tier that spares a pod's own node makes of its traffic,
 	// by whether it selects the pod.
 	sparing [policies.Yes + 1]*stage
 	count   int32 // of stages
 }
 
-func newEvaluation(b *builder, m *policies.Model) evaluation {
-	e := evaluation{builder: b, model: m, byStages: map[string]*row{}, count: 2}
-	e.sparing[policies.Yes] = &stage{id: 0, allow: b.universe, safe: b.universe}
-	e.sparing[policies.Maybe] = &stage{id: 1, allow: b.universe, pass: b.universe, safe: b.universe}
+func newEvaluation(b *builder, m *policies.Model, forwarded map[int32]*governed) evaluation {
+	e := evaluation{builder: b, model: m, forwarded: forwarded, byStages: map[string]*row{}, outcomes: map[string]outcome{}}
+	e.sparing[policies.Yes] = e.newStage(b.universe, nil, b.universe)
+	e.sparing[policies.Maybe] = e.newStage(b.universe, b.universe, b.universe)
 	for _, d := range policies.Directions {
 		e.rules[d] = make([][]*compiled, len(m.Policies))
 		e.stages[d] = map[string]*stage{}
@@ -93,24 +109,51 @@ func newEvaluation(b *builder, m *policies.Model) evaluation {
 
 // judge makes the rows of every class of a model.
 func (b *builder) judge(m *policies.Model, p placement) *Judge {
-	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, governing: b.govern(m), ipv6: speaksIPv6(m)}
-	e := newEvaluation(b, m)
+	b.turnTo(m, p)
+	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, ipv6: speaksIPv6(m), labelled: b.labelled, inherited: m.Inherited()}
+	j.governing, j.forwarded = b.govern(m)
+	e := newEvaluation(b, m, j.forwarded)
 	for _, d := range policies.Directions {
 		j.rows[d] = make([]*row, len(b.classes))
 		for class, list := range j.governing[d] {
-			j.rows[d][class] = e.row(d, int32(class), list, false)
+			j.rows[d][class] = e.row(d, int32(class), list)
 		}
 	}
 	j.local = make([]*row, len(b.classes))
 	for class, list := range j.governing[policies.Ingress] {
-		j.local[class] = e.row(policies.Ingress, int32(class), list, true)
+		j.local[class] = e.rowFromOwnNode(int32(class), list)
 	}
 	return j
 }
 
-// row returns what all tiers together make of a class's traffic, or of what
+func (e *evaluation) newStage(allow, pass, safe relation) *stage {
+	s := &stage{e.count, allow, pass, safe, e.subtract(safe, pass)}
+	e.count++
+	return s
+}
+
+// row returns what becomes of a class's traffic, given the policies that govern
+// it.
+func (e *evaluation) row(d policies.Direction, class int32, list []governing) *row {
+	r := e.tiers(d, class, list, false)
+	switch {
+	case len(e.nodeIDs) == 0:
+		return r
+	case e.classes[class].host():
+		return e.sparingPods(r, e.classes[class].node)
+	}
+	return e.throughHosts(d, class, r)
+}
+
+// rowFromOwnNode returns what becomes of what comes to a class from a pod's own
+// node.
+func (e *evaluation) rowFromOwnNode(class int32, list []governing) *row {
+	return e.tiers(policies.Ingress, class, list, true)
+}
+
+// tiers returns what all tiers together make of a class's traffic, or of what
 // comes from a pod's own node.
-func (e *evaluation) row(d policies.Direction, class int32, list []governing, fromOwnNode bool) *row {
+func (e *evaluation) tiers(d policies.Direction, class int32, list []governing, fromOwnNode bool) *row {
 	if len(list) == 0 {
 		return e.open
 	}
@@ -129,7 +172,9 @@ func (e *evaluation) row(d policies.Direction, class int32, list []governing, fr
 	}
 	r, ok := e.byStages[string(key)]
 	if !ok {
-		r = e.compose(stages)
+		o := e.compose(stages, key)
+		allow := e.intersect(o.allow, o.safe)
+		r = e.internRow(allow, e.subtract(o.allow, allow))
 		e.byStages[string(key)] = r
 	}
 	return r
@@ -168,24 +213,21 @@ func tierOf(m *policies.Model, p *policies.Policy) *policies.Tier {
 	return &m.Tiers[at]
 }
 
-// compose puts stages one behind the other. Traffic that may come to a stage
-// and that the stage may deny is not allowed for certain; what passes every
-// stage is allowed.
-func (e *evaluation) compose(stages []*stage) *row {
-	var possible relation
-	coming := e.universe
-	for _, s := range stages {
-		possible = e.unite(possible, e.intersect(coming, s.allow))
-		coming = e.intersect(coming, s.pass)
+// compose puts stages one behind the other, from the last to the first, so that
+// what the namespaces' own policies keep small stays small. What passes every
+// stage is allowed. The key names the stages.
+func (e *evaluation) compose(stages []*stage, key []byte) outcome {
+	if len(stages) == 0 {
+		return outcome{e.universe, e.universe}
 	}
-	possible = e.unite(possible, coming)
-	allow := possible
-	coming = e.universe
-	for _, s := range stages {
-		allow = e.unite(e.intersect(allow, s.safe), e.subtract(allow, coming))
-		coming = e.intersect(coming, s.pass)
+	known, ok := e.outcomes[string(key)]
+	if !ok {
+		s, rest := stages[0], e.compose(stages[1:], key[4:])
+		known.allow = e.unite(s.allow, e.intersect(s.pass, rest.allow))
+		known.safe = e.unite(s.final, e.intersect(s.safe, rest.safe))
+		e.outcomes[string(key)] = known
 	}
-	return e.internRow(allow, e.subtract(possible, allow))
+	return known
 }
 
 // stage returns what one tier makes of a class's traffic, given the policies of
@@ -195,27 +237,35 @@ func (e *evaluation) stage(d policies.Direction, class int32, list []governing) 
 	for _, g := range list {
 		key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
 	}
-	if d == policies.Ingress && e.useNames(list) {
-		for _, numbers := range e.classes[class].named {
-			key = append(append(key, '|'), numbers...)
-		}
-	}
+	key = e.appendSubjectKey(key, d, class, list)
 	s, ok := e.stages[d][string(key)]
 	if !ok {
 		s = e.evaluate(d, class, list)
-		s.id = e.count
-		e.count++
 		e.stages[d][string(key)] = s
 	}
 	return s
 }
 
-// useNames reports whether some ingress rule means ports by name, so that what
-// it means depends on the class.
-func (e *evaluation) useNames(list []governing) bool {
-	return slices.ContainsFunc(list, func(g governing) bool {
-		return slices.ContainsFunc(e.model.Policies[g.policy].Rules[policies.Ingress], func(r policies.Rule) bool { return len(r.Named) > 0 })
-	})
+// appendSubjectKey appends what the rules of some policies depend on in the class
+// that they govern.
+func (e *evaluation) appendSubjectKey(key []byte, d policies.Direction, class int32, list []governing) []byte {
+	c, named := &e.classes[class], false
+	for _, g := range list {
+		rules := e.model.Policies[g.policy].Rules[d]
+		for i := range rules {
+			if rules[i].Own != nil {
+				yes, possible := e.ownFamilies(c, rules[i].Own)
+				key = append(key, byte(c.families)|byte(yes)<<2|byte(possible)<<4)
+			}
+			named = named || d == policies.Ingress && len(rules[i].Named)+len(rules[i].NotNamed) > 0
+		}
+	}
+	if named {
+		for _, numbers := range c.named {
+			key = append(append(key, '|'), numbers...)
+		}
+	}
+	return key
 }
 
 // evaluate works out a stage. A policy that was not understood, in no tier of
@@ -223,10 +273,13 @@ func (e *evaluation) useNames(list []governing) bool {
 func (e *evaluation) evaluate(d policies.Direction, class int32, list []governing) *stage {
 	tier := tierOf(e.model, &e.model.Policies[list[0].policy])
 	if tier == nil {
-		return &stage{allow: e.universe}
+		return e.newStage(e.universe, nil, nil)
 	}
 	undefined := e.normal([]layer{{e.ports.id(tier.Undefined), e.all}})
 	if s := e.evaluateUnion(d, class, list, tier, undefined); s != nil {
+		return s
+	}
+	if s := e.evaluateOrdered(d, class, list, tier, undefined); s != nil {
 		return s
 	}
 	var allow, deny, pass relation
@@ -257,7 +310,7 @@ func (e *evaluation) evaluate(d policies.Direction, class int32, list []governin
 		deny, inside = e.unite(deny, inside), nil
 	}
 	pass = e.unite(pass, e.unite(open, inside))
-	return &stage{allow: allow, pass: pass, safe: e.subtract(e.universe, deny)}
+	return e.newStage(allow, pass, e.subtract(e.universe, deny))
 }
 
 // applied is what a policy that selects a class may do to traffic, and what it
@@ -272,6 +325,9 @@ func (e *evaluation) apply(d policies.Direction, class int32, g governing, left,
 	}
 	a := applied{allow: unclear, deny: unclear, left: e.subtract(left, unclear)}
 	for _, r := range e.compileRules(d, class, g.policy) {
+		if r.action == policies.ActionLog {
+			continue
+		}
 		hit := e.intersect(a.left, e.normal(r.possible))
 		switch r.action {
 		case policies.ActionAllow:
@@ -310,14 +366,18 @@ func (e *evaluation) evaluateUnion(d policies.Direction, class int32, list []gov
 			return nil
 		}
 		for _, r := range e.compileRules(d, class, g.policy) {
-			if r.action != policies.ActionAllow {
+			switch r.action {
+			case policies.ActionAllow:
+			case policies.ActionLog:
+				continue
+			default:
 				return nil
 			}
 			yes = append(yes, r.yes...)
 			possible = append(possible, r.possible...)
 		}
 	}
-	return &stage{allow: e.unite(e.normal(possible), undefined), safe: e.subtract(e.normal(yes), undefined)}
+	return e.newStage(e.unite(e.normal(possible), undefined), nil, e.subtract(e.normal(yes), undefined))
 }
 
 // compileRules returns the rules of a policy in one direction as traffic. What
@@ -331,7 +391,7 @@ func (e *evaluation) compileRules(d policies.Direction, class, policy int32) []*
 	for i := range rules {
 		r := &rules[i]
 		switch {
-		case d == policies.Ingress && len(r.Named) > 0:
+		case dependsOnSubject(r, d):
 			all = slices.Clone(all)
 			all[i] = e.compileRule(r, d, &e.classes[class])
 		case all[i] == nil:

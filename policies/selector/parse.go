@@ -3,6 +3,7 @@ package selector
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Parse reads a selector as kubectl writes it: "app=web,tier in (a,b),!old". An
@@ -37,8 +38,11 @@ type parser struct {
 }
 
 func (p *parser) errorf(format string, args ...any) error {
-	return fmt.Errorf("selector %q, column %d: %s", p.text, p.at+1, fmt.Sprintf(format, args...))
+	return fmt.Errorf("selector %q, column %d: %s", p.text, p.column(p.at), fmt.Sprintf(format, args...))
 }
+
+// column is the place of a byte, in characters counted from 1.
+func (p *parser) column(at int) int { return utf8.RuneCountInString(p.text[:at]) + 1 }
 
 func (p *parser) skip() {
 	for p.at < len(p.text) && strings.ContainsRune(" \t\r\n", rune(p.text[p.at])) {

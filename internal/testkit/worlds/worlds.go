@@ -29,6 +29,9 @@ type Shape struct {
 	// what comes in. In a world that is not closed, policies only protect
 	// single workloads, and most connections are open.
 	Closed bool
+	// Tiered adds 22 cluster-wide policies, in tiers before and after those of the
+	// namespaces and beside them, and gives every pod an IPv6 address, too.
+	Tiered bool
 }
 
 // The shapes that the benchmarks speak of.
@@ -40,6 +43,11 @@ var (
 	AllDifferent = Shape{Namespaces: 1_000, Workloads: 100_000, Pods: 100_000, Policies: 10_000, Closed: true}
 	// Scattered has many small namespaces.
 	Scattered = Shape{Namespaces: 25_000, Workloads: 50_000, Pods: 100_000, Policies: 75_000, Closed: true}
+
+	// Tiered100k, Tiered1m and TieredNamespace have policies of every dialect.
+	Tiered100k      = Shape{Namespaces: 1_000, Workloads: 10_000, Pods: 100_000, Policies: 10_000, Closed: true, Tiered: true}
+	Tiered1m        = Shape{Namespaces: 10_000, Workloads: 100_000, Pods: 1_000_000, Policies: 100_000, Closed: true, Tiered: true}
+	TieredNamespace = Shape{Namespaces: 1, Workloads: 1_000, Pods: 10_000, Policies: 10_000, Closed: true, Tiered: true}
 
 	OpenRepository   = Shape{Namespaces: 20, Workloads: 1_000, Policies: 100}
 	ClosedRepository = Shape{Namespaces: 20, Workloads: 1_000, Policies: 100, Closed: true}
@@ -71,6 +79,9 @@ func (s Shape) String() string {
 	case s.Policies > 0 && !s.Closed:
 		text += ", open"
 	}
+	if s.Tiered {
+		text += ", every dialect"
+	}
 	return text
 }
 
@@ -91,14 +102,23 @@ func tiers() []policies.Tier {
 
 const tier = "default"
 
-// PodCIDR holds the address of every pod.
-var PodCIDR = netip.MustParsePrefix("10.0.0.0/8")
+// PodCIDR holds the address of every pod, and PodCIDR6 its IPv6 address.
+var (
+	PodCIDR  = netip.MustParsePrefix("10.0.0.0/8")
+	PodCIDR6 = netip.MustParsePrefix("fd00:10::/64")
+)
 
 // Model returns the model of a shape. Policies and pods are in the order in
 // which package k8s would give them; places are left out.
 func (s Shape) Model(seed uint64) *policies.Model {
 	m := &policies.Model{Tiers: tiers()}
 	m.PodCIDRs = []netip.Prefix{PodCIDR}
+	if s.Tiered {
+		m.Tiers = allTiers()
+		m.PodCIDRs = append(m.PodCIDRs, PodCIDR6)
+		m.Sets = networkSets()
+		m.Policies = clusterWide()
+	}
 	m.Namespaces = append(m.Namespaces, namespace("kube-system", "platform", "prod"))
 	m.Pods = append(m.Pods, s.dns())
 	for n := range s.Namespaces {
@@ -183,6 +203,11 @@ func (s Shape) workload(i int) []policies.Pod {
 		pod := template
 		pod.Ref = policies.Ref{Kind: "Pod", Namespace: ref.Namespace, Name: fmt.Sprintf("%s-%s-%05d", ref.Name, hash, len(pods))}
 		pod.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{10, byte(p >> 16), byte(p >> 8), byte(p)})}
+		if s.Tiered {
+			address := PodCIDR6.Addr().As16()
+			address[13], address[14], address[15] = byte(p>>16), byte(p>>8), byte(p)
+			pod.Addresses = append(pod.Addresses, netip.AddrFrom16(address))
+		}
 		pods = append(pods, pod)
 	}
 	return pods
