@@ -148,13 +148,10 @@ func plain(labels map[string]string) labelled {
 	}
 }
 
-// labelsOfPod gives a pod's own labels first, then those that it has of its
-// namespace and service account.
+// labelsOfPod gives what Calico knows of a pod first, then the pod's own labels,
+// then those that it has of its namespace and service account.
 func (c *calicoWorld) labelsOfPod(p *party) labelled {
 	return func(key string) (string, policies.Truth) {
-		if value, has := p.labels[key]; has {
-			return value, policies.Yes
-		}
 		account := cmp.Or(p.spec.ServiceAccountName, "default")
 		switch key {
 		case ofNamespace:
@@ -163,6 +160,9 @@ func (c *calicoWorld) labelsOfPod(p *party) labelled {
 			return account, policies.Yes
 		case ofOrchestrator:
 			return "k8s", policies.Yes
+		}
+		if value, has := p.labels[key]; has {
+			return value, policies.Yes
 		}
 		if name, ok := strings.CutPrefix(key, "pcsa."); ok {
 			return c.accountLabel(p.ref.Namespace, account, name)
