@@ -52,17 +52,20 @@ func (i *input) addSourceTo(c *cobra.Command) {
 
 // loader returns what loads sources as the flags say.
 func (i *input) loader() (*source.Loader, error) {
-	versions := k8s.CalicoVersions[:]
-	if !slices.Contains(versions, i.calico) {
-		return nil, fmt.Errorf("--calico-version: %q is none of %s", i.calico, strings.Join(versions, ", "))
+	var errs []error
+	if versions := k8s.CalicoVersions[:]; !slices.Contains(versions, i.calico) {
+		errs = append(errs, fmt.Errorf("--calico-version: %q is none of %s", i.calico, strings.Join(versions, ", ")))
 	}
 	o := k8s.Options{Namespace: i.namespace, CalicoVersion: i.calico}
 	for _, text := range i.podCIDRs {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			return nil, fmt.Errorf("--pod-cidr: %q is not a CIDR such as 10.244.0.0/16", text)
+			errs = append(errs, fmt.Errorf("--pod-cidr: %q is not a CIDR such as 10.244.0.0/16", text))
 		}
 		o.PodCIDRs = append(o.PodCIDRs, p.Masked())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	return &source.Loader{RepoDir: i.repo, Stdin: i.in, Options: o}, nil
 }

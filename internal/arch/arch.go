@@ -58,7 +58,6 @@ var floors = map[string]floor{
 	"enforcer/nft":        conclusions,
 
 	"policies/k8s":      letters,
-	"policies/calico":   letters,
 	"simulator/flowlog": letters,
 	"internal/report":   letters,
 

@@ -365,7 +365,7 @@ func sideText(out *bufio.Writer, d *policies.Decision, direction policies.Direct
 	}
 	out.WriteByte('\n')
 	if side.Policy != nil {
-		fmt.Fprintf(out, "  by %s %s", side.Policy.Kind, clean(side.Policy.String()))
+		fmt.Fprintf(out, "  by %s %s", side.Policy.What(), clean(side.Policy.String()))
 		if side.Rule != nil {
 			fmt.Fprintf(out, ", %s rule %d", direction, *side.Rule+1)
 		}
@@ -385,7 +385,7 @@ func traceText(out *bufio.Writer, steps []policies.Step, paint paint) {
 	var width int
 	names := make([]string, len(steps))
 	for i, s := range steps {
-		names[i] = clean(s.Policy.String())
+		names[i] = clean(policyText(s.Policy))
 		if s.Rule != nil {
 			names[i] += fmt.Sprintf(" rule %d", *s.Rule+1)
 		}

@@ -97,7 +97,7 @@ func (r *reading) world(sources []string) (*policies.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(m.Namespaces)+len(m.Pods)+len(m.Policies)+len(m.Staged)+len(m.Services)+len(m.Nodes) == 0 && len(sources) > 0 {
+	if len(m.Namespaces)+len(m.Pods)+len(m.Policies)+len(m.Staged)+len(m.Services)+len(m.Nodes)+len(m.Sets)+len(m.Hosts) == 0 && len(sources) > 0 {
 		return nil, fmt.Errorf("none of the objects in %s has a bearing on network policy; name a source with workloads or policies", strings.Join(sources, ", "))
 	}
 	return m, nil

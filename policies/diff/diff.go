@@ -96,7 +96,7 @@ func kindOf(before, after policies.Verdict) kind {
 // Compare compares two judges made by reach.Pair.
 func Compare(base, head *reach.Judge) *Change {
 	c := &Change{
-		Policies: comparePolicies(base.Model(), head.Model()),
+		Policies: comparePolicies(base.Model().Policies, head.Model().Policies),
 		Warnings: mergeWarnings(base.Model().Warnings, head.Model().Warnings),
 	}
 	g := grouper{rows: map[bucket]*rows{}}
@@ -150,39 +150,42 @@ func mergeWarnings(base, head []policies.Warning) []policies.Warning {
 	return slices.Compact(merged)
 }
 
-func comparePolicies(base, head *policies.Model) []PolicyChange {
-	was := map[policies.Ref]*policies.Policy{}
-	for i := range base.Policies {
-		was[base.Policies[i].Ref] = &base.Policies[i]
+func comparePolicies(base, head []policies.Policy) []PolicyChange {
+	// Of a host endpoint there are several.
+	type nth struct {
+		policies.Ref
+		n int
 	}
-	reordered := func(b, h *policies.Policy) bool { return b.Priority != h.Priority }
-	if ranked(base) || ranked(head) {
-		moved := moved(base.Policies, head.Policies)
-		reordered = func(_, h *policies.Policy) bool { return moved[h.Ref] }
+	was, counts := map[nth]*policies.Policy{}, map[policies.Ref]int{}
+	for i := range base {
+		was[nth{base[i].Ref, counts[base[i].Ref]}] = &base[i]
+		counts[base[i].Ref]++
 	}
+	clear(counts)
 	var changes []PolicyChange
-	for i := range head.Policies {
-		h := &head.Policies[i]
-		b, had := was[h.Ref]
+	for i := range head {
+		h := &head[i]
+		id := nth{h.Ref, counts[h.Ref]}
+		counts[h.Ref]++
+		b, had := was[id]
 		switch {
 		case !had:
 			changes = append(changes, PolicyChange{h.Ref, "added", h.Place})
-		case reordered(b, h) || !samePolicy(b, h):
+		case !samePolicy(b, h):
 			changes = append(changes, PolicyChange{h.Ref, "changed", h.Place})
 		}
-		delete(was, h.Ref)
+		delete(was, id)
 	}
-	for ref, b := range was {
-		changes = append(changes, PolicyChange{ref, "removed", b.Place})
+	for _, b := range was {
+		changes = append(changes, PolicyChange{b.Ref, "removed", b.Place})
 	}
 	slices.SortFunc(changes, func(a, b PolicyChange) int { return a.Ref.Compare(b.Ref) })
-	return changes
+	return slices.Compact(changes)
 }
 
-// samePolicy reports whether two policies say the same, wherever they stand in
-// the files and in their tier.
+// samePolicy reports whether two policies say the same, wherever they stand.
 func samePolicy(a, b *policies.Policy) bool {
-	if a.Tier != b.Tier || a.Governs != b.Governs || a.Forwarded != b.Forwarded || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
+	if a.Tier != b.Tier || a.Order != b.Order || a.Forwarded != b.Forwarded || a.Governs != b.Governs || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
 		return false
 	}
 	for _, d := range policies.Directions {
@@ -195,6 +198,7 @@ func samePolicy(a, b *policies.Policy) bool {
 
 func sameRule(a, b policies.Rule) bool {
 	return a.Action == b.Action && a.Ports.Equal(b.Ports) && slices.Equal(a.Named, b.Named) && slices.Equal(a.NotNamed, b.NotNamed) &&
+		a.NotPorts.Equal(b.NotPorts) &&
 		a.Unclear == b.Unclear && slices.EqualFunc(a.Peers, b.Peers, sameMatch) &&
 		(a.Own == nil) == (b.Own == nil) && (a.Own == nil || sameMatch(*a.Own, *b.Own))
 }

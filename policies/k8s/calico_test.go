@@ -34,6 +34,9 @@ func describeCalico(p policies.Policy) string {
 			for _, n := range rule.NotNamed {
 				lines[at] += fmt.Sprintf(" not %s/%s", n.Protocol, n.Name)
 			}
+			if !rule.NotPorts.IsEmpty() {
+				lines[at] += " not " + rule.NotPorts.String()
+			}
 			if rule.Own != nil {
 				lines[at] += " of " + rule.Own.String()
 			}
@@ -120,16 +123,16 @@ func TestCalicoPolicies(t *testing.T) {
 		{np, "{ingress: [{action: Allow, protocol: TCP, destination: {notPorts: [80, '90:99']}}]}", "all endpoints in shop; ingress allow anyone: TCP/1-79,81-89,100-65535"},
 		{np, "{ingress: [{action: Allow, protocol: TCP, destination: {ports: ['80:90'], notPorts: [81]}}]}", "all endpoints in shop; ingress allow anyone: TCP/80,82-90"},
 		{np, "{ingress: [{action: Allow, protocol: TCP, destination: {notPorts: [http]}}]}", "all endpoints in shop; ingress allow anyone: TCP not TCP/http"},
-		{np, "{ingress: [{action: Allow, protocol: TCP, destination: {ports: [http], notPorts: [80]}}]}", "all endpoints in shop; ingress allow anyone: none TCP/http"},
-		{np, "{egress: [{action: Allow, protocol: TCP, source: {ports: [80]}}]}", "all endpoints in shop; egress allow anyone: TCP where it asks for the port that the traffic comes from"},
+		{np, "{ingress: [{action: Allow, protocol: TCP, destination: {ports: [http], notPorts: [80]}}]}", "all endpoints in shop; ingress allow anyone: none TCP/http not TCP/80"},
+		{np, "{egress: [{action: Allow, protocol: TCP, source: {ports: [80, '90:99']}}]}", "all endpoints in shop; egress allow anyone: TCP where it asks for source port 80 or 90:99"},
 		{np, "{egress: [{action: Allow, protocol: TCP, source: {ports: ['1:65535']}}]}", "all endpoints in shop; egress allow anyone: TCP"},
-		{np, "{ingress: [{action: Allow, protocol: TCP, source: {notPorts: [80]}, destination: {ports: [1]}}]}", "all endpoints in shop; ingress allow anyone: TCP/1 where it asks for the port that the traffic comes from"},
+		{np, "{ingress: [{action: Allow, protocol: TCP, source: {notPorts: [80]}, destination: {ports: [1]}}]}", "all endpoints in shop; ingress allow anyone: TCP/1 where it asks for source port not 80"},
 		{np, "{ingress: [{action: Allow, protocol: ICMP}]}", "all endpoints in shop; ingress allow anyone: ICMP"},
 		{np, "{ingress: [{action: Allow, protocol: ICMP, icmp: {type: 8}}]}", "all endpoints in shop; ingress allow 0.0.0.0/0: ICMP/8"},
 		{np, "{ingress: [{action: Allow, protocol: 1, icmp: {type: 3, code: 4}}]}", "all endpoints in shop; ingress allow 0.0.0.0/0: ICMP/3/4"},
 		{np, "{ingress: [{action: Allow, protocol: ICMPv6, notICMP: {type: 128}}]}", "all endpoints in shop; ingress allow ::/0: ICMPv6/0-127,129-255"},
-		{np, "{ingress: [{action: Allow, protocol: TCP, http: {methods: [GET], paths: [{exact: /a}, {prefix: /b}]}}]}", "all endpoints in shop; ingress allow anyone: TCP where it asks for HTTP methods or paths"},
-		{np, "{ingress: [{action: Allow, http: {headers: [{header: x, operator: In, values: [a]}]}}]}", "all endpoints in shop; ingress allow anyone: any where it asks for HTTP headers"},
+		{np, "{ingress: [{action: Allow, protocol: TCP, http: {methods: [GET], paths: [{exact: /a}, {prefix: /b}]}}]}", "all endpoints in shop; ingress allow anyone: TCP where it asks for HTTP GET, /a, /b..."},
+		{np, "{ingress: [{action: Allow, http: {headers: [{header: x, operator: In, values: [a]}]}}]}", "all endpoints in shop; ingress allow anyone: any where it asks for HTTP header x In a"},
 	} {
 		for _, group := range []string{"projectcalico.org/v3", "crd.projectcalico.org/v1"} {
 			text := strings.Replace(calicoObject(row.kind, "p", row.spec), "projectcalico.org/v3", group, 1)
