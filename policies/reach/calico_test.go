@@ -280,8 +280,8 @@ var dialectRows = []calicoRow{
 
 const denyWide = "tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]"
 
-// Section 5, the special cases: host endpoints. The node n1 has one in each row,
-// whose own rules are appended to its policies.
+// Section 5, the special cases: host endpoints. The node n1 has one of all its
+// interfaces.
 var hostRows = []calicoRow{
 	{"a host endpoint without policy denies", host(""), stranger, "node n1", "", denied, "profile n1"},
 	{"both ways", host(""), "node n1", stranger, "", denied, "profile n1"},

@@ -845,10 +845,19 @@ func (c *calicoWorld) fateAtHost(m *matter, normal func(*calicoSpec) bool, forwa
 	for i := range c.hosts {
 		if at == "" || at == c.hosts[i].Spec.Node {
 			fate, guarded = fate.or(c.fateAtEndpoint(&c.hosts[i], m, normal, forwarded)), true
+			fate.allow = fate.allow || !c.guardsAll(&c.hosts[i])
 		}
 	}
 	fate.allow = fate.allow || !guarded
 	return fate
+}
+
+// guardsAll reports whether all that a node sends and receives passes its host
+// endpoint, as far as that is known: it is one of all interfaces, or has all of the
+// node's addresses.
+func (c *calicoWorld) guardsAll(h *calicoHost) bool {
+	addresses := c.nodeAddresses(h.Spec.Node)
+	return h.Spec.InterfaceName == "*" || len(addresses) > 0 && !slices.ContainsFunc(addresses, func(a netip.Addr) bool { return !slices.Contains(h.Spec.ExpectedIPs, a.String()) })
 }
 
 func (c *calicoWorld) fateAtEndpoint(h *calicoHost, m *matter, normal func(*calicoSpec) bool, forwarded bool) fates {
