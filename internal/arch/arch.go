@@ -60,6 +60,7 @@ var floors = map[string]floor{
 	"policies/k8s":      letters,
 	"simulator/flowlog": letters,
 	"internal/report":   letters,
+	"internal/snapshot": letters,
 
 	"enforcer/kernel":     hands,
 	"enforcer/record":     hands,
