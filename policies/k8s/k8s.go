@@ -177,12 +177,16 @@ func (r *reader) world() policies.World {
 	slices.SortFunc(r.accounts, func(a, b policies.ServiceAccount) int { return a.Ref.Compare(b.Ref) })
 	slices.SortFunc(r.sets, func(a, b policies.NetworkSet) int { return a.Ref.Compare(b.Ref) })
 	pods := r.resolvePods()
+	services := resolveServices(r.services, pods)
+	if r.calico {
+		dropCalicoLabels(pods)
+	}
 	return policies.World{
 		Namespaces: slices.SortedFunc(maps.Values(r.namespaces), func(a, b policies.Namespace) int {
 			return strings.Compare(a.Name, b.Name)
 		}),
 		Pods:     pods,
-		Services: resolveServices(r.services, pods),
+		Services: services,
 		Nodes:    r.nodes,
 		Accounts: r.accounts,
 		Sets:     r.sets,

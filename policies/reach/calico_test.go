@@ -45,7 +45,7 @@ status: {phase: Running, podIP: 10.0.0.2}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: agent, namespace: ops, labels: {app: web, pcns.team: own}}
+metadata: {name: agent, namespace: ops, labels: {app: web, pcns.team: own, projectcalico.org/namespace: shop}}
 spec: {nodeName: n2, serviceAccountName: robot, containers: [{name: main}]}
 status: {phase: Running, podIP: 10.0.1.1}
 ---
@@ -172,6 +172,7 @@ var scopeRows = []calicoRow{
 	{"a pod has its namespace as a label", admitsGlobally("selector: projectcalico.org/namespace == 'ops'"), "ops/shell", "shop/db", "", allowed, byGlobalRule},
 	{"a pod has its service account as a label", admitsGlobally("selector: projectcalico.org/serviceaccount == 'robot'"), "ops/agent", "shop/db", "", allowed, byGlobalRule},
 	{"a pod is of Kubernetes", admitsGlobally("selector: projectcalico.org/orchestrator == 'k8s'"), "ops/agent", "shop/db", "", allowed, byGlobalRule},
+	{"a pod cannot claim another namespace", admitsGlobally("selector: projectcalico.org/namespace == 'shop'"), "ops/agent", "shop/db", "", denied, byGlobalEnd},
 	{"a network set is not", admitsGlobally("selector: projectcalico.org/orchestrator == 'k8s'"), partner, "shop/db", "", denied, byGlobalEnd},
 	{"a policy selects in its namespace", np("ops/p", "selector: all(), "+denyAll), "shop/web", "shop/db", "", allowed, ""},
 	{"a policy without selector selects all of its namespace", np("shop/p", denyAll), "shop/web", "shop/db", "", denied, byRule},
@@ -279,8 +280,8 @@ var dialectRows = []calicoRow{
 
 const denyWide = "tier: Admin, priority: 5, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]"
 
-// Section 5, the special cases: host endpoints. The node n1 has one in each row,
-// whose own rules are appended to its policies.
+// Section 5, the special cases: host endpoints. The node n1 has one of all its
+// interfaces.
 var hostRows = []calicoRow{
 	{"a host endpoint without policy denies", host(""), stranger, "node n1", "", denied, "profile n1"},
 	{"both ways", host(""), "node n1", stranger, "", denied, "profile n1"},

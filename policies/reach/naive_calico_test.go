@@ -148,13 +148,10 @@ func plain(labels map[string]string) labelled {
 	}
 }
 
-// labelsOfPod gives a pod's own labels first, then those that it has of its
-// namespace and service account.
+// labelsOfPod gives what Calico knows of a pod first, then the pod's own labels,
+// then those that it has of its namespace and service account.
 func (c *calicoWorld) labelsOfPod(p *party) labelled {
 	return func(key string) (string, policies.Truth) {
-		if value, has := p.labels[key]; has {
-			return value, policies.Yes
-		}
 		account := cmp.Or(p.spec.ServiceAccountName, "default")
 		switch key {
 		case ofNamespace:
@@ -163,6 +160,9 @@ func (c *calicoWorld) labelsOfPod(p *party) labelled {
 			return account, policies.Yes
 		case ofOrchestrator:
 			return "k8s", policies.Yes
+		}
+		if value, has := p.labels[key]; has {
+			return value, policies.Yes
 		}
 		if name, ok := strings.CutPrefix(key, "pcsa."); ok {
 			return c.accountLabel(p.ref.Namespace, account, name)
@@ -845,10 +845,19 @@ func (c *calicoWorld) fateAtHost(m *matter, normal func(*calicoSpec) bool, forwa
 	for i := range c.hosts {
 		if at == "" || at == c.hosts[i].Spec.Node {
 			fate, guarded = fate.or(c.fateAtEndpoint(&c.hosts[i], m, normal, forwarded)), true
+			fate.allow = fate.allow || !c.guardsAll(&c.hosts[i])
 		}
 	}
 	fate.allow = fate.allow || !guarded
 	return fate
+}
+
+// guardsAll reports whether all that a node sends and receives passes its host
+// endpoint, as far as that is known: it is one of all interfaces, or has all of the
+// node's addresses.
+func (c *calicoWorld) guardsAll(h *calicoHost) bool {
+	addresses := c.nodeAddresses(h.Spec.Node)
+	return h.Spec.InterfaceName == "*" || len(addresses) > 0 && !slices.ContainsFunc(addresses, func(a netip.Addr) bool { return !slices.Contains(h.Spec.ExpectedIPs, a.String()) })
 }
 
 func (c *calicoWorld) fateAtEndpoint(h *calicoHost, m *matter, normal func(*calicoSpec) bool, forwarded bool) fates {

@@ -502,6 +502,10 @@ func drawHostWorld(d dice) *calicoWorld {
 			h.Name, h.Labels, h.Spec.Node, h.Spec.InterfaceName = node.Name, drawLabels(d, "app", "tier"), node.Name, "*"
 			if d.chance(50) {
 				h.Spec.ExpectedIPs = []string{address}
+				h.Spec.InterfaceName = pick(d, "*", "eth0", "")
+			}
+			if d.chance(10) {
+				h.Spec.ExpectedIPs, h.Spec.InterfaceName = pick(d, nil, []string{"172.18.1.1"}), "eth0"
 			}
 			h.Spec.Profiles = pick(d, nil, []string{"projectcalico-default-allow"}, []string{"lend"}, []string{"lend", "projectcalico-default-allow"}, []string{"gone", "lend"})
 			c.hosts = append(c.hosts, h)
