@@ -146,12 +146,13 @@ func (s *sets) take(c *canvas) *set {
 
 // beyond returns what of a set is not on a canvas.
 func (s *sets) beyond(t *set, c *canvas) *set {
-	s.index, s.words = s.index[:0], s.words[:0]
+	index, words := s.index[:0], s.words[:0]
 	for i, at := range t.index {
 		if w := t.words[i] &^ c.dense[at]; w != 0 {
-			s.keep(at, w)
+			index, words = append(index, at), append(words, w)
 		}
 	}
+	s.index, s.words = index, words
 	return s.intern()
 }
 
@@ -172,10 +173,6 @@ func (s *sets) intern() *set {
 	return t
 }
 
-func (s *sets) keep(index uint32, word uint64) {
-	s.index, s.words = append(s.index, index), append(s.words, word)
-}
-
 func (s *sets) or(a, b *set) *set {
 	if len(a.index) < len(b.index) {
 		a, b = b, a
@@ -186,20 +183,22 @@ func (s *sets) or(a, b *set) *set {
 	if a.covers(b) {
 		return a
 	}
-	s.index, s.words = s.index[:0], s.words[:0]
+	index, words := s.index[:0], s.words[:0]
 	i := 0
 	for k, at := range b.index {
-		for ; i < len(a.index) && a.index[i] < at; i++ {
-			s.keep(a.index[i], a.words[i])
+		first := i
+		for i < len(a.index) && a.index[i] < at {
+			i++
 		}
+		index, words = append(index, a.index[first:i]...), append(words, a.words[first:i]...)
 		w := b.words[k]
 		if i < len(a.index) && a.index[i] == at {
 			w |= a.words[i]
 			i++
 		}
-		s.keep(at, w)
+		index, words = append(index, at), append(words, w)
 	}
-	s.index, s.words = append(s.index, a.index[i:]...), append(s.words, a.words[i:]...)
+	s.index, s.words = append(index, a.index[i:]...), append(words, a.words[i:]...)
 	return s.intern()
 }
 
@@ -220,7 +219,7 @@ func (s *sets) and(a, b *set) *set {
 	if a == b || a.empty() {
 		return a
 	}
-	return s.filter(a, b, func(x, y uint64) uint64 { return x & y })
+	return s.filter(a, b, 0)
 }
 
 func (s *sets) minus(a, b *set) *set {
@@ -230,35 +229,38 @@ func (s *sets) minus(a, b *set) *set {
 	case a.empty() || b.empty():
 		return a
 	}
-	return s.filter(a, b, func(x, y uint64) uint64 { return x &^ y })
+	return s.filter(a, b, ^uint64(0))
 }
 
-// filter returns a with each of its words changed as f does, given the word of b
-// at its place. The result is no more than a.
-func (s *sets) filter(a, b *set, f func(x, y uint64) uint64) *set {
-	s.index, s.words = s.index[:0], s.words[:0]
+// filter returns what of a is in b, flipped by a mask.
+func (s *sets) filter(a, b *set, flip uint64) *set {
 	step := 16*len(a.index) >= len(b.index) // else it is faster to search b
-	k, same := 0, true
-	for i, at := range a.index {
-		var other uint64
-		if step {
-			for k < len(b.index) && b.index[k] < at {
-				k++
-			}
-			if k < len(b.index) && b.index[k] == at {
-				other = b.words[k]
-			}
-		} else {
-			other = b.word(at)
+	k := 0
+	other := func(at uint32) uint64 {
+		if !step {
+			return b.word(at) ^ flip
 		}
-		w := f(a.words[i], other)
-		same = same && w == a.words[i]
-		if w != 0 {
-			s.keep(at, w)
+		for k < len(b.index) && b.index[k] < at {
+			k++
 		}
+		if k < len(b.index) && b.index[k] == at {
+			return b.words[k] ^ flip
+		}
+		return flip
 	}
-	if same {
+	same := 0
+	for same < len(a.index) && a.words[same]&^other(a.index[same]) == 0 {
+		same++
+	}
+	if same == len(a.index) {
 		return a
 	}
+	index, words := append(s.index[:0], a.index[:same]...), append(s.words[:0], a.words[:same]...)
+	for i := same; i < len(a.index); i++ {
+		if w := a.words[i] & other(a.index[i]); w != 0 {
+			index, words = append(index, a.index[i]), append(words, w)
+		}
+	}
+	s.index, s.words = index, words
 	return s.intern()
 }
