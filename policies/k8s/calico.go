@@ -64,6 +64,8 @@ func (r *reader) readCalico(v value, name, version string) {
 		}
 	case known:
 		v.field("apiVersion").orElse(v).problem("%s is not of %s; write \"apiVersion: %s\"", name, version, want)
+	case name == "FelixConfiguration":
+		r.readFelix(v)
 	case meantByCalico(name) != "":
 		v.field("kind").orElse(v).problem("kind %s is not of %s; did you mean %q?", name, version, meantByCalico(name))
 	}
@@ -160,6 +162,7 @@ func (r *reader) checkName(o object, tier string) {
 	prefix, _, prefixed := strings.Cut(o.ref.Name, ".")
 	switch {
 	case converted:
+	case !r.isValid(objectNames, o.ref.Name): // which is reported already
 	case !policyName.MatchString(o.ref.Name):
 		name.problem("name %q is not valid: it wants lower-case letters, digits and '-', a letter or digit at either end, and one '.' at most", o.ref.Name)
 	case r.before("3.32") && tier != Tier && prefix+"." != tier+"." || r.before("3.32") && tier != Tier && !prefixed:

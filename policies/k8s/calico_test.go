@@ -281,6 +281,9 @@ func TestCalicoWarnings(t *testing.T) {
 		{"", calicoObject("Profile", "kns.shop", "{ingress: [{action: Allow}]}"), "[a.yaml:1:1: Profile kns.shop is made by Calico for its pods; other rules in it have no effect on them]"},
 		{"", calicoObject("Profile", "ksa.shop.web", "{labelsToApply: {pcsa.a: b}}"), "[]"},
 		{"", calicoObject("HostEndpoint", "h", "{node: n1, interfaceName: eth0, profiles: [gone]}"), "[a.yaml:4:50: Profile gone is not in the input: what comes to it is denied; add the Profile]"},
+		{"", calicoObject("NetworkPolicy", "p", "{egress: [{action: Deny, destination: {services: {name: gone}}}]}"), "[a.yaml:4:45: Service shop/gone is not in the input, so the rule matches nothing; add the Service or correct its name]"},
+		{"", calicoObject("FelixConfiguration", "default", "{failsafeInboundHostPorts: [], defaultEndpointToHostAction: Drop}"), "[a.yaml:4:34: FelixConfiguration default sets failsafeInboundHostPorts: answers about host endpoints take Felix's default ones a.yaml:4:67: FelixConfiguration default sets defaultEndpointToHostAction to Drop: answers take it for Accept, that pods reach their own node]"},
+		{"", calicoObject("FelixConfiguration", "default", "{bpfEnabled: true, defaultEndpointToHostAction: ACCEPT}"), "[]"},
 		{"", "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: p}\n", "[a.yaml:1:1: Calico NetworkPolicy default/p has no spec: it denies all ingress to everything in its scope]"},
 	} {
 		if got := fmt.Sprint(readWith(t, row.text, Options{CalicoVersion: row.version}).Warnings); got != row.want {

@@ -531,6 +531,30 @@ func resolveRules(p *policies.Policy, services map[policies.Ref]*policies.Servic
 	}
 }
 
+// missingServices warns of rules about Services that nobody defines.
+func missingServices(m *policies.Model) []policies.Warning {
+	services := servicesOf(&m.World)
+	var warnings []policies.Warning
+	warn := func(p *policies.Policy) {
+		for _, d := range policies.Directions {
+			for i := range p.Rules[d] {
+				for _, peer := range p.Rules[d][i].Peers {
+					if ref := serviceOf(&peer); ref != (policies.Ref{}) && services[ref] == nil {
+						warnings = append(warnings, warning(peer.Place, "Service %s is not in the input, so the rule matches nothing; add the Service or correct its name", ref))
+					}
+				}
+			}
+		}
+	}
+	for i := range m.Policies {
+		warn(&m.Policies[i])
+	}
+	for i := range m.Staged {
+		warn(&m.Staged[i].Policy)
+	}
+	return warnings
+}
+
 func servicesOf(w *policies.World) map[policies.Ref]*policies.Service {
 	services := map[policies.Ref]*policies.Service{}
 	for i := range w.Services {

@@ -175,6 +175,24 @@ func TestIgnored(t *testing.T) {
 	}
 }
 
+func TestPolicyWithoutKind(t *testing.T) {
+	for _, row := range []struct{ text, want string }{
+		{"apiVersion: projectcalico.org/v3\nmetadata: {name: p}\n", "a.yaml:1:13: an object of projectcalico.org/v3 needs a kind; write one"},
+		{"apiVersion: networking.k8s.io/v1\nkind: [NetworkPolicy]\n", "a.yaml:2:7: an object of networking.k8s.io/v1 needs a kind; write one"},
+		{"apiVersion: kustomize.config.k8s.io/v1beta1\nresources: [a.yaml]\n", ""},
+		{"apiVersion: v2\nname: chart\n", ""},
+	} {
+		_, err := Read(mustParse(t, "a.yaml", row.text), Options{})
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != row.want {
+			t.Errorf("%s\n got %s\nwant %s", row.text, got, row.want)
+		}
+	}
+}
+
 func TestLists(t *testing.T) {
 	pod := `{"metadata":{"name":"%s"}}`
 	full := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"%s"}}`

@@ -55,10 +55,20 @@ func (r *reader) document(d Document) {
 	maps.Copy(r.elsewhere, d.Elsewhere)
 	v := value{r, d.File, resolve(d.Node), "the document"}
 	if kind := v.field("kind"); !kind.present() || kind.node.Kind != scalar {
+		if version := v.field("apiVersion"); version.present() && bearsPolicy(version.node.Value) {
+			kind.orElse(version).problem("an object of %s needs a kind; write one", version.node.Value)
+		}
 		return // something else than a Kubernetes object
 	}
 	v.checkKeys()
 	r.readAny(v, "", "")
+}
+
+// bearsPolicy reports whether some kind of this apiVersion is a policy.
+func bearsPolicy(version string) bool {
+	group, _, grouped := strings.Cut(version, "/")
+	ours := group == policies.CalicoGroup || group == storedGroup || group == "networking.k8s.io"
+	return grouped && (ours || isPolicyGroup(group))
 }
 
 // readAny reads an object, or the items of a list. Items of a typed list need
@@ -174,7 +184,7 @@ func (r *reader) object(v value, kind, group string, clusterWide bool) (object, 
 			o.meta.orElse(v).problem("%s has no metadata.name; give it one", kind)
 		}
 	} else if !r.isValid(objectNames, o.ref.Name) {
-		name.problem("name %q is not valid: it wants lower-case letters, digits, '-' and '.', a letter or digit at either end", o.ref.Name)
+		name.problem("name %q is not valid: it wants at most 253 lower-case letters, digits, '-' and '.', a letter or digit at either end", o.ref.Name)
 	}
 	if !clusterWide {
 		o.ref.Namespace = r.namespaceOf(o.meta.field("namespace"))

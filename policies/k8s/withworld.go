@@ -82,7 +82,7 @@ func rearrange(m, policyModel, worldModel *policies.Model) {
 		}
 	}
 	m.Tiers = known.sort(all)
-	stale := missingTiers(policyModel)
+	stale := append(missingTiers(policyModel), missingServices(policyModel)...)
 	m.Warnings = slices.DeleteFunc(m.Warnings, func(w policies.Warning) bool { return slices.Contains(stale, w) })
-	m.Warnings = append(m.Warnings, missingTiers(m)...)
+	m.Warnings = slices.Concat(m.Warnings, missingTiers(m), missingServices(m))
 }
