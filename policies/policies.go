@@ -209,7 +209,10 @@ type Node struct {
 	Name      string
 	Labels    map[string]string
 	Addresses []netip.Addr
-	Place     Place
+	// Implied is set when only host endpoints mention the node: its labels are
+	// then unknown, and its addresses are those that they expect.
+	Implied bool
+	Place   Place
 }
 
 // ServiceAccount is a service account with its labels.

@@ -154,6 +154,34 @@ func (r *reader) resolveHosts() []policies.HostEndpoint {
 	return hosts
 }
 
+// implyNodes makes the nodes known that only host endpoints mention, hosts beyond
+// the cluster among them, with the addresses that those expect.
+func (r *reader) implyNodes() {
+	known := map[string]bool{}
+	for _, n := range r.nodes {
+		known[n.Name] = true
+	}
+	implied := map[string]*policies.Node{}
+	for _, h := range r.hosts {
+		if known[h.Node] || h.Node == "" || len(h.Addresses) == 0 {
+			continue
+		}
+		n := implied[h.Node]
+		if n == nil {
+			n = &policies.Node{Name: h.Node, Implied: true, Place: h.Place}
+			implied[h.Node] = n
+		}
+		for _, a := range h.Addresses {
+			if !slices.Contains(n.Addresses, a) {
+				n.Addresses = append(n.Addresses, a)
+			}
+		}
+	}
+	for _, n := range implied {
+		r.nodes = append(r.nodes, *n)
+	}
+}
+
 // failsafe is what Felix lets a host do, whatever policies say, unless it is
 // told otherwise.
 var failsafe = [...]netset.Ports{
@@ -166,6 +194,23 @@ func spread(p netset.Protocol, numbers ...uint16) (all netset.Ports) {
 		all = all.Union(netset.PortSpan(p, n, n))
 	}
 	return all
+}
+
+// readFelix warns of settings that would change answers and are not followed.
+func (r *reader) readFelix(v value) {
+	o, ok := r.object(v, "FelixConfiguration", policies.CalicoGroup, true)
+	if !ok {
+		return
+	}
+	spec := o.field("spec")
+	for _, name := range []string{"failsafeInboundHostPorts", "failsafeOutboundHostPorts"} {
+		if f := spec.field(name); f.present() {
+			f.warn("FelixConfiguration %s sets %s: answers about host endpoints take Felix's default ones", o.ref.Name, name)
+		}
+	}
+	if f := spec.field("defaultEndpointToHostAction"); f.present() && !strings.EqualFold(f.text(), "Accept") {
+		f.warn("FelixConfiguration %s sets defaultEndpointToHostAction to %s: answers take it for Accept, that pods reach their own node", o.ref.Name, f.text())
+	}
 }
 
 // hostPolicies returns what decides about each host endpoint before any policy,

@@ -70,7 +70,7 @@ func Read(docs []Document, o Options) (*policies.Model, error) {
 		return nil, join(r.problems)
 	}
 	r.addPolicies(m)
-	m.Warnings = sortWarnings(append(r.warnings, missingTiers(m)...))
+	m.Warnings = sortWarnings(slices.Concat(r.warnings, missingTiers(m), missingServices(m)))
 	return m, nil
 }
 
@@ -172,6 +172,7 @@ type identity struct {
 
 // world puts together what the objects said of it.
 func (r *reader) world() policies.World {
+	r.implyNodes()
 	slices.SortFunc(r.nodes, func(a, b policies.Node) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(r.podCIDRs, netip.Prefix.Compare)
 	slices.SortFunc(r.accounts, func(a, b policies.ServiceAccount) int { return a.Ref.Compare(b.Ref) })

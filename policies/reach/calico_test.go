@@ -362,6 +362,52 @@ func TestCalicoRules(t *testing.T) {
 	}
 }
 
+// TestHostsByAddress is about host endpoints that policies know by an address:
+// their port names, and nodes that no Node is there for.
+func TestHostsByAddress(t *testing.T) {
+	const (
+		named   = ", ports: [{name: metrics, protocol: TCP, port: 9100}]"
+		shut    = "selector: has(host), ingress: [{action: Deny, destination: {ports: [metrics]}}, {action: Allow}]"
+		spared  = "selector: has(host), ingress: [{action: Deny, destination: {notPorts: [metrics]}}, {action: Allow}]"
+		metrics = "selector: app == 'db', egress: [{action: Allow, destination: {ports: [metrics]}}]"
+		agent   = "---\n{apiVersion: v1, kind: Pod, metadata: {name: exporter, namespace: ops}, spec: {nodeName: n1, hostNetwork: true, containers: [{name: main}]}}\n"
+	)
+	const ghost = "---\n{apiVersion: v1, kind: Pod, metadata: {name: ghost, namespace: ops}, spec: {serviceAccountName: ghost, containers: [{name: main}]}}\n"
+	const at = ", expectedIPs: [172.18.0.1]"
+	beyond := calicoDocument("HostEndpoint", "edge", "node: edge, interfaceName: '*', expectedIPs: [192.0.2.7]")
+	for _, row := range []struct {
+		name, world    string
+		from, to, port string
+		want           policies.Verdict
+		because        string
+	}{
+		{"a host endpoint gives names to ports", host(at+named) + gnp("p", shut), stranger, "172.18.0.1", "9100", denied, "port metrics"},
+		{"of those numbers only", host(at+named) + gnp("p", shut), stranger, "172.18.0.1", "9101", allowed, ""},
+		{"and of all others for notPorts", host(at+named) + gnp("p", spared), stranger, "172.18.0.1", "9101", denied, ""},
+		{"but not of its own", host(at+named) + gnp("p", spared), stranger, "172.18.0.1", "9100", allowed, ""},
+		{"to pods on the host's network too", host(at+named) + gnp("p", shut) + agent, stranger, "ops/exporter", "9100", denied, "port metrics"},
+		{"egress means them by its names", host(at+named+", profiles: [projectcalico-default-allow]") + np("shop/p", metrics), "shop/db", "172.18.0.1", "9100", allowed, ""},
+		{"and not another node", host(at+named+", profiles: [projectcalico-default-allow]") + np("shop/p", metrics), "shop/db", "172.18.0.2", "9100", denied, ""},
+		{"without an address it names nothing", host(named) + gnp("p", shut), stranger, "172.18.0.1", "9100", allowed, ""},
+		{"a host that is no Node is known by its addresses", beyond, "shop/db", "192.0.2.7", "80", denied, "HostEndpoint edge selects node edge and has no ingress rule"},
+		{"its failsafe ports are open", beyond, "shop/db", "192.0.2.7", "22", allowed, "failsafe"},
+		{"it cannot reach out", beyond, "192.0.2.7", "shop/db", "80", denied, ""},
+		{"its labels are not known", beyond + clusterNP("c", "tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {role: edge}}}]}]"), "shop/db", "192.0.2.7", "22", policies.Unknown, "the labels of the node"},
+		{"one of an interface without addresses is passed perhaps", strings.Replace(host(""), "'*'", "eth0", 1), stranger, "172.18.0.1", "22", policies.Unknown, "it is not known whether traffic of node n1 passes HostEndpoint n1"},
+		{"a policy by the labels of an account that is not there", ghost + gnp("p", "serviceAccountSelector: role == 'x', ingress: []"), stranger, "ops/ghost", "80", policies.Unknown, "the labels of its service account are not known"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			d, err := askOf(t, readModel(t, calicoBase+row.world, nil), reach.Options{}, row.from, row.to, row.port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Verdict != row.want || !strings.Contains(d.Because, row.because) {
+				t.Errorf("%v because %q, want %v because %q", d.Verdict, d.Because, row.want, row.because)
+			}
+		})
+	}
+}
+
 // TestEnforcedRules asks from shop/web to shop/db on TCP/80, before and after all
 // that is staged is enforced.
 func TestEnforcedRules(t *testing.T) {

@@ -113,26 +113,27 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 		known[key] = append(known[key], id)
 		return id
 	}
-	onHost := func(k machine, node string, addresses []netip.Addr) int32 {
+	onHost := func(k machine, node string, addresses []netip.Addr, ports []policies.ContainerPort) int32 {
 		atoms, fams := f.locate(addresses)
-		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), atoms: atoms, families: fams}, 0)
+		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), named: f.numbers(ports), atoms: atoms, families: fams}, 0)
 	}
 	for m, model := range models {
-		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, "", nil)}
+		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, "", nil, nil)}
 		machines := map[string]machine{}
 		inherited, behind := model.Inherited(), f.behindServices(&model.World)
+		ports := namedByHosts(&model.World)
 		for i, n := range model.Nodes {
-			machines[n.Name] = machine{labels: n.Labels}
-			places[m].nodes[i] = onHost(machines[n.Name], n.Name, n.Addresses)
+			machines[n.Name] = machine{n.Labels, n.Implied}
+			places[m].nodes[i] = onHost(machines[n.Name], n.Name, n.Addresses, ports(n.Name, n.Addresses))
 		}
 		for i := range model.Pods {
 			p := &model.Pods[i]
 			if p.HostNetwork {
 				k, known := machines[p.Node]
-				if !known {
+				if !known || k.implied {
 					k = machine{p.NodeLabels, true}
 				}
-				places[m].pods[i] = onHost(k, p.Node, p.Addresses)
+				places[m].pods[i] = onHost(k, p.Node, p.Addresses, ports(p.Node, p.Addresses))
 				continue
 			}
 			atoms, fams := f.locate(p.Addresses)

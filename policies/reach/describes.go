@@ -28,17 +28,29 @@ func (q *inquiry) isNamed(names []policies.NamedPort) bool {
 	if q.direction == policies.Ingress {
 		destination = q.subject
 	}
-	if destination.kind != podEnd || q.model.Pods[destination.index].HostNetwork {
-		return false
-	}
 	for _, n := range names {
-		for _, c := range q.model.Pods[destination.index].Ports {
+		for _, c := range q.portsOf(destination) {
 			if n.Protocol == q.protocol && n.Name == c.Name && n.Protocol == c.Protocol && c.Number == q.port {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// portsOf returns the ports to which an end gives names, for policies.
+func (q *inquiry) portsOf(e End) []policies.ContainerPort {
+	switch {
+	case e.kind == podEnd && !q.model.Pods[e.index].HostNetwork:
+		return q.model.Pods[e.index].Ports
+	case e.kind == podEnd:
+		p := &q.model.Pods[e.index]
+		return namedByHosts(&q.model.World)(p.Node, p.Addresses)
+	case e.kind == nodeEnd && e != q.OwnNode():
+		n := &q.model.Nodes[e.index]
+		return namedByHosts(&q.model.World)(n.Name, n.Addresses)
+	}
+	return nil
 }
 
 // anyPeer reports whether the other end is one of the rule's peers, and names
@@ -183,6 +195,26 @@ func truth(b bool) policies.Truth {
 		return policies.Yes
 	}
 	return policies.No
+}
+
+// whyMaybeSelected says what is missing to tell whether a policy applies.
+func (q *inquiry) whyMaybeSelected(p *policies.Policy) string {
+	if q.subject.kind == podEnd && !q.model.Pods[q.subject.index].HostNetwork {
+		pod := &q.model.Pods[q.subject.index]
+		in := func(n policies.Namespace) bool { return n.Name == pod.Ref.Namespace && n.Implied }
+		account := func(a policies.ServiceAccount) bool { return a.Ref.Namespace == pod.Ref.Namespace && a.Ref.Name == pod.ServiceAccount }
+		switch {
+		case slices.ContainsFunc(q.model.Namespaces, in):
+			return fmt.Sprintf("it is not known whether %s selects %s, because the labels of its namespace are not known", p.Ref, q.subjectName())
+		case !slices.ContainsFunc(q.model.Accounts, account) && !p.Forwarded:
+			return fmt.Sprintf("it is not known whether %s selects %s, because the labels of its service account are not known", p.Ref, q.subjectName())
+		}
+	}
+	which := fmt.Sprintf("a host endpoint that %s selects", p.Ref)
+	if p.IsBuiltIn() {
+		which = p.Ref.What() + " " + p.Ref.String()
+	}
+	return fmt.Sprintf("it is not known whether traffic of %s passes %s", q.subjectName(), which)
 }
 
 // whyMaybe says what is missing to tell whether a peer matches.

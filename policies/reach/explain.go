@@ -319,7 +319,11 @@ func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]result) b
 		list = list[n:]
 	}
 	if inside && t.End == policies.ActionDeny {
-		*outcomes = append(*outcomes, result{action: policies.ActionDeny, policy: &q.model.Policies[q.closest(all).policy], reason: q.tierEnd(all)})
+		p, reason := &q.model.Policies[q.closest(all).policy], q.tierEnd(all)
+		if outside {
+			reason += "; " + q.whyMaybeSelected(p)
+		}
+		*outcomes = append(*outcomes, result{action: policies.ActionDeny, policy: p, reason: reason})
 		inside = false
 	}
 	return outside || inside || passed
@@ -468,7 +472,7 @@ func (q *inquiry) steps(g governing) []step {
 		case clear == policies.Maybe:
 			s.Because = r.Unclear
 		case s.Matches == policies.Maybe:
-			s.Because = fmt.Sprintf("it is not known whether %s selects %s, because the labels of its namespace are not known", p.Ref, q.subjectName())
+			s.Because = q.whyMaybeSelected(p)
 		default:
 			s.Because = fmt.Sprintf("it %s %s on %s", does[r.Action], what, rulePorts(r))
 			if r.Name != "" {

@@ -54,6 +54,38 @@ func (b *builder) newHosts(m *policies.Model) *hosts {
 	return h
 }
 
+// namedByHosts returns what tells the ports to which host endpoints give names on
+// a node with some addresses, which are the node's where there are none. As with
+// selectors, a host endpoint stands for its expected addresses, so one that lacks
+// an address of those names nothing there.
+func namedByHosts(w *policies.World) func(node string, addresses []netip.Addr) []policies.ContainerPort {
+	naming := map[string][]*policies.HostEndpoint{}
+	for i := range w.Hosts {
+		if h := &w.Hosts[i]; len(h.Ports) > 0 {
+			naming[h.Node] = append(naming[h.Node], h)
+		}
+	}
+	nodes := map[string][]netip.Addr{}
+	for i := range w.Nodes {
+		if n := &w.Nodes[i]; naming[n.Name] != nil {
+			nodes[n.Name] = n.Addresses
+		}
+	}
+	return func(node string, addresses []netip.Addr) []policies.ContainerPort {
+		if len(addresses) == 0 {
+			addresses = nodes[node]
+		}
+		var ports []policies.ContainerPort
+		for _, h := range naming[node] {
+			lacks := func(a netip.Addr) bool { return !slices.Contains(h.Addresses, a) }
+			if len(addresses) > 0 && !slices.ContainsFunc(addresses, lacks) {
+				ports = append(ports, h.Ports...)
+			}
+		}
+		return ports
+	}
+}
+
 // selectedBy yields the nodes whose traffic a policy governs, or may govern.
 func (h *hosts) selectedBy(p *policies.Policy) iter.Seq2[int32, policies.Truth] {
 	return func(yield func(int32, policies.Truth) bool) {
