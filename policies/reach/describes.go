@@ -202,7 +202,9 @@ func (q *inquiry) whyMaybeSelected(p *policies.Policy) string {
 	if q.subject.kind == podEnd && !q.model.Pods[q.subject.index].HostNetwork {
 		pod := &q.model.Pods[q.subject.index]
 		in := func(n policies.Namespace) bool { return n.Name == pod.Ref.Namespace && n.Implied }
-		account := func(a policies.ServiceAccount) bool { return a.Ref.Namespace == pod.Ref.Namespace && a.Ref.Name == pod.ServiceAccount }
+		account := func(a policies.ServiceAccount) bool {
+			return a.Ref.Namespace == pod.Ref.Namespace && a.Ref.Name == pod.ServiceAccount
+		}
 		switch {
 		case slices.ContainsFunc(q.model.Namespaces, in):
 			return fmt.Sprintf("it is not known whether %s selects %s, because the labels of its namespace are not known", p.Ref, q.subjectName())
