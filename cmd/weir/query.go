@@ -162,20 +162,45 @@ func newQuerySelector(s streams) *cobra.Command {
 		Use:   "selector EXPRESSION",
 		Short: "Say what a label selector selects now",
 		Long: `Say which pods, by workload, and which namespaces a label selector selects. It
-is written as for kubectl: app=web,tier in (a,b),!old.`,
+is written as for kubectl, app=web,tier in (a,b),!old, or as for Calico,
+app == "web" && tier in {"a", "b"} && !has(old). No text is both but the empty
+one, which is kubectl's unless --syntax says otherwise. A selector of Calico sees
+the labels that pods inherit, too, and selects network sets and host endpoints;
+namespaces are those that it selects as a namespaceSelector.`,
 		Example: `  weir query selector -f examples/shop/deploy app=db
-  weir query selector -f examples/shop/deploy 'app in (web,api),!canary' -o json`,
+  weir query selector -f examples/shop/deploy 'app in (web,api),!canary' -o json
+  weir query selector -f examples/shop/deploy 'app == "db" || pcns.team contains "pay"'`,
 		Args: takes(1, 1, "query selector takes one selector, as in: weir query selector 'app=web,!old'"),
 	}
 	q := newQuestion(s, c)
+	syntax := c.Flags().String("syntax", "any", "how the selector is written: `kubernetes`, calico, or any that can read it")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		selected, err := selector.Parse(args[0])
+		answer, err := selectorQuestion(args[0], *syntax)
 		if err != nil {
 			return err
 		}
-		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) { return query.Selected(j, selected), nil })
+		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) { return answer(j), nil })
 	}
 	return c
+}
+
+// selectorQuestion reads a selector as syntax says, and returns what asks for it.
+func selectorQuestion(text, syntax string) (func(*reach.Judge) query.Answer, error) {
+	plain, plainErr := selector.Parse(text)
+	calico, calicoErr := selector.ParseCalico(text)
+	if calicoErr == nil && calico.HasGlobal() && !calico.IsGlobal() {
+		calicoErr = fmt.Errorf("selector %q: global() stands alone, or not at all", text)
+	}
+	if plainErr != nil && calicoErr != nil && syntax == "any" {
+		return nil, errors.Join(fmt.Errorf("as kubectl writes it: %w", plainErr), fmt.Errorf("as Calico writes it: %w", calicoErr))
+	}
+	switch {
+	case syntax == "kubernetes" || syntax == "any" && plainErr == nil:
+		return func(j *reach.Judge) query.Answer { return query.Selected(j, plain) }, plainErr
+	case syntax == "calico" || syntax == "any":
+		return func(j *reach.Judge) query.Answer { return query.SelectedByCalico(j, calico) }, calicoErr
+	}
+	return nil, fmt.Errorf("--syntax: %q is none of kubernetes, calico, any", syntax)
 }
 
 func newQueryExposure(s streams) *cobra.Command {
