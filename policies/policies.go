@@ -98,6 +98,10 @@ func (r Ref) What() string {
 	return r.Kind
 }
 
+// Full returns the name with the kind in front, as a question names it:
+// "NetworkPolicy/shop/db", "CalicoNetworkPolicy/shop/db".
+func (r Ref) Full() string { return strings.ReplaceAll(r.What(), " ", "") + "/" + r.String() }
+
 // CalicoGroup is the API group of Calico's kinds, however they are stored.
 const CalicoGroup = "projectcalico.org"
 
@@ -293,7 +297,10 @@ type Policy struct {
 	// priority have no order among them: where they would do different things,
 	// the answer is unknown.
 	Priority int
-	Subject  Match // the pods, and perhaps host endpoints, that it applies to
+	// Order is what the policy itself says of its place in the tier, +Inf where
+	// it says nothing and so comes last. It changes no answer, Priority does.
+	Order   float64
+	Subject Match // the pods, and perhaps host endpoints, that it applies to
 	// Forwarded is set where the policy concerns, at a host endpoint, what the
 	// host forwards to and from its pods as well as its own traffic.
 	Forwarded bool
@@ -308,6 +315,10 @@ type Policy struct {
 	Annotations map[string]string
 	Place       Place
 }
+
+// IsBuiltIn reports whether the policy is what Calico does at a host endpoint by
+// itself, which nobody wrote as a policy.
+func (p *Policy) IsBuiltIn() bool { return p.Ref.Group == CalicoGroup && p.Ref.Kind == "HostEndpoint" }
 
 // Rule matches traffic by the other end's peer and by port.
 type Rule struct {
@@ -406,6 +417,8 @@ func (m Match) String() string {
 	switch {
 	case m.Namespaces.IsNothing():
 		return "nothing"
+	case m.Namespaces.IsEverything() && m.Endpoints:
+		return pods
 	case m.Namespaces.IsEverything():
 		return pods + " in all namespaces"
 	}

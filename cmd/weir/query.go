@@ -154,7 +154,7 @@ func findPolicy(m *policies.Model, text string) (int, error) {
 		return 0, fmt.Errorf("there is no policy %q%s", text, policies.Near(text, names))
 	}
 	first, second := m.Policies[found[0]].Ref, m.Policies[found[1]].Ref
-	return 0, fmt.Errorf("%q is ambiguous: say %s/%s or %s/%s", text, first.Kind, first, second.Kind, second)
+	return 0, fmt.Errorf("%q is ambiguous: say %s or %s", text, first.Full(), second.Full())
 }
 
 func newQuerySelector(s streams) *cobra.Command {

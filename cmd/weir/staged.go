@@ -77,7 +77,7 @@ func (s *staging) choose(m *policies.Model) ([]int, error) {
 			errs = append(errs, fmt.Errorf("--only: there is no staged policy %q%s", text, policies.Near(text, names)))
 		default:
 			first, second := m.Staged[found[0]].Ref, m.Staged[found[1]].Ref
-			errs = append(errs, fmt.Errorf("--only: %q is ambiguous: say %s/%s or %s/%s", text, first.Kind, first, second.Kind, second))
+			errs = append(errs, fmt.Errorf("--only: %q is ambiguous: say %s or %s", text, first.Full(), second.Full()))
 		}
 	}
 	var chosen []int

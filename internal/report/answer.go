@@ -87,6 +87,14 @@ func refText(r *policies.Ref) string {
 	if r == nil {
 		return ""
 	}
+	return policyText(*r)
+}
+
+// policyText names a policy in a column that does not say its kind.
+func policyText(r policies.Ref) string {
+	if r.What() != r.Kind {
+		return r.String() + " (Calico)"
+	}
 	return r.String()
 }
 
@@ -149,7 +157,7 @@ func portsOrNone(p netset.Ports) string {
 func byText(by []query.Rule) string {
 	var texts []string
 	for _, r := range by {
-		text := r.Policy.String()
+		text := policyText(r.Policy)
 		if r.Rule != nil {
 			text += " " + r.Direction + " rule " + ruleNumber(r.Rule)
 		}

@@ -365,7 +365,7 @@ func sideText(out *bufio.Writer, d *policies.Decision, direction policies.Direct
 	}
 	out.WriteByte('\n')
 	if side.Policy != nil {
-		fmt.Fprintf(out, "  by %s %s", side.Policy.Kind, clean(side.Policy.String()))
+		fmt.Fprintf(out, "  by %s %s", side.Policy.What(), clean(side.Policy.String()))
 		if side.Rule != nil {
 			fmt.Fprintf(out, ", %s rule %d", direction, *side.Rule+1)
 		}

@@ -151,32 +151,41 @@ func mergeWarnings(base, head []policies.Warning) []policies.Warning {
 }
 
 func comparePolicies(base, head []policies.Policy) []PolicyChange {
-	was := map[policies.Ref]*policies.Policy{}
-	for i := range base {
-		was[base[i].Ref] = &base[i]
+	// Of a host endpoint there are several.
+	type nth struct {
+		policies.Ref
+		n int
 	}
+	was, counts := map[nth]*policies.Policy{}, map[policies.Ref]int{}
+	for i := range base {
+		was[nth{base[i].Ref, counts[base[i].Ref]}] = &base[i]
+		counts[base[i].Ref]++
+	}
+	clear(counts)
 	var changes []PolicyChange
 	for i := range head {
 		h := &head[i]
-		b, had := was[h.Ref]
+		id := nth{h.Ref, counts[h.Ref]}
+		counts[h.Ref]++
+		b, had := was[id]
 		switch {
 		case !had:
 			changes = append(changes, PolicyChange{h.Ref, "added", h.Place})
 		case !samePolicy(b, h):
 			changes = append(changes, PolicyChange{h.Ref, "changed", h.Place})
 		}
-		delete(was, h.Ref)
+		delete(was, id)
 	}
-	for ref, b := range was {
-		changes = append(changes, PolicyChange{ref, "removed", b.Place})
+	for _, b := range was {
+		changes = append(changes, PolicyChange{b.Ref, "removed", b.Place})
 	}
 	slices.SortFunc(changes, func(a, b PolicyChange) int { return a.Ref.Compare(b.Ref) })
-	return changes
+	return slices.Compact(changes)
 }
 
 // samePolicy reports whether two policies say the same, wherever they stand.
 func samePolicy(a, b *policies.Policy) bool {
-	if a.Tier != b.Tier || a.Priority != b.Priority || a.Governs != b.Governs || a.Forwarded != b.Forwarded || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
+	if a.Tier != b.Tier || a.Order != b.Order || a.Forwarded != b.Forwarded || a.Governs != b.Governs || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
 		return false
 	}
 	for _, d := range policies.Directions {

@@ -158,7 +158,7 @@ func TestWhatCountsAsAnEdit(t *testing.T) {
 		name string
 		edit func(*policies.Policy, *policies.Rule)
 	}{
-		{"priority", func(p *policies.Policy, _ *policies.Rule) { p.Priority = 1 }},
+		{"order", func(p *policies.Policy, _ *policies.Rule) { p.Order = 1 }},
 		{"forwarded", func(p *policies.Policy, _ *policies.Rule) { p.Forwarded = true }},
 		{"peers", func(_ *policies.Policy, r *policies.Rule) { r.Peers = nil }},
 		{"own pods", func(_ *policies.Policy, r *policies.Rule) { r.Own = &everyone }},
