@@ -51,8 +51,8 @@ type Finding struct {
 	Check    string // its name
 	Severity Severity
 	Place    policies.Place
-	Message  string // one sentence, lower case, no full stop: what is wrong and what to do
-	Policy   policies.Ref // or a staged policy, a network set, a tier
+	Message  string         // one sentence, lower case, no full stop: what is wrong and what to do
+	Policy   policies.Ref   // or a staged policy, a network set, a tier
 	See      policies.Place // the other place that the message speaks of, if any
 	Waiver   *Waiver        // nil unless it is waived
 }
@@ -71,14 +71,22 @@ var checks = []Check{
 	{"deprecated-kind", "a policy of a kind that another has replaced", deprecatedKind},
 	{"egress-without-dns", "pods that may open connections but not look up a name", egressWithoutDNS},
 	{"except-without-effect", "an except whose addresses are allowed all the same", exceptWithoutEffect},
+	{"hidden-rule", "a rule that never decides, for a tier, policy or rule before it does", hiddenRule},
+	{"missing-tier", "a policy in a tier that nobody defines", missingTier},
+	{"negated-selector", "a denial of what lacks a label that leaves out what has no labels", negatedSelector},
 	{"not-understood", "a policy of which Weir cannot tell what it does", notUnderstood},
 	{"open-isolation", "a policy that looks like isolation and isolates nothing", openIsolation},
 	{"peer-matches-nothing", "a peer that describes no pod, namespace or address", peerMatchesNothing},
 	{"pod-range", "an ipBlock that takes in addresses of pods", podRange},
+	{"priority-tie", "policies of one priority or order that disagree", priorityTie},
 	{"rule-without-effect", "a rule that another one covers, or that matches nothing", ruleWithoutEffect},
 	{"selects-nothing", "a policy that applies to no pod", selectsNothing},
+	{"slow-selector", "a selector for which Calico has no index", slowSelector},
 	{"split-selector", "namespaceSelector and podSelector as two peers where one was meant", splitSelector},
+	{"staged-leftover", "a staged policy that would change nothing", stagedLeftover},
 	{"unknown-port", "a port name that no pod in question has", unknownPort},
+	{"unused-set", "a network set that no rule selects", unusedSet},
+	{"unused-tier", "a tier without policies", unusedTier},
 	{"waiver", "a waiver that has expired, or waives nothing", nil}, // Run looks at them last
 }
 
@@ -154,8 +162,8 @@ type look struct {
 	*policies.Model
 	judge    *reach.Judge
 	parts    *reach.Parts
-	subjects [2][][]int       // Parts.Subject of each policy
-	podsOf   map[string][]int // pods by namespace
+	subjects [2][][]int                                                        // Parts.Subject of each policy
+	podsOf   map[string][]int                                                  // pods by namespace
 	label    func(p *policies.Pod, key string) (value string, has, known bool) // as Calico sees it
 	audit    func() *reach.Audit
 	check    string
@@ -300,9 +308,14 @@ func (l *look) workloads(pods []int) string {
 			names = append(names, name)
 		}
 	}
+	return firstOf(names)
+}
+
+// firstOf joins the first few of some names.
+func firstOf(names []string) string {
 	const most = 4
 	if more := len(names) - most; more > 1 {
-		names = append(names[:most], fmt.Sprintf("%d more", more))
+		names = append(slices.Clone(names[:most]), fmt.Sprintf("%d more", more))
 	}
 	return enumerate(names, "and")
 }
