@@ -544,17 +544,34 @@ func (q *inquiry) isNamed(names []policies.NamedPort) bool {
 	if q.direction == policies.Ingress {
 		destination = q.subject
 	}
-	if destination.kind != podEnd || q.model.Pods[destination.index].HostNetwork {
-		return false
-	}
-	for _, n := range names {
-		for _, c := range q.model.Pods[destination.index].Ports {
-			if n.Protocol == q.protocol && n.Name == c.Name && n.Protocol == c.Protocol && c.Number == q.port {
-				return true
-			}
+	for _, c := range q.portsOf(destination) {
+		if c.Protocol == q.protocol && c.Number == q.port && slices.Contains(names, policies.NamedPort{Protocol: c.Protocol, Name: c.Name}) {
+			return true
 		}
 	}
 	return false
+}
+
+// portsOf returns the ports of an end that policies may name.
+func (q *inquiry) portsOf(e End) []policies.ContainerPort {
+	switch {
+	case e.kind == podEnd && q.model.Pods[e.index].HostNetwork:
+		return q.portsOfHost(q.model.Pods[e.index].Node)
+	case e.kind == podEnd:
+		return q.model.Pods[e.index].Ports
+	case e.kind == nodeEnd && e != q.OwnNode():
+		return q.portsOfHost(q.model.Nodes[e.index].Name)
+	}
+	return nil
+}
+
+func (q *inquiry) portsOfHost(node string) (ports []policies.ContainerPort) {
+	for i := range q.model.Hosts {
+		if node != "" && q.model.Hosts[i].Node == node {
+			ports = append(ports, q.model.Hosts[i].Ports...)
+		}
+	}
+	return ports
 }
 
 // anyPeer reports whether the other end is one of the rule's peers, and names

@@ -380,11 +380,16 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 		known[key] = append(known[key], id)
 		return id
 	}
+	var ports map[string][]policies.ContainerPort // of host endpoints, by node
 	onHost := func(k machine, node string, addresses []netip.Addr) int32 {
 		atoms, fams := f.locate(addresses)
-		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), atoms: atoms, families: fams}, 0)
+		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), named: f.numbers(ports[node]), atoms: atoms, families: fams}, 0)
 	}
 	for m, model := range models {
+		ports = map[string][]policies.ContainerPort{}
+		for i := range model.Hosts {
+			ports[model.Hosts[i].Node] = append(ports[model.Hosts[i].Node], model.Hosts[i].Ports...)
+		}
 		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, "", nil)}
 		machines := map[string]machine{}
 		inherited, behind := model.Inherited(), f.behindServices(&model.World)

@@ -179,7 +179,7 @@ func among(m *policies.Match, others []policies.Match) bool {
 		if o := &others[i]; o.Anyone == m.Anyone && o.InCluster == m.InCluster && o.String() == m.String() {
 			return true
 		}
-		if others[i].InCluster == m.InCluster {
+		if others[i].InCluster == m.InCluster && len(others[i].Except) == 0 {
 			blocks = blocks.Union(others[i].Block.Addresses())
 		}
 	}
