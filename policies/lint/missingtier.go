@@ -17,10 +17,7 @@ func missingTier(l *look) {
 		}
 	}
 	hint := func(tier string) string {
-		if slices.ContainsFunc(known, func(name string) bool { return policies.Distance(name, tier) <= 2 }) {
-			return policies.Near(tier, known)
-		}
-		return ""
+		return policies.Near(tier, slices.DeleteFunc(slices.Clone(known), func(name string) bool { return policies.Distance(name, tier) > 2 }))
 	}
 	const text = "there is no tier %s here%s; Calico puts it last, where it denies what no rule of it allows; add the Tier, or correct the name"
 	for i := range l.Policies {

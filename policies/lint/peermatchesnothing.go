@@ -2,8 +2,6 @@ package lint
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/weir-policy/weir/policies"
 )
@@ -58,13 +56,9 @@ func (l *look) noService(ref policies.Ref) (Severity, string) {
 		if s.Ref == ref {
 			return Warning, fmt.Sprintf("Service %s has no pods here; correct its selector, or name the source that has them with -f", ref)
 		}
-		if s.Ref.Namespace == ref.Namespace {
+		if s.Ref.Namespace == ref.Namespace && policies.Distance(s.Ref.Name, ref.Name) <= 2 {
 			near = append(near, s.Ref.Name)
 		}
 	}
-	hint := ""
-	if slices.ContainsFunc(near, func(name string) bool { return policies.Distance(name, ref.Name) <= 2 }) {
-		hint = policies.Near(ref.Name, near)
-	}
-	return Note, strings.TrimSpace(fmt.Sprintf("there is no Service %s here%s; if it is elsewhere, name that source with -f", ref, hint))
+	return Note, fmt.Sprintf("there is no Service %s here%s; if it is elsewhere, name that source with -f", ref, policies.Near(ref.Name, near))
 }

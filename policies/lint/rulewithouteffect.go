@@ -23,7 +23,7 @@ func ruleWithoutEffect(l *look) {
 		}
 		rules := l.Policies[i].Rules[d]
 		for by := range rules {
-			if by == rule || rules[by].Action == policies.ActionLog || !sameActions(rules[min(rule, by):max(rule, by)+1]) || !l.parts.Covered(i, d, rule, by) {
+			if by == rule || rules[by].Action != r.Action || by > rule && !sameActions(rules[rule:by]) || !l.parts.Covered(i, d, rule, by) {
 				continue
 			}
 			switch twins := l.parts.Covered(i, d, by, rule); {

@@ -49,6 +49,11 @@ func (l *look) gap(m *policies.Match) (Severity, string) {
 			where = "any namespace"
 		}
 	}
+	for i := range l.Sets {
+		if s := &l.Sets[i]; m.Endpoints && s.Ref.Namespace == "" && !m.Pods.IsEverything() && m.Pods.Matches(s.Labels) {
+			return Warning, fmt.Sprintf("no %s in %s has %s; GlobalNetworkSet %s has, and is in no namespace: write \"namespaceSelector: global()\" for it", who, where, m.Pods, s.Ref)
+		}
+	}
 	pods := slices.DeleteFunc(l.podsIn(in), func(i int) bool { return l.Pods[i].HostNetwork })
 	if len(pods) == 0 {
 		return Note, fmt.Sprintf("%s has no pods here; name a source that has them with -f", where)

@@ -6,10 +6,10 @@ import (
 	"github.com/weir-policy/weir/policies"
 )
 
-// OrderMatters reports whether two policies of one tier decide otherwise, for
-// something that both govern, when the one comes right before the other than when
-// it comes right behind it. Others of the same priority, which have no order
-// either, are then taken not to be there.
+// OrderMatters reports whether two policies of one tier allow something for sure
+// when the one comes right before the other, and deny it for sure when it comes
+// right behind it. Others of the same priority, which have no order either, are
+// taken not to be there.
 func (a *Audit) OrderMatters(p, q int) bool {
 	var evaluations [2]*evaluation
 	for _, d := range policies.Directions {
@@ -25,12 +25,17 @@ func (a *Audit) OrderMatters(p, q int) bool {
 				}
 				rows[k] = evaluations[k].row(d, g.classes[0], a.arranged(g.list, order[0], order[1]))
 			}
-			if rows[0] != rows[1] {
+			if a.contradict(rows[0], rows[1]) || a.contradict(rows[1], rows[0]) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// contradict reports whether one row allows what the other denies.
+func (a *Audit) contradict(allows, denies *row) bool {
+	return allows != denies && len(a.e.subtract(a.e.subtract(allows.allow, denies.allow), denies.unknown)) > 0
 }
 
 // inOrder returns an evaluation in which one policy comes right before another,
