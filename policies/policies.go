@@ -1,7 +1,7 @@
 // Package policies holds the words of Weir.
 //
 //	world      the things policies talk about at one moment: namespaces,
-//	           workloads, pods, nodes, services
+//	           workloads, pods, nodes, services, network sets, host endpoints
 //	workload   pods with one owner (Deployment, StatefulSet, …), or a bare pod
 //	peer       whatever can be at one end of a connection: a pod, a node, or
 //	           addresses outside
@@ -331,6 +331,8 @@ type Rule struct {
 	// NotNamed are names of ports that the rule does not match. They mean the
 	// destination's ports, as all names do.
 	NotNamed []NamedPort
+	// NotPorts are ports that the rule does not match by any name either.
+	NotPorts netset.Ports
 	// Own describes the pods, of those that the policy applies to, that the rule
 	// is for: all of them where it is nil.
 	Own *Match
@@ -407,26 +409,28 @@ func (m Match) String() string {
 	case len(m.Domains) > 0:
 		return strings.Join(m.Domains, ", ")
 	}
-	what := "pods"
+	what, print := "pods", selector.Selector.String
 	if m.Endpoints {
-		what = "endpoints"
+		what, print = "endpoints", selector.Selector.Calico
 	}
 	pods := "all " + what
 	if !m.Pods.IsEverything() {
-		pods = what + " " + m.Pods.String()
+		pods = what + " " + print(m.Pods)
 	}
 	switch {
 	case m.Namespaces.IsNothing():
 		return "nothing"
 	case m.Namespaces.IsEverything() && m.Endpoints:
 		return pods
-	case m.Namespaces.IsEverything():
+	case m.Namespaces.IsEverything(), m.Namespaces.String() == NameLabel:
 		return pods + " in all namespaces"
+	case m.Namespaces.String() == "!"+NameLabel:
+		return pods + " in no namespace"
 	}
 	if name, ok := strings.CutPrefix(m.Namespaces.String(), NameLabel+"="); ok && !strings.ContainsAny(name, ",") {
 		return pods + " in " + name
 	}
-	return pods + " in namespaces " + m.Namespaces.String()
+	return pods + " in namespaces " + print(m.Namespaces)
 }
 
 func list(matches []Match, between string) string {

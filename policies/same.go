@@ -18,6 +18,7 @@ func (p *Policy) Says(q *Policy) bool {
 
 func sameRule(a, b Rule) bool {
 	return a.Action == b.Action && a.Ports.Equal(b.Ports) && slices.Equal(a.Named, b.Named) && slices.Equal(a.NotNamed, b.NotNamed) &&
+		a.NotPorts.Equal(b.NotPorts) &&
 		a.Unclear == b.Unclear && slices.EqualFunc(a.Peers, b.Peers, sameMatch) &&
 		(a.Own == nil) == (b.Own == nil) && (a.Own == nil || sameMatch(*a.Own, *b.Own))
 }

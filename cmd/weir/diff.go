@@ -88,8 +88,8 @@ func (i *input) change(ctx context.Context, sources []string, staged staging) (*
 	if e.each != nil {
 		change.Each = []*diff.Change{}
 	}
-	for _, alone := range e.each {
-		change.Each = append(change.Each, diff.Compare(reach.Pair(m, alone, o)))
+	for _, i := range e.each {
+		change.Each = append(change.Each, diff.Compare(reach.Pair(m, m.Enforce(i), o)))
 	}
 	return change, nil
 }

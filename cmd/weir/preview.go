@@ -152,7 +152,14 @@ func (p *pullRequest) load(ctx context.Context, in *input, r *preview.Request) e
 	if r.Head, errHead = loader.LoadTree(ctx, repository.Tree(head), p.paths...); errHead != nil {
 		errHead = fmt.Errorf("at %s (%s):\n%w", r.HeadRevision.Name, head.Short(), errHead)
 	}
-	return errors.Join(errBase, errHead, p.addWorld(ctx, loader, &r.Base, &r.Head))
+	world, errWorld := p.loadWorld(ctx, loader)
+	if err := errors.Join(errBase, errHead, errWorld); err != nil {
+		return err
+	}
+	if world != nil {
+		r.Base, r.Head = k8s.WithWorldOf(r.Base, world), k8s.WithWorldOf(r.Head, world)
+	}
+	return nil
 }
 
 // loadStaged reads one side, and makes the other of its staged policies.
@@ -167,8 +174,12 @@ func (p *pullRequest) loadStaged(ctx context.Context, in *input, r *preview.Requ
 	} else {
 		r.Base, err = p.loadHead(ctx, in.repo, loader, &r.BaseRevision)
 	}
-	if err := errors.Join(err, p.addWorld(ctx, loader, &r.Base)); err != nil {
+	world, errWorld := p.loadWorld(ctx, loader)
+	if err := errors.Join(err, errWorld); err != nil {
 		return err
+	}
+	if world != nil {
+		r.Base = k8s.WithWorldOf(r.Base, world)
 	}
 	e, err := p.staged.enforce(r.Base)
 	r.HeadRevision, r.Head, r.Staged, r.Each = r.BaseRevision, e.head, e.staged, e.each
@@ -197,22 +208,12 @@ func (p *pullRequest) loadHead(ctx context.Context, dir string, loader *source.L
 	return m, nil
 }
 
-// addWorld gives the models the world that --world names, if it does. Those that
-// could not be read are nil.
-func (p *pullRequest) addWorld(ctx context.Context, loader *source.Loader, models ...**policies.Model) error {
+// loadWorld reads the world that --world names; nil where it names none.
+func (p *pullRequest) loadWorld(ctx context.Context, loader *source.Loader) (*policies.Model, error) {
 	if p.world == "" {
-		return nil
+		return nil, nil
 	}
-	world, err := loader.Load(ctx, p.world)
-	if err != nil {
-		return err
-	}
-	for _, m := range models {
-		if *m != nil {
-			*m = k8s.WithWorldOf(*m, world)
-		}
-	}
-	return nil
+	return loader.Load(ctx, p.world)
 }
 
 // checkPaths fails on paths that no side of the change has.

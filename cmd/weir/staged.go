@@ -35,7 +35,7 @@ func (s *staging) check() error {
 type enforcement struct {
 	staged []policies.Staged // those that are, in head all together
 	head   *policies.Model
-	each   []*policies.Model // as staged, one alone in each; nil unless it was asked for
+	each   []int // their indexes in the model, where each is to be enforced alone too; else nil
 }
 
 // enforce enforces the staged policies of a model that the flags choose.
@@ -45,14 +45,11 @@ func (s *staging) enforce(m *policies.Model) (enforcement, error) {
 		return enforcement{}, err
 	}
 	e := enforcement{head: m.Enforce(chosen...)}
-	if s.each {
-		e.each = []*policies.Model{}
-	}
 	for _, i := range chosen {
 		e.staged = append(e.staged, m.Staged[i])
-		if s.each {
-			e.each = append(e.each, m.Enforce(i))
-		}
+	}
+	if s.each {
+		e.each = chosen
 	}
 	if len(chosen) == 0 {
 		e.head.Warnings = append(e.head.Warnings, policies.Warning{Message: "there is no staged policy here, so nothing would change"})
@@ -80,7 +77,7 @@ func (s *staging) choose(m *policies.Model) ([]int, error) {
 			errs = append(errs, fmt.Errorf("--only: %q is ambiguous: say %s or %s", text, first.Full(), second.Full()))
 		}
 	}
-	var chosen []int
+	chosen := []int{}
 	for i := range m.Staged {
 		if wanted[i] || len(s.only) == 0 {
 			chosen = append(chosen, i)

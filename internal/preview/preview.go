@@ -29,9 +29,9 @@ type Request struct {
 	Flows  func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error)
 	FailOn []Condition
 	// Staged, if any, are the staged policies of Base that Head enforces. Each, if
-	// not nil, are models that enforce one of them alone, for a preview of each.
+	// not nil, are their indexes there, for a preview of each by itself, too.
 	Staged []policies.Staged
-	Each   []*policies.Model
+	Each   []int
 }
 
 // Condition is something about a change that can make a preview fail.
@@ -82,8 +82,8 @@ func ParseConditions(text string, known ...Condition) ([]Condition, error) {
 func Run(ctx context.Context, r Request) (*report.Preview, error) {
 	whole := r.compare(r.Head)
 	all := []comparison{whole}
-	for _, head := range r.Each {
-		all = append(all, r.compare(head))
+	for _, i := range r.Each {
+		all = append(all, r.compare(r.Base.Enforce(i)))
 	}
 	if r.Flows != nil {
 		if err := r.replay(ctx, all); err != nil {

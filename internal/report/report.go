@@ -53,6 +53,7 @@ const (
 	KindTestRun      Kind = "TestRun"
 	KindCheckRun     Kind = "CheckRun"
 	KindAnswer       Kind = "Answer"
+	KindValue        Kind = "Value"
 )
 
 var formats = map[Kind][]Format{
@@ -65,6 +66,7 @@ var formats = map[Kind][]Format{
 	KindTestRun:      {Text, JSON, JUnit, TAP},
 	KindCheckRun:     {Text, JSON, SARIF, JUnit, GitHub},
 	KindAnswer:       {Text, JSON, CSV},
+	KindValue:        {Text, JSON, CSV},
 }
 
 // Formats returns the forms in which answers of a kind can be written, the

@@ -385,7 +385,7 @@ func traceText(out *bufio.Writer, steps []policies.Step, paint paint) {
 	var width int
 	names := make([]string, len(steps))
 	for i, s := range steps {
-		names[i] = clean(s.Policy.String())
+		names[i] = clean(policyText(s.Policy))
 		if s.Rule != nil {
 			names[i] += fmt.Sprintf(" rule %d", *s.Rule+1)
 		}

@@ -264,8 +264,10 @@ func portText(p netset.Protocol, port uint16) string {
 	switch {
 	case p == 0:
 		return "port unknown"
-	case !p.HasPorts():
+	case !p.HasPorts() && port == 0:
 		return p.String()
+	case !p.HasPorts():
+		return netset.PortSpan(p, port, port).String()
 	case port == 0:
 		return p.String() + " port unknown"
 	}

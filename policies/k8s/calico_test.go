@@ -34,6 +34,9 @@ func describeCalico(p policies.Policy) string {
 			for _, n := range rule.NotNamed {
 				lines[at] += fmt.Sprintf(" not %s/%s", n.Protocol, n.Name)
 			}
+			if !rule.NotPorts.IsEmpty() {
+				lines[at] += " not " + rule.NotPorts.String()
+			}
 			if rule.Own != nil {
 				lines[at] += " of " + rule.Own.String()
 			}
@@ -65,38 +68,38 @@ func TestCalicoPolicies(t *testing.T) {
 		{np, "{ingress: [{action: Log}]}", "all endpoints in shop; ingress log anyone: any"},
 
 		// Whom it applies to.
-		{np, "{selector: app == 'db', performanceHints: [AssumeNeededOnEveryNode]}", "endpoints app=db in shop; ingress none"},
-		{np, "{selector: '!has(app)', serviceAccountSelector: role != 'ops'}", "endpoints !app,pcsa.role notin (ops) in shop; ingress none"},
-		{np, "{serviceAccountSelector: projectcalico.org/name == 'web'}", "endpoints pcsa.projectcalico.org/name=web in shop; ingress none"},
-		{gnp, "{}", "all endpoints in all namespaces; ingress none"},
-		{gnp, "{selector: app == 'db'}", "endpoints app=db in all namespaces; ingress none"},
-		{gnp, "{namespaceSelector: team == 'a'}", "all endpoints in namespaces team=a; ingress none"},
-		{gnp, "{namespaceSelector: all()}", "all endpoints in namespaces kubernetes.io/metadata.name; ingress none"},
+		{np, "{selector: app == 'db', performanceHints: [AssumeNeededOnEveryNode]}", "endpoints app == \"db\" in shop; ingress none"},
+		{np, "{selector: '!has(app)', serviceAccountSelector: role != 'ops'}", "endpoints !has(app) && pcsa.role != \"ops\" in shop; ingress none"},
+		{np, "{serviceAccountSelector: projectcalico.org/name == 'web'}", "endpoints pcsa.projectcalico.org/name == \"web\" in shop; ingress none"},
+		{gnp, "{}", "all endpoints; ingress none"},
+		{gnp, "{selector: app == 'db'}", "endpoints app == \"db\"; ingress none"},
+		{gnp, "{namespaceSelector: team == 'a'}", "all endpoints in namespaces team == \"a\"; ingress none"},
+		{gnp, "{namespaceSelector: all()}", "all endpoints in all namespaces; ingress none"},
 		{gnp, "{namespaceSelector: projectcalico.org/name == 'shop'}", "all endpoints in shop; ingress none"},
-		{gnp, "{namespaceSelector: '!has(team)'}", "all endpoints in namespaces !team; ingress none"},
-		{gnp, "{applyOnForward: true}", "all endpoints in all namespaces forwarded; ingress none"},
-		{gnp, "{applyOnForward: true, doNotTrack: true, types: [Ingress, Egress]}", "all endpoints in namespaces !kubernetes.io/metadata.name forwarded; egress none; ingress none"},
-		{gnp, "{applyOnForward: true, preDNAT: true}", "all endpoints in namespaces !kubernetes.io/metadata.name forwarded; ingress none"},
+		{gnp, "{namespaceSelector: '!has(team)'}", "all endpoints in namespaces !has(team); ingress none"},
+		{gnp, "{applyOnForward: true}", "all endpoints forwarded; ingress none"},
+		{gnp, "{applyOnForward: true, doNotTrack: true, types: [Ingress, Egress]}", "all endpoints in no namespace forwarded; egress none; ingress none"},
+		{gnp, "{applyOnForward: true, preDNAT: true}", "all endpoints in no namespace forwarded; ingress none"},
 
 		// How selectors are scoped.
-		{np, "{ingress: [{action: Allow, source: {namespaceSelector: team == 'a'}}]}", "all endpoints in shop; ingress allow all endpoints in namespaces team=a: any"},
-		{np, "{ingress: [{action: Allow, source: {namespaceSelector: all()}}]}", "all endpoints in shop; ingress allow all endpoints in namespaces kubernetes.io/metadata.name: any"},
-		{np, "{ingress: [{action: Allow, source: {namespaceSelector: global()}}]}", "all endpoints in shop; ingress allow all endpoints in namespaces !kubernetes.io/metadata.name: any"},
-		{np, "{ingress: [{action: Allow, source: {namespaceSelector: global(), selector: has(bad)}}]}", "all endpoints in shop; ingress allow endpoints bad in namespaces !kubernetes.io/metadata.name: any"},
-		{np, "{ingress: [{action: Allow, source: {namespaceSelector: \"projectcalico.org/name == 'b'\", selector: app == 'web'}}]}", "all endpoints in shop; ingress allow endpoints app=web in b: any"},
-		{np, "{ingress: [{action: Allow, source: {serviceAccounts: {selector: \"role == 'web'\"}}}]}", "all endpoints in shop; ingress allow endpoints pcsa.role=web in shop: any"},
-		{np, "{ingress: [{action: Allow, source: {serviceAccounts: {names: [b, a], selector: has(x)}}}]}", "all endpoints in shop; ingress allow endpoints pcsa.x,projectcalico.org/serviceaccount in (a,b) in shop: any"},
+		{np, "{ingress: [{action: Allow, source: {namespaceSelector: team == 'a'}}]}", "all endpoints in shop; ingress allow all endpoints in namespaces team == \"a\": any"},
+		{np, "{ingress: [{action: Allow, source: {namespaceSelector: all()}}]}", "all endpoints in shop; ingress allow all endpoints in all namespaces: any"},
+		{np, "{ingress: [{action: Allow, source: {namespaceSelector: global()}}]}", "all endpoints in shop; ingress allow all endpoints in no namespace: any"},
+		{np, "{ingress: [{action: Allow, source: {namespaceSelector: global(), selector: has(bad)}}]}", "all endpoints in shop; ingress allow endpoints has(bad) in no namespace: any"},
+		{np, "{ingress: [{action: Allow, source: {namespaceSelector: \"projectcalico.org/name == 'b'\", selector: app == 'web'}}]}", "all endpoints in shop; ingress allow endpoints app == \"web\" in b: any"},
+		{np, "{ingress: [{action: Allow, source: {serviceAccounts: {selector: \"role == 'web'\"}}}]}", "all endpoints in shop; ingress allow endpoints pcsa.role == \"web\" in shop: any"},
+		{np, "{ingress: [{action: Allow, source: {serviceAccounts: {names: [b, a], selector: has(x)}}}]}", "all endpoints in shop; ingress allow endpoints has(pcsa.x) && projectcalico.org/serviceaccount in {\"a\", \"b\"} in shop: any"},
 		{np, "{ingress: [{action: Allow, source: {serviceAccounts: {}}}]}", "all endpoints in shop; ingress allow anyone: any"},
-		{np, "{ingress: [{action: Allow, source: {selector: app == 'web'}}]}", "all endpoints in shop; ingress allow endpoints app=web in shop: any"},
+		{np, "{ingress: [{action: Allow, source: {selector: app == 'web'}}]}", "all endpoints in shop; ingress allow endpoints app == \"web\" in shop: any"},
 		{np, "{ingress: [{action: Allow, source: {selector: all()}}]}", "all endpoints in shop; ingress allow all endpoints in shop: any"},
-		{np, "{ingress: [{action: Allow, source: {selector: app == 'web', notSelector: has(bad)}}]}", "all endpoints in shop; ingress allow endpoints app=web in shop except endpoints bad in all namespaces: any"},
-		{np, "{ingress: [{action: Allow, source: {notSelector: has(bad)}}]}", "all endpoints in shop; ingress allow all endpoints in shop except endpoints bad in all namespaces: any"},
+		{np, "{ingress: [{action: Allow, source: {selector: app == 'web', notSelector: has(bad)}}]}", "all endpoints in shop; ingress allow endpoints app == \"web\" in shop except endpoints has(bad): any"},
+		{np, "{ingress: [{action: Allow, source: {notSelector: has(bad)}}]}", "all endpoints in shop; ingress allow all endpoints in shop except endpoints has(bad): any"},
 		{np, "{ingress: [{action: Allow, source: {}}]}", "all endpoints in shop; ingress allow anyone: any"},
 		{np, "{ingress: [{action: Allow, source: {nets: [10.0.0.0/8]}}]}", "all endpoints in shop; ingress allow 10.0.0.0/8: any"},
-		{gnp, "{ingress: [{action: Allow, source: {selector: app == 'web'}}]}", "all endpoints in all namespaces; ingress allow endpoints app=web in all namespaces: any"},
-		{gnp, "{ingress: [{action: Allow, source: {notSelector: has(bad)}}]}", "all endpoints in all namespaces; ingress allow anyone except endpoints bad in all namespaces: any"},
-		{gnp, "{ingress: [{action: Allow, source: {namespaceSelector: global()}}]}", "all endpoints in all namespaces; ingress allow all endpoints in namespaces !kubernetes.io/metadata.name: any"},
-		{gnp, "{egress: [{action: Deny, destination: {namespaceSelector: '!has(team)'}}]}", "all endpoints in all namespaces; egress deny all endpoints in namespaces !team: any"},
+		{gnp, "{ingress: [{action: Allow, source: {selector: app == 'web'}}]}", "all endpoints; ingress allow endpoints app == \"web\": any"},
+		{gnp, "{ingress: [{action: Allow, source: {notSelector: has(bad)}}]}", "all endpoints; ingress allow anyone except endpoints has(bad): any"},
+		{gnp, "{ingress: [{action: Allow, source: {namespaceSelector: global()}}]}", "all endpoints; ingress allow all endpoints in no namespace: any"},
+		{gnp, "{egress: [{action: Deny, destination: {namespaceSelector: '!has(team)'}}]}", "all endpoints; egress deny all endpoints in namespaces !has(team): any"},
 
 		// The other parts of a source or destination.
 		{np, "{egress: [{action: Allow, destination: {nets: [10.0.0.0/8, 192.168.0.0/16], notNets: [10.1.0.0/16]}}]}", "all endpoints in shop; egress allow 10.0.0.0/8 or 192.168.0.0/16 except 10.1.0.0/16: any"},
@@ -104,7 +107,7 @@ func TestCalicoPolicies(t *testing.T) {
 		{np, "{egress: [{action: Allow, ipVersion: 6}]}", "all endpoints in shop; egress allow ::/0: any"},
 		{np, "{egress: [{action: Allow, ipVersion: 4, destination: {selector: all()}}]}", "all endpoints in shop; egress allow all endpoints in shop among 0.0.0.0/0: any"},
 		{np, "{egress: [{action: Allow, destination: {domains: ['*.example.com', api.*.example.org]}}]}", "all endpoints in shop; egress allow *.example.com, api.*.example.org: any"},
-		{np, "{egress: [{action: Allow, source: {selector: app == 'db'}, destination: {selector: app == 'web'}}]}", "all endpoints in shop; egress allow endpoints app=web in shop: any of endpoints app=db in shop"},
+		{np, "{egress: [{action: Allow, source: {selector: app == 'db'}, destination: {selector: app == 'web'}}]}", "all endpoints in shop; egress allow endpoints app == \"web\" in shop: any of endpoints app == \"db\" in shop"},
 		{np, "{ingress: [{action: Allow, destination: {notNets: [10.0.0.0/8]}}]}", "all endpoints in shop; ingress allow anyone: any of anyone except 10.0.0.0/8"},
 		{np, "{ingress: [{action: Allow, metadata: {annotations: {name: web, a: b}}}]}", "all endpoints in shop; ingress allow anyone: any named web"},
 
@@ -120,7 +123,7 @@ func TestCalicoPolicies(t *testing.T) {
 		{np, "{ingress: [{action: Allow, protocol: TCP, destination: {notPorts: [80, '90:99']}}]}", "all endpoints in shop; ingress allow anyone: TCP/1-79,81-89,100-65535"},
 		{np, "{ingress: [{action: Allow, protocol: TCP, destination: {ports: ['80:90'], notPorts: [81]}}]}", "all endpoints in shop; ingress allow anyone: TCP/80,82-90"},
 		{np, "{ingress: [{action: Allow, protocol: TCP, destination: {notPorts: [http]}}]}", "all endpoints in shop; ingress allow anyone: TCP not TCP/http"},
-		{np, "{ingress: [{action: Allow, protocol: TCP, destination: {ports: [http], notPorts: [80]}}]}", "all endpoints in shop; ingress allow anyone: none TCP/http where it takes ports by name and leaves out some by number"},
+		{np, "{ingress: [{action: Allow, protocol: TCP, destination: {ports: [http], notPorts: [80]}}]}", "all endpoints in shop; ingress allow anyone: none TCP/http not TCP/80"},
 		{np, "{egress: [{action: Allow, protocol: TCP, source: {ports: [80, '90:99']}}]}", "all endpoints in shop; egress allow anyone: TCP where it asks for source port 80 or 90:99"},
 		{np, "{egress: [{action: Allow, protocol: TCP, source: {ports: ['1:65535']}}]}", "all endpoints in shop; egress allow anyone: TCP"},
 		{np, "{ingress: [{action: Allow, protocol: TCP, source: {notPorts: [80]}, destination: {ports: [1]}}]}", "all endpoints in shop; ingress allow anyone: TCP/1 where it asks for source port not 80"},
@@ -288,11 +291,11 @@ func TestCalicoWarnings(t *testing.T) {
 
 func TestStaged(t *testing.T) {
 	for _, row := range []struct{ kind, spec, want string }{
-		{"StagedNetworkPolicy", "{selector: has(a)}", "StagedNetworkPolicy shop/p sets Calico NetworkPolicy shop/p in default: endpoints a in shop; ingress none"},
+		{"StagedNetworkPolicy", "{selector: has(a)}", "StagedNetworkPolicy shop/p sets Calico NetworkPolicy shop/p in default: endpoints has(a) in shop; ingress none"},
 		{"StagedNetworkPolicy", "{stagedAction: Set, tier: x, types: [Egress]}", "StagedNetworkPolicy shop/p sets Calico NetworkPolicy shop/p in x: all endpoints in shop; egress none"},
 		{"StagedNetworkPolicy", "{stagedAction: Delete, tier: x}", "StagedNetworkPolicy shop/p deletes Calico NetworkPolicy shop/p in x"},
 		{"StagedNetworkPolicy", "{stagedAction: Delete, selector: '', ingress: []}", "StagedNetworkPolicy shop/p deletes Calico NetworkPolicy shop/p in default"},
-		{"StagedGlobalNetworkPolicy", "{applyOnForward: true, preDNAT: true}", "StagedGlobalNetworkPolicy p sets GlobalNetworkPolicy p in default (preDNAT): all endpoints in namespaces !kubernetes.io/metadata.name forwarded; ingress none"},
+		{"StagedGlobalNetworkPolicy", "{applyOnForward: true, preDNAT: true}", "StagedGlobalNetworkPolicy p sets GlobalNetworkPolicy p in default (preDNAT): all endpoints in no namespace forwarded; ingress none"},
 		{"StagedGlobalNetworkPolicy", "{stagedAction: Delete}", "StagedGlobalNetworkPolicy p deletes GlobalNetworkPolicy p in default"},
 		{"StagedKubernetesNetworkPolicy", "{podSelector: {matchLabels: {a: b}}, policyTypes: [Egress]}", "StagedKubernetesNetworkPolicy shop/p sets NetworkPolicy shop/p in default: pods a=b in shop; egress none"},
 		{"StagedKubernetesNetworkPolicy", "{stagedAction: Delete}", "StagedKubernetesNetworkPolicy shop/p deletes NetworkPolicy shop/p in default"},
@@ -453,7 +456,7 @@ func TestWithWorldOfCalico(t *testing.T) {
 	if got, want := describeTiers(m), "failsafe HostEndpoint/h, x! GlobalNetworkPolicy/p, kube-admin, default!, kube-baseline, gone!, profile! HostEndpoint/h"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if got, want := describeCalico(m.Policies[0]), "all endpoints in all namespaces; egress allow Service shop/db: TCP/5432"; got != want {
+	if got, want := describeCalico(m.Policies[0]), "all endpoints; egress allow Service shop/db: TCP/5432"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for _, p := range first.Policies {

@@ -83,7 +83,7 @@ func (p *profile) isAutomatic(prefix string) bool {
 
 func allowsAll(rule *policies.Rule) bool {
 	return rule.Action == policies.ActionAllow && rule.Own == nil && rule.Unclear == "" && rule.Ports.Equal(netset.AllTraffic()) &&
-		len(rule.NotNamed) == 0 && len(rule.Peers) == 1 && rule.Peers[0].Anyone && len(rule.Peers[0].Except) == 0
+		len(rule.NotNamed) == 0 && rule.NotPorts.IsEmpty() && len(rule.Peers) == 1 && rule.Peers[0].Anyone && len(rule.Peers[0].Except) == 0
 }
 
 // host is a HostEndpoint as it was read.

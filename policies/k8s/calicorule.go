@@ -289,7 +289,7 @@ func (r *calicoRule) service(v value) (policies.Match, bool) {
 func (r *calicoRule) blocks(v value) []policies.Match {
 	var matches []policies.Match
 	for _, item := range v.atMost(mostNets) {
-		cidr, ok := item.cidr()
+		cidr, ok := item.net()
 		if !ok {
 			continue
 		}
@@ -420,10 +420,11 @@ func (r *calicoRule) readPorts(destination value) {
 			r.NotNamed = append(r.NotNamed, r.named(p.name)...)
 			continue
 		}
-		r.Ports = r.Ports.Minus(netset.PortSpan(r.protocol, p.first, p.last))
-		if len(r.Named) > 0 {
-			r.Unclear = "it takes ports by name and leaves out some by number"
-		}
+		r.NotPorts = r.NotPorts.Union(netset.PortSpan(r.protocol, p.first, p.last))
+	}
+	r.Ports = r.Ports.Minus(r.NotPorts)
+	if len(r.Named) == 0 {
+		r.NotPorts = netset.Ports{}
 	}
 }
 

@@ -211,10 +211,10 @@ func (r *reader) rank() {
 	of := make([]standing, len(r.policies))
 	for i := range r.policies {
 		p := &r.policies[i]
-		if p.Ref.Group == "" && p.Ref.Kind == "NetworkPolicy" && p.Opaque == "" && !p.deletes {
-			p.Order = networkPolicyOrder
-		}
 		of[i] = standing{p.Tier, p.Order, r.tie(p)}
+		if p.Ref.Group == "" && p.Ref.Kind == "NetworkPolicy" {
+			of[i].order = networkPolicyOrder
+		}
 	}
 	sorted := slices.Clone(of)
 	slices.SortFunc(sorted, func(a, b standing) int {

@@ -1,8 +1,9 @@
-// Package k8s reads Kubernetes manifests, YAML and JSON, into the values of
-// package policies, each with the file, line and column it stands at.
+// Package k8s reads manifests, YAML and JSON, of Kubernetes and of Calico into the
+// values of package policies, each with the file, line and column it stands at.
 //
-// It owns how Kubernetes writes things down and what its API server accepts.
-// What policies mean together it does not know; package reach does.
+// It owns how the two write things down, what their API servers accept and in
+// what order Calico puts policies. What they mean together it does not know;
+// package reach does.
 //
 // An object's place is where its mapping begins; a rule's and a peer's is where
 // its list item does. What an alias or a merge key brings in stands where it was
@@ -41,7 +42,7 @@ type Options struct {
 
 // The names of the tiers, in the order of evaluation. Policies of the three
 // cluster-wide kinds stand in the first and the last, every NetworkPolicy stands
-// between them.
+// between them. Calico has others besides.
 const (
 	AdminTier    = "kube-admin"
 	Tier         = "default"

@@ -364,7 +364,7 @@ func tie(outcomes []result) {
 		if at >= 0 {
 			b := &outcomes[at]
 			a.tie = fmt.Sprintf("%s %s and %s %s are both of priority %d and disagree: one %s, the other %s",
-				a.policy.Ref.Kind, a.policy.Ref, b.policy.Ref.Kind, b.policy.Ref, a.policy.Priority, does[a.action], does[b.action])
+				a.policy.Ref.What(), a.policy.Ref, b.policy.Ref.What(), b.policy.Ref, a.policy.Priority, does[a.action], does[b.action])
 		}
 	}
 }
@@ -382,11 +382,11 @@ func (q *inquiry) tierEnd(list []governing) string {
 	}
 	switch {
 	case rules == 0 && len(list) == 1:
-		return fmt.Sprintf("%s %s selects %s and has no %s rule", p.Ref.Kind, p.Ref, q.subjectName(), q.direction)
+		return fmt.Sprintf("%s %s selects %s and has no %s rule", p.Ref.What(), p.Ref, q.subjectName(), q.direction)
 	case rules == 0:
 		return fmt.Sprintf("%d policies select %s and have no %s rule", len(list), q.subjectName(), q.direction)
 	case len(list) == 1:
-		return fmt.Sprintf("no %s rule of %s %s allows %s", q.direction, p.Ref.Kind, p.Ref, what)
+		return fmt.Sprintf("no %s rule of %s %s allows %s", q.direction, p.Ref.What(), p.Ref, what)
 	}
 	return fmt.Sprintf("no %s rule of the %d policies that select %s allows %s", q.direction, len(list), q.subjectName(), what)
 }
@@ -534,7 +534,8 @@ func rulePeers(r *policies.Rule) string {
 
 // onPort reports whether the question's port is one of the rule's.
 func (q *inquiry) onPort(r *policies.Rule) policies.Truth {
-	return truth((r.Ports.Contains(q.protocol, q.port) || q.isNamed(r.Named)) && !q.isNamed(r.NotNamed))
+	is := r.Ports.Contains(q.protocol, q.port) || q.isNamed(r.Named)
+	return truth(is && !q.isNamed(r.NotNamed) && !r.NotPorts.Contains(q.protocol, q.port))
 }
 
 // isNamed reports whether the destination gives the question's port one of these

@@ -553,9 +553,8 @@ func (f *frame) numbers(ports []policies.ContainerPort) []string {
 		if named == nil {
 			named = make([]string, len(f.names))
 		}
-		number := string([]byte{byte(p.Number >> 8), byte(p.Number)})
-		if !strings.Contains(named[id], number) {
-			named[id] += number
+		if !slices.Contains(numbersIn(named[id]), p.Number) {
+			named[id] += string([]byte{byte(p.Number >> 8), byte(p.Number)})
 		}
 	}
 	return named
@@ -566,7 +565,10 @@ func (c *class) numbersOf(name int32) []uint16 {
 	if c.named == nil {
 		return nil
 	}
-	text := c.named[name]
+	return numbersIn(c.named[name])
+}
+
+func numbersIn(text string) []uint16 {
 	numbers := make([]uint16, 0, len(text)/2)
 	for i := 0; i+1 < len(text); i += 2 {
 		numbers = append(numbers, uint16(text[i])<<8|uint16(text[i+1]))

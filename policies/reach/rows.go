@@ -183,14 +183,18 @@ func (b *builder) compileRule(r *policies.Rule, d policies.Direction, subject *c
 	for _, n := range r.Named {
 		b.eachNumber(n, d, subject, grant)
 	}
+	remove := func(ports portsID, among *set) {
+		if among == nil {
+			among = b.all
+		}
+		not := relation{{ports, among}}
+		c.yes, c.possible = b.subtract(b.normal(c.yes), not), b.subtract(b.normal(c.possible), not)
+	}
 	for _, n := range r.NotNamed {
-		b.eachNumber(n, d, subject, func(ports portsID, among *set) {
-			if among == nil {
-				among = b.all
-			}
-			not := relation{{ports, among}}
-			c.yes, c.possible = b.subtract(b.normal(c.yes), not), b.subtract(b.normal(c.possible), not)
-		})
+		b.eachNumber(n, d, subject, remove)
+	}
+	if !r.NotPorts.IsEmpty() {
+		remove(b.ports.id(r.NotPorts), nil)
 	}
 	return c
 }

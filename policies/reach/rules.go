@@ -122,7 +122,7 @@ func (p *Parts) Everyone(r *policies.Rule) bool {
 }
 
 func (p *Parts) isEveryone(r *policies.Rule) bool {
-	return netset.TransportPorts().Minus(r.Ports).IsEmpty() && r.Own == nil && len(r.NotNamed) == 0 && r.Unclear == "" &&
+	return netset.TransportPorts().Minus(r.Ports).IsEmpty() && r.Own == nil && len(r.NotNamed) == 0 && r.NotPorts.IsEmpty() && r.Unclear == "" &&
 		p.builder.peersOf(r.Peers).possible == p.builder.all
 }
 

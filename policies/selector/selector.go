@@ -479,3 +479,15 @@ func (s Selector) String() string {
 	}
 	return s.text
 }
+
+// Calico prints the selector as Calico writes it: `app == "web" && !has(old)`.
+// Everything prints as "all()", nothing as "!all()".
+func (s Selector) Calico() string {
+	switch {
+	case s.IsNothing():
+		return "!all()"
+	case s.IsEverything():
+		return "all()"
+	}
+	return string(s.calico(nil))
+}
