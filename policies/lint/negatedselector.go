@@ -24,7 +24,7 @@ func negatedSelector(l *look) {
 			}
 			if pods := l.openToOutside(i, d, r); len(pods) > 0 {
 				l.report(Warning, m.Place, i, "the selector %s describes only pods, network sets and host endpoints, so addresses outside pass this rule, and may %s %s; to deny all but what has the label, write it without the negation as notSelector",
-					m.Pods, [...]string{policies.Egress: "be reached by", policies.Ingress: "reach"}[d], l.workloads(pods))
+					m.Pods.Calico(), [...]string{policies.Egress: "be reached by", policies.Ingress: "reach"}[d], l.workloads(pods))
 			}
 		}
 	})

@@ -31,27 +31,28 @@ func (l *look) gap(m *policies.Match) (Severity, string) {
 			in = append(in, l.Namespaces[i].Name)
 		}
 	}
-	who := "pod"
+	who, print := "pod", selector.Selector.String
 	if m.Endpoints {
-		who = "pod, network set or host endpoint"
+		who, print = "pod, network set or host endpoint", selector.Selector.Calico
 	}
+	pattern := print(m.Pods)
 	switch {
 	case len(in) > 0:
 	case m.Endpoints && m.Namespaces.Matches(nil):
-		return Warning, fmt.Sprintf("no global network set or host endpoint here has %s", m.Pods)
+		return Warning, fmt.Sprintf("no global network set or host endpoint here has %s", pattern)
 	default:
-		return l.noNamespace(m.Namespaces)
+		return l.noNamespace(m.Namespaces, print(m.Namespaces))
 	}
 	where := "namespace " + strings.Join(in, "")
 	if len(in) > 1 {
-		where = "namespaces " + m.Namespaces.String()
+		where = "namespaces " + print(m.Namespaces)
 		if m.Namespaces.IsEverything() {
 			where = "any namespace"
 		}
 	}
 	for i := range l.Sets {
 		if s := &l.Sets[i]; m.Endpoints && s.Ref.Namespace == "" && !m.Pods.IsEverything() && m.Pods.Matches(s.Labels) {
-			return Warning, fmt.Sprintf("no %s in %s has %s; GlobalNetworkSet %s has, and is in no namespace: write \"namespaceSelector: global()\" for it", who, where, m.Pods, s.Ref)
+			return Warning, fmt.Sprintf("no %s in %s has %s; GlobalNetworkSet %s has, and is in no namespace: write \"namespaceSelector: global()\" for it", who, where, pattern, s.Ref)
 		}
 	}
 	pods := slices.DeleteFunc(l.podsIn(in), func(i int) bool { return l.Pods[i].HostNetwork })
@@ -59,7 +60,7 @@ func (l *look) gap(m *policies.Match) (Severity, string) {
 		return Note, fmt.Sprintf("%s has no pods here; name a source that has them with -f", where)
 	}
 	if slices.ContainsFunc(l.podsIn(in), func(i int) bool { return l.hasLabels(i, m) }) {
-		return Warning, fmt.Sprintf("all pods %s in %s are on their node's network, where no selector sees them; use an ipBlock of the nodes", m.Pods, where)
+		return Warning, fmt.Sprintf("all pods %s in %s are on their node's network, where no selector sees them; use an ipBlock of the nodes", pattern, where)
 	}
 	for _, r := range m.Pods.Requirements() {
 		if slices.ContainsFunc(pods, func(i int) bool {
@@ -68,15 +69,15 @@ func (l *look) gap(m *policies.Match) (Severity, string) {
 		}) {
 			continue
 		}
-		return Warning, fmt.Sprintf("no %s in %s has %s%s", who, where, r, l.nearLabels(r, pods))
+		return Warning, fmt.Sprintf("no %s in %s has %s%s", who, where, print(selector.Where(r.Key, r.Operator, r.Values...)), l.nearLabels(r, pods))
 	}
 	if !m.Pods.IsConjunction() {
-		return Warning, fmt.Sprintf("no %s in %s has %s", who, where, m.Pods)
+		return Warning, fmt.Sprintf("no %s in %s has %s", who, where, pattern)
 	}
-	return Warning, fmt.Sprintf("no %s in %s has %s together", who, where, m.Pods)
+	return Warning, fmt.Sprintf("no %s in %s has %s together", who, where, pattern)
 }
 
-func (l *look) noNamespace(s selector.Selector) (Severity, string) {
+func (l *look) noNamespace(s selector.Selector, pattern string) (Severity, string) {
 	var names []string
 	for _, n := range l.Namespaces {
 		names = append(names, n.Name)
@@ -86,7 +87,7 @@ func (l *look) noNamespace(s selector.Selector) (Severity, string) {
 			return Note, fmt.Sprintf("there is no namespace %s here%s; if it is elsewhere, name that source with -f", enumerate(r.Values, "or"), policies.Near(r.Values[0], names))
 		}
 	}
-	return Warning, fmt.Sprintf("no namespace here has %s; label one, or name the source that has it with -f", s)
+	return Warning, fmt.Sprintf("no namespace here has %s; label one, or name the source that has it with -f", pattern)
 }
 
 func (l *look) podsIn(namespaces []string) []int {

@@ -18,7 +18,7 @@ func slowSelector(l *look) {
 		}
 		if key := l.Policies[i].Ref.Full() + "\x00" + m.Pods.Key(); !said[key] {
 			said[key] = true
-			l.report(Note, m.Place, i, "Calico has no index for the selector %s, so every node tries it on every pod, network set and host endpoint, whenever one of them changes; add a label that must be there, as in \"has(app) && ...\"", m.Pods)
+			l.report(Note, m.Place, i, "Calico has no index for the selector %s, so every node tries it on every pod, network set and host endpoint, whenever one of them changes; add a label that must be there, as in \"has(app) && ...\"", m.Pods.Calico())
 		}
 	}
 	for i := range l.Policies {
