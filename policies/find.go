@@ -30,11 +30,21 @@ var kinds = map[string]string{
 	"replicationcontroller": "ReplicationController", "rc": "ReplicationController",
 	"job": "Job", "jobs": "Job", "cronjob": "CronJob", "cj": "CronJob", "cronjobs": "CronJob",
 	"service": "Service", "svc": "Service", "services": "Service",
+	"networkset": "NetworkSet", "networksets": "NetworkSet",
 }
 
-// Find resolves "ns/pod", "ns/workload", "ns/kind/name", "ns/svc/name", an
-// address, a CIDR, or "world" for everything outside. The address of a Service
-// is the Service, for policies never see that address. It fails where the world
+// clusterKinds are those whose objects have no namespace.
+var clusterKinds = map[string]string{
+	"node": "Node", "no": "Node", "nodes": "Node",
+	"globalnetworkset": "GlobalNetworkSet", "globalnetworksets": "GlobalNetworkSet",
+	"hostendpoint": "HostEndpoint", "hostendpoints": "HostEndpoint", "hep": "HostEndpoint",
+}
+
+// Find resolves "ns/pod", "ns/workload", "ns/kind/name", "ns/svc/name",
+// "node/name", an address, a CIDR, or "world" for everything outside. The address
+// of a Service is the Service, for policies never see that address. What
+// "ns/networkset/name" and "globalnetworkset/name" mean is their addresses; what
+// "hostendpoint/name" means is its node. It fails where the world
 // has no such thing, naming what comes near, and where the name is ambiguous.
 func (w *World) Find(text string) (Target, error) {
 	if text == "world" {
@@ -53,19 +63,78 @@ func (w *World) Find(text string) (Target, error) {
 	switch {
 	case slices.Contains(parts, "") || len(parts) < 2 || len(parts) > 3:
 		return Target{}, fmt.Errorf("%q is none of namespace/name, namespace/kind/name, an address, a CIDR or world", text)
-	case !slices.ContainsFunc(w.Namespaces, func(n Namespace) bool { return n.Name == parts[0] }):
+	case w.isClusterWide(parts):
+		return w.findClusterWide(text, clusterKinds[strings.ToLower(parts[0])], parts[1])
+	case !w.hasNamespace(parts[0]):
 		return Target{}, fmt.Errorf("%q: there is no namespace %s%s", text, parts[0], Near(parts[0], w.namespaceNames()))
 	case len(parts) == 2:
 		return w.findNamed(text, parts[0], "", parts[1])
 	}
 	kind, ok := kinds[strings.ToLower(parts[1])]
 	if !ok {
-		return Target{}, fmt.Errorf("%q: kind %s is none of pod, deployment, statefulset, daemonset, replicaset, replicationcontroller, job, cronjob, svc", text, parts[1])
+		return Target{}, fmt.Errorf("%q: kind %s is none of pod, deployment, statefulset, daemonset, replicaset, replicationcontroller, job, cronjob, svc, networkset", text, parts[1])
 	}
-	if kind == "Service" {
+	switch kind {
+	case "Service":
 		return w.findService(text, parts[0], parts[2])
+	case "NetworkSet":
+		return w.findSet(text, Ref{CalicoGroup, kind, parts[0], parts[2]})
 	}
 	return w.findNamed(text, parts[0], kind, parts[2])
+}
+
+func (w *World) hasNamespace(name string) bool {
+	return slices.ContainsFunc(w.Namespaces, func(n Namespace) bool { return n.Name == name })
+}
+
+// isClusterWide reports whether the parts of a name are a kind without
+// namespaces and a name, rather than a namespace and a name.
+func (w *World) isClusterWide(parts []string) bool {
+	return len(parts) == 2 && clusterKinds[strings.ToLower(parts[0])] != "" && !w.hasNamespace(parts[0])
+}
+
+func (w *World) findClusterWide(text, kind, name string) (Target, error) {
+	if kind == "GlobalNetworkSet" {
+		return w.findSet(text, Ref{Group: CalicoGroup, Kind: kind, Name: name})
+	}
+	var names []string
+	node := name
+	if kind == "HostEndpoint" {
+		node = ""
+		for i := range w.Hosts {
+			names = append(names, w.Hosts[i].Ref.Name)
+			if w.Hosts[i].Ref.Name == name {
+				node = w.Hosts[i].Node
+			}
+		}
+		if node == "" {
+			return Target{}, fmt.Errorf("%q: there is no %s %s%s", text, kind, name, Near(name, names))
+		}
+	}
+	names = nil
+	for i := range w.Nodes {
+		names = append(names, w.Nodes[i].Name)
+		if w.Nodes[i].Name == node {
+			return Target{Text: text, Nodes: []int{i}}, nil
+		}
+	}
+	return Target{}, fmt.Errorf("%q: there is no Node %s%s", text, node, Near(node, names))
+}
+
+func (w *World) findSet(text string, ref Ref) (Target, error) {
+	var names []string
+	for i := range w.Sets {
+		if w.Sets[i].Ref == ref {
+			if len(w.Sets[i].Nets) == 0 {
+				return Target{}, fmt.Errorf("%q: the set at %s has no addresses", text, w.Sets[i].Place)
+			}
+			return Target{Text: text, Addresses: netset.Prefixes(w.Sets[i].Nets...)}, nil
+		}
+		if w.Sets[i].Ref.Namespace == ref.Namespace {
+			names = append(names, w.Sets[i].Ref.Name)
+		}
+	}
+	return Target{}, fmt.Errorf("%q: there is no %s %s%s", text, ref.Kind, ref, Near(ref.Name, names))
 }
 
 func (w *World) findAddress(text string, a netip.Addr) (Target, error) {

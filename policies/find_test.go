@@ -91,6 +91,12 @@ func TestFind(t *testing.T) {
 			{Ref: ref("Service", "shop", "far"), External: "it is an alias of example.org"},
 		},
 		Nodes: []Node{{Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("172.18.0.1")}}},
+		Hosts: []HostEndpoint{{Ref: ref("HostEndpoint", "", "n1-eth0"), Node: "n1"}, {Ref: ref("HostEndpoint", "", "lost"), Node: "n9"}},
+		Sets: []NetworkSet{
+			{Ref: Ref{CalicoGroup, "NetworkSet", "shop", "office"}, Nets: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+			{Ref: Ref{CalicoGroup, "GlobalNetworkSet", "", "feed"}, Nets: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
+			{Ref: Ref{CalicoGroup, "GlobalNetworkSet", "", "empty"}},
+		},
 	}
 	for _, row := range []struct{ text, want string }{
 		{"shop/web", "pods [0 1]"},
@@ -110,6 +116,10 @@ func TestFind(t *testing.T) {
 		{"10.0.0.1/8", "10.0.0.0/8"},
 		{"2001:db8::/32", "2001:db8::/32"},
 		{"world", "0.0.0.0/0 ::/0"},
+		{"node/n1", "nodes [0]"},
+		{"HostEndpoint/n1-eth0", "nodes [0]"},
+		{"shop/networkset/office", "192.0.2.0/24"},
+		{"globalnetworkset/feed", "198.51.100.0/24 2001:db8::/32"},
 
 		{"web", `"web" is none of namespace/name, namespace/kind/name, an address, a CIDR or world`},
 		{"", `"" is none of namespace/name`},
@@ -123,6 +133,12 @@ func TestFind(t *testing.T) {
 		{"shop/cache", "ambiguous: say shop/pod/cache or shop/statefulset/cache"},
 		{"shop/svc/wbe", "namespace shop has no Service wbe; near it are web"},
 		{"shop/svc/nobody", "the selector of the Service at svc.yaml:3 matches no pod"},
+		{"node/n2", `there is no Node n2; near it are n1`},
+		{"hep/n1", `there is no HostEndpoint n1; near it are lost, n1-eth0`},
+		{"hep/lost", `there is no Node n9; near it are n1`},
+		{"shop/networkset/feed", `there is no NetworkSet shop/feed; near it are office`},
+		{"globalnetworkset/feeds", `there is no GlobalNetworkSet feeds; near it are feed, empty`},
+		{"globalnetworkset/empty", "has no addresses"},
 		{"shop/svc/far", "it is an alias of example.org, so it cannot be resolved to pods"},
 	} {
 		target, err := w.Find(row.text)

@@ -276,6 +276,7 @@ type Tier struct {
 	// Missing is set where policies name the tier and nobody defines it.
 	Order   float64
 	Missing bool
+	Place   Place // where somebody defines it
 }
 
 // Action is what a rule does with the traffic it matches.

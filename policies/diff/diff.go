@@ -171,7 +171,7 @@ func comparePolicies(base, head []policies.Policy) []PolicyChange {
 		switch {
 		case !had:
 			changes = append(changes, PolicyChange{h.Ref, "added", h.Place})
-		case !samePolicy(b, h):
+		case !b.Says(h):
 			changes = append(changes, PolicyChange{h.Ref, "changed", h.Place})
 		}
 		delete(was, id)
@@ -182,25 +182,3 @@ func comparePolicies(base, head []policies.Policy) []PolicyChange {
 	slices.SortFunc(changes, func(a, b PolicyChange) int { return a.Ref.Compare(b.Ref) })
 	return slices.Compact(changes)
 }
-
-// samePolicy reports whether two policies say the same, wherever they stand.
-func samePolicy(a, b *policies.Policy) bool {
-	if a.Tier != b.Tier || a.Order != b.Order || a.Forwarded != b.Forwarded || a.Governs != b.Governs || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
-		return false
-	}
-	for _, d := range policies.Directions {
-		if !slices.EqualFunc(a.Rules[d], b.Rules[d], sameRule) {
-			return false
-		}
-	}
-	return true
-}
-
-func sameRule(a, b policies.Rule) bool {
-	return a.Action == b.Action && a.Ports.Equal(b.Ports) && slices.Equal(a.Named, b.Named) && slices.Equal(a.NotNamed, b.NotNamed) &&
-		a.NotPorts.Equal(b.NotPorts) &&
-		a.Unclear == b.Unclear && slices.EqualFunc(a.Peers, b.Peers, sameMatch) &&
-		(a.Own == nil) == (b.Own == nil) && (a.Own == nil || sameMatch(*a.Own, *b.Own))
-}
-
-func sameMatch(a, b policies.Match) bool { return a.Anyone == b.Anyone && a.String() == b.String() }

@@ -23,6 +23,7 @@ import (
 type World struct {
 	*classes
 	judge    *reach.Judge
+	parts    *reach.Parts // where it was asked for
 	model    *policies.Model
 	recorded Recorded
 	meter    *meter // of the evaluation that goes on
@@ -277,7 +278,10 @@ func (w *World) podsOf(policy int) ref.Val {
 }
 
 func (w *World) isolated(d policies.Direction, pod int) ref.Val {
-	return types.Bool(w.judge.Isolates(d, w.judge.Pod(pod)) == policies.Yes)
+	if w.parts == nil {
+		w.parts = w.judge.Parts()
+	}
+	return types.Bool(w.parts.Isolates(d, w.judge.Pod(pod)) == policies.Yes)
 }
 
 func itoa[N int | uint16](n N) string { return strconv.Itoa(int(n)) }

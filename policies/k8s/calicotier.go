@@ -44,7 +44,7 @@ func (r *reader) readTier(o object) {
 	spec := o.field("spec")
 	spec.only("order", "defaultAction")
 	checkTierName(o.meta.field("name"), o.ref.Name)
-	t := policies.Tier{Name: o.ref.Name, End: policies.ActionDeny, SparesOwnNode: true, Order: spec.field("order").order()}
+	t := policies.Tier{Name: o.ref.Name, End: policies.ActionDeny, SparesOwnNode: true, Order: spec.field("order").order(), Place: o.place()}
 	end := spec.field("defaultAction")
 	switch text := end.text(); text {
 	case "", "Deny":

@@ -63,6 +63,9 @@ func (l *look) dnsPorts() (ports netset.Ports, served bool) {
 func (l *look) egressOf(governing []int, dns netset.Ports, served bool) int {
 	first := -1
 	for _, i := range governing {
+		if l.Policies[i].IsBuiltIn() {
+			continue
+		}
 		for _, r := range l.Policies[i].Rules[policies.Egress] {
 			if r.Action != policies.ActionAllow {
 				continue

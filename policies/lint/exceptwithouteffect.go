@@ -11,12 +11,18 @@ import (
 
 func exceptWithoutEffect(l *look) {
 	l.rules(func(i int, d policies.Direction, _ int, r *policies.Rule) {
-		if r.Action != policies.ActionAllow {
+		if r.Action != policies.ActionAllow || r.Unclear != "" || r.Own != nil {
 			return
 		}
 		for k := range r.Peers {
-			for _, except := range r.Peers[k].Block.Except {
-				l.exception(i, d, r, &r.Peers[k], except)
+			m := &r.Peers[k]
+			for _, except := range m.Block.Except {
+				l.exception(i, d, r, m, except)
+			}
+			for e := range m.Except {
+				if but := &m.Except[e]; but.Block.CIDR.IsValid() {
+					l.exception(i, d, r, but, but.Block.CIDR)
+				}
 			}
 		}
 	})

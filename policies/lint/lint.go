@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/weir-policy/weir/policies"
@@ -50,8 +51,8 @@ type Finding struct {
 	Check    string // its name
 	Severity Severity
 	Place    policies.Place
-	Message  string // one sentence, lower case, no full stop: what is wrong and what to do
-	Policy   policies.Ref
+	Message  string         // one sentence, lower case, no full stop: what is wrong and what to do
+	Policy   policies.Ref   // or a staged policy, a network set, a tier
 	See      policies.Place // the other place that the message speaks of, if any
 	Waiver   *Waiver        // nil unless it is waived
 }
@@ -70,14 +71,22 @@ var checks = []Check{
 	{"deprecated-kind", "a policy of a kind that another has replaced", deprecatedKind},
 	{"egress-without-dns", "pods that may open connections but not look up a name", egressWithoutDNS},
 	{"except-without-effect", "an except whose addresses are allowed all the same", exceptWithoutEffect},
+	{"hidden-rule", "a rule that never decides, for a tier, policy or rule before it does", hiddenRule},
+	{"missing-tier", "a policy in a tier that nobody defines", missingTier},
+	{"negated-selector", "a denial of what lacks a label that leaves out what has no labels", negatedSelector},
 	{"not-understood", "a policy of which Weir cannot tell what it does", notUnderstood},
 	{"open-isolation", "a policy that looks like isolation and isolates nothing", openIsolation},
 	{"peer-matches-nothing", "a peer that describes no pod, namespace or address", peerMatchesNothing},
 	{"pod-range", "an ipBlock that takes in addresses of pods", podRange},
+	{"priority-tie", "policies of one priority or order that disagree", priorityTie},
 	{"rule-without-effect", "a rule that another one covers, or that matches nothing", ruleWithoutEffect},
 	{"selects-nothing", "a policy that applies to no pod", selectsNothing},
+	{"slow-selector", "a selector for which Calico has no index", slowSelector},
 	{"split-selector", "namespaceSelector and podSelector as two peers where one was meant", splitSelector},
+	{"staged-leftover", "a staged policy that would change nothing", stagedLeftover},
 	{"unknown-port", "a port name that no pod in question has", unknownPort},
+	{"unused-set", "a network set that no rule selects", unusedSet},
+	{"unused-tier", "a tier without policies", unusedTier},
 	{"waiver", "a waiver that has expired, or waives nothing", nil}, // Run looks at them last
 }
 
@@ -153,20 +162,26 @@ type look struct {
 	*policies.Model
 	judge    *reach.Judge
 	parts    *reach.Parts
-	subjects [2][][]int       // Parts.Subject of each policy
-	podsOf   map[string][]int // pods by namespace
+	subjects [2][][]int                                                        // Parts.Subject of each policy
+	podsOf   map[string][]int                                                  // pods by namespace
+	label    func(p *policies.Pod, key string) (value string, has, known bool) // as Calico sees it
+	audit    func() *reach.Audit
 	check    string
 	found    []found
 }
 
-// found is a finding about the policy with this index.
+// found is a finding about the policy with this index, of those that can waive
+// one; noPolicy for another object.
 type found struct {
 	policy int
 	Finding
 }
 
+const noPolicy = -1
+
 func newLook(j *reach.Judge) *look {
-	l := &look{Model: j.Model(), judge: j, parts: j.Parts(), podsOf: map[string][]int{}}
+	l := &look{Model: j.Model(), judge: j, parts: j.Parts(), podsOf: map[string][]int{}, label: j.Model().Inherited()}
+	l.audit = sync.OnceValue(func() *reach.Audit { return reach.NewAudit(j) })
 	for i := range l.Pods {
 		namespace := l.Pods[i].Ref.Namespace
 		l.podsOf[namespace] = append(l.podsOf[namespace], i)
@@ -181,15 +196,29 @@ func newLook(j *reach.Judge) *look {
 
 // report adds a finding of the check at work, and returns it for more details.
 func (l *look) report(s Severity, at policies.Place, policy int, format string, args ...any) *Finding {
+	return l.reportOf(s, at, policy, l.Policies[policy].Ref, format, args...)
+}
+
+// reportStaged is report for the i-th staged policy.
+func (l *look) reportStaged(s Severity, i int, format string, args ...any) *Finding {
+	staged := &l.Staged[i]
+	return l.reportOf(s, staged.Policy.Place, len(l.Policies)+i, staged.Ref, format, args...)
+}
+
+func (l *look) reportOf(s Severity, at policies.Place, policy int, of policies.Ref, format string, args ...any) *Finding {
 	l.found = append(l.found, found{policy, Finding{
-		Check: l.check, Severity: s, Place: at, Message: fmt.Sprintf(format, args...), Policy: l.Policies[policy].Ref,
+		Check: l.check, Severity: s, Place: at, Message: fmt.Sprintf(format, args...), Policy: of,
 	}})
 	return &l.found[len(l.found)-1].Finding
 }
 
-// rules visits every rule of every policy that was understood.
+// rules visits every rule of every policy that somebody wrote and that was
+// understood.
 func (l *look) rules(visit func(policy int, d policies.Direction, rule int, r *policies.Rule)) {
 	for i := range l.Policies {
+		if l.Policies[i].IsBuiltIn() {
+			continue
+		}
 		for _, d := range policies.Directions {
 			for k := range l.Policies[i].Rules[d] {
 				visit(i, d, k, &l.Policies[i].Rules[d][k])
@@ -224,6 +253,42 @@ func selects(m *policies.Match) bool {
 	return !m.Anyone && !m.Block.CIDR.IsValid() && !m.Namespaces.IsNothing()
 }
 
+// eachPart visits a match and those that it is made of, but for its exceptions.
+func eachPart(m *policies.Match, visit func(*policies.Match)) {
+	visit(m)
+	for _, parts := range [][]policies.Match{m.Any, m.All} {
+		for i := range parts {
+			eachPart(&parts[i], visit)
+		}
+	}
+}
+
+// hasLabels reports whether the labels of a pod are in the selector of a match,
+// or may be.
+func (l *look) hasLabels(pod int, m *policies.Match) bool {
+	_, possible := m.Pods.Test(l.labels(pod, m))
+	return possible
+}
+
+// labels returns the labels of a pod as the selector of a match sees them.
+func (l *look) labels(pod int, m *policies.Match) func(key string) (value string, has, known bool) {
+	return func(key string) (string, bool, bool) {
+		if m.Endpoints {
+			return l.label(&l.Pods[pod], key)
+		}
+		value, has := l.Pods[pod].Labels[key]
+		return value, has, true
+	}
+}
+
+// overlap reports whether two ascending lists share something.
+func overlap(a, b []int) bool {
+	if len(b) < len(a) {
+		a, b = b, a
+	}
+	return slices.ContainsFunc(a, func(i int) bool { return has(b, i) })
+}
+
 // covers reports whether all of the small set, in ascending order, is in the
 // large one.
 func covers(large, small []int) bool {
@@ -243,9 +308,14 @@ func (l *look) workloads(pods []int) string {
 			names = append(names, name)
 		}
 	}
+	return firstOf(names)
+}
+
+// firstOf joins the first few of some names.
+func firstOf(names []string) string {
 	const most = 4
 	if more := len(names) - most; more > 1 {
-		names = append(names[:most], fmt.Sprintf("%d more", more))
+		names = append(slices.Clone(names[:most]), fmt.Sprintf("%d more", more))
 	}
 	return enumerate(names, "and")
 }

@@ -16,8 +16,13 @@ func openIsolation(l *look) {
 		// The worst that the rule undoes: a default deny, or else any other policy.
 		undone, wholly, denial := -1, false, false
 		for k := range l.Policies {
-			narrower := k != i && l.Policies[k].Tier == l.Policies[i].Tier && l.Policies[k].Opaque == "" && !slices.ContainsFunc(l.Policies[k].Rules[d], func(r policies.Rule) bool { return l.parts.Everyone(&r) })
-			if !narrower || !slices.ContainsFunc(l.subjects[d][k], func(p int) bool { return has(pods, p) }) {
+			if l.Policies[k].Tier != l.Policies[i].Tier || l.Policies[k].Opaque != "" || !overlap(l.subjects[d][k], pods) {
+				continue
+			}
+			if forbids(l.Policies[k].Rules[d]) {
+				return // everyone but them
+			}
+			if k == i || l.opens(k, d) {
 				continue
 			}
 			denies, all := len(l.Policies[k].Rules[d]) == 0, covers(pods, l.subjects[d][k])
@@ -42,4 +47,22 @@ func openIsolation(l *look) {
 		}
 		f.See = other.Place
 	})
+}
+
+// forbids reports whether some rule denies, or leaves it to a later tier.
+func forbids(rules []policies.Rule) bool {
+	return slices.ContainsFunc(rules, func(r policies.Rule) bool {
+		return r.Action == policies.ActionDeny || r.Action == policies.ActionPass
+	})
+}
+
+// opens reports whether some rule of a policy is for everyone on every port.
+func (l *look) opens(policy int, d policies.Direction) bool {
+	rules := l.Policies[policy].Rules[d]
+	for k := range rules {
+		if rules[k].Action != policies.ActionLog && l.parts.Everyone(&rules[k]) {
+			return true
+		}
+	}
+	return false
 }

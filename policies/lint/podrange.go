@@ -11,28 +11,34 @@ import (
 
 func podRange(l *look) {
 	ranges, known := netset.Prefixes(l.PodCIDRs...), l.placedPods()
-	l.rules(func(i int, d policies.Direction, _ int, r *policies.Rule) {
+	look := func(i int, m *policies.Match) {
+		if !m.Block.CIDR.IsValid() {
+			return
+		}
+		block := m.Block.Addresses()
+		what := ""
+		if shared := block.Intersect(ranges); !shared.IsEmpty() {
+			what = fmt.Sprintf("addresses of pods (%s)", shared.CIDRs()[0])
+		} else if pods := podsAt(known, block); len(pods) > 0 {
+			what = fmt.Sprintf("the addresses of %s", l.workloads(pods))
+		}
+		within := ranges.Covers(block) || m.Block.CIDR.IsSingleIP()
+		switch {
+		case what == "":
+		case m.InCluster && within && !slices.Contains(l.PodCIDRs, m.Block.CIDR):
+			l.report(Warning, m.Place, i, "%s is made of %s, which change with every start; select the pods by their labels", m.Block.CIDR, what)
+		case m.InCluster: // their engines compare them all alike
+		case m.Block.CIDR.Bits() == 0:
+			l.report(Note, m.Place, i, "%s takes in %s too, with most engines; if the internet is meant, add them to its except", m.Block.CIDR, what)
+		case within:
+			l.report(Warning, m.Place, i, "%s is made of %s, which change with every start, and not every engine compares; select the pods by their labels", m.Block.CIDR, what)
+		default:
+			l.report(Warning, m.Place, i, "%s takes in %s, and not every engine compares those; add them to its except, and select pods by their labels", m.Block.CIDR, what)
+		}
+	}
+	l.rules(func(i int, _ policies.Direction, _ int, r *policies.Rule) {
 		for k := range r.Peers {
-			m := &r.Peers[k]
-			if !m.Block.CIDR.IsValid() {
-				continue
-			}
-			block := m.Block.Addresses()
-			what := ""
-			if shared := block.Intersect(ranges); !shared.IsEmpty() {
-				what = fmt.Sprintf("addresses of pods (%s)", shared.CIDRs()[0])
-			} else if pods := podsAt(known, block); len(pods) > 0 {
-				what = fmt.Sprintf("the addresses of %s", l.workloads(pods))
-			}
-			switch {
-			case what == "":
-			case m.Block.CIDR.Bits() == 0:
-				l.report(Note, m.Place, i, "%s takes in %s too, with most engines; if the internet is meant, add them to its except", m.Block.CIDR, what)
-			case ranges.Covers(block) || m.Block.CIDR.IsSingleIP():
-				l.report(Warning, m.Place, i, "%s is made of %s, which change with every start, and not every engine compares; select the pods by their labels", m.Block.CIDR, what)
-			default:
-				l.report(Warning, m.Place, i, "%s takes in %s, and not every engine compares those; add them to its except, and select pods by their labels", m.Block.CIDR, what)
-			}
+			eachPart(&r.Peers[k], func(m *policies.Match) { look(i, m) })
 		}
 	})
 }

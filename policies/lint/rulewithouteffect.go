@@ -9,14 +9,21 @@ import (
 func ruleWithoutEffect(l *look) {
 	l.rules(func(i int, d policies.Direction, rule int, r *policies.Rule) {
 		if l.parts.Idle(i, d, rule) {
-			if !l.explained(i, d, r) {
+			switch {
+			case l.explained(i, d, r):
+			case r.Own != nil && !r.Own.Anyone && !overlap(l.subjects[d][i], l.parts.Pods(r.Own)):
+				l.report(Warning, r.Place, i, "this rule is for %s, and the policy applies to none of them; remove it, or correct its %s", r.Own, ownSide(d))
+			default:
 				l.report(Warning, r.Place, i, "this rule matches no traffic of any pod that the policy applies to; remove it, or correct its peers or ports")
 			}
 			return
 		}
+		if r.Action == policies.ActionLog {
+			return // what it does besides deciding, another does not do for it
+		}
 		rules := l.Policies[i].Rules[d]
 		for by := range rules {
-			if by == rule || !sameActions(rules[min(rule, by):max(rule, by)+1]) || !l.parts.Covered(i, d, rule, by) {
+			if by == rule || rules[by].Action != r.Action || by > rule && !sameActions(rules[rule:by]) || !l.parts.Covered(i, d, rule, by) {
 				continue
 			}
 			switch twins := l.parts.Covered(i, d, by, rule); {
@@ -32,8 +39,16 @@ func ruleWithoutEffect(l *look) {
 	})
 }
 
+// sameActions reports whether all rules but those that only log do the same.
 func sameActions(rules []policies.Rule) bool {
-	return !slices.ContainsFunc(rules, func(r policies.Rule) bool { return r.Action != rules[0].Action })
+	return !slices.ContainsFunc(rules, func(r policies.Rule) bool {
+		return r.Action != policies.ActionLog && r.Action != rules[0].Action
+	})
+}
+
+// ownSide is what Calico calls the side of a rule that is the policy's own.
+func ownSide(d policies.Direction) string {
+	return [...]string{policies.Egress: "source", policies.Ingress: "destination"}[d]
 }
 
 // explained reports whether another check says why a rule matches nothing.
@@ -42,5 +57,5 @@ func (l *look) explained(i int, d policies.Direction, r *policies.Rule) bool {
 		return true
 	}
 	pods, _ := l.destinations(i, d, r)
-	return len(pods) > 0 && slices.ContainsFunc(r.Named, func(n policies.NamedPort) bool { return l.unknownName(n, pods) != "" })
+	return len(pods) > 0 && slices.ContainsFunc(r.Named, func(n policies.NamedPort) bool { return l.unknownName(i, n.Name, r, pods) != "" })
 }

@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/policies/selector"
 )
 
 func selectsNothing(l *look) {
 	for i := range l.Policies {
 		p := &l.Policies[i]
-		if p.Opaque != "" || len(l.subject(i)) > 0 || p.Subject.Namespaces.IsNothing() {
+		if p.IsBuiltIn() || p.Opaque != "" || len(l.subject(i)) > 0 || l.parts.Selects(i) || p.Subject.Namespaces.IsNothing() {
 			continue
 		}
 		severity, why := l.gap(&p.Subject)
@@ -26,37 +27,57 @@ func selectsNothing(l *look) {
 func (l *look) gap(m *policies.Match) (Severity, string) {
 	var in []string
 	for i := range l.Namespaces {
-		if mayBeIn(m.Namespaces, &l.Namespaces[i]) {
+		if reach.InNamespace(m.Namespaces, &l.Namespaces[i]) > policies.No {
 			in = append(in, l.Namespaces[i].Name)
 		}
 	}
-	if len(in) == 0 {
-		return l.noNamespace(m.Namespaces)
+	who, print := "pod", selector.Selector.String
+	if m.Endpoints {
+		who, print = "pod, network set or host endpoint", selector.Selector.Calico
+	}
+	pattern := print(m.Pods)
+	switch {
+	case len(in) > 0:
+	case m.Endpoints && m.Namespaces.Matches(nil):
+		return Warning, fmt.Sprintf("no global network set or host endpoint here has %s", pattern)
+	default:
+		return l.noNamespace(m.Namespaces, print(m.Namespaces))
 	}
 	where := "namespace " + strings.Join(in, "")
 	if len(in) > 1 {
-		where = "namespaces " + m.Namespaces.String()
+		where = "namespaces " + print(m.Namespaces)
 		if m.Namespaces.IsEverything() {
 			where = "any namespace"
+		}
+	}
+	for i := range l.Sets {
+		if s := &l.Sets[i]; m.Endpoints && s.Ref.Namespace == "" && !m.Pods.IsEverything() && m.Pods.Matches(s.Labels) {
+			return Warning, fmt.Sprintf("no %s in %s has %s; GlobalNetworkSet %s has, and is in no namespace: write \"namespaceSelector: global()\" for it", who, where, pattern, s.Ref)
 		}
 	}
 	pods := slices.DeleteFunc(l.podsIn(in), func(i int) bool { return l.Pods[i].HostNetwork })
 	if len(pods) == 0 {
 		return Note, fmt.Sprintf("%s has no pods here; name a source that has them with -f", where)
 	}
-	if slices.ContainsFunc(l.podsIn(in), func(i int) bool { return m.Pods.Matches(l.Pods[i].Labels) }) {
-		return Warning, fmt.Sprintf("all pods %s in %s are on their node's network, where no selector sees them; use an ipBlock of the nodes", m.Pods, where)
+	if slices.ContainsFunc(l.podsIn(in), func(i int) bool { return l.hasLabels(i, m) }) {
+		return Warning, fmt.Sprintf("all pods %s in %s are on their node's network, where no selector sees them; use an ipBlock of the nodes", pattern, where)
 	}
 	for _, r := range m.Pods.Requirements() {
-		if slices.ContainsFunc(pods, func(i int) bool { return r.Matches(l.Pods[i].Labels) }) {
+		if slices.ContainsFunc(pods, func(i int) bool {
+			value, has, known := l.labels(i, m)(r.Key)
+			return !known || r.Holds(value, has)
+		}) {
 			continue
 		}
-		return Warning, fmt.Sprintf("no pod in %s has %s%s", where, r, l.nearLabels(r, pods))
+		return Warning, fmt.Sprintf("no %s in %s has %s%s", who, where, print(selector.Where(r.Key, r.Operator, r.Values...)), l.nearLabels(r, pods))
 	}
-	return Warning, fmt.Sprintf("no pod in %s has %s together", where, m.Pods)
+	if !m.Pods.IsConjunction() {
+		return Warning, fmt.Sprintf("no %s in %s has %s", who, where, pattern)
+	}
+	return Warning, fmt.Sprintf("no %s in %s has %s together", who, where, pattern)
 }
 
-func (l *look) noNamespace(s selector.Selector) (Severity, string) {
+func (l *look) noNamespace(s selector.Selector, pattern string) (Severity, string) {
 	var names []string
 	for _, n := range l.Namespaces {
 		names = append(names, n.Name)
@@ -66,18 +87,7 @@ func (l *look) noNamespace(s selector.Selector) (Severity, string) {
 			return Note, fmt.Sprintf("there is no namespace %s here%s; if it is elsewhere, name that source with -f", enumerate(r.Values, "or"), policies.Near(r.Values[0], names))
 		}
 	}
-	return Warning, fmt.Sprintf("no namespace here has %s; label one, or name the source that has it with -f", s)
-}
-
-// mayBeIn reports whether a namespace is in the selector, as far as its labels
-// are known.
-func mayBeIn(s selector.Selector, n *policies.Namespace) bool {
-	if s.IsNothing() {
-		return false
-	}
-	return !slices.ContainsFunc(s.Requirements(), func(r selector.Requirement) bool {
-		return (!n.Implied || r.Key == policies.NameLabel) && !r.Matches(n.Labels)
-	})
+	return Warning, fmt.Sprintf("no namespace here has %s; label one, or name the source that has it with -f", pattern)
 }
 
 func (l *look) podsIn(namespaces []string) []int {

@@ -28,29 +28,31 @@ func waive(l *look, chosen []Check, now time.Time) (count, waived []Finding) {
 		return slices.ContainsFunc(chosen, func(c Check) bool { return c.Name == name })
 	}
 	l.check = "waiver"
-	waivers := make([][]Waiver, len(l.Policies))
+	objects := l.bearers()
+	waivers := make([][]Waiver, len(objects))
 	used := map[[2]any]bool{}
-	var wrong look
-	wrong.Model, wrong.check = l.Model, "waiver"
-	for i := range l.Policies {
-		p := &l.Policies[i]
-		for _, text := range strings.Split(p.Annotations[WaiveAnnotation], ";") {
+	wrong := look{check: "waiver"}
+	for i, o := range objects {
+		for _, text := range strings.Split(o.text, ";") {
 			if text = strings.TrimSpace(text); text == "" {
 				continue
 			}
 			w, err := parseWaiver(text)
 			switch {
 			case err != nil:
-				wrong.report(Error, p.Place, i, "%v", err)
+				wrong.reportOf(Error, o.place, i, o.ref, "%v", err)
 			case !now.Before(w.Until.AddDate(0, 0, 1)):
-				wrong.report(Warning, p.Place, i, "the waiver of %s expired at the end of %s (%s); cure what it waived, or give it a new date", w.Check, w.Until.Format(time.DateOnly), w.Reason)
+				wrong.reportOf(Warning, o.place, i, o.ref, "the waiver of %s expired at the end of %s (%s); cure what it waived, or give it a new date", w.Check, w.Until.Format(time.DateOnly), w.Reason)
 			default:
 				waivers[i] = append(waivers[i], w)
 			}
 		}
 	}
 	for _, f := range l.found {
-		at := slices.IndexFunc(waivers[f.policy], func(w Waiver) bool { return w.Check == f.Check })
+		at := -1
+		if f.policy != noPolicy {
+			at = slices.IndexFunc(waivers[f.policy], func(w Waiver) bool { return w.Check == f.Check })
+		}
 		if at < 0 {
 			count = append(count, f.Finding)
 			continue
@@ -62,7 +64,7 @@ func waive(l *look, chosen []Check, now time.Time) (count, waived []Finding) {
 	for i, list := range waivers {
 		for _, w := range list {
 			if ran(w.Check) && !used[[2]any{i, w.Check}] {
-				wrong.report(Note, l.Policies[i].Place, i, "the waiver of %s waives nothing any more; remove it", w.Check)
+				wrong.reportOf(Note, objects[i].place, i, objects[i].ref, "the waiver of %s waives nothing any more; remove it", w.Check)
 			}
 		}
 	}
@@ -72,6 +74,28 @@ func waive(l *look, chosen []Check, now time.Time) (count, waived []Finding) {
 		}
 	}
 	return count, waived
+}
+
+// bearer is what can bear waivers, with their text.
+type bearer struct {
+	ref   policies.Ref
+	place policies.Place
+	text  string
+}
+
+// bearers returns the policies, and the staged ones behind them.
+func (l *look) bearers() []bearer {
+	var all []bearer
+	add := func(ref policies.Ref, p *policies.Policy) {
+		all = append(all, bearer{ref, p.Place, p.Annotations[WaiveAnnotation]})
+	}
+	for i := range l.Policies {
+		add(l.Policies[i].Ref, &l.Policies[i])
+	}
+	for i := range l.Staged {
+		add(l.Staged[i].Ref, &l.Staged[i].Policy)
+	}
+	return all
 }
 
 func parseWaiver(text string) (Waiver, error) {

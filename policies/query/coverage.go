@@ -8,13 +8,13 @@ import (
 // Uncovered says which pods no policy isolates, by workload and direction:
 // what no rule forbids is open to them.
 func Uncovered(j *reach.Judge) Answer {
-	m := j.Model()
+	m, parts := j.Model(), j.Parts()
 	answer := Answer{Question: Coverage}
 	for _, d := range []policies.Direction{policies.Ingress, policies.Egress} {
 		var bare, ruled, perhaps, hosts members
 		for i := range m.Pods {
 			p := &m.Pods[i]
-			switch isolates := j.Isolates(d, j.Pod(i)); {
+			switch isolates := parts.Isolates(d, j.Pod(i)); {
 			case p.HostNetwork:
 				hosts.add(p)
 			case isolates == policies.Maybe:

@@ -152,22 +152,6 @@ func (j *Judge) Governing(d policies.Direction, e End) []Governs {
 // Order returns the indexes of the model's policies in the order of evaluation.
 func (j *Judge) Order() []int { return evaluationOrder(j.model) }
 
-// Isolates reports whether some policy keeps out, in one direction, whatever no
-// rule lets through to an end: whether it is governed in a tier that ends in
-// deny.
-func (j *Judge) Isolates(d policies.Direction, e End) policies.Truth {
-	truth := policies.No
-	for _, g := range j.Governing(d, e) {
-		switch tier := tierOf(j.model, &j.model.Policies[g.Policy]); {
-		case j.model.Policies[g.Policy].Opaque != "":
-			truth = truth.Or(policies.Maybe)
-		case tier != nil && tier.End == policies.ActionDeny:
-			truth = truth.Or(g.Truth)
-		}
-	}
-	return truth
-}
-
 // Selects reports whether a policy governs anything of the world, or may.
 func (a *Audit) Selects(policy int) bool {
 	for _, d := range policies.Directions {

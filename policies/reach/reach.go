@@ -61,6 +61,9 @@ func Pair(base, head *policies.Model, o Options) (b, h *Judge) {
 // Model returns the model that is judged.
 func (j *Judge) Model() *policies.Model { return j.model }
 
+// Options returns those that the judge was made with.
+func (j *Judge) Options() Options { return j.options }
+
 // End is one end of a connection: a pod or a node of the model, or an address
 // outside. Ends are comparable, and mean something only to judges of the model
 // they were made for. The zero End is no end.

@@ -11,11 +11,12 @@ import (
 // Parts takes the policies of a model apart: it says what one match or one rule
 // means by itself, whatever the others do. It serves one goroutine.
 type Parts struct {
-	judge   *Judge
-	builder *builder
-	inClass [][]int    // pods by class
-	subject [2][][]int // classes that each policy governs or may govern, by direction
-	reaches map[partKey]reached
+	judge    *Judge
+	builder  *builder
+	inClass  [][]int    // pods by class
+	subject  [2][][]int // classes that each policy governs or may govern, by direction
+	reaches  map[partKey]reached
+	everyone map[*policies.Rule]bool
 }
 
 // partKey is a rule with this peer instead of its own, or its own for nil, and a
@@ -33,7 +34,7 @@ type reached struct{ yes, possible relation }
 func (j *Judge) Parts() *Parts {
 	f := *j.frame
 	f.scopes = maps.Clone(f.scopes) // the judge may be asked elsewhere meanwhile
-	p := &Parts{judge: j, builder: newBuilder(&f), inClass: make([][]int, len(j.classes)), reaches: map[partKey]reached{}}
+	p := &Parts{judge: j, builder: newBuilder(&f), inClass: make([][]int, len(j.classes)), reaches: map[partKey]reached{}, everyone: map[*policies.Rule]bool{}}
 	p.builder.turnTo(j.model, j.placement)
 	for i, class := range j.placement.pods {
 		p.inClass[class] = append(p.inClass[class], i)
@@ -60,6 +61,22 @@ func (p *Parts) Subject(i int, d policies.Direction) []int {
 	return pods
 }
 
+// Selects reports whether the i-th policy applies, or may apply, to anything at
+// all: pods, nodes, what hosts forward.
+func (p *Parts) Selects(i int) bool {
+	for _, d := range policies.Directions {
+		if len(p.subject[d][i]) > 0 {
+			return true
+		}
+		for _, lists := range p.judge.forwarded {
+			if governs(lists[d], i) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Pods returns the pods that a match describes, or may describe, as indexes of
 // World.Pods.
 func (p *Parts) Pods(m *policies.Match) []int {
@@ -73,6 +90,22 @@ func (p *Parts) Pods(m *policies.Match) []int {
 	return slices.Compact(pods)
 }
 
+// Sets returns the network sets that a match describes, or may describe, by its
+// selectors, as indexes of World.Sets.
+func (p *Parts) Sets(m *policies.Match) []int {
+	if !m.Endpoints {
+		return nil
+	}
+	var sets []int
+	for i := range p.builder.labelledLike(m.Pods) {
+		if i < len(p.judge.model.Sets) && isLabelled(&p.judge.model.World, m, &p.builder.labelled[i]) > policies.No {
+			sets = append(sets, i)
+		}
+	}
+	slices.Sort(sets)
+	return slices.Compact(sets)
+}
+
 // Describes reports whether a match describes, or may describe, any pod, node
 // or address at all.
 func (p *Parts) Describes(m *policies.Match) bool { return !p.builder.peers(m).possible.empty() }
@@ -80,6 +113,15 @@ func (p *Parts) Describes(m *policies.Match) bool { return !p.builder.peers(m).p
 // Everyone reports whether a rule matches all TCP, UDP and SCTP traffic with
 // whoever is at the other end. Blocks that hold every address do so, too.
 func (p *Parts) Everyone(r *policies.Rule) bool {
+	is, known := p.everyone[r]
+	if !known {
+		is = p.isEveryone(r)
+		p.everyone[r] = is
+	}
+	return is
+}
+
+func (p *Parts) isEveryone(r *policies.Rule) bool {
 	return netset.TransportPorts().Minus(r.Ports).IsEmpty() && r.Own == nil && len(r.NotNamed) == 0 && r.NotPorts.IsEmpty() && r.Unclear == "" &&
 		p.builder.peersOf(r.Peers).possible == p.builder.all
 }
@@ -112,12 +154,21 @@ func (p *Parts) Covered(i int, d policies.Direction, rule, by int) bool {
 			if len(p.builder.subtract(part, whole)) == 0 {
 				continue
 			}
-			if !among(peer, other.Peers) || len(p.builder.subtract(part, p.reach(d, other, peer, class).possible)) > 0 {
+			if !sameTerms(r, other) || !among(peer, other.Peers) || len(p.builder.subtract(part, p.reach(d, other, peer, class).possible)) > 0 {
 				return false
 			}
 		}
 	}
 	return len(p.subject[d][i]) > 0
+}
+
+// sameTerms reports whether two rules are for the same of their pods, and ask for
+// nothing that no question tells.
+func sameTerms(a, b *policies.Rule) bool {
+	if a.Unclear != "" || b.Unclear != "" || (a.Own == nil) != (b.Own == nil) {
+		return false
+	}
+	return a.Own == nil || a.Own.Anyone == b.Own.Anyone && a.Own.String() == b.Own.String()
 }
 
 // among reports whether whoever a match describes is described by others, too,
@@ -128,11 +179,56 @@ func among(m *policies.Match, others []policies.Match) bool {
 		if o := &others[i]; o.Anyone == m.Anyone && o.InCluster == m.InCluster && o.String() == m.String() {
 			return true
 		}
-		if others[i].InCluster == m.InCluster {
+		if others[i].InCluster == m.InCluster && len(others[i].Except) == 0 {
 			blocks = blocks.Union(others[i].Block.Addresses())
 		}
 	}
 	return m.Block.CIDR.IsValid() && blocks.Covers(m.Block.Addresses())
+}
+
+// Isolates reports whether what comes to or from an end is denied where no rule
+// is for it in particular: whether a tier that ends in deny governs the end, or a
+// rule that denies everyone everything, before a rule that allows everyone
+// everything does.
+func (p *Parts) Isolates(d policies.Direction, e End) policies.Truth {
+	m := p.judge.model
+	isolated, left := policies.No, policies.Yes // left is what no rule has settled yet
+	for list := p.judge.Governing(d, e); len(list) > 0 && left > policies.No; {
+		tier := tierOf(m, &m.Policies[list[0].Policy])
+		n := slices.IndexFunc(list, func(g Governs) bool { return tierOf(m, &m.Policies[g.Policy]) != tier })
+		if n < 0 {
+			n = len(list)
+		}
+		concerned, passed := policies.No, policies.No
+		settle := func(does policies.Action, t policies.Truth) {
+			switch does {
+			case policies.ActionDeny:
+				isolated = isolated.Or(left.And(t))
+			case policies.ActionPass:
+				passed = passed.Or(left.And(t))
+			}
+		}
+		for _, g := range list[:n] {
+			policy := &m.Policies[g.Policy]
+			if policy.Opaque != "" {
+				isolated = isolated.Or(policies.Maybe)
+			}
+			concerned = concerned.Or(g.Truth)
+			for k := range policy.Rules[d] {
+				rule := &policy.Rules[d][k]
+				if rule.Action != policies.ActionLog && p.Everyone(rule) {
+					settle(rule.Action, g.Truth)
+					left = left.And(policies.Yes - g.Truth)
+				}
+			}
+		}
+		if tier != nil {
+			settle(tier.End, concerned)
+			left = passed.Or(left.And(policies.Yes - concerned))
+		}
+		list = list[n:]
+	}
+	return isolated
 }
 
 // reach returns what a rule matches for a class, with its own peers or with

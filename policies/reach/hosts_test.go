@@ -1,0 +1,39 @@
+package reach_test
+
+import (
+	"testing"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// A rule that names a port means, at a host endpoint, the port to which the
+// endpoint gives that name.
+func TestPortsByNameAtHostEndpoints(t *testing.T) {
+	docs, err := k8s.Parse("hosts.yaml", []byte(`
+{apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 192.168.0.1}]}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: n1, labels: {role: node}}, spec: {node: n1, interfaceName: "*", expectedIPs: [192.168.0.1], profiles: [projectcalico-default-allow], ports: [{name: metrics, protocol: TCP, port: 9100}]}}
+---
+{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: nodes}, spec: {selector: role == 'node', ingress: [{action: Deny, protocol: TCP, destination: {ports: [metrics]}}, {action: Allow}]}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := k8s.Read(docs, k8s.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := reach.New(m, reach.Options{})
+	outside := j.Outside(netset.AllIPv4.Addr().Next())
+	for port, want := range map[uint16]policies.Verdict{9100: policies.Deny, 9101: policies.Allow} {
+		if got := j.Verdict(outside, j.Node(0), netset.TCP, port); got != want {
+			t.Errorf("port %d: %s, want %s", port, got, want)
+		}
+		if got := j.Decide(outside, j.Node(0), netset.TCP, port); got.Verdict != want {
+			t.Errorf("port %d is explained as %s, want %s: %+v", port, got.Verdict, want, got)
+		}
+	}
+}
