@@ -369,6 +369,18 @@ func (s *Selector) calico(b []byte) []byte {
 	return b
 }
 
+// Calico returns the selector as Calico writes it, without brackets around it:
+// `app == "web" && has(tier)`, all() for every label set.
+func (s Selector) Calico() string {
+	switch {
+	case s.IsNothing():
+		return "!all()"
+	case s.IsEverything():
+		return "all()"
+	}
+	return string(s.calico(nil))
+}
+
 // Matches reports whether the label set is in the selector.
 func (s Selector) Matches(labels map[string]string) bool {
 	sure, _ := s.Test(func(key string) (string, bool, bool) {
