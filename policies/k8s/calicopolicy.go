@@ -14,7 +14,7 @@ import (
 // on.
 type policy struct {
 	policies.Policy
-	object  object
+	origin  object  // that it was read from
 	order   float64 // among those of its tier, of a policy of Calico
 	hook    hook
 	staged  policies.Ref // the staged object, zero for what is enforced
@@ -45,7 +45,7 @@ func isZero(n *yaml.Node) bool {
 
 // add adds a policy of a kind that is not Calico's, read from an object.
 func (r *reader) add(o object, p policies.Policy) {
-	r.policies = append(r.policies, policy{Policy: p, object: o})
+	r.policies = append(r.policies, policy{Policy: p, origin: o})
 }
 
 var (
@@ -56,7 +56,7 @@ var (
 // readCalicoPolicy reads a NetworkPolicy or GlobalNetworkPolicy of Calico,
 // enforced or staged.
 func (r *reader) readCalicoPolicy(o object) {
-	p := policy{Policy: policies.Policy{Ref: o.ref, Annotations: o.annotations(), Place: o.place()}, object: o}
+	p := policy{Policy: policies.Policy{Ref: o.ref, Annotations: o.annotations(), Place: o.place()}, origin: o}
 	spec, fields := o.field("spec"), policyFields
 	if o.ref.Namespace == "" {
 		fields = globalFields
