@@ -119,7 +119,7 @@ func (c *converter) calicoPeers(rule *policies.Rule) [][]member {
 			plain[family] = append(plain[family], newText(m.Block.CIDR.String()))
 		default:
 			not := newList()
-			for _, e := range m.Block.Except {
+			for _, e := range slices.Compact(slices.Clone(m.Block.Except)) {
 				not.Content = append(not.Content, newText(e.String()))
 			}
 			if len(not.Content) > mostNets {

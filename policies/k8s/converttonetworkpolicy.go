@@ -251,7 +251,7 @@ func (c *converter) plainSelected(m *policies.Match) []keyed {
 	if len(c.Lost) > lost {
 		return nil
 	}
-	if !slices.ContainsFunc(m.Pods.Requirements(), isPodsOnly) {
+	if !selectsPodsOnly(m) {
 		if other := c.alsoSelects(m); other != "" {
 			c.lose(m.Place, "%s is among what it selects, and a NetworkPolicy selects pods only", other)
 			return nil
@@ -265,6 +265,11 @@ func (c *converter) plainSelected(m *policies.Match) []keyed {
 		podSelector = nil
 	}
 	return []keyed{{namespaces.Key() + "\x00" + pods.Key(), newMapping(member{"namespaceSelector", namespaceSelector}, member{"podSelector", podSelector})}}
+}
+
+// selectsPodsOnly reports whether a match describes nothing but pods.
+func selectsPodsOnly(m *policies.Match) bool {
+	return slices.ContainsFunc(m.Pods.Requirements(), isPodsOnly)
 }
 
 func isPodsOnly(r selector.Requirement) bool {
@@ -294,7 +299,7 @@ func (c *converter) plainNamespaces(m *policies.Match) selector.Selector {
 		switch {
 		case r.Key == policies.NameLabel && r.Operator == selector.Exists:
 			continue
-		case r.Key == policies.NameLabel && r.Operator == selector.DoesNotExist:
+		case r.Key == policies.NameLabel && r.Operator == selector.DoesNotExist && !selectsPodsOnly(m):
 			c.lose(m.Place, "global(): a NetworkPolicy does not describe what is in no namespace")
 		}
 		all = append(all, selector.Where(r.Key, r.Operator, r.Values...))
