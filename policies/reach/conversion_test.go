@@ -218,7 +218,7 @@ func drawCalicoRule(d dice, direction policies.Direction) string {
 		ports = pick(d, "", "", "ports: [http]")
 	}
 	peer := pick(d, "", `selector: 'app == "x"'`, `selector: '!has(tier)'`, "nets: [10.0.0.0/24, 203.0.113.0/24]", "nets: [10.0.0.0/24], notNets: [10.0.0.0/29]",
-		"notNets: [10.0.0.0/8]", `namespaceSelector: 'team == "x"'`, `namespaceSelector: '!has(env)', selector: 'app == "x"'`, "namespaceSelector: all()",
+		`namespaceSelector: 'team == "x"'`, `namespaceSelector: '!has(env)', selector: 'app == "x"'`, "namespaceSelector: all()",
 		`namespaceSelector: 'projectcalico.org/name in {"a", "c"}'`)
 	if d.chance(5) {
 		peer = pick(d, `selector: 'app contains "x"'`, `notSelector: 'app == "x"'`, "namespaceSelector: global()")
