@@ -126,7 +126,7 @@ func conversionJSON(o *object, c *Conversion) {
 		return append(appendList(appendName(b, "changed"), p.Changed, appendRemark), '}')
 	})
 	o.text("yaml", string(c.Manifests()))
-	changeJSON(o.child("change"), c.Change)
+	changeJSON(o.child("change").of(KindChange), c.Change)
 	o.close()
 }
 
