@@ -84,14 +84,17 @@ func Convert(docs []Document, o Options, to Target, file string, wanted func(pol
 	slices.SortFunc(r.policies, func(a, b policy) int { return cmp.Or(a.Ref.Compare(b.Ref), a.Place.Compare(b.Place)) })
 	c := &Conversion{Before: before}
 	var written []*yaml.Node
-	taken := r.names()
+	taken, staged, ordered := r.names(), r.proposals(), r.ordered()
 	o.replaced = map[identity]policies.Place{}
 	for i := range r.policies {
 		p := &r.policies[i]
 		if !to.Takes(p.Ref) || p.staged != (policies.Ref{}) || wanted != nil && !wanted(p.Ref) {
 			continue
 		}
-		one := converter{reader: r, policy: p, world: &world, taken: taken, Conversion: policies.Conversion{From: p.Ref, Place: p.Place}}
+		one := converter{
+			reader: r, policy: p, world: &world, taken: taken, staged: staged, ordered: ordered,
+			Conversion: policies.Conversion{From: p.Ref, Place: p.Place},
+		}
 		if node := one.convert(to); node != nil {
 			written = append(written, node)
 			o.replaced[identity{p.origin.group, p.origin.ref}] = p.Place
@@ -122,6 +125,38 @@ func (r *reader) names() map[policies.Ref]policies.Place {
 	return names
 }
 
+// proposals returns the staged policies by what they would put another in the
+// place of.
+func (r *reader) proposals() map[policies.Ref]*policy {
+	staged := map[policies.Ref]*policy{}
+	for i := range r.policies {
+		if p := &r.policies[i]; p.staged != (policies.Ref{}) {
+			staged[p.Ref] = p
+		}
+	}
+	return staged
+}
+
+// ordered returns the policies in the tier of NetworkPolicies whose place among
+// the others counts, for they do something else than allow.
+func (r *reader) ordered() []*policy {
+	var all []*policy
+	for i := range r.policies {
+		p := &r.policies[i]
+		if p.Tier == Tier && p.hook == filtering && p.staged == (policies.Ref{}) && (p.decides(policies.Egress) || p.decides(policies.Ingress)) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// decides reports whether a rule of the policy does something else than allow.
+func (p *policy) decides(d policies.Direction) bool {
+	return slices.ContainsFunc(p.Rules[d], func(r policies.Rule) bool {
+		return r.Action != policies.ActionAllow && r.Action != policies.ActionLog
+	})
+}
+
 // known returns a Ref with the name by which Calico knows the policy.
 func (r *reader) known(ref policies.Ref) policies.Ref {
 	ref.Name = r.fullName(ref)
@@ -133,9 +168,11 @@ type converter struct {
 	*reader
 	*policy
 	policies.Conversion
-	world *policies.World
-	taken map[policies.Ref]policies.Place
-	at    rulePlace
+	world   *policies.World
+	taken   map[policies.Ref]policies.Place // the names of policies
+	staged  map[policies.Ref]*policy        // by what they propose to change
+	ordered []*policy
+	at      rulePlace
 }
 
 // rulePlace is the rule that is converted, or the whole policy.
@@ -187,10 +224,8 @@ func (c *converter) convert(to Target) *yaml.Node {
 	case has:
 		c.lose(c.Conversion.Place, "there is a %s %s already, at %s; rename one of them", ref.What(), ref, other)
 	}
-	for i := range c.policies {
-		if p := &c.policies[i]; p.staged != (policies.Ref{}) && p.Ref == c.From {
-			c.lose(p.Place, "%s %s would no longer find it; enforce or remove that first", p.staged.Kind, p.staged)
-		}
+	if p := c.staged[c.From]; p != nil {
+		c.lose(p.Place, "%s %s would no longer find it; enforce or remove that first", p.staged.Kind, p.staged)
 	}
 	body := spec(ref)
 	if len(c.Lost) > 0 {
@@ -279,9 +314,8 @@ func (c *converter) keepsOrder(to policies.Ref, order float64) {
 		}
 		return p.order
 	}
-	for i := range c.policies {
-		p := &c.policies[i]
-		if p == c.policy || p.Tier != Tier || p.hook != filtering || p.staged != (policies.Ref{}) || !c.meets(p) {
+	for _, p := range c.ordered {
+		if p == c.policy || !c.meets(p) {
 			continue
 		}
 		before := cmp.Or(cmp.Compare(was(c.policy), was(p)), strings.Compare(c.tie(c.policy), c.tie(p)))
@@ -300,9 +334,7 @@ func (c *converter) meets(p *policy) bool {
 		return false
 	}
 	for _, d := range policies.Directions {
-		if c.Governs[d] && slices.ContainsFunc(p.Rules[d], func(r policies.Rule) bool {
-			return r.Action != policies.ActionAllow && r.Action != policies.ActionLog
-		}) {
+		if c.Governs[d] && p.decides(d) {
 			return true
 		}
 	}

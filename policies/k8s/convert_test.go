@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/weir-policy/weir/policies"
 )
@@ -66,26 +67,35 @@ func TestConvertedRules(t *testing.T) {
 		text string
 		want []string
 	}{
-		{"a rule for each protocol and peer", ToCalico,
-			networkPolicyText("[{from: [{podSelector: {}}, {namespaceSelector: {}}], ports: [{port: 80}, {protocol: UDP, port: dns}]}]"), []string{
+		{
+			"a rule for each protocol and peer", ToCalico,
+			networkPolicyText("[{from: [{podSelector: {}}, {namespaceSelector: {}}], ports: [{port: 80}, {protocol: UDP, port: dns}]}]"),
+			[]string{
 				"allow endpoints projectcalico.org/orchestrator=k8s in a: TCP/80 []",
 				"allow endpoints projectcalico.org/orchestrator=k8s in namespaces kubernetes.io/metadata.name: TCP/80 []",
 				"allow endpoints projectcalico.org/orchestrator=k8s in a: none [{UDP dns}]",
 				"allow endpoints projectcalico.org/orchestrator=k8s in namespaces kubernetes.io/metadata.name: none [{UDP dns}]",
-			}},
+			},
+		},
 		{"IP versions do not mix", ToCalico, networkPolicyText("[{from: [{ipBlock: {cidr: 10.0.0.0/8}}, {ipBlock: {cidr: '2001:db8::/32'}}, {ipBlock: {cidr: 11.0.0.0/8}}]}]"), []string{
 			"allow 10.0.0.0/8 or 11.0.0.0/8: any []", "allow 2001:db8::/32: any []",
 		}},
 		{"no ports are everything, ICMP too", ToCalico, networkPolicyText("[{}]"), []string{"allow anyone: any []"}},
 		{"no rules are none", ToCalico, networkPolicyText("[]"), nil},
-		{"Calico's rules for one peer become one", ToNetworkPolicy,
-			calicoText("ingress: [{action: Allow, protocol: TCP, source: {nets: [10.0.0.0/8]}}, {action: Allow, protocol: UDP, source: {nets: [10.0.0.0/8]}, destination: {ports: [53]}}]"), []string{
+		{
+			"Calico's rules for one peer become one", ToNetworkPolicy,
+			calicoText("ingress: [{action: Allow, protocol: TCP, source: {nets: [10.0.0.0/8]}}, {action: Allow, protocol: UDP, source: {nets: [10.0.0.0/8]}, destination: {ports: [53]}}]"),
+			[]string{
 				"allow 10.0.0.0/8: TCP UDP/53 []",
-			}},
-		{"rules with names stay apart", ToNetworkPolicy,
-			calicoText("ingress: [{action: Allow, source: {nets: [10.0.0.0/8]}, metadata: {annotations: {name: one}}}, {action: Allow, source: {nets: [11.0.0.0/8]}}]"), []string{
+			},
+		},
+		{
+			"rules with names stay apart", ToNetworkPolicy,
+			calicoText("ingress: [{action: Allow, source: {nets: [10.0.0.0/8]}, metadata: {annotations: {name: one}}}, {action: Allow, source: {nets: [11.0.0.0/8]}}]"),
+			[]string{
 				"allow 10.0.0.0/8: any []", "allow 11.0.0.0/8: any []",
-			}},
+			},
+		},
 		{"what all addresses lack", ToNetworkPolicy, calicoText("ingress: [{action: Allow, source: {notNets: [10.0.0.0/8]}}]"), []string{
 			"allow 0.0.0.0/0 except 10.0.0.0/8 or ::/0: any []",
 		}},
@@ -122,8 +132,10 @@ func TestRulesWithTooMuchAreSplit(t *testing.T) {
 		{"1025 rules", ToCalico, networkPolicyText("[" + repeated(1025, "{ports: [{port: %d5}]}") + "]"), 0},
 		{"a long selector", ToCalico, networkPolicyText("[{from: [{podSelector: {matchExpressions: [{key: app, operator: In, values: [" + repeated(100, "a-rather-long-value-%d") + "]}]}}]}]"), 0},
 		{"30 peers", ToClusterNetworkPolicy, adminText("[{action: Deny, to: [" + repeated(30, "{namespaces: {matchLabels: {app: v%d}}}") + "]}]"), 2},
-		{"60 ports and 30 peers", ToClusterNetworkPolicy,
-			adminText("[{action: Deny, to: [" + repeated(30, "{namespaces: {matchLabels: {app: v%d}}}") + "], ports: [" + repeated(60, "{portNumber: {port: 1%02d9}}") + "]}]"), 6},
+		{
+			"60 ports and 30 peers", ToClusterNetworkPolicy,
+			adminText("[{action: Deny, to: [" + repeated(30, "{namespaces: {matchLabels: {app: v%d}}}") + "], ports: [" + repeated(60, "{portNumber: {port: 1%02d9}}") + "]}]"), 6,
+		},
 		{"26 rules", ToClusterNetworkPolicy, adminText("[" + repeated(26, "{action: Deny, to: [{namespaces: {matchLabels: {app: v%d}}}]}") + "]"), 0},
 		{"a peer that is not known", ToClusterNetworkPolicy, adminText("[{action: Deny, to: [{clouds: {}}]}]"), 0},
 	} {
@@ -215,6 +227,9 @@ func TestTextIsQuotedForEveryReader(t *testing.T) {
 				t.Errorf("%q is written as %s", text, out)
 			}
 		}
+	}
+	if got := newText("9000:59").Style; got != yaml.DoubleQuotedStyle {
+		t.Error("9000:59 is written without quotes, and old readers take it for a number")
 	}
 	if got := comment("one\ntwo\x1b"); got != "# one two " {
 		t.Errorf("got %q", got)

@@ -2,6 +2,9 @@ package k8s
 
 import (
 	"bytes"
+	"maps"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -48,12 +51,15 @@ func newList(items ...*yaml.Node) *yaml.Node {
 	return &yaml.Node{Kind: list, Content: items}
 }
 
+// sexagesimal is what old readers of YAML take for a number.
+var sexagesimal = regexp.MustCompile(`^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$`)
+
 // newText returns text, in quotes where a reader of YAML, old or new, would take
 // it for something else.
 func newText(text string) *yaml.Node {
-	n := &yaml.Node{}
-	if err := n.Encode(text); err != nil {
-		panic(err) // text always encodes
+	n := &yaml.Node{Kind: scalar, Tag: "!!str", Value: text}
+	if isOldBoolean(text) || sexagesimal.MatchString(text) {
+		n.Style = yaml.DoubleQuotedStyle
 	}
 	return n
 }
@@ -75,9 +81,9 @@ func newLabels(labels map[string]string) *yaml.Node {
 	if len(labels) == 0 {
 		return nil
 	}
-	n := &yaml.Node{}
-	if err := n.Encode(labels); err != nil {
-		panic(err) // text always encodes
+	n := newMapping()
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		n.Content = append(n.Content, newText(key), newText(labels[key]))
 	}
 	return n
 }
