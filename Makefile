@@ -16,10 +16,10 @@ BENCHTIME ?= 1s
 COUNT     ?= 1
 PACKAGES  ?= ./...
 
-.PHONY: help all build test lint format golden fuzz bench demo clean $(MAINS)
+.PHONY: help all build test test-cluster lint format golden fuzz bench demo clean $(MAINS)
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 all: build lint test ## what to run before you push
 
@@ -30,6 +30,10 @@ $(MAINS): bin/%:
 
 test: ## run the tests
 	go test $(PACKAGES)
+
+# The first time it builds the API server, which takes some ten minutes.
+test-cluster: ## run the tests that want a real Kubernetes API server
+	assets=$$(tools/control-plane/build.sh) && KUBEBUILDER_ASSETS=$$assets go test -count=1 -run Real ./internal/cluster
 
 lint: $(LINTER) ## run the linters
 	$(LINTER) run

@@ -66,6 +66,8 @@ func (p Peer) String() string {
 		return "node " + p.Name
 	case p.Kind == "Namespace":
 		return "namespace " + p.Name
+	case p.Namespace == "":
+		return p.Name
 	}
 	text := p.Namespace + "/" + p.Name
 	if p.Pod != "" && p.Pod != p.Name {

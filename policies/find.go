@@ -180,7 +180,8 @@ type PortQuery struct {
 }
 
 // ParsePort reads "5432" (TCP), "UDP/53", "TCP/8000-8100", "SCTP/9003",
-// "ICMP", a port's name, or "any" for all of TCP, UDP and SCTP.
+// "ICMP" for all of its types, "ICMP/8" for one, "ICMP/3/4" for one with a code,
+// a port's name, or "any" for all of TCP, UDP and SCTP.
 func ParsePort(text string) (PortQuery, error) {
 	if text == "any" {
 		return PortQuery{Ports: netset.TransportPorts()}, nil
@@ -189,8 +190,11 @@ func ParsePort(text string) (PortQuery, error) {
 	if !split {
 		protocol, port = "TCP", text
 		if p, err := netset.ParseProtocol(text); err == nil && !isDigits(text) {
-			if p.HasPorts() {
+			switch p {
+			case netset.TCP, netset.UDP, netset.SCTP:
 				return PortQuery{Ports: netset.PortSpan(p, 1, 65535)}, nil
+			case netset.ICMP, netset.ICMPv6:
+				return PortQuery{Ports: netset.EveryPort(p)}, nil
 			}
 			return PortQuery{Ports: netset.PortSpan(p, 0, 0)}, nil
 		}
@@ -201,6 +205,9 @@ func ParsePort(text string) (PortQuery, error) {
 	p, err := netset.ParseProtocol(protocol)
 	if err != nil {
 		return PortQuery{}, fmt.Errorf("port %q: %w", text, err)
+	}
+	if p == netset.ICMP || p == netset.ICMPv6 {
+		return parseICMP(text, p, port)
 	}
 	first, last, isRange := strings.Cut(port, "-")
 	if !isRange {
@@ -218,6 +225,26 @@ func ParsePort(text string) (PortQuery, error) {
 		return PortQuery{}, fmt.Errorf("port %q: the range ends before it begins", text)
 	}
 	return PortQuery{Ports: netset.PortSpan(p, low, high)}, nil
+}
+
+// parseICMP reads a type of ICMP, or a type and a code: "8", "3/4", or as flows
+// have it, type*256 + code.
+func parseICMP(text string, p netset.Protocol, port string) (PortQuery, error) {
+	kind, code, hasCode := strings.Cut(port, "/")
+	t, errType := strconv.ParseUint(kind, 10, 16)
+	c, errCode := uint64(0), error(nil)
+	if hasCode {
+		c, errCode = strconv.ParseUint(code, 10, 8)
+	}
+	switch {
+	case errType != nil || errCode != nil || hasCode && t > 255:
+		return PortQuery{}, fmt.Errorf("port %q: %s has types, and codes, from 0 to 255, as in %[2]s/8 or %[2]s/3/4", text, p)
+	case hasCode:
+		return PortQuery{Ports: netset.ICMPTypes(p, uint8(t), uint8(c), uint8(c))}, nil
+	case t > 255:
+		return PortQuery{Ports: netset.PortSpan(p, uint16(t), uint16(t))}, nil
+	}
+	return PortQuery{Ports: netset.ICMPTypes(p, uint8(t), 0, 255)}, nil
 }
 
 func namedPort(name string) (PortQuery, error) {

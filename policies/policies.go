@@ -1,7 +1,7 @@
 // Package policies holds the words of Weir.
 //
 //	world      the things policies talk about at one moment: namespaces,
-//	           workloads, pods, nodes, services
+//	           workloads, pods, nodes, services, network sets, host endpoints
 //	workload   pods with one owner (Deployment, StatefulSet, …), or a bare pod
 //	peer       whatever can be at one end of a connection: a pod, a node, or
 //	           addresses outside
@@ -98,6 +98,10 @@ func (r Ref) What() string {
 	return r.Kind
 }
 
+// Full returns the name with the kind in front, as a question names it:
+// "NetworkPolicy/shop/db", "CalicoNetworkPolicy/shop/db".
+func (r Ref) Full() string { return strings.ReplaceAll(r.What(), " ", "") + "/" + r.String() }
+
 // CalicoGroup is the API group of Calico's kinds, however they are stored.
 const CalicoGroup = "projectcalico.org"
 
@@ -111,8 +115,8 @@ type Model struct {
 	World
 	Tiers    []Tier   // in the order of evaluation
 	Policies []Policy // of each tier in the order of their priorities
-	// Staged are policies that are not enforced. They change no answer until they
-	// are, see Enforce.
+	// Staged are policies that are not enforced, in the order of their names. They
+	// change no answer until they are, see Enforce.
 	Staged   []Staged
 	Warnings []Warning
 }
@@ -293,7 +297,10 @@ type Policy struct {
 	// priority have no order among them: where they would do different things,
 	// the answer is unknown.
 	Priority int
-	Subject  Match // the pods, and perhaps host endpoints, that it applies to
+	// Order is what the policy itself says of its place in the tier, +Inf where
+	// it says nothing and so comes last. It changes no answer, Priority does.
+	Order   float64
+	Subject Match // the pods, and perhaps host endpoints, that it applies to
 	// Forwarded is set where the policy concerns, at a host endpoint, what the
 	// host forwards to and from its pods as well as its own traffic.
 	Forwarded bool
@@ -309,6 +316,10 @@ type Policy struct {
 	Place       Place
 }
 
+// IsBuiltIn reports whether the policy is what Calico does at a host endpoint by
+// itself, which nobody wrote as a policy.
+func (p *Policy) IsBuiltIn() bool { return p.Ref.Group == CalicoGroup && p.Ref.Kind == "HostEndpoint" }
+
 // Rule matches traffic by the other end's peer and by port.
 type Rule struct {
 	Name   string // where the policy gives it one
@@ -319,6 +330,8 @@ type Rule struct {
 	// NotNamed are names of ports that the rule does not match. They mean the
 	// destination's ports, as all names do.
 	NotNamed []NamedPort
+	// NotPorts are ports that the rule does not match by any name either.
+	NotPorts netset.Ports
 	// Own describes the pods, of those that the policy applies to, that the rule
 	// is for: all of them where it is nil.
 	Own *Match
@@ -395,24 +408,28 @@ func (m Match) String() string {
 	case len(m.Domains) > 0:
 		return strings.Join(m.Domains, ", ")
 	}
-	what := "pods"
+	what, print := "pods", selector.Selector.String
 	if m.Endpoints {
-		what = "endpoints"
+		what, print = "endpoints", selector.Selector.Calico
 	}
 	pods := "all " + what
 	if !m.Pods.IsEverything() {
-		pods = what + " " + m.Pods.String()
+		pods = what + " " + print(m.Pods)
 	}
 	switch {
 	case m.Namespaces.IsNothing():
 		return "nothing"
-	case m.Namespaces.IsEverything():
+	case m.Namespaces.IsEverything() && m.Endpoints:
+		return pods
+	case m.Namespaces.IsEverything(), m.Namespaces.String() == NameLabel:
 		return pods + " in all namespaces"
+	case m.Namespaces.String() == "!"+NameLabel:
+		return pods + " in no namespace"
 	}
 	if name, ok := strings.CutPrefix(m.Namespaces.String(), NameLabel+"="); ok && !strings.ContainsAny(name, ",") {
 		return pods + " in " + name
 	}
-	return pods + " in namespaces " + m.Namespaces.String()
+	return pods + " in namespaces " + print(m.Namespaces)
 }
 
 func list(matches []Match, between string) string {

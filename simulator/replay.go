@@ -234,8 +234,10 @@ func (d *directory) decide(q question, from, to place) ruling {
 	var all ruling
 	for _, source := range from.ends {
 		for _, target := range to.ends {
-			v := d.judge.Verdict(source, target, q.protocol, q.port)
+			v := d.verdict(source, target, q)
 			switch {
+			case v == policies.Undecided:
+				return ruling{verdict: policies.Unknown, cause: "the record has no ICMP type, and policies tell types apart", from: source, to: target}
 			case all.verdict == policies.Undecided:
 				all = ruling{verdict: v, from: source, to: target}
 			case v != all.verdict:
@@ -247,6 +249,31 @@ func (d *directory) decide(q question, from, to place) ruling {
 		all.cause = d.judge.Decide(all.from, all.to, q.protocol, q.port).Because
 	}
 	return all
+}
+
+// verdict decides between two ends. It is Undecided where a record does not say
+// which type of ICMP it is about, and types are decided differently.
+func (d *directory) verdict(from, to reach.End, q question) policies.Verdict {
+	if !lacksPort(q.protocol, q.port) {
+		return d.judge.Verdict(from, to, q.protocol, q.port)
+	}
+	all := netset.EveryPort(q.protocol)
+	allow, unknown := d.judge.Ports(from, to)
+	switch allow, unknown = all.Intersect(allow), all.Intersect(unknown); {
+	case allow.Equal(all):
+		return policies.Allow
+	case unknown.Equal(all):
+		return policies.Unknown
+	case allow.IsEmpty() && unknown.IsEmpty():
+		return policies.Deny
+	}
+	return policies.Undecided
+}
+
+// lacksPort reports whether a record says no port, or type of ICMP, though its
+// protocol has some. What opens a connection is never of ICMP's type 0.
+func lacksPort(p netset.Protocol, port uint16) bool {
+	return port == 0 && (p.HasPorts() || p == netset.ICMP || p == netset.ICMPv6)
 }
 
 // Result returns what the flows taken so far come to. It does not depend on

@@ -105,6 +105,14 @@ func (d *directory) find(p *policies.FlowPeer) place {
 	return d.byAddress(p)
 }
 
+// Finder returns what finds the ends of a judge's world that one end of a recorded
+// flow may be: none where it is not there, or where the record does not say
+// which of several workloads it means.
+func Finder(j *reach.Judge) func(*policies.FlowPeer) []reach.End {
+	d := newDirectory(j)
+	return func(p *policies.FlowPeer) []reach.End { return d.find(p).ends }
+}
+
 // within resolves an end by name, else by labels, in its namespace.
 func (d *directory) within(ns *members, p *policies.FlowPeer) place {
 	if i, ok := ns.pods[p.Pod]; ok {

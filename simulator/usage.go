@@ -12,17 +12,24 @@ import (
 // grows with the distinct ends and questions, and is not safe for concurrent use.
 type Usage struct {
 	replayer *Replayer
-	rules    map[policies.Ref]int
+	rules    map[standing]int
 	known    map[question][]reach.RuleID
 	counts   map[reach.RuleID]*tally
 	newest   time.Time
 }
 
+// standing is a policy in its tier: a host endpoint has several.
+type standing struct {
+	policies.Ref
+	tier string
+}
+
 // NewUsage returns the Usage of a judge's rules.
 func NewUsage(j *reach.Judge) *Usage {
-	u := &Usage{replayer: New(j, nil), rules: map[policies.Ref]int{}, known: map[question][]reach.RuleID{}, counts: map[reach.RuleID]*tally{}}
+	u := &Usage{replayer: New(j, nil), rules: map[standing]int{}, known: map[question][]reach.RuleID{}, counts: map[reach.RuleID]*tally{}}
 	for i := range j.Model().Policies {
-		u.rules[j.Model().Policies[i].Ref] = i
+		p := &j.Model().Policies[i]
+		u.rules[standing{p.Ref, p.Tier}] = i
 	}
 	return u
 }
@@ -33,7 +40,7 @@ func (u *Usage) Add(f policies.Flow) {
 	f.Count = max(1, f.Count)
 	u.newest = latest(u.newest, f.Last)
 	from, to := u.replayer.find(&f.From), u.replayer.find(&f.To)
-	if from.before.cause != "" || to.before.cause != "" || f.Protocol == 0 || f.Port == 0 && f.Protocol.HasPorts() {
+	if from.before.cause != "" || to.before.cause != "" || f.Protocol == 0 || lacksPort(f.Protocol, f.Port) {
 		return
 	}
 	q := question{from: from.place, to: to.place, protocol: f.Protocol, port: f.Port}
@@ -60,7 +67,7 @@ func (u *Usage) decide(q question, from, to []reach.End) []reach.RuleID {
 				if side.Policy == nil || side.Rule == nil {
 					continue
 				}
-				id := reach.RuleID{Policy: u.rules[*side.Policy], Direction: direction, Rule: *side.Rule}
+				id := reach.RuleID{Policy: u.rules[standing{*side.Policy, side.Tier}], Direction: direction, Rule: *side.Rule}
 				if !slices.Contains(deciding, id) {
 					deciding = append(deciding, id)
 				}

@@ -66,10 +66,13 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"answer", "query path -o json -f DEPLOY payments/api payments/svc/db"},
 		{"change", "diff -o json --repo REPO git:main git:pr"},
 		{"change", "diff -o json DEPLOY DEPLOY"},
+		{"change", "diff -o json --staged STAGED --each"},
+		{"change", "diff -o json --staged DEPLOY --each"},
 		{"replay", "replay -o json --flows FLOWS DEPLOY"},
 		{"replay", "replay -o json --flows FLOWS --repo REPO git:main git:pr"},
 		{"preview", "preview -o json --repo REPO --flows FLOWS --fail-on breaks,opens,adds,removes,unknown,drift"},
 		{"preview", "preview -o json --repo REPO"},
+		{"preview", "preview -o json --staged -f STAGED --flows STAGED/flows.jsonl --each --fail-on opens"},
 		{"checkrun", "check -o json DEPLOY"},
 		{"checkrun", "check -o json DEPLOY --pod-cidr 10.244.0.0/16 --show-waived"},
 		{"testrun", "test -o json TESTS -f DEPLOY"},
@@ -80,7 +83,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	} {
 		t.Run(row.args, func(t *testing.T) {
 			imported := filepath.Join(t.TempDir(), "flows.jsonl")
-			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "TESTS", filepath.Join(shop, "tests"), "REPO", repo, "FLOWS", flows, "CONVERT", filepath.Join(shop, "..", "convert", "calico.yaml"), "IMPORTED", imported).Replace(row.args))
+			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "TESTS", filepath.Join(shop, "tests"), "REPO", repo, "STAGED", filepath.Join(shop, "..", "staged"), "CONVERT", filepath.Join(shop, "..", "convert", "calico.yaml"), "FLOWS", flows, "IMPORTED", imported).Replace(row.args))
 			printed := weir(t, questions, args...)
 			schema := testkit.Schema(t, row.schema)
 			answers := json.NewDecoder(bytes.NewReader(printed))

@@ -125,7 +125,7 @@ func (i *input) convert(ctx context.Context, to k8s.Target, world string, names 
 
 // isNamed reports whether a name means the policy.
 func isNamed(r policies.Ref, name string) bool {
-	return name == r.String() || strings.EqualFold(name, r.Kind+"/"+r.String())
+	return name == r.String() || strings.EqualFold(name, r.Full())
 }
 
 // checkNames fails on names that mean no policy that can be converted, and where

@@ -58,7 +58,7 @@ standard output.`,
 				out.out = s.err
 				err = fill(s.out)
 			} else {
-				err = writeFile(to, func(w io.Writer) error { return compressed(to, w, fill) })
+				err = writeFile(to, 0o644, func(w io.Writer) error { return compressed(to, w, fill) })
 			}
 			if err != nil {
 				return err

@@ -18,6 +18,7 @@ import (
 // checkout whose branch pr changes the shop.
 func TestHelpExamples(t *testing.T) {
 	dir := checkout(t)
+	t.Setenv("KUBECONFIG", liveCluster(t).Kubeconfig)
 	var run func(c *cobra.Command)
 	run = func(c *cobra.Command) {
 		if c.Runnable() && !c.HasSubCommands() && c.Example == "" {
@@ -66,6 +67,18 @@ func checkout(t *testing.T) string {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	return dir
+}
+
+// liveCluster starts a small cluster.
+func liveCluster(t *testing.T) *testkit.Cluster {
+	object := func(version, kind string, metadata map[string]any) map[string]any {
+		return map[string]any{"apiVersion": version, "kind": kind, "metadata": metadata, "spec": map[string]any{}}
+	}
+	return testkit.NewCluster(t,
+		object("v1", "Namespace", map[string]any{"name": "shop"}),
+		object("v1", "Pod", map[string]any{"namespace": "shop", "name": "web", "labels": map[string]any{"app": "web"}}),
+		object("networking.k8s.io/v1", "NetworkPolicy", map[string]any{"namespace": "shop", "name": "web"}),
+	)
 }
 
 func TestProgressIsForTerminals(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weir-policy/weir/internal/cluster"
 	"github.com/weir-policy/weir/internal/source"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/k8s"
@@ -29,6 +30,7 @@ type input struct {
 	podCIDRs  []string
 	podBlocks string
 	calico    string
+	cluster   cluster.Options
 }
 
 func (i *input) addTo(c *cobra.Command) {
@@ -42,6 +44,15 @@ func (i *input) addTo(c *cobra.Command) {
 	newest := versions[len(versions)-1]
 	f.StringVar(&i.calico, "calico-version", newest, "the `version` of Calico, where its policies are: "+strings.Join(versions, ", "))
 	complete(c, "calico-version", versions...)
+	addCluster(c, &i.cluster)
+}
+
+// addCluster adds the flags that say which cluster "cluster" is.
+func addCluster(c *cobra.Command, o *cluster.Options) {
+	f := c.Flags()
+	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "the `file` that says how to reach the source cluster (default: as kubectl finds it)")
+	f.StringVar(&o.Context, "context", "", "the `context` of the kubeconfig to use")
+	o.UserAgent = "weir/" + version
 }
 
 // addSourceTo adds -f, for verbs that read one world.
@@ -52,19 +63,22 @@ func (i *input) addSourceTo(c *cobra.Command) {
 
 // loader returns what loads sources as the flags say.
 func (i *input) loader() (*source.Loader, error) {
-	versions := k8s.CalicoVersions[:]
-	if !slices.Contains(versions, i.calico) {
-		return nil, fmt.Errorf("--calico-version: %q is none of %s", i.calico, strings.Join(versions, ", "))
+	var errs []error
+	if versions := k8s.CalicoVersions[:]; !slices.Contains(versions, i.calico) {
+		errs = append(errs, fmt.Errorf("--calico-version: %q is none of %s", i.calico, strings.Join(versions, ", ")))
 	}
 	o := k8s.Options{Namespace: i.namespace, CalicoVersion: i.calico}
 	for _, text := range i.podCIDRs {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			return nil, fmt.Errorf("--pod-cidr: %q is not a CIDR such as 10.244.0.0/16", text)
+			errs = append(errs, fmt.Errorf("--pod-cidr: %q is not a CIDR such as 10.244.0.0/16", text))
 		}
 		o.PodCIDRs = append(o.PodCIDRs, p.Masked())
 	}
-	return &source.Loader{RepoDir: i.repo, Stdin: i.in, Options: o}, nil
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return &source.Loader{RepoDir: i.repo, Stdin: i.in, Options: o, Cluster: i.cluster}, nil
 }
 
 func (i *input) options() (reach.Options, error) {
@@ -77,20 +91,26 @@ func (i *input) options() (reach.Options, error) {
 
 // judge loads what -f and the arguments name as one model, and judges it.
 func (i *input) judge(ctx context.Context, args []string) (*reach.Judge, error) {
+	m, o, err := i.model(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	return reach.New(m, o), nil
+}
+
+// model loads what -f and the arguments name as one model.
+func (i *input) model(ctx context.Context, args []string) (*policies.Model, reach.Options, error) {
 	o, errOptions := i.options()
 	l, errLoader := i.loader()
 	if err := errors.Join(errOptions, errLoader); err != nil {
-		return nil, err
+		return nil, o, err
 	}
 	sources := append(slices.Clone(i.files), args...)
 	if len(sources) == 0 {
 		sources = []string{"."}
 	}
 	m, err := l.Load(ctx, sources...)
-	if err != nil {
-		return nil, err
-	}
-	return reach.New(m, o), nil
+	return m, o, err
 }
 
 // pair loads two sources and returns judges that can be compared.

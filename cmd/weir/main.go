@@ -72,7 +72,7 @@ which recorded flows would break or open, by which line.
 
 A source (SRC) is a directory or file of manifests (a folder with a
 kustomization is rendered), git:REV or git:REV:PATH of the repository at --repo,
-or - for standard input.
+cluster for the live cluster of the kubeconfig, or - for standard input.
 
 Exit status: 0 fine, 1 the answer is no, 2 the question could not be asked.`,
 		Version:       version,
@@ -90,6 +90,7 @@ Exit status: 0 fine, 1 the answer is no, 2 the question could not be asked.`,
 		newReplay(s),
 		newConvert(s),
 		newFlows(s),
+		newSnapshot(s),
 	)
 	addHelp(root)
 	return group(root)

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -16,4 +20,37 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) { testkit.Scripts(t, "testdata") }
 
 // TestDocs runs every command that README.md, docs and examples show.
-func TestDocs(t *testing.T) { testkit.Docs(t, nil) }
+func TestDocs(t *testing.T) {
+	t.Setenv("KUBECONFIG", liveCluster(t).Kubeconfig)
+	testkit.Docs(t, nil)
+}
+
+// TestEveryVerbReadsTheCluster asks a live cluster without writing it down first.
+func TestEveryVerbReadsTheCluster(t *testing.T) {
+	t.Setenv("KUBECONFIG", liveCluster(t).Kubeconfig)
+	var out, told bytes.Buffer
+	if status := run(context.Background(), []string{"weir", "explain", "-f", "cluster", "world", "shop/web", "80", "-o", "json"}, streams{nil, &out, &told}); status != 1 {
+		t.Errorf("status %d: %s", status, told.String())
+	}
+	if !strings.Contains(out.String(), `"cluster/NetworkPolicy/shop/web:`) {
+		t.Errorf("the decision does not say which object it is of: %s", out.String())
+	}
+}
+
+func TestSnapshotOfWhatMayBeRead(t *testing.T) {
+	server := liveCluster(t)
+	server.Refuse["/apis/networking.k8s.io/v1/networkpolicies"] = http.StatusForbidden
+	t.Setenv("KUBECONFIG", server.Kubeconfig)
+	snapshot := func(args ...string) (status int, out, told string) {
+		var o, e bytes.Buffer
+		status = run(context.Background(), append([]string{"weir", "snapshot"}, args...), streams{nil, &o, &e})
+		return status, o.String(), e.String()
+	}
+	if status, out, told := snapshot(); status != 2 || out != "" || !strings.Contains(told, `resources: ["networkpolicies"], verbs: ["list"]`) {
+		t.Errorf("status %d, wrote %q, told %q", status, out, told)
+	}
+	const missing = "missing: networkpolicies.networking.k8s.io may not be listed\n"
+	if status, out, told := snapshot("--allow-missing"); status != 0 || !strings.HasPrefix(out, "# "+missing) || told != "warning: "+missing {
+		t.Errorf("status %d, wrote %q, told %q", status, out, told)
+	}
+}

@@ -19,8 +19,10 @@ import (
 // output is the flags by which a verb is told how and where to write.
 type output struct {
 	streams
-	kind  report.Kind
-	wants []string
+	kind    report.Kind
+	formats []string // in place of those that the kind of answer has
+	private bool     // nobody else may read the files
+	wants   []string
 }
 
 func (o *output) addTo(c *cobra.Command) {
@@ -31,6 +33,9 @@ func (o *output) addTo(c *cobra.Command) {
 }
 
 func (o *output) names() []string {
+	if o.formats != nil {
+		return o.formats
+	}
 	var names []string
 	for _, f := range report.Formats(o.kind) {
 		names = append(names, string(f))
@@ -63,19 +68,23 @@ func (o *output) check() error {
 // all.
 func (o *output) write(answer func(w io.Writer, f report.Format, s report.Style) error) error {
 	var errs []error
+	mode := fs.FileMode(0o644)
+	if o.private {
+		mode = 0o600
+	}
 	for _, want := range o.wants {
 		format, file, _ := strings.Cut(want, "=")
 		if file == "" {
 			errs = append(errs, answer(o.out, report.Format(format), report.Style{Color: isTerminal(o.out) && os.Getenv("NO_COLOR") == ""}))
 			continue
 		}
-		errs = append(errs, writeFile(file, func(w io.Writer) error { return answer(w, report.Format(format), report.Style{}) }))
+		errs = append(errs, writeFile(file, mode, func(w io.Writer) error { return answer(w, report.Format(format), report.Style{}) }))
 	}
 	return errors.Join(errs...)
 }
 
 // writeFile fills a file beside its place and moves it there when it is whole.
-func writeFile(name string, fill func(io.Writer) error) error {
+func writeFile(name string, mode fs.FileMode, fill func(io.Writer) error) error {
 	temporary, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, reason(err))
@@ -83,7 +92,7 @@ func writeFile(name string, fill func(io.Writer) error) error {
 	defer os.Remove(temporary.Name())
 	err = fill(temporary)
 	if err == nil {
-		err = errors.Join(temporary.Chmod(0o644), temporary.Sync())
+		err = errors.Join(temporary.Chmod(mode), temporary.Sync())
 	}
 	if err = errors.Join(err, temporary.Close()); err == nil {
 		err = reason(os.Rename(temporary.Name(), name))

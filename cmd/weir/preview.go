@@ -8,12 +8,15 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weir-policy/weir/internal/preview"
 	"github.com/weir-policy/weir/internal/repo"
 	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/internal/source"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/simulator/flowlog"
@@ -32,17 +35,23 @@ are read from the object store; the work tree is not touched.
 
 The base is the merge base of --base and --head, as forges compare; with
 --exact-base it is --base itself. Where --base is not given it is main or
-master, here or at the remote.`,
+master, here or at the remote.
+
+With --staged there is one side only, --head or what -f names, and the report is
+of what would change if its staged policies were enforced: together, and with
+--each one at a time too.`,
 		Example: `  weir preview --path examples/shop/deploy --flows examples/shop/flows.jsonl.gz
   weir preview --path examples/shop/deploy --base main -o markdown=comment.md -o sarif=weir.sarif
-  weir preview --path examples/shop/deploy --flows 'examples/shop/*.jsonl.gz' --fail-on breaks,opens`,
+  weir preview --path examples/shop/deploy --flows 'examples/shop/*.jsonl.gz' --fail-on breaks,opens
+  weir preview --staged --path examples/staged --each
+  weir preview --staged -f examples/staged --flows examples/staged/flows.jsonl --only shop/db`,
 		Args: takes(0, 0, "preview takes no arguments; name revisions as in: weir preview --base main --head HEAD"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			conditions, err := failOn.conditions()
 			if err != nil {
 				return err
 			}
-			if err := errors.Join(out.check(), readOnce(append(flows.patterns, change.world)...)); err != nil {
+			if err := errors.Join(change.check(c, &in), out.check(), readOnce(slices.Concat(flows.patterns, in.files, []string{change.world})...)); err != nil {
 				return err
 			}
 			files, err := flows.files()
@@ -53,7 +62,11 @@ master, here or at the remote.`,
 			if request.Options, err = in.options(); err != nil {
 				return err
 			}
-			if err := change.load(c.Context(), &in, &request); err != nil {
+			load := change.load
+			if change.staged.on {
+				load = change.loadStaged
+			}
+			if err := load(c.Context(), &in, &request); err != nil {
 				return err
 			}
 			if len(files) > 0 {
@@ -77,7 +90,9 @@ master, here or at the remote.`,
 	in.addTo(c)
 	out.addTo(c)
 	flows.addTo(c)
+	change.staged.addTo(c)
 	f := c.Flags()
+	f.StringArrayVarP(&in.files, "filename", "f", nil, "with --staged: a `source` of manifests to read rather than --head; repeatable")
 	f.StringVar(&change.base, "base", "", "the `revision` to compare with (default: main or master)")
 	f.StringVar(&change.head, "head", "HEAD", "the `revision` that changes it")
 	f.BoolVar(&change.exact, "exact-base", false, "compare with --base itself rather than with the merge base")
@@ -93,6 +108,23 @@ type pullRequest struct {
 	exact      bool
 	paths      []string
 	world      string
+	staged     staging
+}
+
+// check fails on flags that contradict one another.
+func (p *pullRequest) check(c *cobra.Command, in *input) error {
+	given := func(flags ...string) bool { return slices.ContainsFunc(flags, c.Flags().Changed) }
+	errs := []error{p.staged.check()}
+	if p.staged.on && given("base", "exact-base") {
+		errs = append(errs, errors.New("--staged compares --head with itself, so it takes no --base; to compare two revisions, leave out --staged"))
+	}
+	if len(in.files) > 0 && !p.staged.on {
+		errs = append(errs, errors.New("-f is for --staged; name what to compare by --base and --head, or compare sources with weir diff"))
+	}
+	if len(in.files) > 0 && p.staged.on && given("head", "path") {
+		errs = append(errs, errors.New("-f is read rather than --head and --path; give either"))
+	}
+	return errors.Join(errs...)
 }
 
 // load reads both sides of the change into the request.
@@ -113,17 +145,14 @@ func (p *pullRequest) load(ctx context.Context, in *input, r *preview.Request) e
 	if err := p.checkPaths(repository.Tree(base), repository.Tree(head)); err != nil {
 		return err
 	}
-	var errBase, errHead, errWorld error
+	var errBase, errHead error
 	if r.Base, errBase = loader.LoadTree(ctx, repository.Tree(base), p.paths...); errBase != nil {
 		errBase = fmt.Errorf("at %s (%s):\n%w", r.BaseRevision.Name, base.Short(), errBase)
 	}
 	if r.Head, errHead = loader.LoadTree(ctx, repository.Tree(head), p.paths...); errHead != nil {
 		errHead = fmt.Errorf("at %s (%s):\n%w", r.HeadRevision.Name, head.Short(), errHead)
 	}
-	var world *policies.Model
-	if p.world != "" {
-		world, errWorld = loader.Load(ctx, p.world)
-	}
+	world, errWorld := p.loadWorld(ctx, loader)
 	if err := errors.Join(errBase, errHead, errWorld); err != nil {
 		return err
 	}
@@ -133,15 +162,71 @@ func (p *pullRequest) load(ctx context.Context, in *input, r *preview.Request) e
 	return nil
 }
 
-// checkPaths fails on paths that neither side of the change has.
-func (p *pullRequest) checkPaths(base, head fs.FS) error {
+// loadStaged reads one side, and makes the other of its staged policies.
+func (p *pullRequest) loadStaged(ctx context.Context, in *input, r *preview.Request) error {
+	loader, err := in.loader()
+	if err != nil {
+		return err
+	}
+	if len(in.files) > 0 {
+		r.BaseRevision.Name = strings.Join(in.files, ", ")
+		r.Base, err = loader.Load(ctx, in.files...)
+	} else {
+		r.Base, err = p.loadHead(ctx, in.repo, loader, &r.BaseRevision)
+	}
+	world, errWorld := p.loadWorld(ctx, loader)
+	if err := errors.Join(err, errWorld); err != nil {
+		return err
+	}
+	if world != nil {
+		r.Base = k8s.WithWorldOf(r.Base, world)
+	}
+	e, err := p.staged.enforce(r.Base)
+	r.HeadRevision, r.Head, r.Staged, r.Each = r.BaseRevision, e.head, e.staged, e.each
+	return err
+}
+
+func (p *pullRequest) loadHead(ctx context.Context, dir string, loader *source.Loader, revision *report.Revision) (*policies.Model, error) {
+	repository, err := repo.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer repository.Close()
+	head, err := repository.Resolve(p.head)
+	if err != nil {
+		return nil, err
+	}
+	*revision = report.Revision{Name: p.head, Commit: head.Hash}
+	tree := repository.Tree(head)
+	if err := p.checkPaths(tree); err != nil {
+		return nil, err
+	}
+	m, err := loader.LoadTree(ctx, tree, p.paths...)
+	if err != nil {
+		return nil, fmt.Errorf("at %s (%s):\n%w", p.head, head.Short(), err)
+	}
+	return m, nil
+}
+
+// loadWorld reads the world that --world names; nil where it names none.
+func (p *pullRequest) loadWorld(ctx context.Context, loader *source.Loader) (*policies.Model, error) {
+	if p.world == "" {
+		return nil, nil
+	}
+	return loader.Load(ctx, p.world)
+}
+
+// checkPaths fails on paths that no side of the change has.
+func (p *pullRequest) checkPaths(sides ...fs.FS) error {
+	where := "either revision"
+	if len(sides) == 1 {
+		where = "the revision"
+	}
 	var errs []error
 	for _, name := range p.paths {
 		inTree := path.Clean(filepath.ToSlash(name))
-		_, errBase := fs.Stat(base, inTree)
-		_, errHead := fs.Stat(head, inTree)
-		if errBase != nil && errHead != nil {
-			errs = append(errs, fmt.Errorf("--path: there is no %s in either revision; paths begin at the top of the repository", name))
+		if !slices.ContainsFunc(sides, func(side fs.FS) bool { _, err := fs.Stat(side, inTree); return err == nil }) {
+			errs = append(errs, fmt.Errorf("--path: there is no %s in %s; paths begin at the top of the repository", name, where))
 		}
 	}
 	return errors.Join(errs...)

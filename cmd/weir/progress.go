@@ -8,6 +8,19 @@ import (
 	"github.com/weir-policy/weir/policies"
 )
 
+// clearLine goes back to the start of a terminal's line and empties it.
+const clearLine = "\r\x1b[K"
+
+// counted returns what shows somebody at a terminal how many objects of a kind
+// are read, and what clears that line at the end. Anywhere else to stays empty.
+func counted(to io.Writer) (func(resource string, objects int), func()) {
+	if !isTerminal(to) {
+		return nil, func() {}
+	}
+	return func(resource string, objects int) { fmt.Fprintf(to, "%s%d %s read", clearLine, objects, resource) },
+		func() { fmt.Fprint(to, clearLine) }
+}
+
 // watched returns each such that somebody who waits at a terminal sees how many
 // flows are read, and what clears that line at the end. Anywhere else to stays
 // empty.
@@ -15,7 +28,6 @@ func watched(to io.Writer, each func(policies.Flow) error) (func(policies.Flow) 
 	if !isTerminal(to) {
 		return each, func() {}
 	}
-	const clearLine = "\r\x1b[K"
 	flows, began := 0, time.Now()
 	shown := began
 	watching := func(f policies.Flow) error {

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/query"
 	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/policies/selector"
@@ -19,9 +21,26 @@ import (
 )
 
 func newQuery(s streams) *cobra.Command {
+	in, out, flows := input{streams: s}, output{streams: s, kind: report.KindValue}, flowFiles{}
+	var steps uint64
 	c := &cobra.Command{
-		Use:   "query",
+		Use:   "query [-f SRC] EXPRESSION",
 		Short: "Ask what policies and rules concern, and which do nothing",
+		Long: `Ask one of the questions below, or anything else in an expression of CEL, the
+Common Expression Language, about these values:
+
+  policies, workloads, pods, namespaces, services, nodes
+  connections            what weir reach lists
+  flows                  what was recorded, with --flows
+  reach(from, to, port)  allow, deny or unknown
+  explain(from, to, port), selects(policy, pod), maySelect(policy, pod)
+
+docs/query.md says what each has, and shows examples. The exit status is 1 when
+the expression is false, deny or unknown.`,
+		Example: `  weir query -f examples/shop/deploy 'connections.filter(c, c.from.namespace != c.to.namespace && c.to.labels["app"] == "db")'
+  weir query -f examples/shop/deploy 'pods.filter(p, !p.ingressIsolated)' -o json
+  weir query -f examples/shop/deploy 'reach("storefront/web", "payments/db", 5432) == deny'
+  weir query -f examples/shop/deploy --flows examples/shop/flows.jsonl.gz 'flows.filter(f, f.verdict == deny)' -o csv`,
 	}
 	c.AddCommand(
 		newQueryPolicies(s),
@@ -34,7 +53,77 @@ func newQuery(s streams) *cobra.Command {
 		newQueryCoverage(s),
 		newQueryPath(s),
 	)
-	return group(c)
+	group(c)
+	in.addSourceTo(c)
+	out.addTo(c)
+	flows.addTo(c)
+	c.Flags().Uint64Var(&steps, "max-steps", expression.Steps, "how many `steps` the expression may take; twenty million are about a second")
+	noVerb, help := c.Args, c.RunE
+	c.Args = func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return nil
+		case isWord(args[0]) && !slices.Contains(expression.Variables(), args[0]):
+			return noVerb(c, args)
+		case len(args) > 1:
+			return errors.New("query takes one expression; put it in quotes, as in: weir query 'pods.filter(p, p.node == \"n1\")'")
+		}
+		return nil
+	}
+	c.SetFlagErrorFunc(func(of *cobra.Command, err error) error {
+		if args := of.Flags().Args(); of == c && len(args) > 0 && isWord(args[0]) {
+			return noVerb(c, args) // whose flags these are
+		}
+		return c.Parent().FlagErrorFunc()(of, err)
+	})
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return help(c, args)
+		}
+		x, err := expression.Compile(args[0])
+		if err != nil {
+			return err
+		}
+		if x.Uses("flows") && len(flows.patterns) == 0 {
+			return errors.New("the expression uses flows; name recorded flows as in --flows 'flows/*.jsonl.gz'")
+		}
+		if err := errors.Join(out.check(), readOnce(slices.Concat(in.files, flows.patterns)...)); err != nil {
+			return err
+		}
+		j, err := in.judge(c.Context(), nil)
+		if err != nil {
+			return err
+		}
+		var recorded expression.Recorded
+		if x.Uses("flows") {
+			files, err := flows.files()
+			if err != nil {
+				return err
+			}
+			if _, err := flows.read(c.Context(), s, files, func(f policies.Flow) error { recorded.Flows = append(recorded.Flows, f); return nil }); err != nil {
+				return err
+			}
+			recorded.Find = simulator.Finder(j)
+		}
+		v, err := x.Eval(c.Context(), expression.NewWorld(j, recorded), steps)
+		if err != nil {
+			return err
+		}
+		err = out.write(func(w io.Writer, f report.Format, style report.Style) error {
+			return report.WriteValue(w, f, x, v, j.Model().Warnings, style)
+		})
+		if err == nil && slices.Contains([]expression.Value{false, policies.Deny, policies.Unknown}, v) {
+			err = errNo
+		}
+		return err
+	}
+	return c
+}
+
+// isWord reports whether an argument is more likely the name of a question than
+// an expression.
+func isWord(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') })
 }
 
 // question is what all questions share: where they read and how they write.
@@ -154,7 +243,7 @@ func findPolicy(m *policies.Model, text string) (int, error) {
 		return 0, fmt.Errorf("there is no policy %q%s", text, policies.Near(text, names))
 	}
 	first, second := m.Policies[found[0]].Ref, m.Policies[found[1]].Ref
-	return 0, fmt.Errorf("%q is ambiguous: say %s/%s or %s/%s", text, first.Kind, first, second.Kind, second)
+	return 0, fmt.Errorf("%q is ambiguous: say %s or %s", text, first.Full(), second.Full())
 }
 
 func newQuerySelector(s streams) *cobra.Command {
@@ -162,20 +251,45 @@ func newQuerySelector(s streams) *cobra.Command {
 		Use:   "selector EXPRESSION",
 		Short: "Say what a label selector selects now",
 		Long: `Say which pods, by workload, and which namespaces a label selector selects. It
-is written as for kubectl: app=web,tier in (a,b),!old.`,
+is written as for kubectl, app=web,tier in (a,b),!old, or as for Calico,
+app == "web" && tier in {"a", "b"} && !has(old). No text is both but the empty
+one, which is kubectl's unless --syntax says otherwise. A selector of Calico sees
+the labels that pods inherit, too, and selects network sets and host endpoints;
+namespaces are those that it selects as a namespaceSelector.`,
 		Example: `  weir query selector -f examples/shop/deploy app=db
-  weir query selector -f examples/shop/deploy 'app in (web,api),!canary' -o json`,
+  weir query selector -f examples/shop/deploy 'app in (web,api),!canary' -o json
+  weir query selector -f examples/shop/deploy 'app == "db" || pcns.team contains "pay"'`,
 		Args: takes(1, 1, "query selector takes one selector, as in: weir query selector 'app=web,!old'"),
 	}
 	q := newQuestion(s, c)
+	syntax := c.Flags().String("syntax", "any", "how the selector is written: `kubernetes`, calico, or any that can read it")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		selected, err := selector.Parse(args[0])
+		answer, err := selectorQuestion(args[0], *syntax)
 		if err != nil {
 			return err
 		}
-		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) { return query.Selected(j, selected), nil })
+		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) { return answer(j), nil })
 	}
 	return c
+}
+
+// selectorQuestion reads a selector as syntax says, and returns what asks for it.
+func selectorQuestion(text, syntax string) (func(*reach.Judge) query.Answer, error) {
+	plain, plainErr := selector.Parse(text)
+	calico, calicoErr := selector.ParseCalico(text)
+	if calicoErr == nil && calico.HasGlobal() && !calico.IsGlobal() {
+		calicoErr = fmt.Errorf("selector %q: global() stands alone, or not at all", text)
+	}
+	if plainErr != nil && calicoErr != nil && syntax == "any" {
+		return nil, errors.Join(fmt.Errorf("as kubectl writes it: %w", plainErr), fmt.Errorf("as Calico writes it: %w", calicoErr))
+	}
+	switch {
+	case syntax == "kubernetes" || syntax == "any" && plainErr == nil:
+		return func(j *reach.Judge) query.Answer { return query.Selected(j, plain) }, plainErr
+	case syntax == "calico" || syntax == "any":
+		return func(j *reach.Judge) query.Answer { return query.SelectedByCalico(j, calico) }, calicoErr
+	}
+	return nil, fmt.Errorf("--syntax: %q is none of kubernetes, calico, any", syntax)
 }
 
 func newQueryExposure(s streams) *cobra.Command {

@@ -32,6 +32,10 @@ func TestCheck(t *testing.T) {
 		{"nor next door", "policies/selector/a.go", `package selector; import "github.com/weir-policy/weir/policies/netset"`, []string{
 			"policies/selector/a.go:1: policies/selector is on floor 1 and may not import policies/netset on floor 1",
 		}},
+		{"but for a language that neighbours share", "policies/invariant/a.go", `package invariant; import "github.com/weir-policy/weir/policies/expression"`, nil},
+		{"which does not import them", "policies/expression/a.go", `package expression; import "github.com/weir-policy/weir/policies/query"`, []string{
+			"policies/expression/a.go:1: policies/expression is on floor 4 and may not import policies/query on floor 4",
+		}},
 		{"a program does not import the tests' kit", "cmd/weir/a.go", `package main; import "github.com/weir-policy/weir/internal/testkit"`, []string{
 			"cmd/weir/a.go:1: cmd/weir is on floor 8 and may not import internal/testkit on floor 9",
 		}},
@@ -58,7 +62,7 @@ func TestCheck(t *testing.T) {
 		{"no Kubernetes", "policies/a.go", `package policies; import "k8s.io/api/core/v1"`, []string{
 			"policies/a.go:1: policies is pure and may not import k8s.io/api/core/v1",
 		}},
-		{"but an evaluator where it belongs", "policies/invariant/a.go", `package invariant; import "github.com/google/cel-go/cel"`, nil},
+		{"but an evaluator where it belongs", "policies/expression/a.go", `package expression; import "github.com/google/cel-go/cel"`, nil},
 		{"and only there", "policies/reach/a.go", `package reach; import "github.com/google/cel-go/cel"`, []string{
 			"policies/reach/a.go:1: policies/reach is pure and may not import github.com/google/cel-go/cel",
 		}},

@@ -28,6 +28,10 @@ type Request struct {
 	// when there are none.
 	Flows  func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error)
 	FailOn []Condition
+	// Staged, if any, are the staged policies of Base that Head enforces. Each, if
+	// not nil, are their indexes there, for a preview of each by itself, too.
+	Staged []policies.Staged
+	Each   []int
 }
 
 // Condition is something about a change that can make a preview fail.
@@ -76,30 +80,78 @@ func ParseConditions(text string, known ...Condition) ([]Condition, error) {
 
 // Run makes the report. It fails only where the flows cannot be read.
 func Run(ctx context.Context, r Request) (*report.Preview, error) {
-	base, head := reach.Pair(r.Base, r.Head, r.Options)
-	p := &report.Preview{
-		Base: r.BaseRevision, Head: r.HeadRevision,
-		Change:   diff.Compare(base, head),
-		Exposure: exposure(base, head),
+	whole := r.compare(r.Head)
+	all := []comparison{whole}
+	for _, i := range r.Each {
+		all = append(all, r.compare(r.Base.Enforce(i)))
 	}
-	p.Warnings = p.Change.Warnings
 	if r.Flows != nil {
-		replay := simulator.New(base, head)
-		stats, err := r.Flows(ctx, func(f policies.Flow) error { replay.Add(f); return nil })
-		if err != nil {
+		if err := r.replay(ctx, all); err != nil {
 			return nil, err
 		}
-		p.Replay, p.Reading = replay.Result(), Reading(stats)
-		if err := unreadable(r.FailOn, stats); err != nil {
-			return nil, err
+	}
+	met := map[string]bool{}
+	for _, c := range all {
+		c.preview.Failed = Failed(r.FailOn, c.preview.Change, c.preview.Replay)
+		for _, name := range c.preview.Failed {
+			met[name] = true
+		}
+	}
+	p := whole.preview
+	p.Staged, p.Failed = r.Staged, nil
+	for _, c := range r.FailOn {
+		if met[string(c)] {
+			p.Failed = append(p.Failed, string(c))
+		}
+	}
+	if r.Each != nil {
+		p.Each = []*report.Preview{}
+		for _, c := range all[1:] {
+			p.Each = append(p.Each, c.preview)
 		}
 	}
 	p.Warnings = append(p.Warnings, unmeetable(r.FailOn, p.Replay)...)
 	if len(r.Base.Pods)+len(r.Head.Pods) == 0 && len(r.Base.Policies)+len(r.Head.Policies) > 0 {
 		p.Warnings = append(p.Warnings, policies.Warning{Message: "there are policies and no workload that they could be about, so nothing can change; say where the workloads are with --world"})
 	}
-	p.Failed = Failed(r.FailOn, p.Change, p.Replay)
 	return p, nil
+}
+
+// comparison is a preview under way.
+type comparison struct {
+	preview *report.Preview
+	replay  *simulator.Replayer // nil without recorded flows
+}
+
+// compare previews all of a head but recorded flows.
+func (r *Request) compare(head *policies.Model) comparison {
+	b, h := reach.Pair(r.Base, head, r.Options)
+	change := diff.Compare(b, h)
+	c := comparison{preview: &report.Preview{
+		Base: r.BaseRevision, Head: r.HeadRevision,
+		Change: change, Exposure: exposure(b, h), Warnings: change.Warnings,
+	}}
+	if r.Flows != nil {
+		c.replay = simulator.New(b, h)
+	}
+	return c
+}
+
+// replay reads the flows once and decides them in every comparison.
+func (r *Request) replay(ctx context.Context, all []comparison) error {
+	stats, err := r.Flows(ctx, func(f policies.Flow) error {
+		for _, c := range all {
+			c.replay.Add(f)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		c.preview.Replay, c.preview.Reading = c.replay.Result(), Reading(stats)
+	}
+	return unreadable(r.FailOn, stats)
 }
 
 // unreadable fails where flows decide whether the preview fails and no line of

@@ -178,3 +178,34 @@ func TestParseConditions(t *testing.T) {
 		}
 	}
 }
+
+// TestEachHeadByItself: one head of two fails on what they together do not, and
+// the flows, which may come from a pipe, are read once.
+func TestEachHeadByItself(t *testing.T) {
+	staged := func(name, peer string) string {
+		return "---\n" + strings.NewReplacer("networking.k8s.io/v1", "projectcalico.org/v3", "NetworkPolicy", "StagedKubernetesNetworkPolicy", "name: db", "name: "+name).Replace(dbFrom(peer))
+	}
+	base := read(t, pods+dbFrom(fromWeb)+staged("db", fromWorld)+staged("more", fromWeb))
+	readings := 0
+	p, err := Run(t.Context(), Request{
+		Base: base, Head: base.Enforce(0, 1), FailOn: []Condition{Breaks, Adds, Removes},
+		Staged: base.Staged, Each: []int{0, 1},
+		Flows: func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error) {
+			readings++
+			return flows(used(5432))(ctx, each)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if readings != 1 {
+		t.Errorf("the flows were read %d times", readings)
+	}
+	got := [][]string{p.Failed, p.Each[0].Failed, p.Each[1].Failed}
+	if d := cmp.Diff([][]string{{"breaks", "adds", "removes"}, {"breaks", "adds", "removes"}, nil}, got); d != "" {
+		t.Errorf("failed (-want +got):\n%s", d)
+	}
+	if breaks := [...]uint64{p.Replay.Outcomes[simulator.Breaks], p.Each[0].Replay.Outcomes[simulator.Breaks]}; breaks != [...]uint64{0, 1} {
+		t.Errorf("together and by itself %v flows break", breaks)
+	}
+}

@@ -87,6 +87,14 @@ func refText(r *policies.Ref) string {
 	if r == nil {
 		return ""
 	}
+	return policyText(*r)
+}
+
+// policyText names a policy in a column that does not say its kind.
+func policyText(r policies.Ref) string {
+	if r.What() != r.Kind {
+		return r.String() + " (Calico)"
+	}
 	return r.String()
 }
 
@@ -149,7 +157,7 @@ func portsOrNone(p netset.Ports) string {
 func byText(by []query.Rule) string {
 	var texts []string
 	for _, r := range by {
-		text := r.Policy.String()
+		text := policyText(r.Policy)
 		if r.Rule != nil {
 			text += " " + r.Direction + " rule " + ruleNumber(r.Rule)
 		}
@@ -165,42 +173,53 @@ func answerText(out *bufio.Writer, a *query.Answer, warnings []policies.Warning,
 		out.WriteString(nothing[a.Question] + "\n")
 	}
 	var names []string
-	var table [][]string
+	rows := make([][]string, len(a.Rows))
 	for _, c := range columnsOf[a.Question] {
-		cells := make([]string, len(a.Rows))
-		width := 0
+		names = append(names, c.name)
 		for i := range a.Rows {
-			cells[i] = clean(c.text(&a.Rows[i]))
-			width = max(width, utf8.RuneCountInString(cells[i]))
-		}
-		if width > 0 {
-			names, table = append(names, strings.ToUpper(c.name)), append(table, cells)
+			rows[i] = append(rows[i], c.text(&a.Rows[i]))
 		}
 	}
-	const widest = 70
-	line := func(cell func(i int) string, style func(string) string) {
-		var text strings.Builder
-		for i := range names {
-			width := utf8.RuneCountInString(names[i])
-			for _, t := range table[i] {
-				width = max(width, min(widest, utf8.RuneCountInString(t)))
-			}
-			text.WriteString(pad(cell(i), width) + "  ")
+	tableText(out, names, rows, paint, func(row int, text string) string {
+		if v := a.Rows[row].Verdict; v != policies.Undecided {
+			return paint.verdict(v, text)
 		}
-		out.WriteString(style(strings.TrimRight(text.String(), " ")) + "\n")
-	}
-	if len(a.Rows) > 0 {
-		line(func(i int) string { return names[i] }, paint.bold)
-	}
-	for n := range a.Rows {
-		line(func(i int) string { return table[i][n] }, func(text string) string {
-			if v := a.Rows[n].Verdict; v != policies.Undecided {
-				return paint.verdict(v, text)
-			}
-			return text
-		})
-	}
+		return text
+	})
 	warningsText(out, warnings, paint)
+}
+
+// tableText writes rows as a table, without the columns in which no row says
+// anything. It writes nothing where there are no rows.
+func tableText(out *bufio.Writer, names []string, rows [][]string, paint paint, style func(row int, text string) string) {
+	const widest = 70
+	widths := make([]int, len(names))
+	for _, row := range rows {
+		for i := range row {
+			row[i] = clean(row[i])
+			widths[i] = max(widths[i], min(widest, utf8.RuneCountInString(row[i])))
+		}
+	}
+	line := func(row []string) string {
+		var text strings.Builder
+		for i, cell := range row {
+			if widths[i] > 0 {
+				text.WriteString(pad(cell, max(widths[i], utf8.RuneCountInString(names[i]))) + "  ")
+			}
+		}
+		return strings.TrimRight(text.String(), " ")
+	}
+	if len(rows) == 0 {
+		return
+	}
+	titles := make([]string, len(names))
+	for i, name := range names {
+		titles[i] = strings.ToUpper(name)
+	}
+	out.WriteString(paint.bold(line(titles)) + "\n")
+	for i, row := range rows {
+		out.WriteString(style(i, line(row)) + "\n")
+	}
 }
 
 func answerCSV(out *bufio.Writer, a *query.Answer) {

@@ -62,7 +62,7 @@ func checkRunText(out *bufio.Writer, r *CheckRun, paint paint) {
 		}
 		level := f.Severity.String()
 		fmt.Fprintf(out, "%s: %s %s  %s\n", paint.bold(clean(f.Place.String())), paint.level(level, level+":"), clean(f.Message), paint.dim("["+f.Check+"]"))
-		about := "    of " + f.Policy.Kind + " " + f.Policy.String()
+		about := "    of " + f.Policy.What() + " " + f.Policy.String()
 		if f.See.File != "" {
 			about += ", see " + f.See.String()
 		}
@@ -141,7 +141,7 @@ func checkRunSARIF(out *bufio.Writer, r *CheckRun) {
 		if f.Waiver != nil {
 			result.Suppressions = []sarifWaiver{{"inSource", waiverText(f.Waiver)}}
 		}
-		result.Fingerprints = map[string]string{"weirFinding/v1": seen.of(f.Check, f.Policy.Kind+"\x00"+f.Policy.String()+"\x00"+f.Message)}
+		result.Fingerprints = map[string]string{"weirFinding/v1": seen.of(f.Check, f.Policy.What()+"\x00"+f.Policy.String()+"\x00"+f.Message)}
 		run.Results = append(run.Results, result)
 	}
 	log.write(out)
@@ -166,7 +166,7 @@ func checkRunJUnit(out *bufio.Writer, r *CheckRun) error {
 				continue
 			}
 			text := fmt.Sprintf("%s: %s: %s", f.Place, f.Severity, f.Message)
-			x := junitCase{Name: f.Policy.Kind + " " + f.Policy.String() + ": " + f.Message, Class: c.Name, File: f.Place.File, Line: f.Place.Line}
+			x := junitCase{Name: f.Policy.What() + " " + f.Policy.String() + ": " + f.Message, Class: c.Name, File: f.Place.File, Line: f.Place.Line}
 			switch {
 			case f.Waiver != nil:
 				x.Skipped = &junitSkipped{waiverText(f.Waiver)}

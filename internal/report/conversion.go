@@ -117,26 +117,19 @@ func conversionJSON(o *object, c *Conversion) {
 	o.number("compared", uint64(c.Compared))
 	o.value("calico", fmt.Appendf(nil, "%t", c.Calico))
 	list(o, "policies", slices.Values(c.Policies), func(b []byte, p policies.Conversion) []byte {
-		b = appendGroupedRef(appendName(append(b, '{'), "from"), p.From)
+		b = appendRef(appendName(append(b, '{'), "from"), p.From)
 		if !isRefused(p) {
-			b = appendGroupedRef(appendName(b, "to"), p.To)
+			b = appendRef(appendName(b, "to"), p.To)
 		}
 		b = appendMember(b, "at", p.Place.String())
 		b = appendList(appendName(b, "lost"), p.Lost, appendRemark)
 		return append(appendList(appendName(b, "changed"), p.Changed, appendRemark), '}')
 	})
 	o.text("yaml", string(c.Manifests()))
-	changeJSON(o.child("change").of(KindChange), c.Change)
+	change := o.child("change").of(KindChange)
+	changeMembers(change, c.Change)
+	change.close()
 	o.close()
-}
-
-// appendGroupedRef is appendRef with the group, which tells Calico's kinds from
-// others of their names.
-func appendGroupedRef(b []byte, r policies.Ref) []byte {
-	b = appendSome(append(b, '{'), "group", r.Group)
-	b = appendMember(b, "kind", r.Kind)
-	b = appendSome(b, "namespace", r.Namespace)
-	return append(appendMember(b, "name", r.Name), '}')
 }
 
 func appendRemark(b []byte, r policies.Remark) []byte {

@@ -62,13 +62,27 @@ func reachabilityCSV(out *bufio.Writer, connections iter.Seq[policies.Connection
 	}
 }
 
-func changeCSV(out *bufio.Writer, c *diff.Change) {
-	csvLine(out, "change", "from", "from_kind", "to", "to_kind", "ports", "before", "after")
+func changeCSV(out *bufio.Writer, c *Change) {
+	head := []string{"change", "from", "from_kind", "to", "to_kind", "ports", "before", "after"}
+	if c.Each == nil {
+		csvLine(out, head...)
+		changeLines(out, c.Change)
+		return
+	}
+	csvLine(out, append(head, "staged")...)
+	changeLines(out, c.Change, "")
+	for i, alone := range c.Each {
+		changeLines(out, alone, csvField(c.Staged[i].Ref.Kind+"/"+c.Staged[i].Ref.String()))
+	}
+}
+
+// changeLines writes a line for each difference, with more fields at its end.
+func changeLines(out *bufio.Writer, c *diff.Change, more ...string) {
 	differences := byClass(c)
 	peers := rememberPeers(csvPeer)
 	for _, of := range []class{adds, removes, unknown} {
 		for _, d := range differences[of] {
-			csvLine(out, of.past(), peers.of(d.From), peers.of(d.To), csvPorts(d.Ports), d.Before.String(), d.After.String())
+			csvLine(out, append([]string{of.past(), peers.of(d.From), peers.of(d.To), csvPorts(d.Ports), d.Before.String(), d.After.String()}, more...)...)
 		}
 	}
 }

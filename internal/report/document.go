@@ -2,6 +2,7 @@ package report
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/simulator"
@@ -63,7 +64,7 @@ func documentOf(p *Preview) *document {
 		d.Facts = append(d.Facts, say("This change fails on ", enumerate(conditions), "."))
 	}
 	for _, t := range []table{
-		connectionTable(p), flowTable(p, simulator.Breaks, "Denied by"), flowTable(p, simulator.Opens, "Allowed by"),
+		connectionTable(p), eachTable(p), flowTable(p, simulator.Breaks, "Denied by"), flowTable(p, simulator.Opens, "Allowed by"),
 		driftTable(p), causeTable(p), flowTable(p, simulator.Undecided, "Why"), policyTable(p), readingTable(p),
 	} {
 		if len(t.Rows) > 0 {
@@ -97,6 +98,18 @@ func connectionTable(p *Preview) table {
 }
 
 const connectionsTitle = "Connections"
+
+// eachTitle is over what each staged policy by itself would do.
+const eachTitle = "Each staged policy by itself"
+
+func eachTable(p *Preview) table {
+	t := table{Title: eachTitle, Columns: []string{"Staged policy", "Enforced alone", "Fails on", "Place"}, Open: 30}
+	for i, alone := range p.Each {
+		s := p.Staged[i]
+		t.Rows = append(t.Rows, []phrase{stagedPhrase(s), headline(alone), say(strings.Join(alone.Failed, ", ")), placePhrase(s.Policy.Place)})
+	}
+	return t
+}
 
 func placePhrase(at policies.Place) phrase {
 	if at.File == "" {
@@ -179,7 +192,7 @@ func policyTable(p *Preview) table {
 		t.Rows = append(t.Rows, []phrase{say(what), say(code(kind)), say(code(name)), placePhrase(at)})
 	}
 	for _, c := range p.Change.Policies {
-		row(c.What, c.Ref.Kind, c.Ref.String(), c.At)
+		row(c.What, c.Ref.What(), c.Ref.String(), c.At)
 	}
 	for _, w := range p.Change.NewWorkloads {
 		row("added", w.Kind, w.String(), policies.Place{})

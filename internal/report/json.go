@@ -72,6 +72,24 @@ func (o *object) child(name string) *object {
 	return openObject(o.out, o.indent)
 }
 
+// children writes an array of objects that write gives their members.
+func children[T any](o *object, name string, values []T, write func(child *object, i int, value T)) {
+	o.name(name)
+	o.out.WriteByte('[')
+	separator := "\n" + o.indent + "  "
+	for i, v := range values {
+		o.out.WriteString(separator)
+		child := openObject(o.out, o.indent+"  ")
+		write(child, i, v)
+		child.close()
+		separator = ",\n" + o.indent + "  "
+	}
+	if len(values) > 0 {
+		o.out.WriteString("\n" + o.indent)
+	}
+	o.out.WriteByte(']')
+}
+
 // list writes an array of what item appends for each value.
 func list[T any](o *object, name string, values iter.Seq[T], item func([]byte, T) []byte) {
 	o.name(name)
@@ -217,7 +235,8 @@ func appendPorts(b []byte, ports netset.Ports) []byte {
 }
 
 func appendRef(b []byte, r policies.Ref) []byte {
-	b = appendMember(append(b, '{'), "kind", r.Kind)
+	b = appendSome(append(b, '{'), "group", r.Group)
+	b = appendMember(b, "kind", r.Kind)
 	b = appendSome(b, "namespace", r.Namespace)
 	return append(appendMember(b, "name", r.Name), '}')
 }
@@ -255,7 +274,33 @@ func reachabilityJSON(out *bufio.Writer, connections iter.Seq[policies.Connectio
 	o.close()
 }
 
-func changeJSON(o *object, c *diff.Change) {
+func changeJSON(o *object, c *Change) {
+	changeMembers(o, c.Change)
+	stagedMembers(o, c.Staged)
+	if c.Each != nil {
+		children(o, "each", c.Each, func(child *object, i int, alone *diff.Change) {
+			child.value("staged", appendRef(nil, c.Staged[i].Ref))
+			within := child.child("change").of(KindChange)
+			changeMembers(within, alone)
+			within.close()
+		})
+	}
+	o.close()
+}
+
+func stagedMembers(o *object, staged []policies.Staged) {
+	if len(staged) == 0 {
+		return
+	}
+	list(o, "staged", slices.Values(staged), func(b []byte, s policies.Staged) []byte {
+		b = appendRef(appendName(append(b, '{'), "staged"), s.Ref)
+		b = appendRef(appendName(b, "policy"), s.Policy.Ref)
+		b = appendMember(b, "action", stagedAction(s))
+		return append(appendSome(b, "at", s.Policy.Place.String()), '}')
+	})
+}
+
+func changeMembers(o *object, c *diff.Change) {
 	differences := byClass(c)
 	peers := rememberPeers(peerJSON)
 	for _, of := range []class{adds, removes} {
@@ -281,7 +326,6 @@ func changeJSON(o *object, c *diff.Change) {
 		return append(appendSome(b, "at", p.At.String()), '}')
 	})
 	warningList(o, c.Warnings)
-	o.close()
 }
 
 func peerJSON(p policies.Peer) string { return string(appendPeer(nil, p)) }
@@ -471,6 +515,20 @@ func appendExample(b []byte, f *policies.Flow) []byte {
 }
 
 func previewJSON(o *object, p *Preview) {
+	previewMembers(o, p)
+	stagedMembers(o, p.Staged)
+	if p.Each != nil {
+		children(o, "each", p.Each, func(child *object, i int, alone *Preview) {
+			child.value("staged", appendRef(nil, p.Staged[i].Ref))
+			within := child.child("preview").of(KindPreview)
+			previewMembers(within, alone)
+			within.close()
+		})
+	}
+	o.close()
+}
+
+func previewMembers(o *object, p *Preview) {
 	for _, end := range []struct {
 		name     string
 		revision Revision
@@ -489,12 +547,13 @@ func previewJSON(o *object, p *Preview) {
 	b := appendSpan(appendName([]byte{'{'}, "reachable"), p.Exposure.Reachable)
 	b = appendSpan(appendName(b, "reaching"), p.Exposure.Reaching)
 	o.value("exposure", append(b, '}'))
-	changeJSON(o.child("change").of(KindChange), p.Change)
+	change := o.child("change").of(KindChange)
+	changeMembers(change, p.Change)
+	change.close()
 	if p.Replay != nil {
 		replayJSON(o.child("replay").of(KindReplay), p.Replay, p.Reading)
 	}
 	warningList(o, p.warnings())
-	o.close()
 }
 
 func appendSpan(b []byte, s Span) []byte {

@@ -144,7 +144,7 @@ func previewMarkdown(p *Preview) string {
 	var others []*section
 	for i := range d.Tables {
 		s := tableSection(&d.Tables[i])
-		if d.Tables[i].Title == connectionsTitle {
+		if d.Tables[i].Title == connectionsTitle || d.Tables[i].Title == eachTitle {
 			sections = append(sections, s)
 		} else {
 			others = append(others, s)

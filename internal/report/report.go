@@ -55,6 +55,7 @@ const (
 	KindCheckRun     Kind = "CheckRun"
 	KindAnswer       Kind = "Answer"
 	KindConversion   Kind = "Conversion"
+	KindValue        Kind = "Value"
 )
 
 var formats = map[Kind][]Format{
@@ -68,6 +69,7 @@ var formats = map[Kind][]Format{
 	KindCheckRun:     {Text, JSON, SARIF, JUnit, GitHub},
 	KindAnswer:       {Text, JSON, CSV},
 	KindConversion:   {YAML, Text, JSON},
+	KindValue:        {Text, JSON, CSV},
 }
 
 // Formats returns the forms in which answers of a kind can be written, the
@@ -133,15 +135,28 @@ func (r *CheckRun) Fails() bool {
 	return some && r.FailOn != nil && worst >= *r.FailOn
 }
 
-// Preview is what a pull request changes.
+// Change is what two policy sets decide differently.
+type Change struct {
+	*diff.Change
+	// Staged, if any, are the staged policies that the second set is the first
+	// with. Each, if not nil, is then what each of them by itself would change.
+	Staged []policies.Staged
+	Each   []*diff.Change
+}
+
+// Preview is what a pull request changes, or what staged policies would.
 type Preview struct {
 	Base, Head Revision
 	Change     *diff.Change
 	Replay     *simulator.Result // nil without recorded flows
 	Reading    FlowReading       // of Replay
 	Exposure   Exposure
-	Failed     []string // the conditions asked for that the change meets
+	Failed     []string // the conditions asked for that the change, or one of Each, meets
 	Warnings   []policies.Warning
+	// Staged, if any, are the staged policies that the head is the base with. Each,
+	// if not nil, is then the preview of each of them by itself.
+	Staged []policies.Staged
+	Each   []*Preview
 }
 
 // WriteReachability writes every connection; those of one source must follow
@@ -172,8 +187,9 @@ func WriteReachability(w io.Writer, format Format, connections iter.Seq[policies
 	return out.Flush()
 }
 
-// WriteChange writes what two policy sets decide differently.
-func WriteChange(w io.Writer, format Format, change *diff.Change, style Style) error {
+// WriteChange writes what two policy sets decide differently. Pictures show no
+// staged policy by itself.
+func WriteChange(w io.Writer, format Format, change *Change, style Style) error {
 	out := bufio.NewWriterSize(w, 1<<16)
 	switch format {
 	case Text:
@@ -183,11 +199,11 @@ func WriteChange(w io.Writer, format Format, change *diff.Change, style Style) e
 	case CSV:
 		changeCSV(out, change)
 	case DOT:
-		pictureOfChange(change).dot(out)
+		pictureOfChange(change.Change).dot(out)
 	case Mermaid:
-		pictureOfChange(change).atMost(mermaidEdges).mermaid(out)
+		pictureOfChange(change.Change).atMost(mermaidEdges).mermaid(out)
 	case SVG:
-		pictureOfChange(change).atMost(svgEdges).svg(out)
+		pictureOfChange(change.Change).atMost(svgEdges).svg(out)
 	default:
 		return unsupported(KindChange, format)
 	}

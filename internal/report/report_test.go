@@ -11,6 +11,7 @@ import (
 	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/lint"
 	"github.com/weir-policy/weir/policies/query"
 	"github.com/weir-policy/weir/simulator"
@@ -26,9 +27,9 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 	},
 	KindChange: func(w io.Writer, f Format, empty bool) error {
 		if empty {
-			return WriteChange(w, f, &diff.Change{}, Style{})
+			return WriteChange(w, f, &Change{Change: &diff.Change{}}, Style{})
 		}
-		return WriteChange(w, f, edit(), Style{})
+		return WriteChange(w, f, &Change{Change: edit()}, Style{})
 	},
 	KindDecision: func(w io.Writer, f Format, empty bool) error {
 		if empty {
@@ -38,6 +39,12 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 		}
 		d := denied()
 		return WriteDecision(w, f, &d, Style{Trace: true})
+	},
+	KindValue: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteValue(w, f, compiled("pods.filter(p, false)"), expression.List{}, nil, Style{})
+		}
+		return WriteValue(w, f, compiled("connections"), valued(), shopWarnings, Style{})
 	},
 	KindReplay: func(w io.Writer, f Format, empty bool) error {
 		if empty {

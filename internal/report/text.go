@@ -202,7 +202,33 @@ func warningsText(out *bufio.Writer, warnings []policies.Warning, paint paint) {
 	}
 }
 
-func changeText(out *bufio.Writer, c *diff.Change, paint paint) {
+func changeText(out *bufio.Writer, c *Change, paint paint) {
+	if len(c.Staged) > 0 {
+		out.WriteString(stagedTitle("With", c.Staged, paint))
+	}
+	changesText(out, c.Change, paint)
+	warnings := c.Warnings
+	if len(c.Staged) > 1 && len(c.Each) > 0 {
+		for i, alone := range c.Each {
+			out.WriteString("\n" + stagedTitle("With only", c.Staged[i:i+1], paint))
+			changesText(out, alone, paint)
+			warnings = slices.Concat(warnings, alone.Warnings)
+		}
+		slices.SortFunc(warnings, policies.Warning.Compare)
+		warnings = slices.Compact(warnings)
+	}
+	warningsText(out, warnings, paint)
+}
+
+// stagedTitle says which staged policies are taken for enforced.
+func stagedTitle(with string, staged []policies.Staged, paint paint) string {
+	if n := len(staged); n > 1 {
+		return paint.bold(with+" "+grouped(n)+" staged policies enforced:") + "\n"
+	}
+	return paint.bold(with+" "+clean(stagedPhrase(staged[0]).plain())+" enforced:") + paint.dim("  "+clean(staged[0].Policy.Place.String())) + "\n"
+}
+
+func changesText(out *bufio.Writer, c *diff.Change, paint paint) {
 	t := tallyOf(c)
 	if t.added()+t.removed+t.unknown == 0 {
 		out.WriteString(paint.bold("No connection changes.") + "\n")
@@ -212,7 +238,6 @@ func changeText(out *bufio.Writer, c *diff.Change, paint paint) {
 		movesText(out, movesOf(c), paint)
 	}
 	objectsText(out, c)
-	warningsText(out, c.Warnings, paint)
 }
 
 // movesText writes a line for each move, with its columns aligned.
@@ -263,7 +288,7 @@ func objectsText(out *bufio.Writer, c *diff.Change) {
 		fmt.Fprintf(out, "%s %s removed\n", w.Kind, clean(w.String()))
 	}
 	for _, p := range c.Policies {
-		fmt.Fprintf(out, "%s %s %s  %s\n", p.Ref.Kind, clean(p.Ref.String()), p.What, clean(p.At.String()))
+		fmt.Fprintf(out, "%s %s %s  %s\n", p.Ref.What(), clean(p.Ref.String()), p.What, clean(p.At.String()))
 	}
 }
 
@@ -340,7 +365,7 @@ func sideText(out *bufio.Writer, d *policies.Decision, direction policies.Direct
 	}
 	out.WriteByte('\n')
 	if side.Policy != nil {
-		fmt.Fprintf(out, "  by %s %s", side.Policy.Kind, clean(side.Policy.String()))
+		fmt.Fprintf(out, "  by %s %s", side.Policy.What(), clean(side.Policy.String()))
 		if side.Rule != nil {
 			fmt.Fprintf(out, ", %s rule %d", direction, *side.Rule+1)
 		}
@@ -360,7 +385,7 @@ func traceText(out *bufio.Writer, steps []policies.Step, paint paint) {
 	var width int
 	names := make([]string, len(steps))
 	for i, s := range steps {
-		names[i] = clean(s.Policy.String())
+		names[i] = clean(policyText(s.Policy))
 		if s.Rule != nil {
 			names[i] += fmt.Sprintf(" rule %d", *s.Rule+1)
 		}
@@ -529,6 +554,13 @@ func previewText(out *bufio.Writer, p *Preview, paint paint) {
 		fmt.Fprintf(out, "- %s %s%s\n", paint.level(s.Level, clean(s.Lead.plain())), clean(s.Body.plain()), paint.dim(clean(s.AtPhrase().plain())))
 	}
 	objectsText(out, p.Change)
+	if len(p.Each) > 0 {
+		fmt.Fprintf(out, "\n%s\n", paint.bold(eachTitle))
+	}
+	for i, alone := range p.Each {
+		s := &p.Staged[i]
+		fmt.Fprintf(out, "- %s: %s%s\n", clean(stagedPhrase(*s).plain()), clean(headline(alone).plain()), paint.dim(" — "+clean(s.Policy.Place.String())))
+	}
 	fmt.Fprintf(out, "\n%s\n", paint.bold("Exposure"))
 	for _, s := range exposurePhrases(p) {
 		out.WriteString(clean(s.plain()) + "\n")

@@ -264,8 +264,10 @@ func portText(p netset.Protocol, port uint16) string {
 	switch {
 	case p == 0:
 		return "port unknown"
-	case !p.HasPorts():
+	case !p.HasPorts() && port == 0:
 		return p.String()
+	case !p.HasPorts():
+		return netset.PortSpan(p, port, port).String()
 	case port == 0:
 		return p.String() + " port unknown"
 	}
@@ -522,9 +524,34 @@ func fidelity(p *Preview) phrase {
 	return say(text, ".")
 }
 
+// stagedPhrase names a staged policy and, where it would only remove another,
+// says so.
+func stagedPhrase(s policies.Staged) phrase {
+	text := say(s.Ref.Kind, " ", code(s.Ref.String()))
+	if s.Deletes {
+		text = say(text, " (a deletion)")
+	}
+	return text
+}
+
+// stagedAction is what a staged policy does once it is enforced.
+func stagedAction(s policies.Staged) string {
+	if s.Deletes {
+		return "delete"
+	}
+	return "set"
+}
+
 // madeOf says what was compared.
 func madeOf(p *Preview) phrase {
 	text := say("Compared ", revisionPhrase(p.Base), " with ", revisionPhrase(p.Head))
+	switch n := len(p.Staged); n {
+	case 0:
+	case 1:
+		text = say("Compared ", revisionPhrase(p.Base), " with the same where ", stagedPhrase(p.Staged[0]), " is enforced")
+	default:
+		text = say("Compared ", revisionPhrase(p.Base), " with the same where ", grouped(n), " staged policies are enforced")
+	}
 	if p.Replay != nil {
 		text = say(text, "; replayed ", counted(p.Replay.Flows, "recorded flow"), " in ", counted(p.Replay.Questions, "question"))
 	}

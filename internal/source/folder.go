@@ -81,7 +81,7 @@ func (r *reading) build(t *tree, dir string, plan *render.Plan, err error, build
 		if other, ok := builders[object]; ok {
 			r.problems = append(r.problems, policies.Problem{
 				Place:   policies.Place{File: file},
-				Message: fmt.Sprintf("builds %s %s, and so does %s; name the one of the two that you mean", object.Kind, object, other),
+				Message: fmt.Sprintf("builds %s %s, and so does %s; name the one of the two that you mean", object.What(), object, other),
 			})
 			return
 		}
@@ -123,7 +123,11 @@ func identify(d k8s.Document) policies.Ref {
 		Metadata   struct{ Name, Namespace yaml.Node }
 	}
 	_ = d.Node.Decode(&o) // what is wrong in it, k8s.Read says
-	return policies.Ref{Kind: o.Kind, Namespace: o.Metadata.Namespace.Value, Name: o.Metadata.Name.Value}
+	ref := policies.Ref{Kind: o.Kind, Namespace: o.Metadata.Namespace.Value, Name: o.Metadata.Name.Value}
+	if group, _, _ := strings.Cut(o.APIVersion, "/"); strings.HasSuffix(group, policies.CalicoGroup) {
+		ref.Group = policies.CalicoGroup
+	}
+	return ref
 }
 
 // walk is what a folder without a kustomization holds, in order of the paths.

@@ -8,6 +8,7 @@
 //	a file       YAML or JSON, many documents
 //	git:REV      the repository's files at a revision
 //	git:REV:PATH one folder or file of them
+//	cluster      the live cluster that a kubeconfig names
 //	-            standard input
 package source
 
@@ -24,6 +25,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weir-policy/weir/internal/cluster"
 	"github.com/weir-policy/weir/internal/repo"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/conntest"
@@ -36,6 +38,7 @@ type Loader struct {
 	RepoDir string    // a folder of the repository that git: sources mean; "" is the current one
 	Stdin   io.Reader // what "-" reads; nil is empty
 	Options k8s.Options
+	Cluster cluster.Options // how "cluster" is read
 
 	parsed memory[parsed]
 	built  memory[parsed]
@@ -110,7 +113,7 @@ func (r *reading) world(sources []string) (*policies.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(m.Namespaces)+len(m.Pods)+len(m.Policies)+len(m.Services)+len(m.Nodes) == 0 && len(sources) > 0 {
+	if len(m.Namespaces)+len(m.Pods)+len(m.Policies)+len(m.Staged)+len(m.Services)+len(m.Nodes)+len(m.Sets)+len(m.Hosts) == 0 && len(sources) > 0 {
 		return nil, fmt.Errorf("none of the objects in %s has a bearing on network policy; name a source with workloads or policies", strings.Join(sources, ", "))
 	}
 	return m, nil
@@ -217,8 +220,8 @@ func (r *reading) source(source string) error {
 		return errors.New("a source has an empty name; give a file, a folder, git:REV or -")
 	case source == "-":
 		return r.stdin()
-	case source == "cluster":
-		return errors.New("a live cluster is not read directly in this version; save its objects with kubectl get -o yaml and pass the file")
+	case source == Cluster:
+		return r.cluster()
 	case ok:
 		return r.git(source, rest)
 	}
@@ -336,8 +339,10 @@ func (r *reading) file(t *tree, name string) {
 
 // take reports whether the file or kustomization is new to this reading, so that
 // sources may overlap.
-func (r *reading) take(t *tree, name string) bool {
-	key := t.id + "\x00" + name
+func (r *reading) take(t *tree, name string) bool { return r.once(t.id, name) }
+
+func (r *reading) once(id, name string) bool {
+	key := id + "\x00" + name
 	if r.taken[key] {
 		r.repeated = true
 		return false

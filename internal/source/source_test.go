@@ -159,7 +159,7 @@ lfs.yaml: the file is in Git LFS`},
 		{"YAML of something else", []string{"values"}, "", "no Kubernetes objects found in values"},
 		{"a chart", []string{"chart"}, "", "no Kubernetes objects found in chart; chart/Chart.yaml: Helm charts are not rendered"},
 		{"nothing to do with networks", []string{"configs"}, "", "none of the objects in configs has a bearing on network policy"},
-		{"a cluster", []string{"cluster"}, "", "a live cluster is not read"},
+		{"a cluster that nobody names", []string{"cluster"}, "", "there is no cluster to read"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			l := source.Loader{Stdin: strings.NewReader(policy("in", "in"))}

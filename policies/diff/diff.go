@@ -156,39 +156,46 @@ func missing(of, from *policies.Model) []policies.Ref {
 
 func mergeWarnings(base, head []policies.Warning) []policies.Warning {
 	merged := slices.Concat(head, base)
-	slices.SortStableFunc(merged, func(a, b policies.Warning) int {
-		return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Message, b.Message))
-	})
+	slices.SortFunc(merged, policies.Warning.Compare)
 	return slices.Compact(merged)
 }
 
 func comparePolicies(base, head []policies.Policy) []PolicyChange {
-	was := map[policies.Ref]*policies.Policy{}
-	for i := range base {
-		was[base[i].Ref] = &base[i]
+	// Of a host endpoint there are several.
+	type nth struct {
+		policies.Ref
+		n int
 	}
+	was, counts := map[nth]*policies.Policy{}, map[policies.Ref]int{}
+	for i := range base {
+		was[nth{base[i].Ref, counts[base[i].Ref]}] = &base[i]
+		counts[base[i].Ref]++
+	}
+	clear(counts)
 	var changes []PolicyChange
 	for i := range head {
 		h := &head[i]
-		b, had := was[h.Ref]
+		id := nth{h.Ref, counts[h.Ref]}
+		counts[h.Ref]++
+		b, had := was[id]
 		switch {
 		case !had:
 			changes = append(changes, PolicyChange{h.Ref, "added", h.Place})
 		case !samePolicy(b, h):
 			changes = append(changes, PolicyChange{h.Ref, "changed", h.Place})
 		}
-		delete(was, h.Ref)
+		delete(was, id)
 	}
-	for ref, b := range was {
-		changes = append(changes, PolicyChange{ref, "removed", b.Place})
+	for _, b := range was {
+		changes = append(changes, PolicyChange{b.Ref, "removed", b.Place})
 	}
 	slices.SortFunc(changes, func(a, b PolicyChange) int { return a.Ref.Compare(b.Ref) })
-	return changes
+	return slices.Compact(changes)
 }
 
 // samePolicy reports whether two policies say the same, wherever they stand.
 func samePolicy(a, b *policies.Policy) bool {
-	if a.Tier != b.Tier || a.Priority != b.Priority || a.Governs != b.Governs || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
+	if a.Tier != b.Tier || a.Order != b.Order || a.Forwarded != b.Forwarded || a.Governs != b.Governs || a.Opaque != b.Opaque || !sameMatch(a.Subject, b.Subject) {
 		return false
 	}
 	for _, d := range policies.Directions {
@@ -200,7 +207,10 @@ func samePolicy(a, b *policies.Policy) bool {
 }
 
 func sameRule(a, b policies.Rule) bool {
-	return a.Action == b.Action && a.Ports.Equal(b.Ports) && slices.Equal(a.Named, b.Named) && slices.EqualFunc(a.Peers, b.Peers, sameMatch)
+	return a.Action == b.Action && a.Ports.Equal(b.Ports) && slices.Equal(a.Named, b.Named) && slices.Equal(a.NotNamed, b.NotNamed) &&
+		a.NotPorts.Equal(b.NotPorts) &&
+		a.Unclear == b.Unclear && slices.EqualFunc(a.Peers, b.Peers, sameMatch) &&
+		(a.Own == nil) == (b.Own == nil) && (a.Own == nil || sameMatch(*a.Own, *b.Own))
 }
 
 func sameMatch(a, b policies.Match) bool { return a.Anyone == b.Anyone && a.String() == b.String() }

@@ -175,3 +175,35 @@ func TestEveryProtocolIsCompared(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatCountsAsAnEdit(t *testing.T) {
+	everyone := policies.Match{Anyone: true}
+	for _, row := range []struct {
+		name string
+		edit func(*policies.Policy, *policies.Rule)
+	}{
+		{"order", func(p *policies.Policy, _ *policies.Rule) { p.Order = 1 }},
+		{"forwarded", func(p *policies.Policy, _ *policies.Rule) { p.Forwarded = true }},
+		{"peers", func(_ *policies.Policy, r *policies.Rule) { r.Peers = nil }},
+		{"own pods", func(_ *policies.Policy, r *policies.Rule) { r.Own = &everyone }},
+		{"names of ports it does not match", func(_ *policies.Policy, r *policies.Rule) { r.NotNamed = []policies.NamedPort{{Name: "http"}} }},
+		{"what else it asks for", func(_ *policies.Policy, r *policies.Rule) { r.Unclear = "HTTP methods" }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			model := func() *policies.Model {
+				return &policies.Model{Tiers: []policies.Tier{{Name: "default"}}, Policies: []policies.Policy{{
+					Ref: policies.Ref{Kind: "NetworkPolicy", Namespace: "shop", Name: "db"}, Tier: "default", Subject: everyone,
+					Rules: [2][]policies.Rule{policies.Ingress: {{Action: policies.ActionAllow, Peers: []policies.Match{everyone}}}},
+				}}}
+			}
+			edited := model()
+			row.edit(&edited.Policies[0], &edited.Policies[0].Rules[policies.Ingress][0])
+			if c := diff.Compare(reach.Pair(model(), model(), reach.Options{})); len(c.Policies) != 0 {
+				t.Errorf("the same counts as %v", c.Policies)
+			}
+			if c := diff.Compare(reach.Pair(model(), edited, reach.Options{})); len(c.Policies) != 1 {
+				t.Error("the edit does not count")
+			}
+		})
+	}
+}

@@ -14,6 +14,20 @@ func (r *reader) readServiceAccount(o object) {
 	r.accounts = append(r.accounts, policies.ServiceAccount{Ref: o.ref, Labels: o.meta.field("labels").labels(), Place: o.place()})
 }
 
+// dropCalicoLabels drops labels of pods that Calico overwrites with what it knows
+// better: which namespace and service account a pod is of, and that it is one.
+func dropCalicoLabels(pods []policies.Pod) {
+	for i := range pods {
+		p := &pods[i]
+		for _, key := range []string{policies.CalicoNamespace, policies.CalicoServiceAccount, policies.CalicoOrchestrator} {
+			if _, has := p.Labels[key]; has {
+				p.Labels = maps.Clone(p.Labels)
+				delete(p.Labels, key)
+			}
+		}
+	}
+}
+
 // readNetworkSet reads a NetworkSet or a GlobalNetworkSet.
 func (r *reader) readNetworkSet(o object) {
 	spec := o.field("spec")
@@ -83,7 +97,7 @@ func (p *profile) isAutomatic(prefix string) bool {
 
 func allowsAll(rule *policies.Rule) bool {
 	return rule.Action == policies.ActionAllow && rule.Own == nil && rule.Unclear == "" && rule.Ports.Equal(netset.AllTraffic()) &&
-		len(rule.NotNamed) == 0 && len(rule.Peers) == 1 && rule.Peers[0].Anyone && len(rule.Peers[0].Except) == 0
+		len(rule.NotNamed) == 0 && rule.NotPorts.IsEmpty() && len(rule.Peers) == 1 && rule.Peers[0].Anyone && len(rule.Peers[0].Except) == 0
 }
 
 // host is a HostEndpoint as it was read.

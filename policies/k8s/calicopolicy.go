@@ -14,8 +14,7 @@ import (
 // on.
 type policy struct {
 	policies.Policy
-	origin  object  // that it was read from
-	order   float64 // among those of its tier, of a policy of Calico
+	origin  object // that it was read from
 	hook    hook
 	staged  policies.Ref // the staged object, zero for what is enforced
 	deletes bool
@@ -78,7 +77,7 @@ func (r *reader) readCalicoPolicy(o object) {
 	if !spec.present() && p.staged == (policies.Ref{}) {
 		o.warn("%s %s has no spec: it denies all ingress to everything in its scope", p.Ref.What(), o.ref)
 	}
-	p.order = spec.field("order").order()
+	p.Order = spec.field("order").order()
 	p.Governs = calicoTypes(spec)
 	for _, hint := range spec.field("performanceHints").distinct(1) {
 		if text := hint.text(); text != "AssumeNeededOnEveryNode" {

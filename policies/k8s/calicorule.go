@@ -289,7 +289,7 @@ func (r *calicoRule) service(v value) (policies.Match, bool) {
 func (r *calicoRule) blocks(v value) []policies.Match {
 	var matches []policies.Match
 	for _, item := range v.atMost(mostNets) {
-		cidr, ok := item.cidr()
+		cidr, ok := item.net()
 		if !ok {
 			continue
 		}
@@ -420,10 +420,11 @@ func (r *calicoRule) readPorts(destination value) {
 			r.NotNamed = append(r.NotNamed, r.named(p.name)...)
 			continue
 		}
-		r.Ports = r.Ports.Minus(netset.PortSpan(r.protocol, p.first, p.last))
-		if len(r.Named) > 0 {
-			r.Unclear = "it takes ports by name and leaves out some by number"
-		}
+		r.NotPorts = r.NotPorts.Union(netset.PortSpan(r.protocol, p.first, p.last))
+	}
+	r.Ports = r.Ports.Minus(r.NotPorts)
+	if len(r.Named) == 0 {
+		r.NotPorts = netset.Ports{}
 	}
 }
 
@@ -444,7 +445,14 @@ func (r *calicoRule) readSourcePorts(source value) {
 	r.checkPorts(not)
 	isAny := func(p portItem) bool { return p.first == 1 && p.last == 65535 }
 	if len(not) > 0 || len(ports) > 0 && !slices.ContainsFunc(ports, isAny) {
-		r.Unclear = "it asks for the port that the traffic comes from"
+		var asked []string
+		for _, p := range ports {
+			asked = append(asked, p.node.Value)
+		}
+		for _, p := range not {
+			asked = append(asked, "not "+p.node.Value)
+		}
+		r.Unclear = "it asks for source port " + strings.Join(asked, " or ")
 	}
 }
 
@@ -461,37 +469,44 @@ func (r *calicoRule) readHTTP(v value) {
 	if r.protocol != 0 && r.protocol != netset.TCP {
 		r.field("protocol").problem("http goes with TCP; write \"protocol: TCP\"")
 	}
+	var asked []string
 	for _, m := range v.field("methods").distinct(mostHTTP) {
-		_ = m.text()
+		asked = append(asked, m.text())
 	}
 	for _, p := range v.field("paths").atMost(mostHTTP) {
 		path, ok := p.one("exact", "prefix")
 		if text := path.text(); ok && (!strings.HasPrefix(text, "/") || strings.ContainsAny(text, "? #")) {
 			path.problem("path %q is not valid: it begins with / and holds no ?, # or space", text)
+		} else if path.name == "prefix" {
+			asked = append(asked, text+"...")
+		} else {
+			asked = append(asked, text)
 		}
 	}
 	for _, h := range v.field("headers").items() {
-		h.readHeader()
+		asked = append(asked, "header "+h.readHeader())
 	}
-	r.Unclear = "it asks for HTTP methods or paths"
-	if isSet(v.field("headers")) {
-		r.Unclear = "it asks for HTTP headers"
+	if len(asked) > 0 {
+		r.Unclear = "it asks for HTTP " + strings.Join(asked, ", ")
 	}
 }
 
 var headerOperators = []string{"Exists", "DoesNotExist", "HasPrefix", "HasSuffix", "In", "NotIn", "MatchesRegex"}
 
-func (v value) readHeader() {
+func (v value) readHeader() string {
 	v.name = "a header"
 	v.only("header", "operator", "values")
-	v.need("header", "name the header it is about").text()
+	text := []string{v.need("header", "name the header it is about").text()}
 	operator := v.need("operator", "it takes "+strings.Join(headerOperators, ", "))
-	if text := operator.text(); text != "" && !slices.Contains(headerOperators, text) {
-		operator.problem("operator %q is none of %s", text, strings.Join(headerOperators, ", "))
+	name := operator.text()
+	if name != "" && !slices.Contains(headerOperators, name) {
+		operator.problem("operator %q is none of %s", name, strings.Join(headerOperators, ", "))
 	}
+	text = append(text, name)
 	for _, item := range v.field("values").items() {
-		_ = item.text()
+		text = append(text, item.text())
 	}
+	return strings.Join(text, " ")
 }
 
 // resolveRules gives the rules that mean Services the ports of those, where they

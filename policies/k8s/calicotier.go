@@ -151,7 +151,7 @@ func (k knownTiers) sort(all []*policies.Policy) []policies.Tier {
 		base, h := cutHook(p.Tier)
 		t := phased{k[base], map[hook]int{untracked: rawTable, preDNAT: natTable}[h]}
 		t.End = policies.ActionPass
-		if isHost(p) && strings.HasPrefix(p.Tier, profileTier) {
+		if p.IsBuiltIn() && strings.HasPrefix(p.Tier, profileTier) {
 			t.phase, t.End = last, policies.ActionDeny
 		}
 		t.Name, t.SparesOwnNode = p.Tier, true
@@ -176,11 +176,6 @@ func cutHook(tier string) (string, hook) {
 		}
 	}
 	return tier, filtering
-}
-
-// isHost reports whether a policy was made of a host endpoint.
-func isHost(p *policies.Policy) bool {
-	return p.Ref.Group == policies.CalicoGroup && p.Ref.Kind == "HostEndpoint"
 }
 
 // missingTiers warns of the policies in tiers that nobody defines.
@@ -216,13 +211,9 @@ func (r *reader) rank() {
 	of := make([]standing, len(r.policies))
 	for i := range r.policies {
 		p := &r.policies[i]
-		of[i] = standing{p.Tier, p.order, r.tie(p)}
-		switch {
-		case p.Ref.Group == policies.CalicoGroup:
-		case p.Ref.Kind == "NetworkPolicy":
+		of[i] = standing{p.Tier, p.Order, r.tie(p)}
+		if p.Ref.Group == "" && p.Ref.Kind == "NetworkPolicy" {
 			of[i].order = networkPolicyOrder
-		default:
-			of[i].order = float64(p.Priority)
 		}
 	}
 	sorted := slices.Clone(of)

@@ -80,7 +80,7 @@ func (d *dialect) read(r *reader, o object, tier string) {
 	policy := policies.Policy{Ref: o.ref, Tier: tier, Annotations: o.annotations(), Place: o.place()}
 	if slices.Contains(d.fields, "priority") {
 		priority, _ := spec.need("priority", "write a number from 0, which comes first, to 1000").integer(0, mostPriority)
-		policy.Priority = int(priority)
+		policy.Priority, policy.Order = int(priority), float64(priority)
 	}
 	if subject, ok := spec.need("subject", "write \"namespaces: {}\" below it for all pods").one("namespaces", "pods"); ok {
 		policy.Subject = d.selected(subject)

@@ -312,7 +312,7 @@ func (c *converter) keepsOrder(to policies.Ref, order float64) {
 		if p.Ref.Group == "" {
 			return networkPolicyOrder
 		}
-		return p.order
+		return p.Order
 	}
 	for _, p := range c.ordered {
 		if p == c.policy || !c.meets(p) {

@@ -71,10 +71,10 @@ func TestConvertedRules(t *testing.T) {
 			"a rule for each protocol and peer", ToCalico,
 			networkPolicyText("[{from: [{podSelector: {}}, {namespaceSelector: {}}], ports: [{port: 80}, {protocol: UDP, port: dns}]}]"),
 			[]string{
-				"allow endpoints projectcalico.org/orchestrator=k8s in a: TCP/80 []",
-				"allow endpoints projectcalico.org/orchestrator=k8s in namespaces kubernetes.io/metadata.name: TCP/80 []",
-				"allow endpoints projectcalico.org/orchestrator=k8s in a: none [{UDP dns}]",
-				"allow endpoints projectcalico.org/orchestrator=k8s in namespaces kubernetes.io/metadata.name: none [{UDP dns}]",
+				"allow endpoints projectcalico.org/orchestrator == \"k8s\" in a: TCP/80 []",
+				"allow endpoints projectcalico.org/orchestrator == \"k8s\" in all namespaces: TCP/80 []",
+				"allow endpoints projectcalico.org/orchestrator == \"k8s\" in a: none [{UDP dns}]",
+				"allow endpoints projectcalico.org/orchestrator == \"k8s\" in all namespaces: none [{UDP dns}]",
 			},
 		},
 		{"IP versions do not mix", ToCalico, networkPolicyText("[{from: [{ipBlock: {cidr: 10.0.0.0/8}}, {ipBlock: {cidr: '2001:db8::/32'}}, {ipBlock: {cidr: 11.0.0.0/8}}]}]"), []string{

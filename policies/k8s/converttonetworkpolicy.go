@@ -26,7 +26,7 @@ func (c *converter) networkPolicySpec(ref policies.Ref) *yaml.Node {
 	if f := spec.field("performanceHints"); isSet(f) {
 		c.change(f.place(), "performanceHints are left out; they change no answer")
 	}
-	if f := spec.field("order"); f.present() && c.order != networkPolicyOrder {
+	if f := spec.field("order"); f.present() && c.Order != networkPolicyOrder {
 		c.change(f.place(), "order %s is left out: nothing but allowing policies stands between it and %d", f.node.Value, networkPolicyOrder)
 	}
 	pods := c.plainPods(&c.Subject)
@@ -119,7 +119,7 @@ func (c *converter) plainRule(rule *policies.Rule) (plainRule, bool) {
 		c.lose(rule.Own.Place, "it is for some of those only that the policy applies to: %s", rule.Own)
 	}
 	if rule.Unclear != "" {
-		c.lose(rule.Place, "%s", rule.Unclear)
+		c.lose(rule.Place, "%s: a NetworkPolicy cannot", rule.Unclear)
 	}
 	r := plainRule{name: rule.Name, ports: c.plainPorts(rule)}
 	for i := range rule.Peers {
@@ -133,6 +133,9 @@ func (c *converter) plainPorts(rule *policies.Rule) []keyed {
 	transports := netset.EveryPort(netset.Transports[:]...)
 	for _, n := range rule.NotNamed {
 		c.lose(rule.Place, "notPorts %s: a NetworkPolicy cannot leave out a port by name", n.Name)
+	}
+	if !rule.NotPorts.IsEmpty() {
+		c.lose(rule.Place, "ports by name that are none of %s: a NetworkPolicy cannot leave out a port that a name means", rule.NotPorts)
 	}
 	if !rule.Ports.Equal(netset.AllTraffic()) && !transports.Union(rule.Ports).Equal(transports) {
 		c.lose(rule.Place, "it is for some protocols besides TCP, UDP and SCTP: a NetworkPolicy is for those, or for all there are")

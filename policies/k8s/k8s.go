@@ -1,8 +1,9 @@
-// Package k8s reads Kubernetes manifests, YAML and JSON, into the values of
-// package policies, each with the file, line and column it stands at.
+// Package k8s reads manifests, YAML and JSON, of Kubernetes and of Calico into the
+// values of package policies, each with the file, line and column it stands at.
 //
-// It owns how Kubernetes writes things down and what its API server accepts.
-// What policies mean together it does not know; package reach does.
+// It owns how the two write things down, what their API servers accept and in
+// what order Calico puts policies. What they mean together it does not know;
+// package reach does.
 //
 // An object's place is where its mapping begins; a rule's and a peer's is where
 // its list item does. What an alias or a merge key brings in stands where it was
@@ -45,7 +46,7 @@ type Options struct {
 
 // The names of the tiers, in the order of evaluation. Policies of the three
 // cluster-wide kinds stand in the first and the last, every NetworkPolicy stands
-// between them.
+// between them. Calico has others besides.
 const (
 	AdminTier    = "kube-admin"
 	Tier         = "default"
@@ -79,10 +80,7 @@ func Read(docs []Document, o Options) (*policies.Model, error) {
 
 // addPolicies adds the policies that were read to the model, in their order.
 func (r *reader) addPolicies(m *policies.Model) {
-	slices.SortFunc(r.policies, func(a, b policy) int {
-		// Kinds of two groups may share a name.
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Ref.Compare(b.Ref), a.Place.Compare(b.Place))
-	})
+	slices.SortFunc(r.policies, func(a, b policy) int { return a.Compare(b.Policy) })
 	services := servicesOf(&m.World)
 	for _, p := range r.policies {
 		resolveRules(&p.Policy, services)
@@ -92,6 +90,7 @@ func (r *reader) addPolicies(m *policies.Model) {
 			m.Staged = append(m.Staged, policies.Staged{Ref: p.staged, Policy: p.Policy, Deletes: p.deletes})
 		}
 	}
+	slices.SortFunc(m.Staged, func(a, b policies.Staged) int { return a.Ref.Compare(b.Ref) })
 }
 
 func tiers() []policies.Tier {
@@ -108,9 +107,7 @@ func tiers() []policies.Tier {
 }
 
 func sortWarnings(all []policies.Warning) []policies.Warning {
-	slices.SortFunc(all, func(a, b policies.Warning) int {
-		return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Message, b.Message))
-	})
+	slices.SortFunc(all, policies.Warning.Compare)
 	return slices.Compact(all)
 }
 
@@ -187,12 +184,16 @@ func (r *reader) world() policies.World {
 	slices.SortFunc(r.accounts, func(a, b policies.ServiceAccount) int { return a.Ref.Compare(b.Ref) })
 	slices.SortFunc(r.sets, func(a, b policies.NetworkSet) int { return a.Ref.Compare(b.Ref) })
 	pods := r.resolvePods()
+	services := resolveServices(r.services, pods)
+	if r.calico {
+		dropCalicoLabels(pods)
+	}
 	return policies.World{
 		Namespaces: slices.SortedFunc(maps.Values(r.namespaces), func(a, b policies.Namespace) int {
 			return strings.Compare(a.Name, b.Name)
 		}),
 		Pods:     pods,
-		Services: resolveServices(r.services, pods),
+		Services: services,
 		Nodes:    r.nodes,
 		Accounts: r.accounts,
 		Sets:     r.sets,

@@ -479,6 +479,18 @@ func BenchmarkRead(b *testing.B) {
 func FuzzParse(f *testing.F) {
 	f.Add(generate(1, 1))
 	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}]}`))
+	for _, object := range []struct{ kind, spec string }{
+		{"NetworkPolicy", "{selector: has(a), order: 2.5, egress: [{action: Log, protocol: ICMP, icmp: {type: 8}}, {action: Pass, destination: {services: {name: s}}}]}"},
+		{"GlobalNetworkPolicy", "{tier: t, doNotTrack: true, applyOnForward: true, ingress: [{action: Deny, source: {namespaceSelector: global(), notNets: [10.0.0.0/8]}}]}"},
+		{"StagedNetworkPolicy", "{stagedAction: Delete}"},
+		{"StagedKubernetesNetworkPolicy", "{podSelector: {}}"},
+		{"Tier", "{order: 5, defaultAction: Pass}"},
+		{"GlobalNetworkSet", "{nets: [10.0.0.1, 10.0.0.0/8]}"},
+		{"HostEndpoint", "{node: n1, interfaceName: '*', profiles: [p, kns.a]}"},
+		{"Profile", "{labelsToApply: {a: b}, ingress: [{action: Pass}]}"},
+	} {
+		f.Add([]byte(calicoObject(object.kind, "x", object.spec)))
+	}
 	f.Add([]byte("a: &a [*a]\nb: {<<: *a}\n"))
 	f.Add([]byte("---\nkind: [\n---\n? {a: b}\n: *x\n"))
 	files, _ := filepath.Glob("testdata/bad/*")
@@ -513,10 +525,11 @@ func complete(t *testing.T, docs []Document, m *policies.Model) {
 	for _, d := range docs {
 		v := value{&reader{}, d.File, d.Node, ""}
 		kind := v.field("kind")
-		if !kind.present() || !strings.HasSuffix(kind.node.Value, "NetworkPolicy") || kinds[kind.node.Value].read == nil {
+		if !kind.present() || !strings.HasSuffix(kind.node.Value, "NetworkPolicy") || kinds[kind.node.Value].read == nil && calicoKinds[kind.node.Value].read == nil {
 			continue
 		}
-		known := slices.ContainsFunc(m.Policies, func(p policies.Policy) bool { return p.Place == v.place() })
+		known := slices.ContainsFunc(m.Policies, func(p policies.Policy) bool { return p.Place == v.place() }) ||
+			slices.ContainsFunc(m.Staged, func(s policies.Staged) bool { return s.Policy.Place == v.place() })
 		if warned := slices.ContainsFunc(m.Warnings, func(w policies.Warning) bool { return w.Place == v.place() }); !known && !warned {
 			t.Fatalf("a %s at %s was passed over", kind.node.Value, v.place())
 		}

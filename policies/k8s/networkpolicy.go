@@ -186,7 +186,7 @@ func readPort(v value, rule *policies.Rule) {
 func (v value) portName() string {
 	name := v.text()
 	switch {
-	case v.node.Kind != scalar || !isText(v.node):
+	case !v.present() || v.node.Kind != scalar || !isText(v.node):
 		return ""
 	case name != "" && strings.Trim(name, "0123456789") == "":
 		v.problem("port %q is text; write %s without quotes", name, name)

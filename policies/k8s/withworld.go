@@ -39,7 +39,7 @@ func rearrange(m, policyModel, worldModel *policies.Model) {
 		for i := range of.Policies {
 			p := &of.Policies[i]
 			_, h := cutHook(p.Tier)
-			made[p.Tier] = h != filtering || isHost(p)
+			made[p.Tier] = h != filtering || p.IsBuiltIn()
 		}
 		for i := range of.Staged {
 			_, h := cutHook(of.Staged[i].Policy.Tier)
@@ -67,7 +67,7 @@ func rearrange(m, policyModel, worldModel *policies.Model) {
 	}
 	m.Policies, m.Staged = nil, nil
 	for _, p := range policyModel.Policies {
-		if !isHost(&p) {
+		if !p.IsBuiltIn() {
 			m.Policies = append(m.Policies, place(p))
 		}
 	}
@@ -76,7 +76,7 @@ func rearrange(m, policyModel, worldModel *policies.Model) {
 		m.Staged = append(m.Staged, s)
 	}
 	for _, p := range worldModel.Policies {
-		if isHost(&p) {
+		if p.IsBuiltIn() {
 			all = append(all, &p)
 			m.Policies = append(m.Policies, p)
 		}

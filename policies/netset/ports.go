@@ -37,6 +37,10 @@ func (p Protocol) String() string {
 // HasPorts reports whether the protocol is TCP, UDP or SCTP.
 func (p Protocol) HasPorts() bool { return slices.Contains(Transports[:], p) }
 
+// hasTypes reports whether the protocol has types and codes where others have
+// ports.
+func (p Protocol) hasTypes() bool { return p == ICMP || p == ICMPv6 }
+
 // ParseProtocol reads a name in any case, or a number from 0 to 255.
 func ParseProtocol(text string) (Protocol, error) {
 	for p, name := range protocolNames {
@@ -51,8 +55,9 @@ func ParseProtocol(text string) (Protocol, error) {
 	return Protocol(n), nil
 }
 
-// Ports is a set of (protocol, port) pairs. A protocol without ports is in the
-// set when its port 0 is.
+// Ports is a set of (protocol, port) pairs. ICMP and ICMPv6 have type<<8 | code
+// in place of a port. Any other protocol without ports is in the set when its
+// port 0 is.
 type Ports struct{ spans []span[uint32] }
 
 type portOrder struct{}
@@ -85,8 +90,8 @@ func EveryPort(protocols ...Protocol) Ports {
 	return all
 }
 
-// ICMPTypes returns what ICMP or ICMPv6 calls by a type and the codes from first
-// to last. In place of a port, their messages have type<<8 | code.
+// ICMPTypes returns the messages of ICMP or ICMPv6 that have a type and a code
+// from first to last.
 func ICMPTypes(p Protocol, kind, first, last uint8) Ports {
 	return PortSpan(p, uint16(kind)<<8|uint16(first), uint16(kind)<<8|uint16(last))
 }
@@ -175,7 +180,9 @@ func (a Ports) Ranges() iter.Seq[PortRange] {
 }
 
 // String prints the set as people write it: "TCP/80,443 UDP/53", "TCP" for all
-// of a protocol, "any" for all of TCP, UDP and SCTP, "none" for the empty set.
+// of a protocol, "ICMP/8" for a type of ICMP and "ICMP/3/4" for one with a code,
+// "any" for all of TCP, UDP and SCTP, "none" for the empty set, and "all but TCP"
+// where most protocols are in it.
 func (a Ports) String() string {
 	if a.IsEmpty() {
 		return "none"
@@ -183,10 +190,28 @@ func (a Ports) String() string {
 	if transportPorts.Minus(a).IsEmpty() {
 		return "any"
 	}
+	if rest := AllTraffic().Minus(a); rest.protocols() < 128 && a.protocols() > 128 {
+		return "all but " + rest.list()
+	}
+	return a.list()
+}
+
+// protocols counts the protocols of which something is in the set.
+func (a Ports) protocols() int {
+	n, last := 0, -1
+	for _, s := range a.spans {
+		first := max(int(s.first>>16), last+1)
+		last = int(s.last >> 16)
+		n += last - first + 1
+	}
+	return n
+}
+
+// list prints the set protocol by protocol.
+func (a Ports) list() string {
 	var text strings.Builder
 	var previous Protocol
 	for r := range a.Ranges() {
-		whole := !r.Protocol.HasPorts() || (r.First <= 1 && r.Last == 65535)
 		switch {
 		case text.Len() > 0 && r.Protocol == previous:
 			text.WriteByte(',')
@@ -195,19 +220,57 @@ func (a Ports) String() string {
 			fallthrough
 		default:
 			text.WriteString(r.Protocol.String())
-			if !whole {
+			if !r.isWhole() {
 				text.WriteByte('/')
 			}
 		}
 		previous = r.Protocol
-		if whole {
-			continue
-		}
-		text.WriteString(strconv.Itoa(int(r.First)))
-		if r.Last != r.First {
-			text.WriteByte('-')
-			text.WriteString(strconv.Itoa(int(r.Last)))
+		switch {
+		case r.isWhole():
+		case r.Protocol.hasTypes():
+			text.WriteString(strings.Join(typeTexts(r.First, r.Last), ","))
+		case r.Last == 0:
+			text.WriteByte('0')
+		default:
+			text.WriteString(rangeText(max(r.First, 1), r.Last))
 		}
 	}
 	return text.String()
+}
+
+// isWhole reports whether the range is all that its protocol tells apart.
+func (r PortRange) isWhole() bool {
+	if r.Protocol.hasTypes() {
+		return r.First == 0 && r.Last == 65535
+	}
+	return !r.Protocol.HasPorts() || r.First <= 1 && r.Last == 65535
+}
+
+func rangeText(first, last uint16) string {
+	text := strconv.Itoa(int(first))
+	if first != last {
+		text += "-" + strconv.Itoa(int(last))
+	}
+	return text
+}
+
+// typeTexts prints a range of ICMP's types and codes: those of part of a type's
+// codes as "3/0-4", those of whole types as "3-5".
+func typeTexts(first, last uint16) []string {
+	var texts []string
+	if code := first & 0xff; code != 0 || first|0xff > last {
+		end := min(first|0xff, last)
+		texts = append(texts, strconv.Itoa(int(first>>8))+"/"+rangeText(code, end&0xff))
+		if end == last {
+			return texts
+		}
+		first = end + 1
+	}
+	if whole := (uint32(last) + 1) >> 8; uint32(first>>8) < whole {
+		texts = append(texts, rangeText(first>>8, uint16(whole-1)))
+		if whole<<8 > uint32(last) {
+			return texts
+		}
+	}
+	return append(texts, strconv.Itoa(int(last>>8))+"/"+rangeText(0, last&0xff))
 }

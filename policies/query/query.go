@@ -124,12 +124,13 @@ func (w *members) rows(row Row) []Row {
 }
 
 // Find returns the policies that text names: "namespace/name", a cluster-wide
-// policy's "name", or either behind a kind, as in "ClusterNetworkPolicy/name".
+// policy's "name", or either behind a kind, as in "ClusterNetworkPolicy/name"; see
+// policies.Ref.Full.
 func Find(m *policies.Model, text string) []int {
 	var found []int
 	for i := range m.Policies {
 		r := m.Policies[i].Ref
-		if text == r.String() || strings.EqualFold(text, r.Kind+"/"+r.String()) {
+		if (text == r.String() || strings.EqualFold(text, r.Full())) && !m.Policies[i].IsBuiltIn() {
 			found = append(found, i)
 		}
 	}

@@ -233,3 +233,43 @@ func TestFindingsHoldWhenTheRuleIsGone(t *testing.T) {
 		t.Error("no world had a finding")
 	}
 }
+
+func TestSelectedByCalico(t *testing.T) {
+	m := judge(t, shop).Model()
+	m.Accounts = []policies.ServiceAccount{{Ref: policies.Ref{Kind: "ServiceAccount", Namespace: "ops", Name: "default"}, Labels: map[string]string{"robot": "yes"}}}
+	for _, ref := range []policies.Ref{{Kind: "NetworkSet", Namespace: "shop", Name: "banks"}, {Kind: "NetworkSet", Namespace: "new", Name: "mirrors"}, {Kind: "GlobalNetworkSet", Name: "office"}} {
+		m.Sets = append(m.Sets, policies.NetworkSet{Ref: ref, Labels: map[string]string{"net": ref.Name}})
+	}
+	m.Hosts = []policies.HostEndpoint{{Ref: policies.Ref{Kind: "HostEndpoint", Name: "n1-eth0"}, Labels: map[string]string{"app": "node"}}}
+	j := reach.New(m, reach.Options{})
+	for _, row := range []struct {
+		text string
+		want []string
+	}{
+		{`app == "web"`, []string{"pods [shop/web]"}},
+		{`app starts with "b" || net contains "a"`, []string{"pods [ops/bot]", "network set [shop/banks]"}},
+		{`pcns.team == "shop"`, []string{"pods [shop/db]", "pods [shop/web]", "network set [shop/banks]", "network set, perhaps [new/mirrors] because the labels of its namespace are not known, for it is not in the files"}},
+		{`projectcalico.org/namespace == "new"`, []string{"network set [new/mirrors]"}},
+		{`team == "shop"`, []string{"namespace [namespace shop]"}},
+		{`projectcalico.org/name == "ops"`, []string{"namespace [namespace ops]"}},
+		{`pcsa.robot == "yes"`, []string{
+			"pods [ops/bot]",
+			"pods, perhaps [shop/db] because labels that they inherit are not known, for their namespace or service account is not in the files",
+			"pods, perhaps [shop/web] because labels that they inherit are not known, for their namespace or service account is not in the files",
+		}},
+		{`has(net) && !has(pcns.team)`, []string{"network set, perhaps [new/mirrors] because the labels of its namespace are not known, for it is not in the files", "network set [office]"}},
+		{"global()", []string{"network set [office]", "host endpoint [n1-eth0]"}},
+		{`app == "node"`, []string{"host endpoint [n1-eth0]"}},
+	} {
+		e, err := selector.ParseCalico(row.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := said(query.SelectedByCalico(j, e))
+		slices.Sort(got)
+		slices.Sort(row.want)
+		if diff := cmp.Diff(row.want, got); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", row.text, diff)
+		}
+	}
+}

@@ -30,7 +30,7 @@ func RedundantRules(a *reach.Audit) Answer {
 	}
 	m := a.Model()
 	for _, p := range a.Order() {
-		if !a.Selects(p) || add(reach.RuleID{Policy: p, Rule: reach.WholePolicy}) {
+		if m.Policies[p].IsBuiltIn() || !a.Selects(p) || add(reach.RuleID{Policy: p, Rule: reach.WholePolicy}) {
 			continue
 		}
 		for _, d := range policies.Directions {

@@ -13,6 +13,9 @@ func ShadowedRules(a *reach.Audit) Answer {
 	answer := Answer{Question: Shadowed}
 	m := a.Model()
 	for _, id := range rules(a.Judge) {
+		if m.Policies[id.Policy].IsBuiltIn() {
+			continue
+		}
 		hiders := a.Hiders(id)
 		if len(hiders) == 0 {
 			continue

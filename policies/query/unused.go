@@ -17,6 +17,9 @@ func UnusedRules(a *reach.Audit, used func(reach.RuleID) (uint64, time.Time), si
 	answer := Answer{Question: Unused}
 	var nothing, idle []Row
 	for _, p := range a.Order() {
+		if m.Policies[p].IsBuiltIn() {
+			continue
+		}
 		if !a.Selects(p) {
 			row := rowOf(m, "selects nothing", reach.RuleID{Policy: p, Rule: reach.WholePolicy})
 			row.Because = "it is for " + m.Policies[p].Subject.String()

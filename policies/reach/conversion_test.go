@@ -213,7 +213,7 @@ func drawCalicoRule(d dice, direction policies.Direction) string {
 	var ports string
 	switch {
 	case protocol == "TCP" || protocol == "UDP":
-		ports = pick(d, "", "ports: [80]", `ports: ["79:82", http]`, "ports: [dns]", "notPorts: [81]", `notPorts: ["1:80", 443]`)
+		ports = pick(d, "", "ports: [80]", `ports: ["79:82", http]`, "ports: [dns]", "notPorts: [81]", `notPorts: ["1:80", 443]`, "ports: [http], notPorts: [81]")
 	case protocol == "":
 		ports = pick(d, "", "", "ports: [http]")
 	}

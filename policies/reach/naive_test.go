@@ -135,24 +135,31 @@ func (c *cluster) verdict(from, to *party, p netset.Protocol, port uint16) polic
 // between decides one connection of two pods that are not the same one,
 // although one template may stand for both.
 func (c *cluster) between(from, to *party, p netset.Protocol, port uint16) policies.Verdict {
-	var best [policies.Yes + 1]policies.Verdict // by whether there is such a way
-	for _, v6 := range []bool{false, true} {
+	return c.overFamilies(from, to, c.mentionsIPv6(), func(v6 bool) policies.Verdict {
 		egress := c.side(policies.Egress, from, to, v6, p, port)
 		ingress := c.side(policies.Ingress, to, from, v6, p, port)
-		v := policies.Unknown
 		switch {
 		case egress == policies.Allow && ingress == policies.Allow:
-			v = policies.Allow
+			return policies.Allow
 		case egress == policies.Deny || ingress == policies.Deny:
-			v = policies.Deny
+			return policies.Deny
 		}
+		return policies.Unknown
+	})
+}
+
+// overFamilies decides a connection that one address family or the other lets
+// through; dual is set where IPv6 plays a part.
+func (c *cluster) overFamilies(from, to *party, dual bool, decide func(v6 bool) policies.Verdict) policies.Verdict {
+	var best [policies.Yes + 1]policies.Verdict // by whether there is such a way
+	for _, v6 := range []bool{false, true} {
 		if from.speaks(v6) && to.speaks(v6) {
 			way := c.has(from, v6).And(c.has(to, v6))
-			best[way] = looser(best[way], v)
+			best[way] = looser(best[way], decide(v6))
 		}
 	}
 	switch certain, perhaps := best[policies.Yes], best[policies.Maybe]; {
-	case certain == policies.Deny && perhaps != policies.Undecided && perhaps != policies.Deny && c.mentionsIPv6():
+	case certain == policies.Deny && perhaps != policies.Undecided && perhaps != policies.Deny && dual:
 		return policies.Unknown
 	case certain != policies.Undecided:
 		return certain

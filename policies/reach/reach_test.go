@@ -292,3 +292,15 @@ data {podSelector: {}, ingress: [{from: [{namespaceSelector: {matchExpressions: 
 		t.Errorf("got %v, want deny", got)
 	}
 }
+
+// A name may stand for several numbers, whose bytes may look like another one.
+func TestNameOfManyPorts(t *testing.T) {
+	m := modelWith(t, `{apiVersion: v1, kind: Pod, metadata: {name: many, namespace: shop}, spec: {containers: [{name: main, ports: [{name: x, containerPort: 8016}, {name: x, containerPort: 20511}, {name: x, containerPort: 20560}]}]}}
+shop {podSelector: {}, ingress: [{ports: [{port: x}]}]}`)
+	judge := reach.New(m, reach.Options{})
+	for port, want := range map[uint16]policies.Verdict{8016: policies.Allow, 20511: policies.Allow, 20560: policies.Allow, 20561: policies.Deny} {
+		if got := judge.Verdict(endOf(t, judge, "shop/web"), endOf(t, judge, "shop/many"), netset.TCP, port); got != want {
+			t.Errorf("port %d: got %v, want %v", port, got, want)
+		}
+	}
+}

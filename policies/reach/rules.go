@@ -80,7 +80,7 @@ func (p *Parts) Describes(m *policies.Match) bool { return !p.builder.peers(m).p
 // Everyone reports whether a rule matches all TCP, UDP and SCTP traffic with
 // whoever is at the other end. Blocks that hold every address do so, too.
 func (p *Parts) Everyone(r *policies.Rule) bool {
-	return netset.TransportPorts().Minus(r.Ports).IsEmpty() && r.Own == nil && len(r.NotNamed) == 0 && r.Unclear == "" &&
+	return netset.TransportPorts().Minus(r.Ports).IsEmpty() && r.Own == nil && len(r.NotNamed) == 0 && r.NotPorts.IsEmpty() && r.Unclear == "" &&
 		p.builder.peersOf(r.Peers).possible == p.builder.all
 }
 

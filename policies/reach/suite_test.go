@@ -21,8 +21,9 @@ type suiteCase struct {
 	Expect [][]any
 }
 
-// eachCase calls yield with every case of a suite and the judge of its world.
-func eachCase(t *testing.T, suite string, yield func(suiteCase, *reach.Judge)) {
+// eachCase calls yield with every case of a suite and the judge of its world, with
+// more documents in it.
+func eachCase(t *testing.T, suite string, yield func(suiteCase, *reach.Judge), more ...k8s.Document) {
 	t.Helper()
 	file, err := os.Open(testkit.Shared(t, "suites", suite, "cases.jsonl.gz"))
 	if err != nil {
@@ -44,7 +45,7 @@ func eachCase(t *testing.T, suite string, yield func(suiteCase, *reach.Judge)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		model, err := k8s.Read(docs, k8s.Options{})
+		model, err := k8s.Read(append(docs, more...), k8s.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,6 +111,43 @@ func TestTieredSuite(t *testing.T) {
 	})
 	if right != 301 {
 		t.Errorf("%d verdicts right, want 301", right)
+	}
+}
+
+// TestSuitesUnderCalico adds an object of Calico to every world of the suites, one
+// that changes nothing by itself. From then on policies are evaluated in Calico's
+// order, and that gives the same verdicts.
+//
+// The two differ by design in what the suites do not ask: whether a NetworkPolicy
+// lets ICMP through, traffic from a pod's own node that a cluster-wide policy
+// denies, and cluster-wide policies of one priority that contradict each other.
+func TestSuitesUnderCalico(t *testing.T) {
+	empty, err := k8s.Parse("calico.yaml", []byte("{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: nobody}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, suite := range []struct {
+		name     string
+		verdict  int // the column that holds it
+		verdicts int
+	}{{"networkpolicy", 6, 109956}, {"clusternetworkpolicy", 4, 301}} {
+		right, wrong := 0, 0
+		eachCase(t, suite.name, func(c suiteCase, judge *reach.Judge) {
+			for _, row := range c.Expect {
+				q := pointOf(t, row[2], row[3])
+				got := judge.Verdict(endOf(t, judge, row[0].(string)), endOf(t, judge, row[1].(string)), q.protocol, q.port)
+				if want := row[suite.verdict].(string); got.String() != want {
+					if wrong++; wrong <= 10 {
+						t.Errorf("%s: %v: got %v, want %v", c.Case, row[:4], got, want)
+					}
+					continue
+				}
+				right++
+			}
+		}, empty...)
+		if right != suite.verdicts || wrong != 0 {
+			t.Errorf("%s: %d verdicts right and %d wrong, want %d right", suite.name, right, wrong, suite.verdicts)
+		}
 	}
 }
 

@@ -17,10 +17,9 @@ func ParseCalico(text string) (Expression, error) {
 	if p.at == len(text) {
 		return Expression{}, nil
 	}
-	// Room for all that most texts hold, in one piece each.
+	// Room for all that most texts hold.
 	count := func(c string) int { return min(strings.Count(text, c), 64) }
 	p.terms = make([]term, 0, 1+count("&")+count("|")+count("!"))
-	p.values = make([]string, 0, (count(`"`)+count("'"))/2)
 	root, err := p.group(termOr, 0)
 	if err == nil && p.at < len(text) {
 		err = p.unjoined("&& or ||")
@@ -77,9 +76,9 @@ func (p *calicoParser) add(t term) int32 {
 // group reads one operand or several with && or || between them, each so many
 // brackets deep.
 func (p *calicoParser) group(joined kind, depth int) (int32, error) {
-	between := "||"
+	between := byte('|') // twice
 	if joined == termAnd {
-		between = "&&"
+		between = '&'
 	}
 	var first, last int32
 	for n := 0; ; n++ {
@@ -94,7 +93,9 @@ func (p *calicoParser) group(joined kind, depth int) (int32, error) {
 		}
 		last = id
 		switch {
-		case p.take(between):
+		case p.at+1 < len(p.text) && p.text[p.at] == between && p.text[p.at+1] == between:
+			p.at += 2
+			p.skip()
 		case n == 0:
 			return first, nil
 		default:
@@ -182,18 +183,16 @@ func (p *calicoParser) condition(start int, key string) (int32, error) {
 	if k == termAll {
 		return 0, p.noOperator(start, at, key)
 	}
-	t := term{kind: k, key: key, from: int32(len(p.values))}
+	t := term{kind: k, key: key}
+	var err error
 	if k == termIn || k == termNotIn {
-		if err := p.set(); err != nil {
-			return 0, err
-		}
-		sorted := p.values[t.from:]
-		slices.Sort(sorted)
-		p.values = p.values[:int(t.from)+len(slices.Compact(sorted))]
-	} else if err := p.value(p.text[at:p.at], "app == 'web'"); err != nil {
+		t.first, t.end, err = p.set()
+	} else {
+		t.value[0], err = p.value(p.text[at:p.at], "app == 'web'")
+	}
+	if err != nil {
 		return 0, err
 	}
-	t.to = int32(len(p.values))
 	return p.add(t), nil
 }
 
@@ -251,48 +250,48 @@ func (p *calicoParser) words(first, second string) bool {
 }
 
 // value reads a text in quotes, which comes after what is named so.
-func (p *calicoParser) value(after, example string) error {
+func (p *calicoParser) value(after, example string) (string, error) {
 	quote := p.next()
 	if quote != '"' && quote != '\'' {
-		after = strings.TrimRight(after, " \t")
 		if isKeyByte(quote) {
 			start := p.at
 			word := p.identifier()
 			p.at = start
-			return p.errorf("a value stands in quotes: write '%s'", word)
+			return "", p.errorf("a value stands in quotes: write '%s'", word)
 		}
-		return p.problem("a value in quotes is missing after %s, as in %s", after, example)
+		return "", p.problem("a value in quotes is missing after %s, as in %s", strings.TrimRight(after, " \t"), example)
 	}
-	end := strings.IndexByte(p.text[p.at+1:], quote)
+	from := p.at + 1
+	end := strings.IndexByte(p.text[from:], quote)
 	if end < 0 {
-		return p.errorf("the text that begins with this quote is not closed; there are no escapes, but a value with ' in it may stand in \"\" and the other way round")
+		return "", p.errorf("the text that begins with this quote is not closed; there are no escapes, but a value with ' in it may stand in \"\" and the other way round")
 	}
-	p.values = append(p.values, p.text[p.at+1:p.at+1+end])
-	p.at += end + 2
+	p.at = from + end + 1
 	p.skip()
-	return nil
+	return p.text[from : from+end], nil
 }
 
-// set reads values in braces.
-func (p *calicoParser) set() error {
+// set reads values in braces, and returns where they are in p.values.
+func (p *calicoParser) set() (first, end int32, err error) {
 	const example = "tier in {'a', 'b'}"
 	if !p.take("{") {
-		return p.problem("a set is missing: values in braces, as in %s", example)
+		return 0, 0, p.problem("a set is missing: values in braces, as in %s", example)
 	}
-	for after := "{"; ; after = "the comma" {
-		if p.take("}") {
-			return nil
+	whole, _, _ := strings.Cut(p.text[p.at:], "}")
+	p.values = slices.Grow(p.values, strings.Count(whole, ",")+1)
+	from := len(p.values)
+	for after := "{"; !p.take("}"); after = "the comma" {
+		value, err := p.value(after, example)
+		if err != nil {
+			return 0, 0, err
 		}
-		if err := p.value(after, example); err != nil {
-			return err
-		}
-		switch {
-		case p.take("}"):
-			return nil
-		case !p.take(","):
-			return p.problem("a comma or the closing brace is missing, as in %s", example)
+		p.values = append(p.values, value)
+		if !p.take(",") && p.next() != '}' {
+			return 0, 0, p.problem("a comma or the closing brace is missing, as in %s", example)
 		}
 	}
+	p.values = p.values[:from+len(distinct(p.values[from:]))]
+	return int32(from), int32(len(p.values)), nil
 }
 
 // identifier reads a key, or a word; it is empty where none comes.

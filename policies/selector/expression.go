@@ -10,19 +10,19 @@ import (
 // is all().
 type Expression struct {
 	terms  []term   // a term's operands come before it
-	values []string // of all terms
+	values []string // of all sets
 	root   int32
 }
 
 // term is one condition, or several with what joins them.
 type term struct {
 	kind kind
-	key  string
-	from int32 // its values are values[from:to],
-	to   int32
-	// first is the first operand of not, and, or; next is the operand that comes
-	// after this one in what they both belong to, or 0.
-	first, next int32
+	// first is the index of the first operand of not, and, or; the values of a set
+	// are values[first:end].
+	first, end int32
+	next       int32 // the operand after this one in what both belong to, or 0
+	key        string
+	value      [1]string // of what has one; it has the shape of Requirement.Values
 }
 
 // kind is what a term says.
@@ -90,9 +90,9 @@ func (e *Expression) append(b []byte, id int32) []byte {
 	case termHas:
 		return append(append(append(b, "has("...), t.key...), ')')
 	case termIn, termNotIn:
-		return appendSet(append(append(b, t.key...), says[t.kind].text...), e.values[t.from:t.to])
+		return appendSet(append(append(b, t.key...), says[t.kind].text...), e.valuesOf(t))
 	}
-	return appendQuoted(append(append(b, t.key...), says[t.kind].text...), e.values[t.from])
+	return appendQuoted(append(append(b, t.key...), says[t.kind].text...), t.value[0])
 }
 
 // Selector returns the label sets that the expression selects. Both all() and
@@ -136,7 +136,7 @@ func (e *Expression) addTo(p *parts, id int32, negated bool) {
 	case termAll, termGlobal:
 		p.add(constant(!negated))
 	default:
-		r := Requirement{t.key, says[t.kind].operator, e.values[t.from:t.to:t.to]}
+		r := Requirement{t.key, says[t.kind].operator, e.valuesOf(t)}
 		if negated {
 			r.Operator = opposite(r.Operator)
 		}
@@ -146,6 +146,17 @@ func (e *Expression) addTo(p *parts, id int32, negated bool) {
 		}
 		p.requirements = append(p.requirements, r)
 	}
+}
+
+// valuesOf returns the values of a condition, as a Requirement has them.
+func (e *Expression) valuesOf(t *term) []string {
+	switch t.kind {
+	case termHas:
+		return nil
+	case termIn, termNotIn:
+		return e.values[t.first:t.end:t.end]
+	}
+	return t.value[:]
 }
 
 // IsAll reports whether the selector is all(), and nothing else.

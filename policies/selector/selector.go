@@ -198,9 +198,7 @@ func Label(key, value string) Selector { return Where(key, In, value) }
 // DoesNotExist take no values, the operators that only Calico has take one; In
 // without values matches nothing.
 func Where(key string, o Operator, values ...string) Selector {
-	values = slices.Clone(values)
-	slices.Sort(values)
-	values = slices.Compact(values)
+	values = distinct(slices.Clone(values))
 	switch {
 	case o == In && len(values) == 0:
 		return Selector{}
@@ -208,6 +206,17 @@ func Where(key string, o Operator, values ...string) Selector {
 		return Everything()
 	}
 	return canonical(allOf, []Requirement{{key, o, values}}, nil)
+}
+
+// distinct sorts values in place and leaves out what is there twice.
+func distinct(values []string) []string {
+	for i := 1; i < len(values); i++ {
+		if values[i-1] >= values[i] {
+			slices.Sort(values)
+			return slices.Compact(values)
+		}
+	}
+	return values
 }
 
 // New returns the selector of all requirements together, in canonical form: the
@@ -230,9 +239,7 @@ func New(requirements []Requirement) (Selector, error) {
 		default:
 			return Selector{}, fmt.Errorf("operator %q is none of In, NotIn, Exists, DoesNotExist", r.Operator)
 		}
-		values := slices.Clone(r.Values)
-		slices.Sort(values)
-		sorted = append(sorted, Requirement{r.Key, r.Operator, slices.Compact(values)})
+		sorted = append(sorted, Requirement{r.Key, r.Operator, distinct(slices.Clone(r.Values))})
 	}
 	return canonical(allOf, sorted, nil), nil
 }
@@ -369,18 +376,6 @@ func (s *Selector) calico(b []byte) []byte {
 	return b
 }
 
-// Calico returns the selector as Calico writes it, without brackets around it:
-// `app == "web" && has(tier)`, all() for every label set.
-func (s Selector) Calico() string {
-	switch {
-	case s.IsNothing():
-		return "!all()"
-	case s.IsEverything():
-		return "all()"
-	}
-	return string(s.calico(nil))
-}
-
 // Matches reports whether the label set is in the selector.
 func (s Selector) Matches(labels map[string]string) bool {
 	sure, _ := s.Test(func(key string) (string, bool, bool) {
@@ -483,4 +478,16 @@ func (s Selector) String() string {
 		return "all"
 	}
 	return s.text
+}
+
+// Calico prints the selector as Calico writes it: `app == "web" && !has(old)`.
+// Everything prints as "all()", nothing as "!all()".
+func (s Selector) Calico() string {
+	switch {
+	case s.IsNothing():
+		return "!all()"
+	case s.IsEverything():
+		return "all()"
+	}
+	return string(s.calico(nil))
 }

@@ -1,0 +1,363 @@
+package reach
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/selector"
+)
+
+type namespace struct {
+	name        string
+	labels      map[string]string
+	implied     bool
+	first, last int32 // its classes: first up to but not including last
+}
+
+// machine is what is known of a node's labels, as far as selectors use them.
+type machine struct {
+	labels  map[string]string
+	implied bool // the node may have others
+}
+
+type label struct {
+	key   int32
+	value string
+}
+
+type class struct {
+	namespace int32    // -1 for what stands on a node's own network
+	machine   int32    // of what stands there
+	node      int32    // where there are host endpoints; else, and where it is not known, -1
+	labels    []int32  // ids of label values, ascending
+	named     []string // numbers behind each port name, as text of big-endian pairs
+	atoms     [2]int32
+	families  family
+	columns   []int32
+}
+
+func (c *class) host() bool { return c.namespace < 0 }
+
+// placement says where each pod and node of one model went.
+type placement struct {
+	pods  []int32
+	nodes []int32
+	// anyNode is the class of a node of which nothing is known.
+	anyNode int32
+}
+
+// internNamespaces gives each namespace that differs in name or labels a
+// number, in the order of names, and returns those numbers for each model.
+func (f *frame) internNamespaces(models []*policies.Model) []map[string]int32 {
+	type variant struct {
+		namespace
+		models []int
+	}
+	variants := map[string][]*variant{}
+	for m, model := range models {
+		for _, n := range model.Namespaces {
+			same := func(v *variant) bool { return v.implied == n.Implied && maps.Equal(v.labels, n.Labels) }
+			if i := slices.IndexFunc(variants[n.Name], same); i >= 0 {
+				variants[n.Name][i].models = append(variants[n.Name][i].models, m)
+				continue
+			}
+			variants[n.Name] = append(variants[n.Name], &variant{namespace{name: n.Name, labels: n.Labels, implied: n.Implied}, []int{m}})
+		}
+	}
+	numbers := make([]map[string]int32, len(models))
+	for m := range models {
+		numbers[m] = map[string]int32{}
+	}
+	for _, name := range slices.Sorted(maps.Keys(variants)) {
+		for _, v := range variants[name] {
+			for _, m := range v.models {
+				numbers[m][name] = int32(len(f.namespaces))
+			}
+			f.byName[name] = append(f.byName[name], int32(len(f.namespaces)))
+			f.namespaces = append(f.namespaces, v.namespace)
+		}
+	}
+	return numbers
+}
+
+// classKey finds a class. The labels are folded into a sum that does not depend
+// on their order; equal sums are compared in full.
+type classKey struct {
+	namespace int32
+	machine   int32
+	node      int32
+	labels    uint64
+	named     string
+	atoms     [2]int32
+}
+
+func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int32) []placement {
+	known := map[classKey][]int32{}
+	places := make([]placement, len(models))
+	var scratch []int32
+	place := func(c class, sum uint64) int32 {
+		key := classKey{c.namespace, c.machine, c.node, sum, strings.Join(c.named, "\x00"), c.atoms}
+		for _, id := range known[key] {
+			if slices.Equal(f.classes[id].labels, c.labels) {
+				return id
+			}
+		}
+		id := int32(len(f.classes))
+		c.labels = slices.Clone(c.labels)
+		f.classes = append(f.classes, c)
+		known[key] = append(known[key], id)
+		return id
+	}
+	onHost := func(k machine, node string, addresses []netip.Addr) int32 {
+		atoms, fams := f.locate(addresses)
+		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), atoms: atoms, families: fams}, 0)
+	}
+	for m, model := range models {
+		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, "", nil)}
+		machines := map[string]machine{}
+		inherited, behind := model.Inherited(), f.behindServices(&model.World)
+		for i, n := range model.Nodes {
+			machines[n.Name] = machine{labels: n.Labels}
+			places[m].nodes[i] = onHost(machines[n.Name], n.Name, n.Addresses)
+		}
+		for i := range model.Pods {
+			p := &model.Pods[i]
+			if p.HostNetwork {
+				k, known := machines[p.Node]
+				if !known {
+					k = machine{p.NodeLabels, true}
+				}
+				places[m].pods[i] = onHost(k, p.Node, p.Addresses)
+				continue
+			}
+			atoms, fams := f.locate(p.Addresses)
+			scratch = scratch[:0]
+			var sum uint64
+			for k, v := range p.Labels {
+				key, used := f.keys[k]
+				if !used {
+					continue
+				}
+				value := f.value(label{key, v})
+				scratch = append(scratch, value)
+				sum += mix(uint64(value))
+			}
+			for _, k := range f.inherited {
+				if _, own := p.Labels[k]; own {
+					continue
+				}
+				if id, has := f.inherit(f.keys[k], k, p, inherited); has {
+					scratch = append(scratch, id)
+					sum += mix(uint64(id))
+				}
+			}
+			for _, id := range behind[i] {
+				scratch = append(scratch, id)
+				sum += mix(uint64(id))
+			}
+			slices.Sort(scratch)
+			places[m].pods[i] = place(class{
+				namespace: namespaceOf[m][p.Ref.Namespace], node: f.nodeID(p.Node), labels: scratch, named: f.numbers(p.Ports), atoms: atoms, families: fams,
+			}, sum)
+		}
+	}
+	f.sortClasses(places)
+	return places
+}
+
+// inherit returns the label value that a pod has from its namespace or service
+// account, or the one that stands for a value that is not known.
+func (f *frame) inherit(key int32, k string, p *policies.Pod, inherited func(*policies.Pod, string) (string, bool, bool)) (id int32, has bool) {
+	value, has, known := inherited(p, k)
+	if known {
+		if !has {
+			return 0, false
+		}
+		return f.value(label{key, value}), true
+	}
+	id = f.value(label{key, "\x00"}) // no label's value
+	f.doubt[key] = id
+	return id, true
+}
+
+// behindServices returns for each pod behind a Service that rules name a label
+// value that says so.
+func (f *frame) behindServices(w *policies.World) map[int][]int32 {
+	behind := map[int][]int32{}
+	for i := range w.Services {
+		if !slices.Contains(f.services, w.Services[i].Ref) {
+			continue
+		}
+		id := f.value(label{-1, w.Services[i].Ref.String()})
+		for _, pod := range w.Services[i].Pods {
+			behind[pod] = append(behind[pod], id)
+		}
+	}
+	return behind
+}
+
+// nodeIDs gives each node that may have a host endpoint a number; nil where
+// there are none.
+func nodeIDs(models []*policies.Model) map[string]int32 {
+	ids := map[string]int32{}
+	for _, m := range models {
+		for i := range m.Hosts {
+			if _, has := ids[m.Hosts[i].Node]; !has {
+				ids[m.Hosts[i].Node] = int32(len(ids))
+			}
+		}
+	}
+	return ids
+}
+
+// nodeID returns the number of a node: one for all that have no host endpoint.
+func (f *frame) nodeID(name string) int32 {
+	if len(f.nodeIDs) == 0 || name == "" {
+		return -1
+	}
+	if id, has := f.nodeIDs[name]; has {
+		return id
+	}
+	return int32(len(f.nodeIDs))
+}
+
+// internMachine gives each machine that some node selector can tell apart a
+// number.
+func (f *frame) internMachine(k machine) int32 {
+	seen := machine{map[string]string{}, k.implied && len(f.nodes) > 0}
+	text := strconv.FormatBool(seen.implied)
+	for _, key := range f.nodes {
+		if value, has := k.labels[key]; has {
+			seen.labels[key] = value
+			text += "\x00" + key + "=" + value
+		}
+	}
+	id, known := f.machineIDs[text]
+	if !known {
+		id = int32(len(f.machines))
+		f.machineIDs[text] = id
+		f.machines = append(f.machines, seen)
+	}
+	return id
+}
+
+// in reports whether the node is in the selector.
+func (k *machine) in(s selector.Selector) policies.Truth { return matches(s, k.labels, k.implied) }
+
+// mix spreads a number over 64 bits (the finalizer of splitmix64).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+func (f *frame) value(l label) int32 {
+	id, ok := f.values[l]
+	if !ok {
+		id = int32(len(f.values))
+		f.values[l] = id
+	}
+	return id
+}
+
+// numbers returns, for each port name of the vocabulary, the numbers that ports
+// gives it; nil where it gives none to any.
+func (f *frame) numbers(ports []policies.ContainerPort) []string {
+	if len(f.names) == 0 {
+		return nil
+	}
+	var named []string
+	for _, p := range ports {
+		id, ok := f.names[policies.NamedPort{Protocol: p.Protocol, Name: p.Name}]
+		if !ok || p.Name == "" {
+			continue
+		}
+		if named == nil {
+			named = make([]string, len(f.names))
+		}
+		if !slices.Contains(numbersIn(named[id]), p.Number) {
+			named[id] += string([]byte{byte(p.Number >> 8), byte(p.Number)})
+		}
+	}
+	return named
+}
+
+// numbersOf yields the ports that class c gives the name with this id.
+func (c *class) numbersOf(name int32) []uint16 {
+	if c.named == nil {
+		return nil
+	}
+	return numbersIn(c.named[name])
+}
+
+func numbersIn(text string) []uint16 {
+	numbers := make([]uint16, 0, len(text)/2)
+	for i := 0; i+1 < len(text); i += 2 {
+		numbers = append(numbers, uint16(text[i])<<8|uint16(text[i+1]))
+	}
+	return numbers
+}
+
+// locate returns the atom of each family's address. Where no block cuts the
+// address space, all addresses are alike and only the families count.
+func (f *frame) locate(addresses []netip.Addr) ([2]int32, family) {
+	if len(addresses) == 0 {
+		return [2]int32{unknownAtom, unknownAtom}, ipv4 | ipv6
+	}
+	atoms := [2]int32{noAtom, noAtom}
+	var fams family
+	for _, a := range addresses {
+		i := 0
+		if a.Is6() {
+			i = 1
+		}
+		if atoms[i] == noAtom {
+			atoms[i] = f.atomOf(a)
+			fams |= families[i]
+		}
+	}
+	return atoms, fams
+}
+
+// sortClasses orders the classes by namespace, so that a namespace is a run of
+// columns; what stands on a node's network comes first.
+func (f *frame) sortClasses(places []placement) {
+	order := make([]int32, len(f.classes))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortStableFunc(order, func(a, b int32) int {
+		return cmp.Compare(f.classes[a].namespace, f.classes[b].namespace)
+	})
+	sorted := make([]class, len(order))
+	renamed := make([]int32, len(order))
+	for now, was := range order {
+		sorted[now] = f.classes[was]
+		renamed[was] = int32(now)
+	}
+	f.classes = sorted
+	for m := range places {
+		p := &places[m]
+		p.anyNode = renamed[p.anyNode]
+		for i := range p.pods {
+			p.pods[i] = renamed[p.pods[i]]
+		}
+		for i := range p.nodes {
+			p.nodes[i] = renamed[p.nodes[i]]
+		}
+	}
+	for i := range f.classes {
+		if n := f.classes[i].namespace; n >= 0 {
+			if ns := &f.namespaces[n]; ns.last == 0 {
+				ns.first = int32(i)
+			}
+			f.namespaces[n].last = int32(i) + 1
+		}
+	}
+}
