@@ -77,11 +77,13 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"checkrun", "check -o json DEPLOY --pod-cidr 10.244.0.0/16 --show-waived"},
 		{"testrun", "test -o json TESTS -f DEPLOY"},
 		{"testrun", "test -o json TESTS --repo REPO -f git:pr"},
+		{"conversion", "convert -o json --to calico -f DEPLOY"},
+		{"conversion", "convert -o json --to networkpolicy -f CONVERT"},
 		{"flowimport", "flows import -o json --to IMPORTED FLOWS"},
 	} {
 		t.Run(row.args, func(t *testing.T) {
 			imported := filepath.Join(t.TempDir(), "flows.jsonl")
-			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "TESTS", filepath.Join(shop, "tests"), "REPO", repo, "STAGED", filepath.Join(shop, "..", "staged"), "FLOWS", flows, "IMPORTED", imported).Replace(row.args))
+			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "TESTS", filepath.Join(shop, "tests"), "REPO", repo, "STAGED", filepath.Join(shop, "..", "staged"), "CONVERT", filepath.Join(shop, "..", "convert", "calico.yaml"), "FLOWS", flows, "IMPORTED", imported).Replace(row.args))
 			printed := weir(t, questions, args...)
 			schema := testkit.Schema(t, row.schema)
 			answers := json.NewDecoder(bytes.NewReader(printed))

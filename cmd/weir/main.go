@@ -88,6 +88,7 @@ Exit status: 0 fine, 1 the answer is no, 2 the question could not be asked.`,
 		newCheck(s),
 		newTest(s),
 		newReplay(s),
+		newConvert(s),
 		newFlows(s),
 		newSnapshot(s),
 	)

@@ -37,6 +37,7 @@ const (
 	JUnit    Format = "junit"
 	TAP      Format = "tap"
 	GitHub   Format = "github"
+	YAML     Format = "yaml"
 )
 
 // Kind is a kind of answer, as its JSON names it.
@@ -53,6 +54,7 @@ const (
 	KindTestRun      Kind = "TestRun"
 	KindCheckRun     Kind = "CheckRun"
 	KindAnswer       Kind = "Answer"
+	KindConversion   Kind = "Conversion"
 	KindValue        Kind = "Value"
 )
 
@@ -66,6 +68,7 @@ var formats = map[Kind][]Format{
 	KindTestRun:      {Text, JSON, JUnit, TAP},
 	KindCheckRun:     {Text, JSON, SARIF, JUnit, GitHub},
 	KindAnswer:       {Text, JSON, CSV},
+	KindConversion:   {YAML, Text, JSON},
 	KindValue:        {Text, JSON, CSV},
 }
 
@@ -291,6 +294,23 @@ func WriteCheckRun(w io.Writer, format Format, run *CheckRun, style Style) error
 		checkRunGitHub(out, run)
 	default:
 		return unsupported(KindCheckRun, format)
+	}
+	return out.Flush()
+}
+
+// WriteConversion writes what became of policies that were to be converted. As
+// YAML, it is the manifests alone.
+func WriteConversion(w io.Writer, format Format, c *Conversion, style Style) error {
+	out := bufio.NewWriter(w)
+	switch format {
+	case YAML:
+		out.Write(c.Manifests())
+	case Text:
+		conversionText(out, c, palette(style))
+	case JSON:
+		conversionJSON(newObject(out, KindConversion), c)
+	default:
+		return unsupported(KindConversion, format)
 	}
 	return out.Flush()
 }

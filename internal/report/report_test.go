@@ -76,6 +76,12 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 		}
 		return WriteAnswer(w, f, hidden(), shopWarnings, Style{})
 	},
+	KindConversion: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteConversion(w, f, &Conversion{To: "calico", Change: &diff.Change{}}, Style{})
+		}
+		return WriteConversion(w, f, rewritten(), Style{})
+	},
 	KindPreview: func(w io.Writer, f Format, empty bool) error {
 		if empty {
 			return WritePreview(w, f, &Preview{Base: Revision{Name: "main"}, Head: Revision{Name: "HEAD"}, Change: &diff.Change{}}, Style{})
@@ -86,7 +92,7 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 
 var extensions = map[Format]string{
 	Text: "txt", JSON: "json", CSV: "csv", DOT: "dot", Mermaid: "mmd", SVG: "svg", HTML: "html", Markdown: "md", SARIF: "sarif",
-	JUnit: "xml", TAP: "tap", GitHub: "github",
+	JUnit: "xml", TAP: "tap", GitHub: "github", YAML: "yaml",
 }
 
 func TestEveryFormOfEveryAnswer(t *testing.T) {
@@ -123,8 +129,8 @@ func TestFormatsThatAnAnswerCannotHave(t *testing.T) {
 		}
 	}
 	for kind, write := range answers {
-		if err := write(io.Discard, "yaml", false); err == nil {
-			t.Errorf("%s: wrote yaml", kind)
+		if err := write(io.Discard, "toml", false); err == nil {
+			t.Errorf("%s: wrote toml", kind)
 		}
 	}
 }

@@ -340,3 +340,24 @@ func checked() *CheckRun {
 		},
 	}
 }
+
+// rewritten is policies that were converted, but not all.
+func rewritten() *Conversion {
+	calico := policies.Ref{Group: policies.CalicoGroup, Kind: "NetworkPolicy", Namespace: "payments", Name: "db"}
+	return &Conversion{
+		To: "networkpolicy", YAML: []byte("kind: NetworkPolicy\n"), Change: &diff.Change{Warnings: shopWarnings}, Compared: 110, Calico: true,
+		Policies: []policies.Conversion{
+			{
+				From: calico, To: policies.Ref{Kind: "NetworkPolicy", Namespace: "payments", Name: "db"}, Place: place("db.yaml", 1, 1),
+				Changed: []policies.Remark{{Rule: -1, Because: "performanceHints are left out; they change no answer", Place: place("db.yaml", 8, 3)}},
+			},
+			{
+				From: policies.Ref{Group: policies.CalicoGroup, Kind: "GlobalNetworkPolicy", Name: "guard"}, Place: place("guard.yaml", 1, 1),
+				Lost: []policies.Remark{
+					{Rule: -1, Because: "it concerns the whole cluster, and a NetworkPolicy one namespace", Place: place("guard.yaml", 1, 1)},
+					{Direction: policies.Egress, Rule: 1, Because: "a Deny rule: a NetworkPolicy only allows", Place: place("guard.yaml", 12, 7)},
+				},
+			},
+		},
+	}
+}

@@ -78,6 +78,19 @@ func (l *Loader) Tests(ctx context.Context, sources ...string) ([]conntest.Suite
 	return suites, nil
 }
 
+// Convert reads all sources as Load does and converts the policies in them, as
+// k8s.Convert does.
+func (l *Loader) Convert(ctx context.Context, to k8s.Target, file string, wanted func(policies.Ref) bool, sources ...string) (*k8s.Conversion, error) {
+	r := l.gather(ctx, sources)
+	defer r.close()
+	c, err := k8s.Convert(r.documents, l.Options, to, file, wanted)
+	if err := join(append(r.problems, err)...); err != nil {
+		return nil, err
+	}
+	r.warnOf(c.Before)
+	return c, nil
+}
+
 // gather reads the documents of all sources.
 func (l *Loader) gather(ctx context.Context, sources []string) *reading {
 	r := &reading{ctx: ctx, loader: l, taken: map[string]bool{}}
@@ -150,12 +163,17 @@ func (r *reading) model() (*policies.Model, error) {
 	if err := join(append(r.problems, err)...); err != nil {
 		return nil, err
 	}
+	r.warnOf(m)
+	return m, nil
+}
+
+// warnOf adds the warnings of the reading to those of its model.
+func (r *reading) warnOf(m *policies.Model) {
 	m.Warnings = append(m.Warnings, r.warnings...)
 	slices.SortFunc(m.Warnings, func(a, b policies.Warning) int {
 		return cmp.Or(a.Place.Compare(b.Place), strings.Compare(a.Message, b.Message))
 	})
 	m.Warnings = slices.Compact(m.Warnings)
-	return m, nil
 }
 
 // join makes one error of all problems, each once and in the order of their

@@ -3,6 +3,7 @@ package diff
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -93,14 +94,23 @@ func kindOf(before, after policies.Verdict) kind {
 	return uncertain
 }
 
-// Compare compares two judges made by reach.Pair.
+// Compare compares two judges made by reach.Pair, over TCP, UDP and SCTP.
 func Compare(base, head *reach.Judge) *Change {
+	return compare(base, head, reach.Compare(base, head))
+}
+
+// CompareAll is Compare over every protocol.
+func CompareAll(base, head *reach.Judge) *Change {
+	return compare(base, head, reach.CompareAll(base, head))
+}
+
+func compare(base, head *reach.Judge, shifts iter.Seq[reach.Shift]) *Change {
 	c := &Change{
 		Policies: comparePolicies(base.Model().Policies, head.Model().Policies),
 		Warnings: mergeWarnings(base.Model().Warnings, head.Model().Warnings),
 	}
 	g := grouper{rows: map[bucket]*rows{}}
-	for s := range reach.Compare(base, head) {
+	for s := range shifts {
 		c.Differences = append(c.Differences, Difference{s.From, s.To, s.Ports, s.Before, s.After})
 		g.add(s)
 	}

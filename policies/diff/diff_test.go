@@ -10,6 +10,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
 	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 )
 
@@ -40,6 +41,11 @@ const (
 
 func compare(t *testing.T, base, head string) *diff.Change {
 	t.Helper()
+	return diff.Compare(judges(t, base, head))
+}
+
+func judges(t *testing.T, base, head string) (b, h *reach.Judge) {
+	t.Helper()
 	read := func(file, text string) *policies.Model {
 		docs, err := k8s.Parse(file, []byte(text))
 		if err != nil {
@@ -51,8 +57,7 @@ func compare(t *testing.T, base, head string) *diff.Change {
 		}
 		return m
 	}
-	b, h := reach.Pair(read("base.yaml", base), read("head.yaml", head), reach.Options{})
-	return diff.Compare(b, h)
+	return reach.Pair(read("base.yaml", base), read("head.yaml", head), reach.Options{})
 }
 
 // said prints a change as lines: groups, then workloads, then policies.
@@ -150,6 +155,25 @@ func TestAGroupSpeaksOfAllItsPortsAndAddresses(t *testing.T) {
 		return
 	}
 	t.Error("no group leads outside")
+}
+
+// Whether an engine keeps ICMP out is unknown where a NetworkPolicy closes a pod
+// to it. Compare speaks of TCP, UDP and SCTP only.
+func TestEveryProtocolIsCompared(t *testing.T) {
+	transports := `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{}, {protocol: UDP}, {protocol: SCTP}]}]}`
+	base, head := judges(t, shop, shop+policy("open", transports))
+	if n := len(diff.Compare(base, head).Differences); n != 0 {
+		t.Errorf("%d differences of TCP, UDP and SCTP", n)
+	}
+	all := diff.CompareAll(base, head)
+	if len(all.Differences) == 0 {
+		t.Error("no difference of other protocols")
+	}
+	for _, d := range all.Differences {
+		if !d.Ports.Contains(netset.ICMP, 8<<8) || d.Ports.Contains(netset.TCP, 80) || d.After != policies.Unknown {
+			t.Errorf("%s to %s on %s is %s", d.From, d.To, d.Ports, d.After)
+		}
+	}
 }
 
 func TestWhatCountsAsAnEdit(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 // on.
 type policy struct {
 	policies.Policy
+	origin  object // that it was read from
 	hook    hook
 	staged  policies.Ref // the staged object, zero for what is enforced
 	deletes bool
@@ -41,8 +42,10 @@ func isZero(n *yaml.Node) bool {
 	return false
 }
 
-// add adds a policy of a kind that is not Calico's.
-func (r *reader) add(p policies.Policy) { r.policies = append(r.policies, policy{Policy: p}) }
+// add adds a policy of a kind that is not Calico's, read from an object.
+func (r *reader) add(o object, p policies.Policy) {
+	r.policies = append(r.policies, policy{Policy: p, origin: o})
+}
 
 var (
 	policyFields = []string{"tier", "order", "selector", "types", "ingress", "egress", "serviceAccountSelector", "performanceHints"}
@@ -52,7 +55,7 @@ var (
 // readCalicoPolicy reads a NetworkPolicy or GlobalNetworkPolicy of Calico,
 // enforced or staged.
 func (r *reader) readCalicoPolicy(o object) {
-	p := policy{Policy: policies.Policy{Ref: o.ref, Annotations: o.annotations(), Place: o.place()}}
+	p := policy{Policy: policies.Policy{Ref: o.ref, Annotations: o.annotations(), Place: o.place()}, origin: o}
 	spec, fields := o.field("spec"), policyFields
 	if o.ref.Namespace == "" {
 		fields = globalFields

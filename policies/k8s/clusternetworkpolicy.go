@@ -92,7 +92,7 @@ func (d *dialect) read(r *reader, o object, tier string) {
 		}
 		policy.Governs[direction] = len(policy.Rules[direction]) > 0
 	}
-	r.add(policy)
+	r.add(o, policy)
 }
 
 // selected returns the pods that a "namespaces" or a "pods" describes.

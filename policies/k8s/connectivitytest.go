@@ -1,11 +1,8 @@
 package k8s
 
 import (
-	"bytes"
 	"net/netip"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/conntest"
@@ -34,16 +31,7 @@ func ReadTests(docs []Document) ([]conntest.Suite, error) {
 
 // WriteTests returns tests as YAML, a document each.
 func WriteTests(tests []v1alpha1.ConnectivityTest) ([]byte, error) {
-	var out bytes.Buffer
-	encoder := yaml.NewEncoder(&out)
-	encoder.SetIndent(2)
-	for i := range tests {
-		if err := encoder.Encode(&tests[i]); err != nil {
-			return nil, err
-		}
-	}
-	err := encoder.Close()
-	return out.Bytes(), err
+	return encode(tests)
 }
 
 // readTest reads a ConnectivityTest; false is for other kinds, and for what was

@@ -38,6 +38,10 @@ type Options struct {
 	Namespace     string         // of objects that name none; "" means "default"
 	PodCIDRs      []netip.Prefix // ranges that pod addresses come from
 	CalicoVersion string         // whose behaviour counts, one of CalicoVersions; "" is the newest
+	// Calico is set where Calico decides even if there is no object of its kinds.
+	Calico bool
+
+	replaced map[identity]policies.Place // objects that are passed over
 }
 
 // The names of the tiers, in the order of evaluation. Policies of the three
@@ -127,6 +131,7 @@ type reader struct {
 	namespace     string
 	podCIDRs      []netip.Prefix
 	calicoVersion string
+	replaced      map[identity]policies.Place
 
 	problems  []policies.Problem
 	warnings  []policies.Warning
@@ -141,7 +146,7 @@ type reader struct {
 	nodes      []policies.Node
 	policies   []policy
 
-	calico   bool // there are objects of Calico's kinds
+	calico   bool // Calico decides, as where there are objects of its kinds
 	accounts []policies.ServiceAccount
 	tiers    map[string]policies.Tier
 	sets     []policies.NetworkSet
@@ -154,6 +159,8 @@ func newReader(o Options) *reader {
 		namespace:     cmp.Or(o.Namespace, "default"),
 		podCIDRs:      slices.Clone(o.PodCIDRs),
 		calicoVersion: cmp.Or(o.CalicoVersion, CalicoVersions[len(CalicoVersions)-1]),
+		calico:        o.Calico,
+		replaced:      o.replaced,
 		tiers:         map[string]policies.Tier{},
 		profiles:      map[string]profile{},
 		elsewhere:     map[*yaml.Node]string{},

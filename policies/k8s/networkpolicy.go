@@ -23,7 +23,7 @@ var (
 	peersField          = [...]string{policies.Egress: "to", policies.Ingress: "from"}
 )
 
-func (r *reader) readNetworkPolicy(o object) { r.add(networkPolicy(o, networkPolicyFields...)) }
+func (r *reader) readNetworkPolicy(o object) { r.add(o, networkPolicy(o, networkPolicyFields...)) }
 
 // networkPolicy reads a NetworkPolicy of Kubernetes, enforced or staged, whose
 // spec has these fields.

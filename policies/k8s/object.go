@@ -193,6 +193,9 @@ func (r *reader) object(v value, kind, group string, clusterWide bool) (object, 
 		return o, true
 	}
 	id := identity{group, o.ref}
+	if at, replaced := r.replaced[id]; replaced && at == v.place() {
+		return o, false
+	}
 	id.ref.Name = r.fullName(o.ref)
 	if first, given := r.seen[id]; given {
 		v.problem("%s %s is given twice, first at %s; remove one", o.ref.What(), o.ref, first)

@@ -115,7 +115,7 @@ func (r *reader) readForeign(v value, kind, group string) {
 		subject.Namespaces = selector.Everything()
 		touched = "pods in all namespaces"
 	}
-	r.add(policies.Policy{
+	r.add(o, policies.Policy{
 		Ref:         o.ref,
 		Subject:     subject,
 		Governs:     e.governs,

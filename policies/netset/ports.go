@@ -110,6 +110,12 @@ var transportPorts = func() (all Ports) {
 	return all
 }()
 
+// EveryConnection returns all that a connection may be made on: AllTraffic but for
+// port 0 of TCP, UDP and SCTP.
+func EveryConnection() Ports {
+	return AllTraffic().Minus(EveryPort(Transports[:]...)).Union(transportPorts)
+}
+
 // Union returns what is in a or in b.
 func (a Ports) Union(b Ports) Ports { return Ports{union[uint32, portOrder](a.spans, b.spans)} }
 

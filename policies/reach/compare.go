@@ -27,7 +27,14 @@ type Shift struct {
 // the same rows is not looked at again.
 func Compare(base, head *Judge) iter.Seq[Shift] {
 	return func(yield func(Shift) bool) {
-		newComparison(base, head).run(yield)
+		newComparison(base, head, netset.TransportPorts()).run(yield)
+	}
+}
+
+// CompareAll is Compare over every protocol.
+func CompareAll(base, head *Judge) iter.Seq[Shift] {
+	return func(yield func(Shift) bool) {
+		newComparison(base, head, netset.EveryConnection()).run(yield)
 	}
 }
 
@@ -64,8 +71,9 @@ type comparison struct {
 	turns      map[[2]grantID]*[len(turns)]portsID // what turned returned
 }
 
-func newComparison(base, head *Judge) *comparison {
-	c := &comparison{base: newLister(base, Listing{}), head: newLister(head, Listing{}), spots: map[spotKey]bool{}, turns: map[[2]grantID]*[len(turns)]portsID{}}
+func newComparison(base, head *Judge, ports netset.Ports) *comparison {
+	l := Listing{Ports: &ports}
+	c := &comparison{base: newLister(base, l), head: newLister(head, l), spots: map[spotKey]bool{}, turns: map[[2]grantID]*[len(turns)]portsID{}}
 	// Both speak of ports and grants by the same numbers.
 	c.head.grants = c.base.grants
 	c.head.within, c.head.open, c.head.visible = c.base.within, c.base.open, c.base.visible

@@ -369,6 +369,9 @@ func TestCalicoAgreesWithNaive(t *testing.T) {
 			}
 		}
 		readsBack(t, e)
+		if written := calico(t, s.Calico()).Selector(); written.Key() != s.Key() {
+			t.Fatalf("%s is written as %s", s, s.Calico())
+		}
 	})
 }
 
