@@ -198,7 +198,8 @@ func (s *sets) or(a, b *set) *set {
 		}
 		index, words = append(index, at), append(words, w)
 	}
-	s.index, s.words = append(index, a.index[i:]...), append(words, a.words[i:]...)
+	index, words = append(index, a.index[i:]...), append(words, a.words[i:]...)
+	s.index, s.words = index, words
 	return s.intern()
 }
 
@@ -255,7 +256,8 @@ func (s *sets) filter(a, b *set, flip uint64) *set {
 	if same == len(a.index) {
 		return a
 	}
-	index, words := append(s.index[:0], a.index[:same]...), append(s.words[:0], a.words[:same]...)
+	index, words := s.index[:0], s.words[:0]
+	index, words = append(index, a.index[:same]...), append(words, a.words[:same]...)
 	for i := same; i < len(a.index); i++ {
 		if w := a.words[i] & other(a.index[i]); w != 0 {
 			index, words = append(index, a.index[i]), append(words, w)
