@@ -364,6 +364,11 @@ type Match struct {
 	// endpoints, too. Those mean addresses, and where they are in no namespace
 	// they have no namespace labels, NameLabel neither.
 	Endpoints bool
+	// Inherited is what Namespaces says where that is a namespaceSelector of
+	// Calico, about the labels that endpoints inherit; nothing elsewhere. It counts,
+	// and Namespaces does not, for those that have such a label themselves: their
+	// own comes first.
+	Inherited selector.Selector
 	// Object describes what the one object of this name stands for: the pods
 	// behind a Service, a NetworkSet or GlobalNetworkSet, a HostEndpoint. An
 	// object that is not there stands for nothing.
