@@ -1,6 +1,7 @@
 package reach_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 )
@@ -384,6 +386,20 @@ func TestCalicoRules(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What selectors mean is the same where the policies are of one source and the
+// world is of another.
+func TestCalicoRulesInAnotherWorld(t *testing.T) {
+	for _, row := range scopeRows {
+		t.Run(row.name, func(t *testing.T) {
+			m := k8s.WithWorldOf(readModel(t, row.world, nil), readModel(t, calicoBase+row.world, nil))
+			d, err := askOf(t, m, reach.Options{}, row.from, row.to, cmp.Or(row.port, "TCP/80"))
+			if err != nil || d.Verdict != row.want {
+				t.Errorf("%v because %q (error %v), want %v", d.Verdict, d.Because, err, row.want)
+			}
+		})
 	}
 }
 
