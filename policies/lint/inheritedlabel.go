@@ -42,8 +42,10 @@ func inheritedLabel(l *look) {
 		}{{in, "in"}, {out, "not in"}} {
 			if len(side.pods) > 0 {
 				first := &l.Pods[side.pods[0]]
+				asked := append(m.Inherited.Keys(), m.Pods.Keys()...)
+				labels := slices.DeleteFunc(claimed(first), func(key string) bool { return !slices.Contains(asked, key) })
 				l.report(Warning, m.Place, i, "pods of %s are %s this selector for a label of their own, %s, that to Calico comes before the one of their namespace or service account; take it off them, or select by %s or %s, which no pod can claim",
-					l.workloads(side.pods), side.what, enumerate(claimed(first), "or"), policies.CalicoNamespace, policies.CalicoServiceAccount).See = first.Place
+					l.workloads(side.pods), side.what, enumerate(labels, "or"), policies.CalicoNamespace, policies.CalicoServiceAccount).See = first.Place
 			}
 		}
 	})
