@@ -19,6 +19,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/weir-policy/weir/policies/netset"
@@ -291,7 +292,20 @@ const (
 	ActionLog  // decides nothing
 )
 
-func (a Action) String() string { return [...]string{"none", "allow", "deny", "pass", "log"}[a] }
+var actions = [...]string{"none", "allow", "deny", "pass", "log"}
+
+func (a Action) String() string { return actions[a] }
+
+// ParseAction reads what String prints; empty is NoAction.
+func ParseAction(text string) (Action, error) {
+	if text == "" {
+		return NoAction, nil
+	}
+	if i := slices.Index(actions[:], text); i >= 0 {
+		return Action(i), nil
+	}
+	return 0, fmt.Errorf("action %q is none of allow, deny, pass, log", text)
+}
 
 // Policy is one policy object of any dialect.
 type Policy struct {
