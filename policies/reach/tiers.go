@@ -172,7 +172,7 @@ func (e *evaluation) tiers(d policies.Direction, class int32, list []governing, 
 	}
 	r, ok := e.byStages[string(key)]
 	if !ok {
-		o := e.compose(stages, key)
+		o := e.through(stages[0], e.compose(stages[1:], key[4:]))
 		allow := e.intersect(o.allow, o.safe)
 		r = e.internRow(allow, e.subtract(o.allow, allow))
 		e.byStages[string(key)] = r
@@ -222,12 +222,18 @@ func (e *evaluation) compose(stages []*stage, key []byte) outcome {
 	}
 	known, ok := e.outcomes[string(key)]
 	if !ok {
-		s, rest := stages[0], e.compose(stages[1:], key[4:])
-		known.allow = e.unite(s.allow, e.intersect(s.pass, rest.allow))
-		known.safe = e.unite(s.final, e.intersect(s.safe, rest.safe))
+		known = e.through(stages[0], e.compose(stages[1:], key[4:]))
 		e.outcomes[string(key)] = known
 	}
 	return known
+}
+
+// through puts a stage before what becomes of the traffic behind it.
+func (e *evaluation) through(s *stage, rest outcome) outcome {
+	return outcome{
+		allow: e.unite(s.allow, e.intersect(s.pass, rest.allow)),
+		safe:  e.unite(s.final, e.intersect(s.safe, rest.safe)),
+	}
 }
 
 // stage returns what one tier makes of a class's traffic, given the policies of
