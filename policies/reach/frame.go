@@ -189,13 +189,11 @@ func (f *frame) layColumns() {
 			f.keyed[f.keyOf[v]] = append(f.keyed[f.keyOf[v]], id)
 		}
 		f.layClass(c, id)
-		for name := range f.named {
-			for _, number := range c.numbersOf(int32(name)) {
-				if f.named[name] == nil {
-					f.named[name] = map[uint16][]int32{}
-				}
-				f.named[name][number] = append(f.named[name][number], c.columns...)
+		for _, n := range c.named {
+			if f.named[n.name] == nil {
+				f.named[n.name] = map[uint16][]int32{}
 			}
+			f.named[n.name][n.number] = append(f.named[n.name][n.number], c.columns...)
 		}
 	}
 	f.outside = int32(len(f.columns))

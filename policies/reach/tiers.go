@@ -267,8 +267,8 @@ func (e *evaluation) appendSubjectKey(key []byte, d policies.Direction, class in
 		}
 	}
 	if named {
-		for _, numbers := range c.named {
-			key = append(append(key, '|'), numbers...)
+		for _, n := range c.named {
+			key = binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint32(key, uint32(n.name)), n.number)
 		}
 	}
 	return key
