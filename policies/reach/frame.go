@@ -3,6 +3,7 @@ package reach
 import (
 	"net/netip"
 	"slices"
+	"sort"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -130,11 +131,8 @@ func (f *frame) cutAddresses() {
 
 // atomOf returns the index of the atom that holds a.
 func (f *frame) atomOf(a netip.Addr) int32 {
-	i, found := slices.BinarySearchFunc(f.atoms, a, func(t atom, a netip.Addr) int { return t.first.Compare(a) })
-	if !found {
-		i--
-	}
-	return int32(i)
+	after := sort.Search(len(f.atoms), func(i int) bool { return a.Less(f.atoms[i].first) })
+	return int32(after) - 1
 }
 
 // findSpace learns where pods with unknown addresses can be: in the pod CIDRs

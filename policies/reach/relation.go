@@ -280,8 +280,11 @@ func (a algebra) unite(r, s relation) relation {
 }
 
 func (a algebra) intersect(r, s relation) relation {
-	if len(r) == 0 || len(s) == 0 {
+	switch {
+	case len(r) == 0 || len(s) == 0:
 		return nil
+	case slices.Equal(r, s):
+		return r
 	}
 	return a.combine(r, s, a.and)
 }

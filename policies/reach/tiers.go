@@ -74,6 +74,8 @@ func evaluationOrder(m *policies.Model) []int {
 type stage struct {
 	id                       int32
 	allow, pass, safe, final relation
+	// certain is a stage that is in no doubt about any traffic.
+	certain bool
 }
 
 // outcome is what some tiers, one behind the other, make of the traffic that
@@ -127,7 +129,8 @@ func (b *builder) judge(m *policies.Model, p placement) *Judge {
 }
 
 func (e *evaluation) newStage(allow, pass, safe relation) *stage {
-	s := &stage{e.count, allow, pass, safe, e.subtract(safe, pass)}
+	s := &stage{id: e.count, allow: allow, pass: pass, safe: safe, final: e.subtract(safe, pass)}
+	s.certain = slices.Equal(s.final, allow) && len(e.subtract(pass, safe)) == 0
 	e.count++
 	return s
 }
@@ -230,10 +233,11 @@ func (e *evaluation) compose(stages []*stage, key []byte) outcome {
 
 // through puts a stage before what becomes of the traffic behind it.
 func (e *evaluation) through(s *stage, rest outcome) outcome {
-	return outcome{
-		allow: e.unite(s.allow, e.intersect(s.pass, rest.allow)),
-		safe:  e.unite(s.final, e.intersect(s.safe, rest.safe)),
+	allow := e.unite(s.allow, e.intersect(s.pass, rest.allow))
+	if s.certain && slices.Equal(rest.allow, rest.safe) {
+		return outcome{allow, allow}
 	}
+	return outcome{allow, e.unite(s.final, e.intersect(s.safe, rest.safe))}
 }
 
 // stage returns what one tier makes of a class's traffic, given the policies of
@@ -383,7 +387,12 @@ func (e *evaluation) evaluateUnion(d policies.Direction, class int32, list []gov
 			possible = append(possible, r.possible...)
 		}
 	}
-	return e.newStage(e.unite(e.normal(possible), undefined), nil, e.subtract(e.normal(yes), undefined))
+	safe := e.normal(yes)
+	allow := safe
+	if !slices.Equal(possible, yes) {
+		allow = e.normal(possible)
+	}
+	return e.newStage(e.unite(allow, undefined), nil, e.subtract(safe, undefined))
 }
 
 // compileRules returns the rules of a policy in one direction as traffic. What
