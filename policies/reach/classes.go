@@ -2,6 +2,7 @@ package reach
 
 import (
 	"cmp"
+	"encoding/binary"
 	"maps"
 	"net/netip"
 	"slices"
@@ -35,9 +36,14 @@ type class struct {
 	node      int32   // where there are host endpoints; else, and where it is not known, -1
 	labels    []int32 // ids of label values, ascending
 	named     []numbered
-	atoms     [2]int32
+	atoms     [2]int32 // of several of a family the first
 	families  family
 	columns   []int32
+	// faces are the classes of each of its addresses, one for each column, where
+	// rules tell addresses of one family apart, or host endpoints any. A face
+	// stands for its address alone, and no pod or node is of it.
+	faces  []int32
+	isFace bool
 }
 
 // numbered is a port number that goes by a name, of which there may be several.
@@ -97,11 +103,12 @@ type classKey struct {
 	machine   int32
 	node      int32
 	atoms     [2]int32
+	several   string // all atoms, where the class has faces; of a face, that it is one
 	sum       uint64
 }
 
-func (c *class) key() classKey {
-	key := classKey{c.namespace, c.machine, c.node, c.atoms, 0}
+func (c *class) key(several string) classKey {
+	key := classKey{c.namespace, c.machine, c.node, c.atoms, several, 0}
 	for _, v := range c.labels {
 		key.sum = mix(key.sum ^ uint64(v))
 	}
@@ -116,35 +123,49 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 	places := make([]placement, len(models))
 	var labels []int32
 	var named []numbered
-	place := func(c class) int32 {
-		key := c.key()
+	find := func(c class, several string) (id int32, isNew bool) {
+		key := c.key(several)
 		for ; ; key.sum++ { // past others of this sum
 			id, taken := known[key]
 			if !taken {
 				break
 			}
 			if slices.Equal(f.classes[id].labels, c.labels) && slices.Equal(f.classes[id].named, c.named) {
-				return id
+				return id, false
 			}
 		}
-		id := int32(len(f.classes))
+		id = int32(len(f.classes))
 		c.labels, c.named = slices.Clone(c.labels), slices.Clone(c.named)
 		f.classes = append(f.classes, c)
 		known[key] = id
+		return id, true
+	}
+	place := func(c class, addresses []netip.Addr, named func(netip.Addr) []numbered) int32 {
+		var several []int32
+		c.atoms, c.families, several = f.locate(addresses, c.host() && f.mayHaveEndpoint(c.node))
+		id, isNew := find(c, textOf(several))
+		if isNew && len(several) > 0 {
+			faces := make([]int32, len(several))
+			for i, atom := range several {
+				a := addresses[slices.IndexFunc(addresses, func(a netip.Addr) bool { return f.atomOf(a) == atom })]
+				faces[i], _ = find(c.face(a, atom, named), "face")
+			}
+			f.classes[id].faces = faces
+		}
 		return id
 	}
-	onHost := func(k machine, node string, addresses []netip.Addr, ports []policies.ContainerPort) int32 {
-		atoms, fams := f.locate(addresses)
-		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), named: f.numbers(nil, ports), atoms: atoms, families: fams})
+	onHost := func(k machine, node string, addresses []netip.Addr, ports func(...netip.Addr) []policies.ContainerPort) int32 {
+		named := func(a netip.Addr) []numbered { return f.numbers(nil, ports(a)) }
+		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), named: f.numbers(nil, ports(addresses...))}, addresses, named)
 	}
 	for m, model := range models {
-		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, "", nil, nil)}
+		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, "", nil, noPortNames)}
 		machines := map[string]machine{}
 		inherited, behind := model.Inherited(), f.behindServices(&model.World)
 		ports := namedByHosts(&model.World)
 		for i, n := range model.Nodes {
 			machines[n.Name] = machine{n.Labels, n.Implied}
-			places[m].nodes[i] = onHost(machines[n.Name], n.Name, n.Addresses, ports(n.Name, n.Addresses))
+			places[m].nodes[i] = onHost(machines[n.Name], n.Name, n.Addresses, ports(n.Name))
 		}
 		for i := range model.Pods {
 			p := &model.Pods[i]
@@ -153,10 +174,9 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 				if !known || k.implied {
 					k = machine{p.NodeLabels, true}
 				}
-				places[m].pods[i] = onHost(k, p.Node, p.Addresses, ports(p.Node, p.Addresses))
+				places[m].pods[i] = onHost(k, p.Node, p.Addresses, ports(p.Node))
 				continue
 			}
-			atoms, fams := f.locate(p.Addresses)
 			labels, named = labels[:0], f.numbers(named[:0], p.Ports)
 			for k, v := range p.Labels {
 				if key, used := f.keys[k]; used {
@@ -174,8 +194,8 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 			labels = append(labels, behind[i]...)
 			slices.Sort(labels)
 			places[m].pods[i] = place(class{
-				namespace: namespaceOf[m][p.Ref.Namespace], node: f.nodeID(p.Node), labels: labels, named: named, atoms: atoms, families: fams,
-			})
+				namespace: namespaceOf[m][p.Ref.Namespace], node: f.nodeID(p.Node), labels: labels, named: named,
+			}, p.Addresses, nil)
 		}
 	}
 	f.sortClasses(places)
@@ -226,6 +246,9 @@ func nodeIDs(models []*policies.Model) map[string]int32 {
 	}
 	return ids
 }
+
+// mayHaveEndpoint reports whether a node has a host endpoint in some model.
+func (f *frame) mayHaveEndpoint(node int32) bool { return node >= 0 && int(node) < len(f.nodeIDs) }
 
 // nodeID returns the number of a node: one for all that have no host endpoint.
 func (f *frame) nodeID(name string) int32 {
@@ -295,25 +318,62 @@ func (f *frame) numbers(named []numbered, ports []policies.ContainerPort) []numb
 	return slices.Compact(named)
 }
 
-// locate returns the atom of each family's address. Where no block cuts the
-// address space, all addresses are alike and only the families count.
-func (f *frame) locate(addresses []netip.Addr) ([2]int32, family) {
-	if len(addresses) == 0 {
-		return [2]int32{unknownAtom, unknownAtom}, ipv4 | ipv6
+// face returns the class of one address of a class, in an atom. The numbers behind
+// its port names are those of the class, or those that named tells.
+func (c class) face(a netip.Addr, atom int32, named func(netip.Addr) []numbered) class {
+	c.isFace, c.faces = true, nil
+	c.families, c.atoms = familyOf(a), [2]int32{noAtom, noAtom}
+	c.atoms[c.families>>1] = atom
+	if named != nil {
+		c.named = named(a)
 	}
-	atoms := [2]int32{noAtom, noAtom}
-	var fams family
+	return c
+}
+
+// locate returns the atom of the first address of each family, and all atoms,
+// ascending, where there are several of one family, or any several if each counts.
+// Where no block cuts the address space, all addresses are alike and only the
+// families count.
+func (f *frame) locate(addresses []netip.Addr, each bool) (atoms [2]int32, fams family, several []int32) {
+	if len(addresses) == 0 {
+		return [2]int32{unknownAtom, unknownAtom}, ipv4 | ipv6, nil
+	}
+	atoms = [2]int32{noAtom, noAtom}
+	apart := false
 	for _, a := range addresses {
-		i := 0
-		if a.Is6() {
-			i = 1
-		}
-		if atoms[i] == noAtom {
+		i := familyOf(a) >> 1
+		switch {
+		case atoms[i] == noAtom:
 			atoms[i] = f.atomOf(a)
 			fams |= families[i]
+		case len(f.blocks) > 0:
+			apart = apart || f.atomOf(a) != atoms[i]
 		}
 	}
-	return atoms, fams
+	if !apart && !(each && fams == ipv4|ipv6 && len(f.blocks) > 0) {
+		return atoms, fams, nil
+	}
+	for _, a := range addresses {
+		several = append(several, f.atomOf(a))
+	}
+	slices.Sort(several)
+	several = slices.Compact(several)
+	for i, fam := range families {
+		if fams&fam != 0 {
+			first := slices.IndexFunc(several, func(atom int32) bool { return familyOf(f.atoms[atom].first) == fam })
+			atoms[i] = several[first]
+		}
+	}
+	return atoms, fams, several
+}
+
+// textOf is a text that is the same for equal numbers.
+func textOf(numbers []int32) string {
+	var text []byte
+	for _, n := range numbers {
+		text = binary.LittleEndian.AppendUint32(text, uint32(n))
+	}
+	return string(text)
 }
 
 // sortClasses orders the classes by namespace, so that a namespace is a run of
@@ -333,6 +393,11 @@ func (f *frame) sortClasses(places []placement) {
 		renamed[was] = int32(now)
 	}
 	f.classes = sorted
+	for i := range f.classes {
+		for k, face := range f.classes[i].faces {
+			f.classes[i].faces[k] = renamed[face]
+		}
+	}
 	for m := range places {
 		p := &places[m]
 		p.anyNode = renamed[p.anyNode]

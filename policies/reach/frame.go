@@ -75,6 +75,7 @@ const (
 
 type column struct {
 	class    int32 // -1 for the outside
+	subject  int32 // the class whose rows are those of this address: class, or a face of it
 	families family
 	atom     int32
 	// sure are the families that the class has addresses of, perhaps those that
@@ -181,22 +182,36 @@ func (f *frame) layColumns() {
 		f.keyOf[id], f.text[id] = l.key, l.value
 	}
 	for i := range f.classes {
+		if !f.classes[i].isFace {
+			f.layClass(&f.classes[i], int32(i))
+		}
+	}
+	for i := range f.classes {
 		c, id := &f.classes[i], int32(i)
 		for _, v := range c.labels {
 			f.posting[v] = append(f.posting[v], id)
 			f.keyed[f.keyOf[v]] = append(f.keyed[f.keyOf[v]], id)
 		}
-		f.layClass(c, id)
-		for _, n := range c.named {
-			if f.named[n.name] == nil {
-				f.named[n.name] = map[uint16][]int32{}
-			}
-			f.named[n.name][n.number] = append(f.named[n.name][n.number], c.columns...)
+		if c.isFace {
+			continue // its columns are those of others
 		}
+		f.nameColumns(c.columns)
 	}
 	f.outside = int32(len(f.columns))
 	for i, a := range f.atoms {
-		f.columns = append(f.columns, column{-1, familyOf(a.first), int32(i), familyOf(a.first), 0})
+		f.columns = append(f.columns, column{-1, -1, familyOf(a.first), int32(i), familyOf(a.first), 0})
+	}
+}
+
+// nameColumns lists columns of one class by the numbers that it gives port names.
+func (f *frame) nameColumns(columns []int32) {
+	for _, column := range columns {
+		for _, n := range f.classes[f.columns[column].subject].named {
+			if f.named[n.name] == nil {
+				f.named[n.name] = map[uint16][]int32{}
+			}
+			f.named[n.name][n.number] = append(f.named[n.name][n.number], column)
+		}
 	}
 }
 
@@ -249,10 +264,14 @@ func (f *frame) layClass(c *class, id int32) {
 		host = 1
 	}
 	unplaced := c.atoms[0] == unknownAtom
+	if len(c.faces) > 0 {
+		f.layFaces(c, id)
+		return
+	}
 	if len(f.blocks) == 0 || unplaced && !f.dual {
 		n := int32(len(f.columns))
 		c.columns = []int32{n}
-		f.columns = append(f.columns, column{id, c.families, unknownAtom, sure, perhaps})
+		f.columns = append(f.columns, column{id, id, c.families, unknownAtom, sure, perhaps})
 		if unplaced {
 			f.unplaced[host][0] = append(f.unplaced[host][0], n)
 		}
@@ -264,11 +283,23 @@ func (f *frame) layClass(c *class, id int32) {
 		}
 		n := int32(len(f.columns))
 		c.columns = append(c.columns, n)
-		f.columns = append(f.columns, column{id, fam, c.atoms[i], sure, perhaps})
+		f.columns = append(f.columns, column{id, id, fam, c.atoms[i], sure, perhaps})
 		if unplaced {
 			f.unplaced[host][i] = append(f.unplaced[host][i], n)
 			continue
 		}
 		f.atomCols[c.atoms[i]] = append(f.atomCols[c.atoms[i]], n)
+	}
+}
+
+// layFaces gives a class a column for each of its faces. Faces of one address that
+// several classes have may go by the column of any of them.
+func (f *frame) layFaces(c *class, id int32) {
+	for _, at := range c.faces {
+		face, n := &f.classes[at], int32(len(f.columns))
+		atom := max(face.atoms[0], face.atoms[1])
+		f.columns = append(f.columns, column{id, at, face.families, atom, c.families, 0})
+		f.atomCols[atom] = append(f.atomCols[atom], n)
+		c.columns, face.columns = append(c.columns, n), []int32{n}
 	}
 }

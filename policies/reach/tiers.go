@@ -20,11 +20,11 @@ type governed [2][]governing
 
 // govern lists the policies that govern each class, and for each node those that
 // govern what it forwards.
-func (b *builder) govern(m *policies.Model) (classes [2][][]governing, forwarded map[int32]*governed) {
+func (b *builder) govern(m *policies.Model) (classes [2][][]governing, hosts *hosts) {
 	for _, d := range policies.Directions {
 		classes[d] = make([][]governing, len(b.classes))
 	}
-	hosts := b.newHosts(m)
+	hosts = b.newHosts(m)
 	for _, i := range evaluationOrder(m) {
 		p := &m.Policies[i]
 		governs := func(lists *[2][][]governing, at int32, t policies.Truth) {
@@ -37,7 +37,7 @@ func (b *builder) govern(m *policies.Model) (classes [2][][]governing, forwarded
 		in := b.namespacesOf(p.Subject.Namespaces)
 		b.classesOf(in.yes, p.Subject.Pods, func(class int32, t policies.Truth) { governs(&classes, class, t) })
 		b.classesOf(in.maybe, p.Subject.Pods, func(class int32, t policies.Truth) { governs(&classes, class, policies.Maybe) })
-		for node, t := range hosts.selectedBy(p) {
+		for node, t := range hosts.selectedBy(int32(i), p) {
 			for _, class := range hosts.classes[node] {
 				governs(&classes, class, t)
 			}
@@ -49,7 +49,7 @@ func (b *builder) govern(m *policies.Model) (classes [2][][]governing, forwarded
 			}
 		}
 	}
-	return classes, hosts.forwarded
+	return classes, hosts
 }
 
 // evaluationOrder returns the indexes of the policies by tier and priority.
@@ -87,6 +87,7 @@ type outcome struct{ allow, safe relation }
 type evaluation struct {
 	*builder
 	model     *policies.Model
+	hosts     *hosts
 	forwarded map[int32]*governed // by node
 	rules     [2][][]*compiled    // of each policy
 	stages    [2]map[string]*stage
@@ -98,8 +99,8 @@ type evaluation struct {
 	count   int32 // of stages
 }
 
-func newEvaluation(b *builder, m *policies.Model, forwarded map[int32]*governed) evaluation {
-	e := evaluation{builder: b, model: m, forwarded: forwarded, byStages: map[string]*row{}, outcomes: map[string]outcome{}}
+func newEvaluation(b *builder, m *policies.Model, h *hosts) evaluation {
+	e := evaluation{builder: b, model: m, hosts: h, forwarded: h.forwarded, byStages: map[string]*row{}, outcomes: map[string]outcome{}}
 	e.sparing[policies.Yes] = e.newStage(b.universe, nil, b.universe)
 	e.sparing[policies.Maybe] = e.newStage(b.universe, b.universe, b.universe)
 	for _, d := range policies.Directions {
@@ -113,8 +114,8 @@ func newEvaluation(b *builder, m *policies.Model, forwarded map[int32]*governed)
 func (b *builder) judge(m *policies.Model, p placement) *Judge {
 	b.turnTo(m, p)
 	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, ipv6: speaksIPv6(m), labelled: b.labelled, inherited: m.Inherited()}
-	j.governing, j.forwarded = b.govern(m)
-	e := newEvaluation(b, m, j.forwarded)
+	j.governing, j.hosts = b.govern(m)
+	e := newEvaluation(b, m, j.hosts)
 	for _, d := range policies.Directions {
 		j.rows[d] = make([]*row, len(b.classes))
 		for class, list := range j.governing[d] {
@@ -138,19 +139,23 @@ func (e *evaluation) newStage(allow, pass, safe relation) *stage {
 // row returns what becomes of a class's traffic, given the policies that govern
 // it.
 func (e *evaluation) row(d policies.Direction, class int32, list []governing) *row {
-	r := e.tiers(d, class, list, false)
-	switch {
+	switch c := &e.classes[class]; {
+	case len(c.faces) > 0:
+		return e.byFace(c, func(face int32) *row { return e.row(d, face, list) })
 	case len(e.nodeIDs) == 0:
-		return r
-	case e.classes[class].host():
-		return e.sparingPods(r, e.classes[class].node)
+		return e.tiers(d, class, list, false)
+	case c.host():
+		return e.sparingPods(e.passing(d, class, list, e.passedBy(e.hosts, c)), c.node)
 	}
-	return e.throughHosts(d, class, r)
+	return e.throughHosts(d, class, e.tiers(d, class, list, false))
 }
 
 // rowFromOwnNode returns what becomes of what comes to a class from a pod's own
 // node.
 func (e *evaluation) rowFromOwnNode(class int32, list []governing) *row {
+	if c := &e.classes[class]; len(c.faces) > 0 {
+		return e.byFace(c, func(face int32) *row { return e.rowFromOwnNode(face, list) })
+	}
 	return e.tiers(policies.Ingress, class, list, true)
 }
 
