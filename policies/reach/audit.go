@@ -94,9 +94,9 @@ func (a *Audit) countPeople() {
 		a.people[class]++
 	}
 	a.people[a.placement.anyNode]++
-	for i := range a.classes {
-		for _, face := range a.classes[i].faces {
-			a.people[face] += a.people[i]
+	for class, faces := range a.faces {
+		for _, face := range faces {
+			a.people[face] += a.people[class]
 		}
 	}
 }
@@ -111,9 +111,9 @@ func (a *Audit) group(d policies.Direction) {
 			continue
 		}
 		var key []byte
-		if c := &a.classes[class]; len(a.nodeIDs) > 0 || len(c.faces) > 0 {
+		if c := &a.classes[class]; len(a.nodeIDs) > 0 || c.role == faced {
 			key = binary.LittleEndian.AppendUint32(key, uint32(c.node))
-			if c.host() || len(c.faces) > 0 { // its addresses may count
+			if c.host() || c.role == faced { // its addresses may count
 				key = binary.LittleEndian.AppendUint32(key, uint32(class))
 			}
 		}

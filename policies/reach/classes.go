@@ -38,12 +38,8 @@ type class struct {
 	named     []numbered
 	atoms     [2]int32 // of several of a family the first
 	families  family
+	role      role
 	columns   []int32
-	// faces are the classes of each of its addresses, one for each column, where
-	// rules tell addresses of one family apart, or host endpoints any. A face
-	// stands for its address alone, and no pod or node is of it.
-	faces  []int32
-	isFace bool
 }
 
 // numbered is a port number that goes by a name, of which there may be several.
@@ -51,6 +47,17 @@ type numbered struct {
 	name   int32
 	number uint16
 }
+
+// role says whether rules tell addresses of one family apart that a class has, or
+// host endpoints any. For each of its addresses there is another class then, its
+// face there, which no pod or node is of.
+type role uint8
+
+const (
+	plain role = iota
+	faced
+	aFace
+)
 
 func (c *class) host() bool { return c.namespace < 0 }
 
@@ -102,13 +109,13 @@ type classKey struct {
 	namespace int32
 	machine   int32
 	node      int32
+	several   int32 // a number for all atoms of a class with faces, -1 for a face
 	atoms     [2]int32
-	several   string // all atoms, where the class has faces; of a face, that it is one
 	sum       uint64
 }
 
-func (c *class) key(several string) classKey {
-	key := classKey{c.namespace, c.machine, c.node, c.atoms, several, 0}
+func (c *class) key(several int32) classKey {
+	key := classKey{c.namespace, c.machine, c.node, several, c.atoms, 0}
 	for _, v := range c.labels {
 		key.sum = mix(key.sum ^ uint64(v))
 	}
@@ -123,7 +130,7 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 	places := make([]placement, len(models))
 	var labels []int32
 	var named []numbered
-	find := func(c class, several string) (id int32, isNew bool) {
+	find := func(c class, several int32) (id int32, isNew bool) {
 		key := c.key(several)
 		for ; ; key.sum++ { // past others of this sum
 			id, taken := known[key]
@@ -140,17 +147,26 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 		known[key] = id
 		return id, true
 	}
+	combinations := map[string]int32{}
 	place := func(c class, addresses []netip.Addr, named func(netip.Addr) []numbered) int32 {
 		var several []int32
 		c.atoms, c.families, several = f.locate(addresses, c.host() && f.mayHaveEndpoint(c.node))
-		id, isNew := find(c, textOf(several))
-		if isNew && len(several) > 0 {
-			faces := make([]int32, len(several))
-			for i, atom := range several {
+		if len(several) == 0 {
+			id, _ := find(c, 0)
+			return id
+		}
+		c.role = faced
+		text := textOf(several)
+		if combinations[text] == 0 {
+			combinations[text] = int32(len(combinations)) + 1
+		}
+		id, isNew := find(c, combinations[text])
+		if isNew {
+			for _, atom := range several {
 				a := addresses[slices.IndexFunc(addresses, func(a netip.Addr) bool { return f.atomOf(a) == atom })]
-				faces[i], _ = find(c.face(a, atom, named), "face")
+				face, _ := find(c.face(a, atom, named), -1)
+				f.faces[id] = append(f.faces[id], face)
 			}
-			f.classes[id].faces = faces
 		}
 		return id
 	}
@@ -321,7 +337,7 @@ func (f *frame) numbers(named []numbered, ports []policies.ContainerPort) []numb
 // face returns the class of one address of a class, in an atom. The numbers behind
 // its port names are those of the class, or those that named tells.
 func (c class) face(a netip.Addr, atom int32, named func(netip.Addr) []numbered) class {
-	c.isFace, c.faces = true, nil
+	c.role = aFace
 	c.families, c.atoms = familyOf(a), [2]int32{noAtom, noAtom}
 	c.atoms[c.families>>1] = atom
 	if named != nil {
@@ -393,11 +409,14 @@ func (f *frame) sortClasses(places []placement) {
 		renamed[was] = int32(now)
 	}
 	f.classes = sorted
-	for i := range f.classes {
-		for k, face := range f.classes[i].faces {
-			f.classes[i].faces[k] = renamed[face]
+	faces := make(map[int32][]int32, len(f.faces))
+	for was, list := range f.faces {
+		for k, face := range list {
+			list[k] = renamed[face]
 		}
+		faces[renamed[was]] = list
 	}
+	f.faces = faces
 	for m := range places {
 		p := &places[m]
 		p.anyNode = renamed[p.anyNode]

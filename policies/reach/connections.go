@@ -201,8 +201,7 @@ type lister struct {
 	blocks   map[outsideKey][]outsideGrant
 	peers    map[string]*policies.Peer // of blocks, by their text
 	open     grantID
-	faced    []int32 // classes that have faces
-	offerer  *row    // the row that offered was worked out of
+	offerer  *row // the row that offered was worked out of
 	offered  []grantID
 	ingress  []*row // the distinct ingress rows
 	strip    strip
@@ -234,11 +233,6 @@ func newLister(j *Judge, l Listing) *lister {
 	ls.from, ls.sources = ls.narrow(l.From)
 	ls.to, ls.targets = ls.narrow(l.To)
 	ls.findOutside()
-	for i := range ls.classes {
-		if len(ls.classes[i].faces) > 0 {
-			ls.faced = append(ls.faced, int32(i))
-		}
-	}
 	return ls
 }
 
@@ -408,7 +402,7 @@ func (ls *lister) reach(sources []int32, buf []grantID) []grantID {
 
 func (ls *lister) reachOne(source int32, out []grantID) {
 	clear(out)
-	if len(ls.classes[source].faces) > 0 {
+	if ls.classes[source].role == faced {
 		for target := range out {
 			out[target] = ls.pairGrant(source, int32(target))
 		}
@@ -428,7 +422,7 @@ func (ls *lister) reachOne(source int32, out []grantID) {
 			}
 		}
 	}
-	for _, target := range ls.faced {
+	for target := range ls.faces {
 		out[target] = ls.pairGrant(source, target)
 	}
 }

@@ -251,9 +251,9 @@ func (e *evaluation) agreed(rows []*row) *row {
 
 // byFace returns the row of a class of several addresses, given that of each: what
 // they do not agree on, family by family, is unknown.
-func (e *evaluation) byFace(c *class, of func(face int32) *row) *row {
+func (e *evaluation) byFace(class int32, of func(face int32) *row) *row {
 	var byFamily [2][]*row
-	for _, face := range c.faces {
+	for _, face := range e.faces[class] {
 		i := e.classes[face].families >> 1
 		byFamily[i] = append(byFamily[i], of(face))
 	}

@@ -260,7 +260,7 @@ func (j *Judge) columnsOf(e End, buf *[2]int32) []int32 {
 	case class < 0:
 		buf[0] = j.outside + j.atomOf(e.addr)
 		return buf[:1]
-	case e.addr.IsValid() && len(j.classes[class].faces) > 0:
+	case e.addr.IsValid() && j.classes[class].role == faced:
 		atom := j.atomOf(e.addr)
 		at := slices.IndexFunc(j.classes[class].columns, func(c int32) bool { return j.columns[c].atom == atom })
 		return j.classes[class].columns[at : at+1]

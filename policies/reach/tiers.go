@@ -140,8 +140,8 @@ func (e *evaluation) newStage(allow, pass, safe relation) *stage {
 // it.
 func (e *evaluation) row(d policies.Direction, class int32, list []governing) *row {
 	switch c := &e.classes[class]; {
-	case len(c.faces) > 0:
-		return e.byFace(c, func(face int32) *row { return e.row(d, face, list) })
+	case c.role == faced:
+		return e.byFace(class, func(face int32) *row { return e.row(d, face, list) })
 	case len(e.nodeIDs) == 0:
 		return e.tiers(d, class, list, false)
 	case c.host():
@@ -153,8 +153,8 @@ func (e *evaluation) row(d policies.Direction, class int32, list []governing) *r
 // rowFromOwnNode returns what becomes of what comes to a class from a pod's own
 // node.
 func (e *evaluation) rowFromOwnNode(class int32, list []governing) *row {
-	if c := &e.classes[class]; len(c.faces) > 0 {
-		return e.byFace(c, func(face int32) *row { return e.rowFromOwnNode(face, list) })
+	if e.classes[class].role == faced {
+		return e.byFace(class, func(face int32) *row { return e.rowFromOwnNode(face, list) })
 	}
 	return e.tiers(policies.Ingress, class, list, true)
 }
