@@ -434,7 +434,8 @@ func TestHostsByAddress(t *testing.T) {
 		{"its failsafe ports are open", beyond, "shop/db", "192.0.2.7", "22", allowed, "failsafe"},
 		{"it cannot reach out", beyond, "192.0.2.7", "shop/db", "80", denied, ""},
 		{"its labels are not known", beyond + clusterNP("c", "tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {role: edge}}}]}]"), "shop/db", "192.0.2.7", "22", policies.Unknown, "the labels of the node"},
-		{"one of an interface without addresses is passed perhaps", strings.Replace(host(""), "'*'", "eth0", 1), stranger, "172.18.0.1", "22", policies.Unknown, "it is not known whether traffic of node n1 passes HostEndpoint n1"},
+		{"one of an interface without addresses is passed perhaps", strings.Replace(host(""), "'*'", "eth0", 1), stranger, "172.18.0.1", "80", policies.Unknown, "it is not known whether traffic of node n1 passes HostEndpoint n1, which denies it"},
+		{"its failsafe ports are open whether or not", strings.Replace(host(""), "'*'", "eth0", 1), stranger, "172.18.0.1", "22", allowed, "failsafe"},
 		{"a policy by the labels of an account that is not there", ghost + gnp("p", "serviceAccountSelector: role == 'x', ingress: []"), stranger, "ops/ghost", "80", policies.Unknown, "the labels of its service account are not known"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

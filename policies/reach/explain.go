@@ -47,29 +47,39 @@ func (j *Judge) decide(from, to End, p netset.Protocol, port uint16, names namin
 		d.Verdict, d.Because = policies.Allow, "a pod always reaches itself"
 		return d
 	}
-	ways, inDoubt := map[string]policies.Verdict{}, false
+	var byFamily [ipv4 | ipv6 + 1][]path
 	var a, b [2]int32
 	for _, source := range j.columnsOf(from, &a) {
 		for _, target := range j.columnsOf(to, &b) {
-			way := j.between(source, target, j.ipv6)
+			way, shared := j.wayOf(from, to, source, target)
 			if way == noWay {
 				continue
 			}
-			shared := j.columns[source].families & j.columns[target].families
-			fam, name := ipv4, "IPv4"
-			if shared&ipv4 == 0 {
-				fam, name = ipv6, "IPv6"
+			fam := shared & ipv4
+			if fam == 0 {
+				fam = ipv6
 			}
-			sides := [2]policies.Side{
-				j.explain(policies.Egress, from, to, fam, p, port, names),
-				j.explain(policies.Ingress, to, from, fam, p, port, names),
+			x := path{from: j.facing(from, source), to: j.facing(to, target)}
+			x.sides = [2]policies.Side{
+				j.explain(policies.Egress, x.from, x.to, source, fam, p, port, names),
+				j.explain(policies.Ingress, x.to, x.from, target, fam, p, port, names),
 			}
-			v := both(sides[0].Verdict, sides[1].Verdict)
-			worth := way.worth(v)
-			ways[name] = worth
-			if best := either(d.Verdict, worth); best != d.Verdict {
-				d.Verdict, d.Sides, inDoubt = best, sides, worth != v
-			}
+			v := both(x.sides[0].Verdict, x.sides[1].Verdict)
+			x.verdict = way.worth(v)
+			x.inDoubt = x.verdict != v
+			byFamily[shared] = append(byFamily[shared], x)
+		}
+	}
+	ways := map[string]policies.Verdict{}
+	var taken path
+	for shared, paths := range byFamily {
+		if len(paths) == 0 {
+			continue
+		}
+		x := j.agreedPath(paths, names)
+		ways[[...]string{ipv4: "IPv4", ipv6: "IPv6", ipv4 | ipv6: "IPv4"}[shared]] = x.verdict
+		if best := either(d.Verdict, x.verdict); best != d.Verdict {
+			d.Verdict, d.Sides, taken = best, x.sides, x
 		}
 	}
 	if d.Verdict == policies.Undecided {
@@ -79,11 +89,61 @@ func (j *Judge) decide(from, to End, p netset.Protocol, port uint16, names namin
 	if ways["IPv4"] != ways["IPv6"] && len(ways) == 2 {
 		d.Families = ways
 	}
-	d.Because = because(d)
-	if inDoubt {
+	switch {
+	case taken.inDoubt:
 		d.Because = "over IPv4 it is denied, and it is not known whether both have an IPv6 address, over which it is allowed"
+	case taken.because != "":
+		d.Because = taken.because
+	default:
+		d.Because = because(d)
 	}
 	return d
+}
+
+// path is a way between two addresses, with what is decided there.
+type path struct {
+	from, to End
+	sides    [2]policies.Side
+	verdict  policies.Verdict
+	inDoubt  bool   // there may be no such way
+	because  string // where it depends on the addresses
+}
+
+// facing returns an end at the address that one of its columns stands for; as it is
+// where its addresses are alike.
+func (j *Judge) facing(e End, column int32) End {
+	c := &j.columns[column]
+	if c.subject == c.class || e.addr.IsValid() {
+		return e
+	}
+	all := j.addressesOf(e)
+	e.addr = all[slices.IndexFunc(all, func(a netip.Addr) bool { return j.atomOf(a) == c.atom })]
+	return e
+}
+
+// agreedPath returns what paths over one family agree on: where they do not, it
+// depends on which address is used.
+func (j *Judge) agreedPath(paths []path, names naming) path {
+	x := paths[0]
+	at := slices.IndexFunc(paths, func(y path) bool { return y.verdict != x.verdict })
+	if at < 0 {
+		return x
+	}
+	y := paths[at]
+	x.verdict, x.inDoubt = policies.Unknown, false
+	x.because = "it depends on the address: " + y.differs(&x, names)
+	for _, d := range policies.Directions {
+		var traces [][]policies.Step
+		for i := range paths {
+			traces = append(traces, paths[i].sides[d].Trace)
+		}
+		side := &x.sides[d]
+		if slices.ContainsFunc(paths, func(y path) bool { return y.sides[d].Verdict != side.Verdict }) {
+			side.Verdict, side.Because = policies.Unknown, x.because
+		}
+		side.Trace = joinTraces(traces)
+	}
+	return x
 }
 
 // because gives the reason of a decision in one clause: that of the side that
@@ -105,27 +165,29 @@ func because(d policies.Decision) string {
 	return "both sides allow it"
 }
 
-// addressOf returns the address that an end uses in a family; it is invalid
-// when it is not known.
+// addressOf returns an address that an end uses in a family, all being alike; it is
+// invalid when it is not known.
 func (j *Judge) addressOf(e End, f family) netip.Addr {
-	var addresses []netip.Addr
-	switch e.kind {
-	case podEnd:
-		addresses = j.model.Pods[e.index].Addresses
-	case nodeEnd:
-		if e == j.OwnNode() {
-			return netip.Addr{}
-		}
-		addresses = j.model.Nodes[e.index].Addresses
-	default:
-		return e.addr
-	}
-	for _, a := range addresses {
+	for _, a := range j.mayBeAt(e) {
 		if familyOf(a) == f {
 			return a
 		}
 	}
 	return netip.Addr{}
+}
+
+// differs says which addresses tell two paths apart, and how each is decided.
+func (x *path) differs(y *path, names naming) string {
+	at := func(z *path) string {
+		switch {
+		case x.from == y.from:
+			return fmt.Sprintf("%s of %s", z.to.addr, names.to)
+		case x.to == y.to:
+			return fmt.Sprintf("%s of %s", z.from.addr, names.from)
+		}
+		return fmt.Sprintf("%s of %s to %s of %s", z.from.addr, names.from, z.to.addr, names.to)
+	}
+	return fmt.Sprintf("%s for %s, %s for %s", y.verdict, at(y), x.verdict, at(x))
 }
 
 // inquiry is one direction of one question.
@@ -150,12 +212,15 @@ func (q *inquiry) otherName() policies.Peer {
 	return [...]policies.Peer{q.names.to, q.names.from}[q.direction]
 }
 
-func (j *Judge) explain(d policies.Direction, subject, other End, f family, p netset.Protocol, port uint16, names naming) policies.Side {
+// explain decides one direction for the end it looks at, which is at its own column.
+func (j *Judge) explain(d policies.Direction, subject, other End, own int32, f family, p netset.Protocol, port uint16, names naming) policies.Side {
 	q := inquiry{Judge: j, direction: d, subject: subject, other: other, family: f, protocol: p, port: port, names: names, found: map[End][]finding{}}
-	class := j.classOf(subject)
+	class := j.columns[own].subject
 	switch {
 	case class < 0:
 		return policies.Side{Verdict: policies.Allow, Because: "policies do not govern addresses outside"}
+	case len(j.governing[d][class]) > 0 && j.classes[class].host():
+		q.pass(j.governing[d][class], j.passedBy(j.hosts, &j.classes[class]))
 	case len(j.governing[d][class]) > 0:
 		q.evaluate(j.governing[d][class])
 	case j.classes[class].host():
@@ -174,6 +239,95 @@ func (j *Judge) explain(d policies.Direction, subject, other End, f family, p ne
 		q.excuse(j.onNodeOf(other, subject), j.governing[d][class])
 	}
 	return q.side
+}
+
+// pass goes through the policies for hosts, those of each host endpoint that the
+// traffic may pass by themselves: where the endpoints differ, it is not known what
+// becomes of it. Without any, all the policies count.
+func (q *inquiry) pass(list []governing, endpoints []*endpoint) {
+	if len(endpoints) == 0 {
+		q.evaluate(list)
+		return
+	}
+	sides, traces := make([]policies.Side, len(endpoints)), make([][]policies.Step, len(endpoints))
+	for i, at := range endpoints {
+		one := *q
+		one.evaluate(at.of(list))
+		sides[i], traces[i] = one.side, one.side.Trace
+	}
+	first := slices.MinFunc(sides, func(a, b policies.Side) int { return cmp.Compare(openness(a), openness(b)) })
+	last := slices.MaxFunc(sides, func(a, b policies.Side) int { return cmp.Compare(openness(a), openness(b)) })
+	at := slices.IndexFunc(sides, func(s policies.Side) bool { return s.Policy != nil && s.Verdict == first.Verdict })
+	q.side = sides[max(0, at)]
+	if first.Verdict != last.Verdict {
+		q.side.Verdict, q.side.Because = policies.Unknown, q.whyMaybePassed(sides, endpoints)
+	}
+	q.side.Trace = joinTraces(traces)
+	slices.SortStableFunc(q.side.Trace, func(a, b policies.Step) int { return cmp.Compare(q.rank(list, a), q.rank(list, b)) })
+}
+
+// openness orders sides by how much they let through.
+func openness(s policies.Side) int {
+	return slices.Index([]policies.Verdict{policies.Deny, policies.Unknown, policies.Allow}, s.Verdict)
+}
+
+// rank returns where the policy of a step stands in a list.
+func (q *inquiry) rank(list []governing, s policies.Step) int {
+	return slices.IndexFunc(list, func(g governing) bool {
+		p := &q.model.Policies[g.policy]
+		return p.Ref == s.Policy && p.Tier == s.Tier
+	})
+}
+
+// whyMaybePassed says on which host endpoint it depends what becomes of traffic.
+func (q *inquiry) whyMaybePassed(sides []policies.Side, endpoints []*endpoint) string {
+	of := func(v policies.Verdict) string {
+		i := slices.IndexFunc(sides, func(s policies.Side) bool { return s.Verdict == v })
+		switch {
+		case i < 0:
+			return ""
+		case endpoints[i] == nil:
+			return "none"
+		}
+		return "HostEndpoint " + endpoints[i].Ref.String()
+	}
+	open, shut := of(policies.Allow), of(policies.Deny)
+	switch {
+	case open == "none" && shut != "":
+		return fmt.Sprintf("it is not known whether traffic of %s passes %s, which denies it", q.subjectName(), shut)
+	case open != "" && shut != "":
+		return fmt.Sprintf("it is not known whether traffic of %s passes %s, which allows it, or %s, which denies it", q.subjectName(), open, shut)
+	}
+	return sides[slices.IndexFunc(sides, func(s policies.Side) bool { return s.Verdict == policies.Unknown })].Because
+}
+
+// joinTraces returns the steps of all traces, each once; those that are not in all
+// match perhaps at most.
+func joinTraces(traces [][]policies.Step) []policies.Step {
+	same := func(a, b *policies.Step) bool {
+		return a.Policy == b.Policy && a.Tier == b.Tier && (a.Rule == nil) == (b.Rule == nil) && (a.Rule == nil || *a.Rule == *b.Rule)
+	}
+	var all []policies.Step
+	var counts []int
+	for _, trace := range traces {
+		for i := range trace {
+			at := slices.IndexFunc(all, func(s policies.Step) bool { return same(&s, &trace[i]) })
+			if at < 0 {
+				at = len(all)
+				all, counts = append(all, trace[i]), append(counts, 0)
+			}
+			counts[at]++
+			if all[at].Matches != trace[i].Matches {
+				all[at].Matches = policies.Maybe
+			}
+		}
+	}
+	for i := range all {
+		if counts[i] < len(traces) {
+			all[i].Matches = all[i].Matches.And(policies.Maybe)
+		}
+	}
+	return all
 }
 
 // sparePods lets through what a host exchanges, or may exchange, with its own
@@ -197,14 +351,14 @@ func (q *inquiry) sparePods() {
 // its node, or of the nodes that it may be on.
 func (q *inquiry) throughHosts() {
 	node := q.classes[q.classOf(q.subject)].node
-	for _, at := range slices.Sorted(maps.Keys(q.forwarded)) {
-		list := q.forwarded[at][q.direction]
+	for _, at := range slices.Sorted(maps.Keys(q.hosts.forwarded)) {
+		list := q.hosts.forwarded[at][q.direction]
 		if node >= 0 && at != node || len(list) == 0 {
 			continue
 		}
 		through := *q
 		through.side = policies.Side{}
-		through.evaluate(list)
+		through.pass(list, q.hosts.passed[at])
 		if class := q.classOf(q.other); class >= 0 {
 			switch n := q.classes[class].node; {
 			case n == at:

@@ -51,14 +51,13 @@ func (a *Audit) Removal(r RuleID) Effect {
 
 // without returns an evaluation in which a rule is not there.
 func (a *Audit) without(r RuleID, d policies.Direction) evaluation {
-	forwarded := a.forwarded
+	e := newEvaluation(a.e.builder, &a.scratch, a.hosts)
 	if r.Rule == WholePolicy && a.model.Policies[r.Policy].Forwarded {
-		forwarded = map[int32]*governed{}
-		for node, lists := range a.forwarded {
-			forwarded[node] = &governed{leaveOut(lists[0], r.Policy), leaveOut(lists[1], r.Policy)}
+		e.forwarded = map[int32]*governed{}
+		for node, lists := range a.hosts.forwarded {
+			e.forwarded[node] = &governed{leaveOut(lists[0], r.Policy), leaveOut(lists[1], r.Policy)}
 		}
 	}
-	e := newEvaluation(a.e.builder, &a.scratch, forwarded)
 	e.rules = a.e.rules
 	if r.Rule != WholePolicy {
 		rules := &a.scratch.Policies[r.Policy].Rules[d]

@@ -68,7 +68,7 @@ func (p *Parts) Selects(i int) bool {
 		if len(p.subject[d][i]) > 0 {
 			return true
 		}
-		for _, lists := range p.judge.forwarded {
+		for _, lists := range p.judge.hosts.forwarded {
 			if governs(lists[d], i) {
 				return true
 			}
