@@ -273,6 +273,7 @@ func TestCalicoWarnings(t *testing.T) {
 	const kubernetes = "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\nmetadata: {name: a}\nspec: {priority: 5, subject: {namespaces: {}}}\n---\napiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: c}\nspec: {tier: Admin, priority: 5, subject: {namespaces: {}}}\n---\n"
 	for _, row := range []struct{ version, text, want string }{
 		{"", calicoObject("GlobalNetworkPolicy", "p", "{tier: gone}"), "[a.yaml:1:1: tier gone of GlobalNetworkPolicy p is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier]"},
+		{"", calicoObject("StagedGlobalNetworkPolicy", "p", "{tier: gone}"), "[a.yaml:1:1: tier gone of StagedGlobalNetworkPolicy p is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier]"},
 		{"3.32", kubernetes + calicoObject("Tier", "x", "{}"), "[a.yaml:1:1: Calico 3.32 does not enforce AdminNetworkPolicy a, and answers take it for enforced; write a ClusterNetworkPolicy]"},
 		{"3.31", kubernetes + calicoObject("Tier", "x", "{}"), "[a.yaml:6:1: Calico 3.31 does not enforce ClusterNetworkPolicy c; answers take it for enforced]"},
 		{"3.32", kubernetes, "[]"},
@@ -485,7 +486,7 @@ func TestWithWorldOfCalico(t *testing.T) {
 			t.Errorf("the first model has now %s", describeCalico(p))
 		}
 	}
-	if len(m.Warnings) != 1 || !strings.HasPrefix(m.Warnings[0].Message, "tier gone of GlobalNetworkPolicy s") || len(m.Staged) != 1 {
+	if len(m.Warnings) != 1 || !strings.HasPrefix(m.Warnings[0].Message, "tier gone of StagedGlobalNetworkPolicy s") || len(m.Staged) != 1 {
 		t.Errorf("got %v and %d staged", m.Warnings, len(m.Staged))
 	}
 }

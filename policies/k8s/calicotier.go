@@ -185,17 +185,17 @@ func missingTiers(m *policies.Model) []policies.Warning {
 		missing[t.Name] = t.Missing
 	}
 	var warnings []policies.Warning
-	warn := func(p *policies.Policy) {
+	warn := func(p *policies.Policy, ref policies.Ref) {
 		if missing[p.Tier] {
 			base, _ := cutHook(p.Tier)
-			warnings = append(warnings, warning(p.Place, "tier %s of %s %s is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier", base, p.Ref.What(), p.Ref))
+			warnings = append(warnings, warning(p.Place, "tier %s of %s %s is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier", base, ref.What(), ref))
 		}
 	}
 	for i := range m.Policies {
-		warn(&m.Policies[i])
+		warn(&m.Policies[i], m.Policies[i].Ref)
 	}
 	for i := range m.Staged {
-		warn(&m.Staged[i].Policy)
+		warn(&m.Staged[i].Policy, m.Staged[i].Ref)
 	}
 	return warnings
 }
