@@ -52,6 +52,9 @@ func PeersOf(j *reach.Judge, of Named) Answer {
 		seen[rule.Place] = true
 		answer.Rows = append(answer.Rows, matched(a, sets, id)...)
 	}
+	for _, p := range of.Policies {
+		answer.Rows = append(answer.Rows, without(j.Model(), p)...)
+	}
 	if of.Staged {
 		for i := range answer.Rows {
 			answer.Rows[i].Policy = answer.Rows[0].Policy
@@ -121,6 +124,32 @@ func hookOf(m *policies.Model, p *policies.Policy) policies.Hook {
 		}
 	}
 	return policies.Filtering
+}
+
+// without returns what is to say of a policy in place of rules.
+func without(m *policies.Model, policy int) []Row {
+	p := &m.Policies[policy]
+	whole := reach.RuleID{Policy: policy, Rule: reach.WholePolicy}
+	if p.Opaque != "" {
+		row := rowOf(m, "is not understood", whole)
+		row.Because = p.Opaque
+		return []Row{row}
+	}
+	end := "passes on"
+	for i := range m.Tiers {
+		if m.Tiers[i].Name == p.Tier && m.Tiers[i].End == policies.ActionDeny {
+			end = "denies"
+		}
+	}
+	var rows []Row
+	for _, d := range policies.Directions {
+		if p.Governs[d] && len(p.Rules[d]) == 0 && !p.IsBuiltIn() {
+			row := rowOf(m, "has no rule", whole)
+			row.Direction, row.Because = d.String(), fmt.Sprintf("tier %s %s what no rule of it matches", p.Tier, end)
+			rows = append(rows, row)
+		}
+	}
+	return rows
 }
 
 // matched returns what one rule matches, a row for each peer, or one for anyone.
