@@ -247,6 +247,11 @@ func (q *inquiry) excuse(onNode policies.Truth, list []governing) {
 	default:
 		q.side.Verdict = policies.Unknown
 		q.side.Because = fmt.Sprintf("it is not known whether %s runs on the node of %s, which is always let in", q.otherName(), q.subjectName())
+		for i := range q.side.Hops {
+			if hop := &q.side.Hops[i]; hop.Verdict == policies.Deny {
+				hop.Verdict, hop.Because = policies.Unknown, q.side.Because
+			}
+		}
 	}
 }
 
