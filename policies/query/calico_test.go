@@ -1,124 +1,30 @@
 package query_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/query"
 	"github.com/weir-policy/weir/policies/reach"
 )
 
-// mixed has policies of Calico and of Kubernetes in several tiers, network sets,
-// and host endpoints on two of three nodes.
-const mixed = `
-{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: shop}}}
----
-{apiVersion: v1, kind: Namespace, metadata: {name: ops, labels: {team: ops}}}
----
-{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDR: 10.0.0.0/16}, status: {addresses: [{type: InternalIP, address: 172.18.0.1}]}}
----
-{apiVersion: v1, kind: Node, metadata: {name: n2}, spec: {podCIDR: 10.1.0.0/16}, status: {addresses: [{type: InternalIP, address: 172.18.0.2}]}}
----
-{apiVersion: v1, kind: Node, metadata: {name: n3}, spec: {podCIDR: 10.2.0.0/16}, status: {addresses: [{type: InternalIP, address: 172.18.0.3}]}}
----
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: shop}}
----
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: robot, namespace: ops, labels: {role: scraper}}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {nodeName: n1, serviceAccountName: default, containers: [{name: c}]}, status: {podIPs: [{ip: 10.0.0.1}]}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop, labels: {app: db}}, spec: {nodeName: n2, serviceAccountName: default, containers: [{name: c, ports: [{name: pg, containerPort: 5432}]}]}, status: {podIPs: [{ip: 10.1.0.2}]}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: bot, namespace: ops, labels: {app: bot}}, spec: {nodeName: n2, serviceAccountName: robot, containers: [{name: c}]}, status: {podIPs: [{ip: 10.1.0.3}]}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: agent, namespace: ops}, spec: {nodeName: n1, hostNetwork: true, containers: [{name: c}]}, status: {podIPs: [{ip: 172.18.0.1}]}}
----
-{apiVersion: v1, kind: Service, metadata: {name: db, namespace: shop}, spec: {selector: {app: db}, ports: [{port: 5432}]}}
----
-{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: security}, spec: {order: 100, defaultAction: Pass}}
----
-{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: feed, labels: {feed: bad}}, spec: {nets: [203.0.113.0/24]}}
----
-{apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: partners, namespace: shop, labels: {kind: partner}}, spec: {nets: [192.0.2.0/28]}}
----
-{apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: empty, namespace: shop, labels: {kind: future}}}
----
-{apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: old, namespace: ops, labels: {kind: old}}, spec: {nets: [198.51.100.0/28]}}
----
-apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: {name: block-feed}
-spec:
-  tier: security
-  types: [Ingress, Egress]
-  ingress:
-  - {action: Log, source: {selector: feed == 'bad'}}
-  - {action: Deny, source: {selector: feed == 'bad'}}
-  - {action: Log, source: {selector: feed == 'bad'}}
-  - {action: Pass}
-  egress: [{action: Deny, destination: {selector: feed == 'bad'}}]
----
-{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: sets-only}, spec: {selector: kind == 'partner', namespaceSelector: all()}}
----
-apiVersion: projectcalico.org/v3
-kind: NetworkPolicy
-metadata: {name: db, namespace: shop}
-spec:
-  selector: app == 'db'
-  ingress:
-  - {action: Allow, protocol: TCP, source: {selector: "app == 'web' || kind == 'partner'"}, destination: {ports: [pg]}}
-  - {action: Allow, protocol: TCP, source: {namespaceSelector: "team in {'ops', 'data'}", selector: "!has(old) && (app == 'bot' || app starts with 'cron-')"}, destination: {ports: [9187]}}
-  - {action: Allow, protocol: TCP, source: {serviceAccounts: {selector: role == 'scraper'}, namespaceSelector: all()}, destination: {ports: [9187]}}
-  - {action: Allow, source: {selector: kind == 'future'}}
----
-{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: web, namespace: shop}, spec: {podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{port: 8080}]}]}}
----
-{apiVersion: projectcalico.org/v3, kind: StagedNetworkPolicy, metadata: {name: lock, namespace: shop}, spec: {selector: app == 'web', types: [Egress], egress: [{action: Allow, destination: {services: {name: db}}}]}}
----
-{apiVersion: projectcalico.org/v3, kind: StagedKubernetesNetworkPolicy, metadata: {name: web, namespace: shop}, spec: {podSelector: {matchLabels: {app: web}}, ingress: []}}
----
-{apiVersion: projectcalico.org/v3, kind: StagedNetworkPolicy, metadata: {name: db, namespace: shop}, spec: {stagedAction: Delete}}
----
-{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: n1-eth0, labels: {role: worker}}, spec: {node: n1, interfaceName: "*", profiles: [projectcalico-default-allow]}}
----
-{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: n2-all, labels: {role: master}}, spec: {node: n2, interfaceName: "*", profiles: [strict]}}
----
-apiVersion: projectcalico.org/v3
-kind: Profile
-metadata: {name: strict}
-spec:
-  ingress: [{action: Allow, protocol: TCP, source: {nets: [172.18.0.0/16]}, destination: {ports: [10250]}}]
-  egress: [{action: Allow}]
----
-apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: {name: host-dnat}
-spec: {selector: has(role), preDNAT: true, applyOnForward: true, types: [Ingress], ingress: [{action: Deny, protocol: TCP, source: {nets: [203.0.113.0/24]}, destination: {ports: ["30000:32767"]}}]}
----
-apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: {name: host-dns}
-spec:
-  selector: role == 'worker'
-  doNotTrack: true
-  applyOnForward: true
-  types: [Ingress, Egress]
-  ingress: [{action: Allow, protocol: UDP, destination: {ports: [53]}}]
-  egress: [{action: Allow, protocol: UDP, source: {ports: [53]}}]
----
-apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: {name: host-forward}
-spec: {selector: role == 'master', applyOnForward: true, types: [Ingress], ingress: [{action: Allow, source: {nets: [10.0.0.0/8]}}]}
-`
-
+// TestAnswersInMixedWorld asks about a world with policies of Calico and of
+// Kubernetes in several tiers, network sets, and host endpoints on two of three
+// nodes.
 func TestAnswersInMixedWorld(t *testing.T) {
-	j := judge(t, mixed)
+	text, err := os.ReadFile(filepath.Join(testkit.Root(t), "examples", "calico", "calico.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := judge(t, string(text))
 	policiesOf := func(name string) query.Answer { return query.PoliciesOf(reach.NewAudit(j), target(t, j, name)) }
 	peersOf := func(name string) query.Answer {
 		found := query.Find(j.Model(), name)

@@ -25,19 +25,22 @@ func invite(m *policies.Model) (*policies.Model, []stranger) {
 	g.Namespaces, g.Pods, g.Accounts = slices.Clone(m.Namespaces), slices.Clone(m.Pods), slices.Clone(m.Accounts)
 	g.add("any pod of a new namespace", wish{})
 	seen := map[string]bool{}
-	inherited := m.Inherited()
+	inherited, within := m.Inherited(), map[string][]*policies.Pod{}
+	for i := range m.Pods {
+		if p := &m.Pods[i]; !p.HostNetwork {
+			within[p.Ref.Namespace] = append(within[p.Ref.Namespace], p)
+		}
+	}
 	for _, way := range ways(m) {
 		text := way.String()
 		if seen[text] {
 			continue
 		}
 		seen[text] = true
-		isMet := func(p policies.Pod) bool {
-			n := namespaceOf(m, p.Ref.Namespace)
-			return !p.HostNetwork && describes(&way, &p, n, inherited)
-		}
 		for _, w := range wishes(&way) {
-			if w.in != "" && slices.ContainsFunc(m.Pods, isMet) {
+			in := namespaceOf(m, w.in)
+			isMet := func(p *policies.Pod) bool { return describes(&way, p, in, inherited) }
+			if w.in != "" && slices.ContainsFunc(within[w.in], isMet) {
 				continue
 			}
 			before := g
