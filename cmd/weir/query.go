@@ -309,7 +309,8 @@ func newQueryExposure(s streams) *cobra.Command {
 		Long: `Say which workloads addresses outside can reach, and which can reach them. Then,
 who could come to reach or be reached: any pod of a new namespace, and pods that
 a rule's selectors describe although no such pod is there, or that any new
-namespace could claim by its labels, where they would have more than that.`,
+namespace could claim by its labels, or addresses that are put into a network set
+that has none, where they would have more than that.`,
 		Example: `  weir query exposure -f examples/shop/deploy
   weir query exposure -f examples/shop/deploy -o csv`,
 	}, query.ExposureOf)
@@ -319,10 +320,10 @@ func newQueryUnused(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "unused",
 		Short: "List policies that select nothing and rules that match nothing",
-		Long: `List policies that select nothing, and rules of the others that match nothing.
-With --flows, list the rules too that decided none of the recorded flows; and
-with --days, those that decided none in the last days before the newest of them,
-with when each last did.`,
+		Long: `List policies that select nothing, rules of the others that match nothing, and
+network sets that no rule finds. With --flows, list the rules too that decided none
+of the recorded flows; and with --days, those that decided none in the last days
+before the newest of them, with when each last did.`,
 		Example: `  weir query unused -f examples/shop/deploy
   weir query unused -f examples/shop/deploy --flows examples/shop/flows.jsonl.gz --days 7`,
 		Args: takes(0, 0, "query unused takes no arguments; name the source as in: weir query unused -f SRC"),
@@ -375,7 +376,8 @@ func newQueryRedundant(s streams) *cobra.Command {
 		Use:   "redundant",
 		Short: "List rules and policies that could go without a change",
 		Long: `List policies, and rules of the others, without which nothing would be decided
-otherwise: each by itself, for of two that do the same either may go, not both.`,
+otherwise: each by itself, for of two that do the same either may go, not both.
+Rules that log have an effect, and are not listed.`,
 		Example: `  weir query redundant -f examples/shop/deploy
   weir query redundant -f examples/shop/deploy -o csv`,
 	}, func(j *reach.Judge) query.Answer { return query.RedundantRules(reach.NewAudit(j)) })
@@ -386,7 +388,7 @@ func newQueryCoverage(s streams) *cobra.Command {
 		Use:   "coverage",
 		Short: "List pods that no policy isolates, in each direction",
 		Long: `List the pods, by workload, that no policy isolates in a direction: whatever no
-rule forbids is open to them.`,
+rule forbids is open to them. Where there are host endpoints, list the nodes too.`,
 		Example: `  weir query coverage -f examples/shop/deploy
   weir query coverage -f examples/shop/deploy -o json`,
 	}, query.Uncovered)
@@ -397,8 +399,8 @@ func newQueryPath(s streams) *cobra.Command {
 		Use:   "path FROM TO [PORT]",
 		Short: "Show every decision on the way of a connection",
 		Long: `Show what a connection meets on its way: the Service that leads it on, the
-decision at its source's egress, the nodes it leaves and comes to, and the
-decision at its destination's ingress. FROM, TO and PORT are as for weir explain; without
+decision at its source's egress, the nodes it leaves and comes to with what their
+host endpoints decide, and the decision at its destination's ingress. FROM, TO and PORT are as for weir explain; without
 PORT, it is any. The exit status is 0 when the connection is allowed, and 1 when
 it is denied or the answer is unknown.`,
 		Example: `  weir query path -f examples/shop/deploy payments/api payments/svc/db 5432

@@ -27,7 +27,7 @@ const (
 	Unused    Question = "unused"    // policies and rules that concern nothing
 	Shadowed  Question = "shadowed"  // rules that never decide
 	Redundant Question = "redundant" // rules and policies that change nothing
-	Coverage  Question = "coverage"  // pods that no policy isolates
+	Coverage  Question = "coverage"  // pods and nodes that no policy isolates
 	Path      Question = "path"      // the decisions on the way of a connection
 )
 
@@ -50,7 +50,7 @@ type Row struct {
 	Verdict   policies.Verdict
 	Peer      *policies.Peer // whom the row is about
 	Other     *policies.Peer // addresses outside, at the other end
-	Could     string         // pods that are not there, at the other end, by what selects them
+	Could     string         // who is not there and could be, at the other end
 	Pods      int            // how many of the peer's pods are meant
 	Ports     netset.Ports
 	Perhaps   netset.Ports // ports for which it is not known

@@ -215,7 +215,7 @@ func (q *inquiry) throughHosts() {
 		if node < 0 && through.side.Verdict == policies.Deny {
 			through.side.Verdict, through.side.Because = policies.Unknown, fmt.Sprintf("the node of %s is not known, and policies for host endpoints deny what some node forwards: %s", q.subjectName(), through.side.Because)
 		}
-		hops := append(q.side.Hops, policies.Hop{Node: q.nodeName(at), Side: through.side})
+		hops := slices.Concat(q.side.Hops, []policies.Hop{{Node: q.nodeName(at), Side: through.side}})
 		trace := slices.Concat(q.side.Trace, through.side.Trace)
 		if v := both(q.side.Verdict, through.side.Verdict); v != q.side.Verdict {
 			q.side = through.side
