@@ -450,6 +450,24 @@ func TestCalicoNames(t *testing.T) {
 	}
 }
 
+// What of a namespaceSelector an endpoint's own label answers is told by the
+// world, wherever that comes from; labels that are Calico's own are no pod's.
+func TestWithWorldOfOwnLabels(t *testing.T) {
+	first := read(t, calicoObject("GlobalNetworkPolicy", "p", "{namespaceSelector: team == 'own'}"))
+	second := read(t, "apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: a, labels: {pcns.team: own, projectcalico.org/namespace: b}}\nspec: {containers: [{name: main}]}\n")
+	m := WithWorldOf(first, second)
+	s, label := m.Policies[0].Subject, m.Inherited()
+	if sure, _ := s.Inherited.Test(func(key string) (string, bool, bool) { return label(&m.Pods[0], key) }); !sure {
+		t.Errorf("%s does not select the pod by %s", s, s.Inherited)
+	}
+	if value, _, _ := label(&m.Pods[0], policies.CalicoNamespace); value != "a" {
+		t.Errorf("the pod is of namespace %s", value)
+	}
+	if len(second.Pods[0].Labels) != 2 {
+		t.Errorf("the second model's pod has now %v", second.Pods[0].Labels)
+	}
+}
+
 func TestWithWorldOfCalico(t *testing.T) {
 	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: db, namespace: shop}\nspec: {selector: {app: db}, ports: [{port: 5432}]}\n---\n"
 	first := read(t, calicoObject("GlobalNetworkPolicy", "p", "{tier: x, egress: [{action: Allow, destination: {services: {name: db, namespace: shop}}}]}")+

@@ -108,10 +108,8 @@ func subject(spec value, o object) policies.Match {
 		return m
 	}
 	field := spec.field("namespaceSelector")
-	if e, in, given := field.namespaces(); given {
-		field.rejectGlobal(e)
-		m.Namespaces = in
-	}
+	e, _ := field.namespaces(&m)
+	field.rejectGlobal(e)
 	return m
 }
 
@@ -166,6 +164,7 @@ func readHooks(spec value, p *policy) {
 		forward.orElse(spec).problem("a policy that is doNotTrack or preDNAT needs \"applyOnForward: true\"")
 	}
 	p.Subject.Namespaces = selector.And(p.Subject.Namespaces, selector.Where(policies.NameLabel, selector.DoesNotExist))
+	p.Subject.Inherited = selector.And(p.Subject.Inherited, selector.Where(policies.CalicoNamespace, selector.DoesNotExist))
 }
 
 // needServiceNamespace reports the Services of rules that do not say of which

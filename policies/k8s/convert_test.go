@@ -185,6 +185,34 @@ func TestPoliciesKeepTheirPlaces(t *testing.T) {
 	}
 }
 
+// A pod's own label comes before its namespace's to Calico only.
+func TestNamespacesByLabelsThatPodsHaveAreNotConverted(t *testing.T) {
+	const pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: a, labels: {pcns.team: own, pcns.projectcalico.org/name: b}}\nspec: {containers: [{name: main}]}\n"
+	for _, row := range []struct {
+		to   Target
+		text string
+		want string
+	}{
+		{ToCalico, networkPolicyText("[{from: [{namespaceSelector: {matchLabels: {team: own}}}]}]"), "pcns.team"},
+		{ToCalico, networkPolicyText("[{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: b}}}]}]"), "pcns.projectcalico.org/name"},
+		{ToCalico, networkPolicyText("[{from: [{namespaceSelector: {matchLabels: {env: own}}}, {podSelector: {}}]}]"), ""},
+		{ToNetworkPolicy, calicoText("ingress: [{action: Allow, source: {namespaceSelector: team == 'own'}}]"), "pcns.team"},
+		{ToNetworkPolicy, calicoText("ingress: [{action: Allow, source: {namespaceSelector: projectcalico.org/name == 'b'}}]"), "pcns.projectcalico.org/name"},
+		{ToNetworkPolicy, calicoText("ingress: [{action: Allow, source: {namespaceSelector: kubernetes.io/metadata.name == 'b'}}]"), ""},
+	} {
+		var want, got []string
+		if row.want != "" {
+			want = []string{"pod a/x has label " + row.want + " itself: to Calico that comes before its namespace's, to Kubernetes it does not"}
+		}
+		for _, lost := range convertText(t, row.to, row.text+pod).Policies[0].Lost {
+			got = append(got, lost.Because)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("to %s: (-want +got):\n%s\n%s", row.to, d, row.text)
+		}
+	}
+}
+
 func TestWhatIsNotConvertedStays(t *testing.T) {
 	c := convertText(t, ToClusterNetworkPolicy, networkPolicyText("[{}]")+"---\n"+adminText("[{action: Allow, to: [{nodes: {}}]}]")+`---
 apiVersion: policy.networking.k8s.io/v1alpha1

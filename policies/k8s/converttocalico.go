@@ -150,6 +150,7 @@ func (c *converter) calicoSelected(m *policies.Match) []member {
 		case policies.NameLabel:
 			r.Key = policies.CalicoName
 		}
+		c.seesNamespaces([]string{policies.NamespacePrefix + r.Key}, m.Place)
 		all = append(all, selector.Where(r.Key, r.Operator, r.Values...))
 	}
 	return append(selected, member{"namespaceSelector", c.calicoSelector(selector.And(all...), m.Place)})

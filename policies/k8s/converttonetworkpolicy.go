@@ -297,6 +297,7 @@ func (c *converter) plainPods(m *policies.Match) selector.Selector {
 // plainNamespaces returns the selector of namespaces, without what all namespaces
 // meet.
 func (c *converter) plainNamespaces(m *policies.Match) selector.Selector {
+	c.seesNamespaces(m.Inherited.Keys(), m.Place)
 	all := []selector.Selector{selector.Everything()}
 	for _, r := range c.conjunction(m.Namespaces, m.Place) {
 		switch {
@@ -343,16 +344,20 @@ func (c *converter) alsoSelects(m *policies.Match) string {
 		if i := slices.IndexFunc(c.world.Namespaces, func(n policies.Namespace) bool { return n.Name == ref.Namespace }); i >= 0 {
 			n = &c.world.Namespaces[i]
 		}
-		_, in := m.Namespaces.Test(func(key string) (string, bool, bool) {
-			value, has := n.Labels[key]
-			return value, has, has || !n.Implied
-		})
-		_, is := m.Pods.Test(func(key string) (string, bool, bool) {
+		label := func(key string) (string, bool, bool) {
 			if value, has := labels[key]; has || ref.Namespace == "" {
 				return value, has, true
 			}
 			return n.Inherited(key)
-		})
+		}
+		_, in := m.Inherited.Test(label)
+		if m.Inherited.IsNothing() {
+			_, in = m.Namespaces.Test(func(key string) (string, bool, bool) {
+				value, has := n.Labels[key]
+				return value, has, has || !n.Implied
+			})
+		}
+		_, is := m.Pods.Test(label)
 		return in && is
 	}
 	for i := range c.world.Sets {

@@ -19,6 +19,10 @@ func WithWorldOf(policyModel, worldModel *policies.Model) *policies.Model {
 		Warnings: slices.Concat(policyModel.Warnings, worldModel.Warnings),
 	}
 	if isCalico(policyModel) || isCalico(worldModel) {
+		if !isCalico(worldModel) {
+			m.Pods = slices.Clone(m.Pods)
+			dropCalicoLabels(m.Pods)
+		}
 		rearrange(m, policyModel, worldModel)
 	}
 	m.Warnings = sortWarnings(m.Warnings)

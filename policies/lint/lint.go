@@ -72,6 +72,7 @@ var checks = []Check{
 	{"egress-without-dns", "pods that may open connections but not look up a name", egressWithoutDNS},
 	{"except-without-effect", "an except whose addresses are allowed all the same", exceptWithoutEffect},
 	{"hidden-rule", "a rule that never decides, for a tier, policy or rule before it does", hiddenRule},
+	{"inherited-label", "a pod with a label that to Calico is one of its namespace", inheritedLabel},
 	{"missing-tier", "a policy in a tier that nobody defines", missingTier},
 	{"negated-selector", "a denial of what lacks a label that leaves out what has no labels", negatedSelector},
 	{"not-understood", "a policy of which Weir cannot tell what it does", notUnderstood},
@@ -225,6 +226,30 @@ func (l *look) rules(visit func(policy int, d policies.Direction, rule int, r *p
 			}
 		}
 	}
+}
+
+// matches visits what policies that somebody wrote apply to, and all that their
+// rules describe, part by part.
+func (l *look) matches(visit func(policy int, m *policies.Match)) {
+	for i := range l.Policies {
+		if !l.Policies[i].IsBuiltIn() {
+			visit(i, &l.Policies[i].Subject)
+		}
+	}
+	l.rules(func(i int, _ policies.Direction, _ int, r *policies.Rule) {
+		each := func(m *policies.Match) {
+			eachPart(m, func(part *policies.Match) { visit(i, part) })
+			for k := range m.Except {
+				visit(i, &m.Except[k])
+			}
+		}
+		for k := range r.Peers {
+			each(&r.Peers[k])
+		}
+		if r.Own != nil {
+			each(r.Own)
+		}
+	})
 }
 
 // subject returns the pods that a policy applies to in any direction.

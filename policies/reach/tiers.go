@@ -34,9 +34,10 @@ func (b *builder) govern(m *policies.Model) (classes [2][][]governing, forwarded
 				}
 			}
 		}
-		in := b.namespacesOf(p.Subject.Namespaces)
-		b.classesOf(in.yes, p.Subject.Pods, func(class int32, t policies.Truth) { governs(&classes, class, t) })
-		b.classesOf(in.maybe, p.Subject.Pods, func(class int32, t policies.Truth) { governs(&classes, class, policies.Maybe) })
+		namespaces, pods := b.selectorsOf(&p.Subject)
+		in := b.namespacesOf(namespaces)
+		b.classesOf(in.yes, pods, func(class int32, t policies.Truth) { governs(&classes, class, t) })
+		b.classesOf(in.maybe, pods, func(class int32, t policies.Truth) { governs(&classes, class, policies.Maybe) })
 		for node, t := range hosts.selectedBy(p) {
 			for _, class := range hosts.classes[node] {
 				governs(&classes, class, t)
