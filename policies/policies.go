@@ -277,8 +277,23 @@ type Tier struct {
 	// Missing is set where policies name the tier and nobody defines it.
 	Order   float64
 	Missing bool
-	Place   Place // where somebody defines it
+	// Hook is where the traffic of host endpoints meets the tier.
+	Hook  Hook
+	Place Place // where somebody defines it
 }
+
+// Hook is where the traffic of host endpoints meets a policy.
+type Hook uint8
+
+// What meets a policy at Untracked and PreDNAT is not quite what a question
+// asks about: replies meet it too, or the address and port that a Service has.
+const (
+	Filtering Hook = iota // where all other policies do
+	Untracked             // before connections are tracked
+	PreDNAT               // before the addresses of Services are resolved
+)
+
+func (h Hook) String() string { return [...]string{"", "untracked", "preDNAT"}[h] }
 
 // Action is what a rule does with the traffic it matches.
 type Action uint8

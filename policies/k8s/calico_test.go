@@ -394,7 +394,7 @@ spec: {labelsToApply: {shared: b, last: b}, egress: [{action: Log}, {action: All
 	}
 	want := []string{
 		"failsafe: HostEndpoint h; egress allow anyone: TCP/179,2379-2380,5473,6443,6666-6667 UDP/53,67 named failsafe ports; ingress allow anyone: TCP/22,179,2379-2380,5473,6443,6666-6667 UDP/68 named failsafe ports",
-		"profile: HostEndpoint h; egress log anyone: any; egress allow anyone: TCP; egress deny anyone: any named gone (missing); ingress deny anyone: any; ingress deny anyone: any named gone (missing)",
+		"profile: HostEndpoint h; egress log anyone: any named b; egress allow anyone: TCP named b; egress deny anyone: any named gone (missing); ingress deny anyone: any named a; ingress deny anyone: any named gone (missing)",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -86,9 +86,7 @@ func (r *reader) arrange() []policies.Tier {
 	for i := range r.policies {
 		p := &r.policies[i]
 		known.place(&p.Policy)
-		if p.hook != filtering {
-			p.Tier += p.hook.String()
-		}
+		p.Tier += suffix(p.hook)
 		r.warnOfVersion(p)
 	}
 	r.rank()
@@ -149,12 +147,12 @@ func (k knownTiers) sort(all []*policies.Policy) []policies.Tier {
 			continue
 		}
 		base, h := cutHook(p.Tier)
-		t := phased{k[base], map[hook]int{untracked: rawTable, preDNAT: natTable}[h]}
+		t := phased{k[base], map[policies.Hook]int{policies.Untracked: rawTable, policies.PreDNAT: natTable}[h]}
 		t.End = policies.ActionPass
 		if p.IsBuiltIn() && strings.HasPrefix(p.Tier, profileTier) {
 			t.phase, t.End = last, policies.ActionDeny
 		}
-		t.Name, t.SparesOwnNode = p.Tier, true
+		t.Name, t.SparesOwnNode, t.Hook = p.Tier, true, h
 		tiers[p.Tier] = t
 	}
 	sorted := slices.SortedFunc(maps.Values(tiers), func(a, b phased) int {
@@ -168,14 +166,22 @@ func (k knownTiers) sort(all []*policies.Policy) []policies.Tier {
 	return list
 }
 
+// suffix is what the name of a tier ends in that is made for a hook.
+func suffix(h policies.Hook) string {
+	if h == policies.Filtering {
+		return ""
+	}
+	return " (" + h.String() + ")"
+}
+
 // cutHook returns the tier that a policy names, without that of its hook.
-func cutHook(tier string) (string, hook) {
-	for _, h := range []hook{untracked, preDNAT} {
-		if base, is := strings.CutSuffix(tier, h.String()); is {
+func cutHook(tier string) (string, policies.Hook) {
+	for _, h := range []policies.Hook{policies.Untracked, policies.PreDNAT} {
+		if base, is := strings.CutSuffix(tier, suffix(h)); is {
 			return base, h
 		}
 	}
-	return tier, filtering
+	return tier, policies.Filtering
 }
 
 // missingTiers warns of the policies in tiers that nobody defines.

@@ -18,7 +18,7 @@ func (c *converter) networkPolicySpec(ref policies.Ref) *yaml.Node {
 	if c.From.Namespace == "" {
 		c.lose(c.Conversion.Place, "it concerns the whole cluster, and a NetworkPolicy one namespace")
 	}
-	if c.Tier != Tier || c.hook != filtering {
+	if c.Tier != Tier || c.hook != policies.Filtering {
 		c.lose(spec.field("tier").orElse(spec).place(), "tier %s: every NetworkPolicy stands in tier %s", c.Tier, Tier)
 	} else if len(c.Lost) == 0 {
 		c.keepsOrder(ref, networkPolicyOrder)
