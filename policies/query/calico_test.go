@@ -1,6 +1,7 @@
 package query_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -281,5 +282,26 @@ to [shop/web] on TCP/8080 deny because the two have no address family in common
 		if diff := cmp.Diff(strings.Split(strings.TrimSpace(row.want), "\n"), said(row.got)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", row.name, diff)
 		}
+	}
+}
+
+// A profile that is missing denies both ways wherever it is named.
+func TestPeersOfMissingProfile(t *testing.T) {
+	const host = "{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: %[1]s}, spec: {node: n1, interfaceName: %[1]s, profiles: [gone]}}"
+	j := judge(t, fmt.Sprintf(host+"\n---\n", "eth0")+fmt.Sprintf(host, "eth1"))
+	want := []string{
+		"applies to eth0 [eth0] because on node n1",
+		"applies to eth0 [eth1] because on node n1",
+		"matches anyone eth0 egress rule 0 on any because gone (missing): anyone on any port",
+		"matches anyone eth0 ingress rule 0 on any because gone (missing): anyone on any port",
+		"matches anyone eth1 egress rule 0 on any because gone (missing): anyone on any port",
+		"matches anyone eth1 ingress rule 0 on any because gone (missing): anyone on any port",
+	}
+	found := query.Find(j.Model(), "profile/gone")
+	if len(found) != 1 {
+		t.Fatalf("found %v", found)
+	}
+	if diff := cmp.Diff(want, said(query.PeersOf(j, found[0]))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -43,13 +43,18 @@ func PeersOf(j *reach.Judge, of Named) Answer {
 	a := reach.NewAudit(j)
 	answer.Rows = append(answer.Rows, appliesTo(a, of)...)
 	sets := newSetsOf(j)
-	seen := map[policies.Place]bool{}
+	type origin struct {
+		direction policies.Direction
+		place     policies.Place
+	}
+	seen := map[origin]bool{} // of a profile's rules: each host endpoint has them
 	for _, id := range rules(j) {
 		rule := &j.Model().Policies[id.Policy].Rules[id.Direction][id.Rule]
-		if !slices.Contains(of.Policies, id.Policy) || of.Profile != "" && (!isOfProfile(rule, of.Profile) || seen[rule.Place]) {
+		from := origin{id.Direction, rule.Place}
+		if !slices.Contains(of.Policies, id.Policy) || of.Profile != "" && (!isOfProfile(rule, of.Profile) || seen[from]) {
 			continue
 		}
-		seen[rule.Place] = true
+		seen[from] = true
 		answer.Rows = append(answer.Rows, matched(a, sets, id)...)
 	}
 	for _, p := range of.Policies {
