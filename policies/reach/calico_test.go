@@ -499,6 +499,7 @@ func parseCalicoWorld(t rapid.TB, text string) *calicoWorld {
 	for {
 		var fields map[string]any
 		if err := decoder.Decode(&fields); err != nil {
+			c.expectAddresses()
 			return c
 		}
 		into(t, c, fields)
