@@ -529,7 +529,7 @@ func (c *calicoWorld) hitsCalico(r *calicoRule, namespace string, m *matter) pol
 		t = t.And(c.isEntity(r.Destination, namespace, m.destination(), m))
 	}
 	if r.HTTP != nil {
-		t = t.And(policies.Maybe)
+		t = t.And(truthOf(m.protocol == netset.TCP)).And(policies.Maybe)
 	}
 	return t
 }

@@ -262,7 +262,7 @@ func (c *calicoWorld) drawCalicoRule(d dice, namespace string, names []string, i
 	}
 	if r.Action == "Allow" && ingress && d.chance(3) {
 		r.HTTP = &calicoHTTP{Methods: []string{"GET"}}
-		r.Protocol, r.NotProtocol, r.ICMP, r.NotICMP = "TCP", nil, nil, nil
+		r.Protocol, r.NotProtocol, r.ICMP, r.NotICMP = pick[any](d, "TCP", nil), nil, nil, nil
 	}
 	r.Source, r.Destination = c.drawEntity(d, namespace, names, v6, ingress), c.drawEntity(d, namespace, names, v6, !ingress)
 	c.drawEntityPorts(d, &r)
