@@ -366,6 +366,20 @@ metadata: {name: web, namespace: shop, labels: {role: web}}
 	}
 }
 
+// A Node has the addresses that its host endpoints expect besides its own.
+func TestNodesHaveExpectedAddresses(t *testing.T) {
+	m := read(t, `
+{apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: a}, spec: {node: n1, expectedIPs: [192.0.2.1, 192.0.2.2]}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: b}, spec: {node: n1, interfaceName: eth1, expectedIPs: [192.0.2.3]}}
+`)
+	if n := m.Nodes; len(n) != 1 || n[0].Implied || fmt.Sprint(n[0].Addresses) != "[192.0.2.1 192.0.2.2 192.0.2.3]" {
+		t.Errorf("got %+v", n)
+	}
+}
+
 func TestHostEndpoints(t *testing.T) {
 	m := read(t, `
 apiVersion: projectcalico.org/v3
