@@ -237,7 +237,11 @@ func Near(name string, names []string) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return "; near it are " + strings.Join(names[:min(5, len(names))], ", ")
+	are := "are"
+	if len(names) == 1 {
+		are = "is"
+	}
+	return "; near it " + are + " " + strings.Join(names[:min(5, len(names))], ", ")
 }
 
 // PortQuery is the port of a question: a set of ports, or a port name.

@@ -68,6 +68,22 @@ func (w *World) Inherited() func(p *Pod, key string) (value string, has, known b
 	}
 }
 
+// PodsWithNamespaceLabels returns the labels under which Calico's selectors look
+// for those of namespaces and some pods have one themselves, each with the first
+// such pod. Pods on the host's network are not among them: nothing selects those.
+func (w *World) PodsWithNamespaceLabels() map[string]*Pod {
+	own := map[string]*Pod{}
+	for i := range w.Pods {
+		p := &w.Pods[i]
+		for key := range p.Labels {
+			if strings.HasPrefix(key, NamespacePrefix) && own[key] == nil && !p.HostNetwork {
+				own[key] = p
+			}
+		}
+	}
+	return own
+}
+
 // Inherited returns the label of the namespace's network sets that has this key
 // and is not their own; known is false where the namespace's labels are not.
 func (n *Namespace) Inherited(key string) (value string, has, known bool) {

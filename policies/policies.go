@@ -19,6 +19,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/weir-policy/weir/policies/netset"
@@ -277,8 +278,23 @@ type Tier struct {
 	// Missing is set where policies name the tier and nobody defines it.
 	Order   float64
 	Missing bool
-	Place   Place // where somebody defines it
+	// Hook is where the traffic of host endpoints meets the tier.
+	Hook  Hook
+	Place Place // where somebody defines it
 }
+
+// Hook is where the traffic of host endpoints meets a policy.
+type Hook uint8
+
+// What meets a policy at Untracked and PreDNAT is not quite what a question
+// asks about: replies meet it too, or the address and port that a Service has.
+const (
+	Filtering Hook = iota // where all other policies do
+	Untracked             // before connections are tracked
+	PreDNAT               // before the addresses of Services are resolved
+)
+
+func (h Hook) String() string { return [...]string{"", "untracked", "preDNAT"}[h] }
 
 // Action is what a rule does with the traffic it matches.
 type Action uint8
@@ -292,7 +308,20 @@ const (
 	ActionLog  // decides nothing
 )
 
-func (a Action) String() string { return [...]string{"none", "allow", "deny", "pass", "log"}[a] }
+var actions = [...]string{"none", "allow", "deny", "pass", "log"}
+
+func (a Action) String() string { return actions[a] }
+
+// ParseAction reads what String prints; empty is NoAction.
+func ParseAction(text string) (Action, error) {
+	if text == "" {
+		return NoAction, nil
+	}
+	if i := slices.Index(actions[:], text); i >= 0 {
+		return Action(i), nil
+	}
+	return 0, fmt.Errorf("action %q is none of allow, deny, pass, log", text)
+}
 
 // Policy is one policy object of any dialect.
 type Policy struct {
@@ -365,6 +394,11 @@ type Match struct {
 	// endpoints, too. Those mean addresses, and where they are in no namespace
 	// they have no namespace labels, NameLabel neither.
 	Endpoints bool
+	// Inherited is what Namespaces says where that is a namespaceSelector of
+	// Calico, about the labels that endpoints inherit; nothing elsewhere. It counts,
+	// and Namespaces does not, for those that have such a label themselves: their
+	// own comes first.
+	Inherited selector.Selector
 	// Object describes what the one object of this name stands for: the pods
 	// behind a Service, a NetworkSet or GlobalNetworkSet, a HostEndpoint. An
 	// object that is not there stands for nothing.

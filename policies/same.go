@@ -23,4 +23,7 @@ func sameRule(a, b Rule) bool {
 		(a.Own == nil) == (b.Own == nil) && (a.Own == nil || sameMatch(*a.Own, *b.Own))
 }
 
-func sameMatch(a, b Match) bool { return a.Anyone == b.Anyone && a.String() == b.String() }
+func sameMatch(a, b Match) bool {
+	return a.Anyone == b.Anyone && a.String() == b.String() && a.Inherited.Key() == b.Inherited.Key() &&
+		slices.EqualFunc(a.All, b.All, sameMatch) && slices.EqualFunc(a.Any, b.Any, sameMatch)
+}

@@ -153,8 +153,8 @@ func (f *flowFiles) addTo(c *cobra.Command) {
 }
 
 func (f *flowFiles) addReadingTo(c *cobra.Command) {
-	c.Flags().StringVar(&f.options.Format, "flow-format", "", "the `format` of the flows: hubble or weir (default: found by looking)")
-	complete(c, "flow-format", flowlog.Hubble, flowlog.Weir)
+	c.Flags().StringVar(&f.options.Format, "flow-format", "", "the `format` of the flows: "+strings.Join(flowlog.Formats(), ", ")+" (default: found by looking)")
+	complete(c, "flow-format", flowlog.Formats()...)
 	c.Flags().BoolVar(&f.options.Strict, "strict", false, "fail at the first line of the flows that cannot be read")
 }
 

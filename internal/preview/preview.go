@@ -160,7 +160,7 @@ func unreadable(conditions []Condition, s flowlog.Stats) error {
 	if s.Flows > 0 || s.Bad == 0 || !slices.ContainsFunc(conditions, Condition.needsFlows) {
 		return nil
 	}
-	return fmt.Errorf("none of %d lines is a recorded flow, so nothing can be said of flows: %w", s.Lines, s.FirstBad[0])
+	return fmt.Errorf("none of %d lines is a recorded flow, so nothing can be said of flows: %w", s.Records(), s.FirstBad[0])
 }
 
 // unmeetable warns of conditions that only recorded flows can meet where there

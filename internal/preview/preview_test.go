@@ -144,7 +144,7 @@ func TestRunFailsWithTheFlows(t *testing.T) {
 
 func TestRunFailsOnFlowsThatAreNone(t *testing.T) {
 	wrong := func(context.Context, func(policies.Flow) error) (flowlog.Stats, error) {
-		return flowlog.Stats{Lines: 2, Bad: 2, FirstBad: []policies.Problem{{Place: policies.Place{File: "README.md", Line: 1}, Message: "line is not a JSON object"}}}, nil
+		return flowlog.Stats{Bad: 2, FirstBad: []policies.Problem{{Place: policies.Place{File: "README.md", Line: 1}, Message: "line is not a JSON object"}}}, nil
 	}
 	request := Request{Base: read(t, pods), Head: read(t, pods), Flows: wrong}
 	if _, err := Run(t.Context(), request); err != nil {

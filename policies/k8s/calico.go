@@ -210,11 +210,15 @@ func (v value) accounts() (selector.Selector, bool) {
 	return e.Of(policies.AccountPrefix, "").Selector(), given
 }
 
-// namespaces reads a selector of the labels of namespaces. What is in none has
-// none of the labels.
-func (v value) namespaces() (e selector.Expression, in selector.Selector, given bool) {
+// namespaces reads a selector of the labels of namespaces into a match, if there
+// is one. What is in no namespace has none of the labels.
+func (v value) namespaces(m *policies.Match) (e selector.Expression, given bool) {
 	e, given = v.expression()
-	return e, e.Of("", policies.NameLabel).Renamed(policies.CalicoName, policies.NameLabel).Selector(), given
+	if given {
+		m.Namespaces = e.Of("", policies.NameLabel).Renamed(policies.CalicoName, policies.NameLabel).Selector()
+		m.Inherited = e.Of(policies.NamespacePrefix, policies.CalicoNamespace).Selector()
+	}
+	return e, given
 }
 
 func (v value) rejectGlobal(e selector.Expression) {

@@ -273,6 +273,7 @@ func TestCalicoWarnings(t *testing.T) {
 	const kubernetes = "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\nmetadata: {name: a}\nspec: {priority: 5, subject: {namespaces: {}}}\n---\napiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: c}\nspec: {tier: Admin, priority: 5, subject: {namespaces: {}}}\n---\n"
 	for _, row := range []struct{ version, text, want string }{
 		{"", calicoObject("GlobalNetworkPolicy", "p", "{tier: gone}"), "[a.yaml:1:1: tier gone of GlobalNetworkPolicy p is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier]"},
+		{"", calicoObject("StagedGlobalNetworkPolicy", "p", "{tier: gone}"), "[a.yaml:1:1: tier gone of StagedGlobalNetworkPolicy p is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier]"},
 		{"3.32", kubernetes + calicoObject("Tier", "x", "{}"), "[a.yaml:1:1: Calico 3.32 does not enforce AdminNetworkPolicy a, and answers take it for enforced; write a ClusterNetworkPolicy]"},
 		{"3.31", kubernetes + calicoObject("Tier", "x", "{}"), "[a.yaml:6:1: Calico 3.31 does not enforce ClusterNetworkPolicy c; answers take it for enforced]"},
 		{"3.32", kubernetes, "[]"},
@@ -410,7 +411,7 @@ spec: {labelsToApply: {shared: b, last: b}, egress: [{action: Log}, {action: All
 	}
 	want := []string{
 		"failsafe: HostEndpoint h; egress allow anyone: TCP/179,2379-2380,5473,6443,6666-6667 UDP/53,67 named failsafe ports; ingress allow anyone: TCP/22,179,2379-2380,5473,6443,6666-6667 UDP/68 named failsafe ports",
-		"profile: HostEndpoint h; egress log anyone: any; egress allow anyone: TCP; egress deny anyone: any named gone (missing); ingress deny anyone: any; ingress deny anyone: any named gone (missing)",
+		"profile: HostEndpoint h; egress log anyone: any named b; egress allow anyone: TCP named b; egress deny anyone: any named gone (missing); ingress deny anyone: any named a; ingress deny anyone: any named gone (missing)",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -467,6 +468,24 @@ func TestCalicoNames(t *testing.T) {
 	}
 }
 
+// What of a namespaceSelector an endpoint's own label answers is told by the
+// world, wherever that comes from; labels that are Calico's own are no pod's.
+func TestWithWorldOfOwnLabels(t *testing.T) {
+	first := read(t, calicoObject("GlobalNetworkPolicy", "p", "{namespaceSelector: team == 'own'}"))
+	second := read(t, "apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: a, labels: {pcns.team: own, projectcalico.org/namespace: b}}\nspec: {containers: [{name: main}]}\n")
+	m := WithWorldOf(first, second)
+	s, label := m.Policies[0].Subject, m.Inherited()
+	if sure, _ := s.Inherited.Test(func(key string) (string, bool, bool) { return label(&m.Pods[0], key) }); !sure {
+		t.Errorf("%s does not select the pod by %s", s, s.Inherited)
+	}
+	if value, _, _ := label(&m.Pods[0], policies.CalicoNamespace); value != "a" {
+		t.Errorf("the pod is of namespace %s", value)
+	}
+	if len(second.Pods[0].Labels) != 2 {
+		t.Errorf("the second model's pod has now %v", second.Pods[0].Labels)
+	}
+}
+
 func TestWithWorldOfCalico(t *testing.T) {
 	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: db, namespace: shop}\nspec: {selector: {app: db}, ports: [{port: 5432}]}\n---\n"
 	first := read(t, calicoObject("GlobalNetworkPolicy", "p", "{tier: x, egress: [{action: Allow, destination: {services: {name: db, namespace: shop}}}]}")+
@@ -484,7 +503,7 @@ func TestWithWorldOfCalico(t *testing.T) {
 			t.Errorf("the first model has now %s", describeCalico(p))
 		}
 	}
-	if len(m.Warnings) != 1 || !strings.HasPrefix(m.Warnings[0].Message, "tier gone of GlobalNetworkPolicy s") || len(m.Staged) != 1 {
+	if len(m.Warnings) != 1 || !strings.HasPrefix(m.Warnings[0].Message, "tier gone of StagedGlobalNetworkPolicy s") || len(m.Staged) != 1 {
 		t.Errorf("got %v and %d staged", m.Warnings, len(m.Staged))
 	}
 }

@@ -238,8 +238,8 @@ func (r *reader) hostPolicies(failsafeTier, profileTier string) []policy {
 	return all
 }
 
-// profileRules returns the rules of a profile in one direction. One that is not
-// there drops everything.
+// profileRules returns the rules of a profile in one direction, with its name in
+// front of theirs. One that is not there drops everything.
 func (r *reader) profileRules(name value, d policies.Direction) []policies.Rule {
 	text := name.text()
 	p, given := r.profiles[text]
@@ -252,7 +252,11 @@ func (r *reader) profileRules(name value, d policies.Direction) []policies.Rule 
 	}
 	switch {
 	case given:
-		return slices.Clone(p.rules[d])
+		rules := slices.Clone(p.rules[d])
+		for i := range rules {
+			rules[i].Name = strings.TrimSuffix(text+": "+rules[i].Name, ": ")
+		}
+		return rules
 	case text == allowProfile || strings.HasPrefix(text, namespacePrefix):
 	case strings.HasPrefix(text, accountPrefix):
 		return nil

@@ -258,12 +258,11 @@ func (r *calicoRule) selected(v value) (policies.Match, bool) {
 	m.Pods = selector.And(pods, of, named)
 	given = given || selectsAccounts
 	field := v.field("namespaceSelector")
-	switch e, in, byNamespace := field.namespaces(); {
+	switch e, byNamespace := field.namespaces(&m); {
 	case byNamespace:
 		if e.HasGlobal() && !e.IsGlobal() {
 			field.problem("global() stands alone in a namespaceSelector; make two rules of it")
 		}
-		m.Namespaces = in
 		return m, true
 	case r.namespace != "":
 		m.Namespaces = selector.Label(policies.NameLabel, r.namespace)

@@ -84,7 +84,7 @@ func Convert(docs []Document, o Options, to Target, file string, wanted func(pol
 	slices.SortFunc(r.policies, func(a, b policy) int { return cmp.Or(a.Ref.Compare(b.Ref), a.Place.Compare(b.Place)) })
 	c := &Conversion{Before: before}
 	var written []*yaml.Node
-	taken, staged, ordered := r.names(), r.proposals(), r.ordered()
+	taken, staged, ordered, own := r.names(), r.proposals(), r.ordered(), world.PodsWithNamespaceLabels()
 	o.replaced = map[identity]policies.Place{}
 	for i := range r.policies {
 		p := &r.policies[i]
@@ -92,7 +92,7 @@ func Convert(docs []Document, o Options, to Target, file string, wanted func(pol
 			continue
 		}
 		one := converter{
-			reader: r, policy: p, world: &world, taken: taken, staged: staged, ordered: ordered,
+			reader: r, policy: p, world: &world, taken: taken, staged: staged, ordered: ordered, own: own,
 			Conversion: policies.Conversion{From: p.Ref, Place: p.Place},
 		}
 		if node := one.convert(to); node != nil {
@@ -143,7 +143,7 @@ func (r *reader) ordered() []*policy {
 	var all []*policy
 	for i := range r.policies {
 		p := &r.policies[i]
-		if p.Tier == Tier && p.hook == filtering && p.staged == (policies.Ref{}) && (p.decides(policies.Egress) || p.decides(policies.Ingress)) {
+		if p.Tier == Tier && p.hook == policies.Filtering && p.staged == (policies.Ref{}) && (p.decides(policies.Egress) || p.decides(policies.Ingress)) {
 			all = append(all, p)
 		}
 	}
@@ -172,6 +172,7 @@ type converter struct {
 	taken   map[policies.Ref]policies.Place // the names of policies
 	staged  map[policies.Ref]*policy        // by what they propose to change
 	ordered []*policy
+	own     map[string]*policies.Pod // by the labels of namespaces that they have themselves
 	at      rulePlace
 }
 
@@ -187,6 +188,16 @@ var whole = rulePlace{rule: -1}
 // lose notes what cannot be carried over, of the rule at hand.
 func (c *converter) lose(at policies.Place, format string, args ...any) {
 	c.Lost = append(c.Lost, c.remark(at, format, args...))
+}
+
+// seesNamespaces loses a selector of namespaces by labels, as Calico has them of
+// endpoints, that some pod has itself.
+func (c *converter) seesNamespaces(keys []string, at policies.Place) {
+	for _, key := range keys {
+		if p := c.own[key]; p != nil {
+			c.lose(at, "pod %s has label %s itself: to Calico that comes before its namespace's, to Kubernetes it does not", p.Ref, key)
+		}
+	}
 }
 
 // change notes what is written otherwise, of the rule at hand.

@@ -119,6 +119,34 @@ func TestConvertedRules(t *testing.T) {
 	}
 }
 
+func TestWhatIsLeftOutIsTold(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		to   Target
+		text string
+		want []string
+	}{
+		{"annotations of a rule but its name", ToNetworkPolicy, calicoText("ingress: [{action: Allow}, {action: Allow, metadata: {annotations: {name: first, owner: me}}}]"), []string{
+			"1: annotation owner of the rule is left out: rules of a NetworkPolicy have none",
+		}},
+		{"hints", ToNetworkPolicy, calicoText("performanceHints: [AssumeNeededOnEveryNode], ingress: [{action: Allow}]"), []string{
+			"-1: performanceHints are left out; they change no answer",
+		}},
+		{"owners", ToCalico, strings.Replace(networkPolicyText("[{}]"), "namespace: a", "namespace: a, finalizers: [x.y/z]", 1), []string{"-1: finalizers are left out"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c := convertText(t, row.to, row.text)
+			var got []string
+			for _, r := range c.Policies[0].Changed {
+				got = append(got, fmt.Sprintf("%d: %s", r.Rule, r.Because))
+			}
+			if d := cmp.Diff(row.want, got); d != "" || c.Policies[0].To == (policies.Ref{}) {
+				t.Errorf("(-want +got):\n%s\n%v", d, c.Policies[0].Lost)
+			}
+		})
+	}
+}
+
 func TestRulesWithTooMuchAreSplit(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -182,6 +210,34 @@ func TestPoliciesKeepTheirPlaces(t *testing.T) {
 				t.Errorf("converted %v, want %v: lost %v", got, row.isConverted, c.Policies[i].Lost)
 			}
 		})
+	}
+}
+
+// A pod's own label comes before its namespace's to Calico only.
+func TestNamespacesByLabelsThatPodsHaveAreNotConverted(t *testing.T) {
+	const pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: a, labels: {pcns.team: own, pcns.projectcalico.org/name: b}}\nspec: {containers: [{name: main}]}\n"
+	for _, row := range []struct {
+		to   Target
+		text string
+		want string
+	}{
+		{ToCalico, networkPolicyText("[{from: [{namespaceSelector: {matchLabels: {team: own}}}]}]"), "pcns.team"},
+		{ToCalico, networkPolicyText("[{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: b}}}]}]"), "pcns.projectcalico.org/name"},
+		{ToCalico, networkPolicyText("[{from: [{namespaceSelector: {matchLabels: {env: own}}}, {podSelector: {}}]}]"), ""},
+		{ToNetworkPolicy, calicoText("ingress: [{action: Allow, source: {namespaceSelector: team == 'own'}}]"), "pcns.team"},
+		{ToNetworkPolicy, calicoText("ingress: [{action: Allow, source: {namespaceSelector: projectcalico.org/name == 'b'}}]"), "pcns.projectcalico.org/name"},
+		{ToNetworkPolicy, calicoText("ingress: [{action: Allow, source: {namespaceSelector: kubernetes.io/metadata.name == 'b'}}]"), ""},
+	} {
+		var want, got []string
+		if row.want != "" {
+			want = []string{"pod a/x has label " + row.want + " itself: to Calico that comes before its namespace's, to Kubernetes it does not"}
+		}
+		for _, lost := range convertText(t, row.to, row.text+pod).Policies[0].Lost {
+			got = append(got, lost.Because)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("to %s: (-want +got):\n%s\n%s", row.to, d, row.text)
+		}
 	}
 }
 

@@ -19,6 +19,10 @@ func WithWorldOf(policyModel, worldModel *policies.Model) *policies.Model {
 		Warnings: slices.Concat(policyModel.Warnings, worldModel.Warnings),
 	}
 	if isCalico(policyModel) || isCalico(worldModel) {
+		if !isCalico(worldModel) {
+			m.Pods = slices.Clone(m.Pods)
+			dropCalicoLabels(m.Pods)
+		}
 		rearrange(m, policyModel, worldModel)
 	}
 	m.Warnings = sortWarnings(m.Warnings)
@@ -39,11 +43,11 @@ func rearrange(m, policyModel, worldModel *policies.Model) {
 		for i := range of.Policies {
 			p := &of.Policies[i]
 			_, h := cutHook(p.Tier)
-			made[p.Tier] = h != filtering || p.IsBuiltIn()
+			made[p.Tier] = h != policies.Filtering || p.IsBuiltIn()
 		}
 		for i := range of.Staged {
 			_, h := cutHook(of.Staged[i].Policy.Tier)
-			made[of.Staged[i].Policy.Tier] = h != filtering
+			made[of.Staged[i].Policy.Tier] = h != policies.Filtering
 		}
 		for _, t := range of.Tiers {
 			if isCalico(of) && !t.Missing && !made[t.Name] {

@@ -72,6 +72,7 @@ var checks = []Check{
 	{"egress-without-dns", "pods that may open connections but not look up a name", egressWithoutDNS},
 	{"except-without-effect", "an except whose addresses are allowed all the same", exceptWithoutEffect},
 	{"hidden-rule", "a rule that never decides, for a tier, policy or rule before it does", hiddenRule},
+	{"inherited-label", "a pod with a label that to Calico is one of its namespace", inheritedLabel},
 	{"missing-tier", "a policy in a tier that nobody defines", missingTier},
 	{"negated-selector", "a denial of what lacks a label that leaves out what has no labels", negatedSelector},
 	{"not-understood", "a policy of which Weir cannot tell what it does", notUnderstood},
@@ -118,7 +119,7 @@ func (r *Result) Worst() (Severity, bool) {
 
 // Run looks at the judge's model. It fails on names that are no check's.
 func Run(j *reach.Judge, o Options) (*Result, error) {
-	chosen, err := choose(o)
+	chosen, err := o.Checks()
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +140,8 @@ func Run(j *reach.Judge, o Options) (*Result, error) {
 	return r, nil
 }
 
-func choose(o Options) ([]Check, error) {
+// Checks returns those that Run runs. It fails on names that are no check's.
+func (o Options) Checks() ([]Check, error) {
 	var names, unknown []string
 	for _, c := range checks {
 		names = append(names, c.Name)
@@ -225,6 +227,30 @@ func (l *look) rules(visit func(policy int, d policies.Direction, rule int, r *p
 			}
 		}
 	}
+}
+
+// matches visits what policies that somebody wrote apply to, and all that their
+// rules describe, part by part.
+func (l *look) matches(visit func(policy int, m *policies.Match)) {
+	for i := range l.Policies {
+		if !l.Policies[i].IsBuiltIn() {
+			visit(i, &l.Policies[i].Subject)
+		}
+	}
+	l.rules(func(i int, _ policies.Direction, _ int, r *policies.Rule) {
+		each := func(m *policies.Match) {
+			eachPart(m, func(part *policies.Match) { visit(i, part) })
+			for k := range m.Except {
+				visit(i, &m.Except[k])
+			}
+		}
+		for k := range r.Peers {
+			each(&r.Peers[k])
+		}
+		if r.Own != nil {
+			each(r.Own)
+		}
+	})
 }
 
 // subject returns the pods that a policy applies to in any direction.

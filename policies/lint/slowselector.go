@@ -12,32 +12,13 @@ import (
 // has nothing to be found.
 func slowSelector(l *look) {
 	said := map[string]bool{}
-	look := func(i int, m *policies.Match) {
+	l.matches(func(i int, m *policies.Match) {
 		if !m.Endpoints || m.Pods.IsEverything() || isIndexed(m.Pods) || isIndexed(m.Namespaces) {
 			return
 		}
 		if key := l.Policies[i].Ref.Full() + "\x00" + m.Pods.Key(); !said[key] {
 			said[key] = true
 			l.report(Note, m.Place, i, "Calico has no index for the selector %s, so every node tries it on every pod, network set and host endpoint, whenever one of them changes; add a label that must be there, as in \"has(app) && ...\"", m.Pods.Calico())
-		}
-	}
-	for i := range l.Policies {
-		if !l.Policies[i].IsBuiltIn() {
-			look(i, &l.Policies[i].Subject)
-		}
-	}
-	l.rules(func(i int, _ policies.Direction, _ int, r *policies.Rule) {
-		each := func(m *policies.Match) {
-			eachPart(m, func(part *policies.Match) { look(i, part) })
-			for k := range m.Except {
-				look(i, &m.Except[k])
-			}
-		}
-		for k := range r.Peers {
-			each(&r.Peers[k])
-		}
-		if r.Own != nil {
-			each(r.Own)
 		}
 	})
 }

@@ -11,7 +11,7 @@ func unusedSet(l *look) {
 	used := make([]bool, len(l.Sets))
 	seen := map[string]bool{}
 	use := func(m *policies.Match) {
-		key := m.Namespaces.Key() + "\x00" + m.Pods.Key()
+		key := m.Namespaces.Key() + "\x00" + m.Inherited.Key() + "\x00" + m.Pods.Key()
 		if !m.Endpoints || seen[key] {
 			return
 		}

@@ -70,7 +70,12 @@ func NewAudit(j *Judge) *Audit {
 			if j.model.Policies[i].Forwarded && len(j.model.Hosts) > 0 {
 				// What a host forwards goes another way than what it takes itself.
 				for r := range a.standing[d][i] {
-					a.standing[d][i][r] = standing{true, true}
+					s := standing{true, true}
+					if rule := &j.model.Policies[i].Rules[d][r]; !dependsOnSubject(rule, d) {
+						c := a.e.compileRule(rule, d, nil)
+						s.matches = len(a.e.normal(c.possible)) > 0
+					}
+					a.standing[d][i][r] = s
 				}
 			}
 		}
@@ -121,6 +126,9 @@ func (a *Audit) group(d policies.Direction) {
 			key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
 		}
 		key = a.e.appendSubjectKey(key, d, int32(class), list)
+		for _, node := range slices.Sorted(maps.Keys(a.hosts.forwarded)) {
+			key = a.e.appendSubjectKey(key, d, int32(class), a.hosts.forwarded[node][d])
+		}
 		at, ok := known[string(key)]
 		if !ok {
 			at = int32(len(a.groups[d]))

@@ -1,6 +1,7 @@
 package reach_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 )
@@ -55,6 +57,12 @@ metadata: {name: shell, namespace: ops}
 spec: {nodeName: n2, containers: [{name: main}]}
 status: {phase: Running, podIP: 10.0.1.2}
 ---
+apiVersion: v1
+kind: Pod
+metadata: {name: claimer, namespace: ops, labels: {app: claim, pcns.projectcalico.org/name: shop, pcsa.trust: own}}
+spec: {nodeName: n2, serviceAccountName: robot, containers: [{name: main}]}
+status: {phase: Running, podIP: 10.0.1.3}
+---
 {apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 172.18.0.1}]}}
 ---
 {apiVersion: v1, kind: Node, metadata: {name: n2}, status: {addresses: [{type: InternalIP, address: 172.18.0.2}]}}
@@ -63,7 +71,7 @@ status: {phase: Running, podIP: 10.0.1.2}
 ---
 {apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: partners, labels: {app: web}}, spec: {nets: [203.0.113.0/24]}}
 ---
-{apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: printers, namespace: ops, labels: {app: print}}, spec: {nets: [198.51.100.0/24]}}
+{apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: printers, namespace: ops, labels: {app: print, pcns.env: own}}, spec: {nets: [198.51.100.0/24]}}
 `
 
 // The two ends of addresses in rows: one of a global network set, one of a
@@ -74,6 +82,11 @@ const partner, printer, stranger = "203.0.113.9", "198.51.100.9", "192.0.2.9"
 func np(name, spec string) string   { return calicoDocument("NetworkPolicy", name, spec) }
 func gnp(name, spec string) string  { return calicoDocument("GlobalNetworkPolicy", name, spec) }
 func tier(name, spec string) string { return calicoDocument("Tier", name, spec) }
+
+// globalSet is one with a label, of the stranger's addresses.
+func globalSet(label string) string {
+	return "---\n{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: own, labels: {" + label + "}}, spec: {nets: [192.0.2.0/24]}}\n"
+}
 
 // calicoDocument is an object of Calico's, in the namespace before the slash.
 func calicoDocument(kind, name, spec string) string {
@@ -138,6 +151,20 @@ var scopeRows = []calicoRow{
 	{"a namespaceSelector looks at labels of namespaces", admits("namespaceSelector: team == 'platform'"), "ops/shell", "shop/db", "", allowed, byRule},
 	{"not at those of pods", admits("namespaceSelector: app == 'web'"), "shop/web", "shop/db", "", denied, byEnd},
 	{"a pod's own label comes before that of its namespace", admitsGlobally("selector: pcns.team == 'own'"), "ops/agent", "shop/db", "", allowed, byGlobalRule},
+	{"also in a namespaceSelector", admitsGlobally("namespaceSelector: team == 'own'"), "ops/agent", "shop/db", "", allowed, byGlobalRule},
+	{"so that its namespace's counts no more", admitsGlobally("namespaceSelector: team == 'platform'"), "ops/agent", "shop/db", "", denied, byGlobalEnd},
+	{"but for the pod alone", admitsGlobally("namespaceSelector: team == 'platform'"), "ops/shell", "shop/db", "", allowed, byGlobalRule},
+	{"even where it claims the name of another", admits("namespaceSelector: projectcalico.org/name == 'shop'"), "ops/claimer", "shop/db", "", allowed, byRule},
+	{"in one of the two words for it", admits("namespaceSelector: kubernetes.io/metadata.name == 'shop'"), "ops/claimer", "shop/db", "", denied, byEnd},
+	{"a policy without namespaceSelector keeps to its namespace", admits("selector: app == 'claim'"), "ops/claimer", "shop/db", "", denied, byEnd},
+	{"a pod labels itself out of a global policy", gnp("p", "namespaceSelector: team == 'platform'"), "shop/web", "ops/agent", "", allowed, ""},
+	{"and leaves those beside it in", gnp("p", "namespaceSelector: team == 'platform'"), "shop/web", "ops/shell", "", denied, byGlobalEnd},
+	{"a pod labels itself into one", gnp("p", "namespaceSelector: team == 'own', "+denyAll), "shop/web", "ops/agent", "", denied, byGlobalRule},
+	{"a global network set labels itself into a namespaceSelector", globalSet("pcns.team: own") + admits("namespaceSelector: team == 'own'"), stranger, "shop/db", "", allowed, byRule},
+	{"but is in no namespace for all()", globalSet("pcns.team: own") + admits("namespaceSelector: all()"), stranger, "shop/db", "", denied, byEnd},
+	{"a network set has its own label first", admits("namespaceSelector: env == 'own'"), printer, "shop/db", "", allowed, byRule},
+	{"a pod's own label comes before that of its service account", admits("namespaceSelector: all(), serviceAccounts: {selector: trust == 'own'}"), "ops/claimer", "shop/db", "", allowed, byRule},
+	{"also in a serviceAccountSelector", gnp("p", "serviceAccountSelector: trust == 'high', "+denyAll), "shop/web", "ops/claimer", "", allowed, ""},
 	{"all() are the pods of every namespace", admits("namespaceSelector: all()"), "ops/shell", "shop/db", "", allowed, byRule},
 	{"all() are the network sets of every namespace", admits("namespaceSelector: all()"), printer, "shop/db", "", allowed, byRule},
 	{"all() are no global network sets", admits("namespaceSelector: all()"), partner, "shop/db", "", denied, byEnd},
@@ -368,6 +395,20 @@ func twoHosts(more string) string {
 	in := calicoDocument("HostEndpoint", "in", "node: n1, interfaceName: eth0, expectedIPs: [172.18.0.1]"+more)
 	out := calicoDocument("HostEndpoint", "out", "node: n1, interfaceName: eth1, expectedIPs: [203.0.113.1]")
 	return strings.Replace(in, "{name: in}", "{name: in, labels: {side: in}}", 1) + strings.Replace(out, "{name: out}", "{name: out, labels: {side: out}}", 1)
+}
+
+// What selectors mean is the same where the policies are of one source and the
+// world is of another.
+func TestCalicoRulesInAnotherWorld(t *testing.T) {
+	for _, row := range scopeRows {
+		t.Run(row.name, func(t *testing.T) {
+			m := k8s.WithWorldOf(readModel(t, row.world, nil), readModel(t, calicoBase+row.world, nil))
+			d, err := askOf(t, m, reach.Options{}, row.from, row.to, cmp.Or(row.port, "TCP/80"))
+			if err != nil || d.Verdict != row.want {
+				t.Errorf("%v because %q (error %v), want %v", d.Verdict, d.Because, err, row.want)
+			}
+		})
+	}
 }
 
 // TestHostsByAddress is about host endpoints that policies know by an address:

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/selector"
@@ -32,15 +31,21 @@ type label struct {
 }
 
 type class struct {
-	namespace int32    // -1 for what stands on a node's own network
-	machine   int32    // of what stands there
-	node      int32    // where there are host endpoints; else, and where it is not known, -1
-	labels    []int32  // ids of label values, ascending
-	named     []string // numbers behind each port name, as text of big-endian pairs
+	namespace int32   // -1 for what stands on a node's own network
+	machine   int32   // of what stands there
+	node      int32   // where there are host endpoints; else, and where it is not known, -1
+	labels    []int32 // ids of label values, ascending
+	named     []numbered
 	atoms     [2]int32 // of several of a family the first
 	families  family
 	role      role
 	columns   []int32
+}
+
+// numbered is a port number that goes by a name, of which there may be several.
+type numbered struct {
+	name   int32
+	number uint16
 }
 
 // role says whether rules tell addresses of one family apart that a class has, or
@@ -98,41 +103,56 @@ func (f *frame) internNamespaces(models []*policies.Model) []map[string]int32 {
 	return numbers
 }
 
-// classKey finds a class. The labels are folded into a sum that does not depend
-// on their order; equal sums are compared in full.
+// classKey finds a class. Labels and port names are folded into a sum; equal sums
+// are compared in full.
 type classKey struct {
 	namespace int32
 	machine   int32
 	node      int32
 	several   int32 // a number for all atoms of a class with faces, -1 for a face
-	labels    uint64
-	named     string
 	atoms     [2]int32
+	sum       uint64
+}
+
+func (c *class) key(several int32) classKey {
+	key := classKey{c.namespace, c.machine, c.node, several, c.atoms, 0}
+	for _, v := range c.labels {
+		key.sum = mix(key.sum ^ uint64(v))
+	}
+	for _, n := range c.named {
+		key.sum = mix(key.sum ^ uint64(n.name)<<16 ^ uint64(n.number))
+	}
+	return key
 }
 
 func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int32) []placement {
-	known := map[classKey][]int32{}
+	known := map[classKey]int32{}
 	places := make([]placement, len(models))
-	var scratch []int32
-	find := func(c class, sum uint64, several int32) (id int32, isNew bool) {
-		key := classKey{c.namespace, c.machine, c.node, several, sum, strings.Join(c.named, "\x00"), c.atoms}
-		for _, id := range known[key] {
-			if slices.Equal(f.classes[id].labels, c.labels) {
+	var labels []int32
+	var named []numbered
+	find := func(c class, several int32) (id int32, isNew bool) {
+		key := c.key(several)
+		for ; ; key.sum++ { // past others of this sum
+			id, taken := known[key]
+			if !taken {
+				break
+			}
+			if slices.Equal(f.classes[id].labels, c.labels) && slices.Equal(f.classes[id].named, c.named) {
 				return id, false
 			}
 		}
 		id = int32(len(f.classes))
-		c.labels = slices.Clone(c.labels)
+		c.labels, c.named = slices.Clone(c.labels), slices.Clone(c.named)
 		f.classes = append(f.classes, c)
-		known[key] = append(known[key], id)
+		known[key] = id
 		return id, true
 	}
 	combinations := map[string]int32{}
-	place := func(c class, sum uint64, addresses []netip.Addr, named func(netip.Addr) []string) int32 {
+	place := func(c class, addresses []netip.Addr, named func(netip.Addr) []numbered) int32 {
 		var several []int32
 		c.atoms, c.families, several = f.locate(addresses, c.host() && f.mayHaveEndpoint(c.node))
 		if len(several) == 0 {
-			id, _ := find(c, sum, 0)
+			id, _ := find(c, 0)
 			return id
 		}
 		c.role = faced
@@ -140,19 +160,19 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 		if combinations[text] == 0 {
 			combinations[text] = int32(len(combinations)) + 1
 		}
-		id, isNew := find(c, sum, combinations[text])
+		id, isNew := find(c, combinations[text])
 		if isNew {
 			for _, atom := range several {
 				a := addresses[slices.IndexFunc(addresses, func(a netip.Addr) bool { return f.atomOf(a) == atom })]
-				face, _ := find(c.face(a, atom, named), sum, -1)
+				face, _ := find(c.face(a, atom, named), -1)
 				f.faces[id] = append(f.faces[id], face)
 			}
 		}
 		return id
 	}
 	onHost := func(k machine, node string, addresses []netip.Addr, ports func(...netip.Addr) []policies.ContainerPort) int32 {
-		named := func(a netip.Addr) []string { return f.numbers(ports(a)) }
-		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), named: f.numbers(ports(addresses...))}, 0, addresses, named)
+		named := func(a netip.Addr) []numbered { return f.numbers(nil, ports(a)) }
+		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), named: f.numbers(nil, ports(addresses...))}, addresses, named)
 	}
 	for m, model := range models {
 		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, "", nil, noPortNames)}
@@ -173,34 +193,25 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 				places[m].pods[i] = onHost(k, p.Node, p.Addresses, ports(p.Node))
 				continue
 			}
-			scratch = scratch[:0]
-			var sum uint64
+			labels, named = labels[:0], f.numbers(named[:0], p.Ports)
 			for k, v := range p.Labels {
-				key, used := f.keys[k]
-				if !used {
-					continue
+				if key, used := f.keys[k]; used {
+					labels = append(labels, f.value(label{key, v}))
 				}
-				value := f.value(label{key, v})
-				scratch = append(scratch, value)
-				sum += mix(uint64(value))
 			}
 			for _, k := range f.inherited {
 				if _, own := p.Labels[k]; own {
 					continue
 				}
 				if id, has := f.inherit(f.keys[k], k, p, inherited); has {
-					scratch = append(scratch, id)
-					sum += mix(uint64(id))
+					labels = append(labels, id)
 				}
 			}
-			for _, id := range behind[i] {
-				scratch = append(scratch, id)
-				sum += mix(uint64(id))
-			}
-			slices.Sort(scratch)
+			labels = append(labels, behind[i]...)
+			slices.Sort(labels)
 			places[m].pods[i] = place(class{
-				namespace: namespaceOf[m][p.Ref.Namespace], node: f.nodeID(p.Node), labels: scratch, named: f.numbers(p.Ports),
-			}, sum, p.Addresses, nil)
+				namespace: namespaceOf[m][p.Ref.Namespace], node: f.nodeID(p.Node), labels: labels, named: named,
+			}, p.Addresses, nil)
 		}
 	}
 	f.sortClasses(places)
@@ -306,47 +317,26 @@ func (f *frame) value(l label) int32 {
 	return id
 }
 
-// numbers returns, for each port name of the vocabulary, the numbers that ports
-// gives it; nil where it gives none to any.
-func (f *frame) numbers(ports []policies.ContainerPort) []string {
+// numbers appends the numbers that ports gives the port names of the vocabulary,
+// in the order of both.
+func (f *frame) numbers(named []numbered, ports []policies.ContainerPort) []numbered {
 	if len(f.names) == 0 {
-		return nil
+		return named
 	}
-	var named []string
 	for _, p := range ports {
-		id, ok := f.names[policies.NamedPort{Protocol: p.Protocol, Name: p.Name}]
-		if !ok || p.Name == "" {
-			continue
-		}
-		if named == nil {
-			named = make([]string, len(f.names))
-		}
-		if !slices.Contains(numbersIn(named[id]), p.Number) {
-			named[id] += string([]byte{byte(p.Number >> 8), byte(p.Number)})
+		if id, ok := f.names[policies.NamedPort{Protocol: p.Protocol, Name: p.Name}]; ok && p.Name != "" {
+			named = append(named, numbered{id, p.Number})
 		}
 	}
-	return named
-}
-
-// numbersOf yields the ports that class c gives the name with this id.
-func (c *class) numbersOf(name int32) []uint16 {
-	if c.named == nil {
-		return nil
-	}
-	return numbersIn(c.named[name])
-}
-
-func numbersIn(text string) []uint16 {
-	numbers := make([]uint16, 0, len(text)/2)
-	for i := 0; i+1 < len(text); i += 2 {
-		numbers = append(numbers, uint16(text[i])<<8|uint16(text[i+1]))
-	}
-	return numbers
+	slices.SortFunc(named, func(x, y numbered) int {
+		return cmp.Or(cmp.Compare(x.name, y.name), cmp.Compare(x.number, y.number))
+	})
+	return slices.Compact(named)
 }
 
 // face returns the class of one address of a class, in an atom. The numbers behind
 // its port names are those of the class, or those that named tells.
-func (c class) face(a netip.Addr, atom int32, named func(netip.Addr) []string) class {
+func (c class) face(a netip.Addr, atom int32, named func(netip.Addr) []numbered) class {
 	c.role = aFace
 	c.families, c.atoms = familyOf(a), [2]int32{noAtom, noAtom}
 	c.atoms[c.families>>1] = atom

@@ -167,12 +167,15 @@ func TestPoliciesOfCalicoAreConverted(t *testing.T) {
 		d := dice{t}
 		cluster := drawCluster(d)
 		cluster.policies = nil
+		for i := range cluster.pods {
+			drawOwn(d, cluster.pods[i].Labels)
+		}
 		text := cluster.String()
 		for i := range d.between(1, 4) {
 			text += "---\n" + drawCalicoPolicy(d, i)
 		}
 		for i := range d.between(0, 1) {
-			text += fmt.Sprintf("---\napiVersion: projectcalico.org/v3\nkind: NetworkSet\nmetadata: {name: set-%d, namespace: a, labels: {app: \"x\"}}\nspec: {nets: [203.0.113.0/24]}\n", i)
+			text += fmt.Sprintf("---\napiVersion: projectcalico.org/v3\nkind: NetworkSet\nmetadata: {name: set-%d, namespace: a, labels: {app: \"x\"%s}}\nspec: {nets: [203.0.113.0/24]}\n", i, pick(d, "", `, pcns.team: "x"`))
 		}
 		c := converted(t, text, k8s.ToNetworkPolicy, cluster.podCIDRs...)
 		if len(c.YAML) > 0 {

@@ -139,11 +139,18 @@ func (q *inquiry) findings(end End) []finding {
 
 func (q *inquiry) isSelected(m *policies.Match, pod *policies.Pod, end End) policies.Truth {
 	ns := &q.namespaces[q.classes[q.classOf(end)].namespace]
+	label := func(key string) (string, bool, bool) { return q.inherited(pod, key) }
 	in := matches(m.Namespaces, ns.labels, ns.implied)
-	if in == policies.No || !m.Endpoints {
+	switch {
+	case !m.Endpoints:
 		return in.And(truth(m.Pods.Matches(pod.Labels)))
+	case !m.Inherited.IsNothing():
+		in = truths(m.Inherited.Test(label))
 	}
-	return in.And(truths(m.Pods.Test(func(key string) (string, bool, bool) { return q.inherited(pod, key) })))
+	if in == policies.No {
+		return in
+	}
+	return in.And(truths(m.Pods.Test(label)))
 }
 
 // isBehind reports whether an end is a pod behind a Service.

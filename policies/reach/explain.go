@@ -6,8 +6,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -350,6 +348,7 @@ func (q *inquiry) sparePods() {
 // its node, or of the nodes that it may be on.
 func (q *inquiry) throughHosts() {
 	node := q.classes[q.classOf(q.subject)].node
+	own := policies.Hop{Side: q.side}
 	for _, at := range slices.Sorted(maps.Keys(q.hosts.forwarded)) {
 		list := q.hosts.forwarded[at][q.direction]
 		if node >= 0 && at != node || len(list) == 0 {
@@ -361,7 +360,7 @@ func (q *inquiry) throughHosts() {
 		if class := q.classOf(q.other); class >= 0 {
 			switch n := q.classes[class].node; {
 			case n == at:
-				through.side.Verdict = policies.Allow
+				continue // nothing is forwarded
 			case n < 0 && through.side.Verdict != policies.Allow:
 				through.side.Verdict, through.side.Because = policies.Unknown, fmt.Sprintf("it is not known whether %s and %s are on one node, where nothing is forwarded", q.subjectName(), q.otherName())
 			}
@@ -369,12 +368,20 @@ func (q *inquiry) throughHosts() {
 		if node < 0 && through.side.Verdict == policies.Deny {
 			through.side.Verdict, through.side.Because = policies.Unknown, fmt.Sprintf("the node of %s is not known, and policies for host endpoints deny what some node forwards: %s", q.subjectName(), through.side.Because)
 		}
+		hops := slices.Concat(q.side.Hops, []policies.Hop{{Node: q.nodeName(at), Side: through.side}})
 		trace := slices.Concat(q.side.Trace, through.side.Trace)
 		if v := both(q.side.Verdict, through.side.Verdict); v != q.side.Verdict {
 			q.side = through.side
 			q.side.Verdict = v
 		}
-		q.side.Trace = trace
+		q.side.Trace, q.side.Hops = trace, hops
+	}
+	switch {
+	case len(q.side.Hops) == 0:
+	case q.direction == policies.Egress:
+		q.side.Hops = slices.Insert(q.side.Hops, 0, own)
+	default:
+		q.side.Hops = append(q.side.Hops, own)
 	}
 }
 
@@ -393,6 +400,11 @@ func (q *inquiry) excuse(onNode policies.Truth, list []governing) {
 	default:
 		q.side.Verdict = policies.Unknown
 		q.side.Because = fmt.Sprintf("it is not known whether %s runs on the node of %s, which is always let in", q.otherName(), q.subjectName())
+		for i := range q.side.Hops {
+			if hop := &q.side.Hops[i]; hop.Verdict == policies.Deny {
+				hop.Verdict, hop.Because = policies.Unknown, q.side.Because
+			}
+		}
 	}
 }
 
@@ -613,9 +625,9 @@ func (q *inquiry) steps(g governing) []step {
 		s.Matches = g.truth.And(onPort).And(peer).And(own).And(clear)
 		switch {
 		case onPort == policies.No:
-			s.Because = "port: it is for " + rulePorts(r)
+			s.Because = "port: it is for " + r.Where()
 		case peer == policies.No:
-			s.Because = "peer: it is for " + rulePeers(r)
+			s.Because = "peer: it is for " + r.Who()
 		case own == policies.No:
 			s.Because = fmt.Sprintf("own side: it is for %s only", r.Own)
 		case s.Matches == policies.Maybe && peer == policies.Maybe:
@@ -627,7 +639,7 @@ func (q *inquiry) steps(g governing) []step {
 		case s.Matches == policies.Maybe:
 			s.Because = q.whyMaybeSelected(p)
 		default:
-			s.Because = fmt.Sprintf("it %s %s on %s", does[r.Action], what, rulePorts(r))
+			s.Because = fmt.Sprintf("it %s %s on %s", does[r.Action], what, r.Where())
 			if r.Name != "" {
 				s.Because += fmt.Sprintf(" by rule %q", r.Name)
 			}
@@ -637,47 +649,9 @@ func (q *inquiry) steps(g governing) []step {
 	return steps
 }
 
-func rulePorts(r *policies.Rule) string {
-	var parts []string
-	if !r.Ports.IsEmpty() {
-		parts = append(parts, onPorts(r.Ports))
-	}
-	for _, n := range r.Named {
-		named := func(p netset.Protocol) bool {
-			return slices.Contains(r.Named, policies.NamedPort{Protocol: p, Name: n.Name})
-		}
-		switch {
-		case !named(netset.TCP) || !named(netset.UDP) || !named(netset.SCTP):
-			parts = append(parts, n.Protocol.String()+"/"+n.Name)
-		case n.Protocol == netset.TCP:
-			parts = append(parts, "port "+n.Name)
-		}
-	}
-	if len(parts) == 0 {
-		return "no port"
-	}
-	return strings.Join(parts, " ")
-}
-
 func onPorts(p netset.Ports) string {
 	if text := p.String(); text != "any" {
 		return text
 	}
 	return "any port"
-}
-
-// rulePeers names the peers of a rule, at most three of them.
-func rulePeers(r *policies.Rule) string {
-	const most = 3
-	var parts []string
-	for i := range r.Peers[:min(most, len(r.Peers))] {
-		parts = append(parts, r.Peers[i].String())
-	}
-	if n := len(r.Peers) - most; n > 0 {
-		parts = append(parts, strconv.Itoa(n)+" more")
-	}
-	if len(parts) == 0 {
-		return "nobody"
-	}
-	return strings.Join(parts, "; ")
 }

@@ -3,6 +3,7 @@ package reach
 import (
 	"net/netip"
 	"slices"
+	"sort"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -133,11 +134,8 @@ func (f *frame) cutAddresses() {
 
 // atomOf returns the index of the atom that holds a.
 func (f *frame) atomOf(a netip.Addr) int32 {
-	i, found := slices.BinarySearchFunc(f.atoms, a, func(t atom, a netip.Addr) int { return t.first.Compare(a) })
-	if !found {
-		i--
-	}
-	return int32(i)
+	after := sort.Search(len(f.atoms), func(i int) bool { return a.Less(f.atoms[i].first) })
+	return int32(after) - 1
 }
 
 // findSpace learns where pods with unknown addresses can be: in the pod CIDRs
@@ -209,14 +207,12 @@ func (f *frame) layColumns() {
 
 // nameColumns lists columns of one class by the numbers that it gives port names.
 func (f *frame) nameColumns(columns []int32) {
-	for name := range f.named {
-		for _, column := range columns {
-			for _, number := range f.classes[f.columns[column].subject].numbersOf(int32(name)) {
-				if f.named[name] == nil {
-					f.named[name] = map[uint16][]int32{}
-				}
-				f.named[name][number] = append(f.named[name][number], column)
+	for _, column := range columns {
+		for _, n := range f.classes[f.columns[column].subject].named {
+			if f.named[n.name] == nil {
+				f.named[n.name] = map[uint16][]int32{}
 			}
+			f.named[n.name][n.number] = append(f.named[n.name][n.number], column)
 		}
 	}
 }

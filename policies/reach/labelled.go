@@ -53,7 +53,12 @@ func isLabelled(w *policies.World, m *policies.Match, l *labelled) policies.Trut
 		}
 		ns = &w.Namespaces[at]
 	}
-	in := matches(m.Namespaces, ns.Labels, ns.Implied)
+	var in policies.Truth
+	if m.Inherited.IsNothing() {
+		in = matches(m.Namespaces, ns.Labels, ns.Implied)
+	} else {
+		in = inSelector(m.Inherited, l, ns)
+	}
 	if in == policies.No {
 		return policies.No
 	}

@@ -67,6 +67,7 @@ func appendMatchKey(key []byte, m *policies.Match) []byte {
 		key = append(append(append(key, "object\x00"...), m.Object.Kind+"/"...), m.Object.String()...)
 	default:
 		key = append(append(append(key, m.Pods.Key()...), '\x01'), m.Namespaces.Key()...)
+		key = append(append(key, '\x01'), m.Inherited.Key()...)
 		key = strconv.AppendBool(append(key, '\x01'), m.Endpoints)
 	}
 	return key
@@ -104,9 +105,10 @@ func (b *builder) described(m *policies.Match) peers {
 
 // selected returns the columns of the pods that a match selects.
 func (b *builder) selected(m *policies.Match) peers {
-	in := b.namespacesOf(m.Namespaces)
+	namespaces, pods := b.selectorsOf(m)
+	in := b.namespacesOf(namespaces)
 	var maybe []int32
-	b.classesOf(in.yes, m.Pods, func(class int32, t policies.Truth) {
+	b.classesOf(in.yes, pods, func(class int32, t policies.Truth) {
 		if t == policies.Yes {
 			b.addClass(class)
 		} else {
@@ -114,7 +116,7 @@ func (b *builder) selected(m *policies.Match) peers {
 		}
 	})
 	yes := b.build()
-	b.classesOf(in.maybe, m.Pods, func(class int32, _ policies.Truth) { maybe = append(maybe, class) })
+	b.classesOf(in.maybe, pods, func(class int32, _ policies.Truth) { maybe = append(maybe, class) })
 	if len(maybe) == 0 {
 		return peers{yes, yes}
 	}

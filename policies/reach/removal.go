@@ -19,9 +19,12 @@ const (
 
 // Removal says what would change without a rule, or without a whole policy. It
 // decides again what the policy governs, and nothing else. Addresses that no pod
-// has count too, and a node may always be the pod's own.
+// has count too, and a node may always be the pod's own. What meets traffic at
+// another hook than all others may always change something: replies, or what
+// comes to a Service, which no connection shows.
 func (a *Audit) Removal(r RuleID) Effect {
-	if a.model.Policies[r.Policy].Opaque != "" {
+	p := &a.model.Policies[r.Policy]
+	if tier := tierOf(a.model, p); p.Opaque != "" || tier != nil && tier.Hook != policies.Filtering {
 		return Changes
 	}
 	effect := Nothing

@@ -34,9 +34,10 @@ func (b *builder) govern(m *policies.Model) (classes [2][][]governing, hosts *ho
 				}
 			}
 		}
-		in := b.namespacesOf(p.Subject.Namespaces)
-		b.classesOf(in.yes, p.Subject.Pods, func(class int32, t policies.Truth) { governs(&classes, class, t) })
-		b.classesOf(in.maybe, p.Subject.Pods, func(class int32, t policies.Truth) { governs(&classes, class, policies.Maybe) })
+		namespaces, pods := b.selectorsOf(&p.Subject)
+		in := b.namespacesOf(namespaces)
+		b.classesOf(in.yes, pods, func(class int32, t policies.Truth) { governs(&classes, class, t) })
+		b.classesOf(in.maybe, pods, func(class int32, t policies.Truth) { governs(&classes, class, policies.Maybe) })
 		for node, t := range hosts.selectedBy(int32(i), p) {
 			for _, class := range hosts.classes[node] {
 				governs(&classes, class, t)
@@ -74,6 +75,8 @@ func evaluationOrder(m *policies.Model) []int {
 type stage struct {
 	id                       int32
 	allow, pass, safe, final relation
+	// certain is a stage that is in no doubt about any traffic.
+	certain bool
 }
 
 // outcome is what some tiers, one behind the other, make of the traffic that
@@ -128,7 +131,8 @@ func (b *builder) judge(m *policies.Model, p placement) *Judge {
 }
 
 func (e *evaluation) newStage(allow, pass, safe relation) *stage {
-	s := &stage{e.count, allow, pass, safe, e.subtract(safe, pass)}
+	s := &stage{id: e.count, allow: allow, pass: pass, safe: safe, final: e.subtract(safe, pass)}
+	s.certain = slices.Equal(s.final, allow) && len(e.subtract(pass, safe)) == 0
 	e.count++
 	return s
 }
@@ -177,7 +181,7 @@ func (e *evaluation) tiers(d policies.Direction, class int32, list []governing, 
 	}
 	r, ok := e.byStages[string(key)]
 	if !ok {
-		o := e.compose(stages, key)
+		o := e.through(stages[0], e.compose(stages[1:], key[4:]))
 		allow := e.intersect(o.allow, o.safe)
 		r = e.internRow(allow, e.subtract(o.allow, allow))
 		e.byStages[string(key)] = r
@@ -227,12 +231,19 @@ func (e *evaluation) compose(stages []*stage, key []byte) outcome {
 	}
 	known, ok := e.outcomes[string(key)]
 	if !ok {
-		s, rest := stages[0], e.compose(stages[1:], key[4:])
-		known.allow = e.unite(s.allow, e.intersect(s.pass, rest.allow))
-		known.safe = e.unite(s.final, e.intersect(s.safe, rest.safe))
+		known = e.through(stages[0], e.compose(stages[1:], key[4:]))
 		e.outcomes[string(key)] = known
 	}
 	return known
+}
+
+// through puts a stage before what becomes of the traffic behind it.
+func (e *evaluation) through(s *stage, rest outcome) outcome {
+	allow := e.unite(s.allow, e.intersect(s.pass, rest.allow))
+	if s.certain && slices.Equal(rest.allow, rest.safe) {
+		return outcome{allow, allow}
+	}
+	return outcome{allow, e.unite(s.final, e.intersect(s.safe, rest.safe))}
 }
 
 // stage returns what one tier makes of a class's traffic, given the policies of
@@ -266,8 +277,8 @@ func (e *evaluation) appendSubjectKey(key []byte, d policies.Direction, class in
 		}
 	}
 	if named {
-		for _, numbers := range c.named {
-			key = append(append(key, '|'), numbers...)
+		for _, n := range c.named {
+			key = binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint32(key, uint32(n.name)), n.number)
 		}
 	}
 	return key
@@ -382,7 +393,12 @@ func (e *evaluation) evaluateUnion(d policies.Direction, class int32, list []gov
 			possible = append(possible, r.possible...)
 		}
 	}
-	return e.newStage(e.unite(e.normal(possible), undefined), nil, e.subtract(e.normal(yes), undefined))
+	safe := e.normal(yes)
+	allow := safe
+	if !slices.Equal(possible, yes) {
+		allow = e.normal(possible)
+	}
+	return e.newStage(e.unite(allow, undefined), nil, e.subtract(safe, undefined))
 }
 
 // compileRules returns the rules of a policy in one direction as traffic. What

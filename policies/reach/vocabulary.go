@@ -3,9 +3,11 @@ package reach
 import (
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/selector"
 )
 
 // vocabulary is what rules can tell apart.
@@ -13,14 +15,25 @@ type vocabulary struct {
 	keys map[string]int32 // label keys that pod selectors use
 	// inherited are those of them that Calico's selectors look for elsewhere, too.
 	inherited []string
-	nodes     []string // label keys that node selectors use
-	services  []policies.Ref
-	names     map[policies.NamedPort]int32
-	blocks    []netset.Block
+	// own returns the labels of namespaces that some pods have themselves.
+	own      func() map[string]bool
+	nodes    []string // label keys that node selectors use
+	services []policies.Ref
+	names    map[policies.NamedPort]int32
+	blocks   []netset.Block
 }
 
 func vocabularyOf(models []*policies.Model) vocabulary {
 	v := vocabulary{keys: map[string]int32{}, names: map[policies.NamedPort]int32{}}
+	v.own = sync.OnceValue(func() map[string]bool {
+		own := map[string]bool{}
+		for _, m := range models {
+			for key := range m.PodsWithNamespaceLabels() {
+				own[key] = true
+			}
+		}
+		return own
+	})
 	blocks, nets := map[string]bool{}, map[netip.Prefix]bool{}
 	addBlock := func(b netset.Block) {
 		known := nets[b.CIDR]
@@ -42,7 +55,8 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 	labelled := false // network sets and host endpoints count
 	var learn func(m *policies.Match)
 	learn = func(m *policies.Match) {
-		for _, key := range m.Pods.Keys() {
+		_, pods := v.selectorsOf(m)
+		for _, key := range pods.Keys() {
 			if _, ok := v.keys[key]; !ok {
 				v.keys[key] = int32(len(v.keys))
 			}
@@ -105,4 +119,14 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 		}
 	}
 	return v
+}
+
+// selectorsOf returns the selectors of the namespaces and of the pods there that
+// a match describes. Of what a namespaceSelector of Calico asks the namespaces
+// only, all pods of one give the same answer, unless one has such a label itself.
+func (v *vocabulary) selectorsOf(m *policies.Match) (namespaces, pods selector.Selector) {
+	if slices.ContainsFunc(m.Inherited.Keys(), func(key string) bool { return v.own()[key] }) {
+		return selector.Everything(), selector.And(m.Inherited, m.Pods)
+	}
+	return m.Namespaces, m.Pods
 }

@@ -82,8 +82,31 @@ func drawCalicoWorld(d dice) *calicoWorld {
 	return c
 }
 
+// drawOwn adds labels that others inherit to someone's own, in some cases.
+func drawOwn(d dice, labels map[string]string) {
+	if labels == nil || d.chance(75) {
+		return
+	}
+	for range d.between(1, 2) {
+		label := pick(d, ownLabels...)
+		labels[label[0]] = pick(d, label[1:]...)
+	}
+}
+
 // drawCalico draws the objects of Calico's own kinds.
 func (c *calicoWorld) drawCalico(d dice, names []string) {
+	for i := range c.pods {
+		drawOwn(d, c.pods[i].Labels)
+	}
+	for i := range c.deployments {
+		drawOwn(d, c.deployments[i].Spec.Template.Labels)
+	}
+	for i := range c.hosts {
+		drawOwn(d, c.hosts[i].Labels)
+	}
+	for i := range c.profiles {
+		drawOwn(d, c.profiles[i].Spec.LabelsToApply)
+	}
 	for _, name := range []string{"first", "second", "kube-admin", "default", "kube-baseline"} {
 		var t calicoTier
 		t.Name = name
@@ -108,6 +131,7 @@ func (c *calicoWorld) drawCalico(d dice, names []string) {
 	for i := range d.between(0, 3) {
 		var s calicoSet
 		s.Name, s.Namespace, s.Labels = fmt.Sprintf("set-%d", i), pick(d, append(names, "", "")...), drawLabels(d, "app", "tier")
+		drawOwn(d, s.Labels)
 		s.Spec.Nets = several(d, 2, func() string { return c.drawNet(d, c.dual && d.chance(30)) })
 		c.sets = append(c.sets, s)
 	}
@@ -357,6 +381,15 @@ var (
 	}
 	namespaceLabels = [][]string{{"team", "x", "y"}, {"env", "x", "y"}, {ofName, "a", "b"}, {"kubernetes.io/metadata.name", "a", "b"}}
 	accountLabels   = [][]string{{"role", "x", "y"}, {ofName, "robot", "default"}}
+	ownLabels       = [][]string{
+		{"pcns.team", "x", "y", "z"},
+		{"pcns.team", "x", "y", "z"},
+		{"pcns.env", "x", "y"},
+		{"pcns." + ofName, "a", "b"},
+		{"pcns.kubernetes.io/metadata.name", "a", "b"},
+		{"pcsa.role", "x", "y", "z"},
+		{"pcsa." + ofName, "robot", "default"},
+	}
 )
 
 // drawExpression draws a selector in Calico's language.

@@ -58,10 +58,11 @@ func TestHubbleRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, stats, Stats{Lines: 1, Flows: 1})
+	equal(t, stats, Stats{Flows: 1})
 	equal(t, flows, []policies.Flow{{
 		First: atTen, Last: atTen, From: shopWeb, To: shopDB, Protocol: netset.TCP, Port: 5432,
-		Verdict: policies.Allow, Count: 1, Record: policies.Place{File: "f.log", Line: 1},
+		Verdict: policies.Allow, Count: 1, SourcePort: 43210,
+		Origin: policies.Origin{Format: "hubble", Reporter: policies.DestinationSide}, Record: policies.Place{File: "f.log", Line: 1},
 	}})
 }
 
@@ -222,7 +223,7 @@ func TestHubbleCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, flows[0].Count, uint64(12))
-	equal(t, stats, Stats{Lines: 6, Flows: 1, Lost: 20, LeftOut: map[string]uint64{"report of lost events": 3, "node status": 1, "agent or debug event": 1}})
+	equal(t, stats, Stats{Flows: 1, Lost: 20, LeftOut: map[string]uint64{"report of lost events": 3, "node status": 1, "agent or debug event": 1}})
 }
 
 // Memory is used again from line to line, but not that of flows.
@@ -242,9 +243,26 @@ func TestFlowsOutliveTheirLines(t *testing.T) {
 	}
 }
 
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
 func TestWeirRoundTrip(t *testing.T) {
 	flows := []policies.Flow{
-		{First: atTen, Last: atTen.Add(time.Hour), From: shopWeb, To: shopDB, Protocol: netset.TCP, Port: 5432, Verdict: policies.Allow, EgressOnly: true, Count: 12, Bytes: 34567},
+		{
+			First: atTen, Last: atTen.Add(time.Hour), From: shopWeb, To: shopDB, Protocol: netset.TCP, Port: 5432, Verdict: policies.Allow, EgressOnly: true,
+			Count: 12, Bytes: 34567, Packets: 99, ReplyBytes: 12, ReplyPackets: 3, SourcePort: 43210,
+			Origin: policies.Origin{Format: "calico", Reporter: policies.SourceSide, Window: 5 * time.Minute},
+			Hits: []policies.Hit{
+				{Tier: "platform", Policy: policies.Ref{Kind: "GlobalNetworkPolicy", Name: "dns"}, Action: policies.ActionPass, Rule: 2, Staged: true},
+				{Tier: "default", Rule: policies.EndOfTier, Action: policies.ActionDeny},
+				{Policy: policies.Ref{Namespace: "shop", Name: "db"}, Rule: policies.UnknownRule},
+			},
+		},
+		{From: policies.FlowPeer{Namespace: "shop", PodPrefix: "web-"}, To: policies.FlowPeer{Outside: true, Network: policies.PublicNetwork, Set: policies.Ref{Kind: "GlobalNetworkSet", Name: "partners"}}, Verdict: policies.Unknown, Count: 1},
 		{From: policies.FlowPeer{Host: true, Address: netip.MustParseAddr("10.0.0.1")}, To: shopDB, Protocol: netset.ICMP, Port: 8 << 8, Verdict: policies.Deny, Count: 1},
 		{From: shopWeb, To: policies.FlowPeer{Outside: true, Address: netip.MustParseAddr("2001:db8::1"), Names: []string{"example.com"}}, Protocol: 47, Verdict: policies.Unknown, Count: 1},
 	}
@@ -261,13 +279,16 @@ func TestWeirRoundTrip(t *testing.T) {
 	equal(t, strings.SplitN(text.String(), "\n", 2)[0], `{"apiVersion":"weir.dev/v1alpha1","kind":"Flow","first":"2026-03-01T10:00:00.000000001Z","last":"2026-03-01T11:00:00.000000001Z",`+
 		`"from":{"namespace":"shop","pod":"web-7c9f8d5b6-abcde","workload":{"kind":"Deployment","name":"web"},"labels":{"app":"web"},"labelsPartial":true,"address":"10.0.1.5"},`+
 		`"to":{"namespace":"shop","pod":"db-0","workload":{"kind":"StatefulSet","name":"db"},"labels":{"app":"db"},"labelsPartial":true,"address":"10.0.2.7"},`+
-		`"protocol":"TCP","port":5432,"verdict":"allow","egressOnly":true,"count":12,"bytes":34567}`)
-	back, stats, err := read(t, text.String(), Options{Format: Weir})
+		`"protocol":"TCP","port":5432,"verdict":"allow","egressOnly":true,"count":12,"sourcePort":43210,"bytes":34567,"packets":99,"replyBytes":12,"replyPackets":3,`+
+		`"policies":[{"tier":"platform","kind":"GlobalNetworkPolicy","name":"dns","action":"pass","rule":2,"staged":true},{"tier":"default","action":"deny","endOfTier":true},{"namespace":"shop","name":"db"}],`+
+		`"origin":{"format":"calico","reporter":"source","window":300}}`)
+	back, stats, err := read(t, text.String(), Options{Format: "weir"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, stats, Stats{Lines: 3, Flows: 3})
+	equal(t, stats, Stats{Flows: 4})
 	for i := range flows {
+		flows[i].Origin.Format = first(flows[i].Origin.Format, "weir")
 		flows[i].Record = policies.Place{File: "f.log", Line: i + 1}
 	}
 	equal(t, back, flows)
@@ -317,19 +338,55 @@ func TestSchema(t *testing.T) {
 	_, record, _ := strings.Cut(string(page), "```json\n")
 	record, _, _ = strings.Cut(record, "\n")
 	check(record)
-	if _, stats, err := read(t, record, Options{Format: Weir, Strict: true}); err != nil || stats.Flows != 1 {
+	if _, stats, err := read(t, record, Options{Format: "weir", Strict: true}); err != nil || stats.Flows != 1 {
 		t.Errorf("%+v, error %v", stats, err)
+	}
+}
+
+func TestDocuments(t *testing.T) {
+	const own = `{"apiVersion":"weir.dev/v1alpha1","kind":"Flow"}`
+	spread := strings.NewReplacer("{", "{\n  ", ",", ",\n  ").Replace(own)
+	rows := []struct {
+		name, text string
+		lines      []int
+	}{
+		{"an array", "[\n" + own + ",\n" + own + "\n]\n", []int{2, 3}},
+		{"an array in one line", "[" + own + "," + own + "]", []int{1, 1}},
+		{"an empty array", "[]", nil},
+		{"several arrays", "[\n" + own + "]\n[" + own + "]", []int{2, 3}},
+		{"a page of items", `{"total":{"items":7},"items":[` + own + "\n," + own + `],"next":[1]}`, []int{1, 2}},
+		{"two pages", `{"items":[` + own + "\n]}\n{\"items\":[" + own + "]}\n", []int{1, 3}},
+		{"no items", `{"items":null}`, nil},
+		{"spread over lines", spread + "\n\n" + spread, []int{1, 5}},
+		{"behind a byte order mark", "\xef\xbb\xbf[" + own + "]", []int{1}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			flows, stats, err := read(t, row.text, Options{})
+			if err != nil || stats.Bad != 0 {
+				t.Fatalf("%+v, error %v", stats, err)
+			}
+			var lines []int
+			for _, f := range flows {
+				lines = append(lines, f.Record.Line)
+			}
+			equal(t, lines, row.lines)
+		})
+	}
+	flows, stats, err := read(t, "[\n"+own+",\n{\"kind\":7},\n{\"kind\" 7}]", Options{})
+	if err == nil || !strings.HasPrefix(err.Error(), "f.log:3: not valid JSON from here on") || len(flows) != 1 || stats.Bad != 1 {
+		t.Errorf("%d flows, %+v, error %v", len(flows), stats, err)
 	}
 }
 
 func TestBadLines(t *testing.T) {
 	weir := func(rest string) string { return `{"apiVersion":"weir.dev/v1alpha1","kind":"Flow"` + rest + `}` }
 	rows := []struct{ name, line, want string }{
-		{"not JSON", `{"flow":`, "line is not valid JSON"},
-		{"text", `Mar 1 10:00 hello`, "line is not a JSON object; is this a file of flows as JSON lines?"},
+		{"not JSON", `{"flow":`, "not valid JSON"},
+		{"text", `Mar 1 10:00 hello`, "line is not a JSON object, and no record of any known text format; is this a file of flows?"},
 		{"a list", `[{"flow":{}}]`, "line is not a JSON object"},
 		{"binary", "\x00\x01\x02", "line is not a JSON object"},
-		{"something else", `{"level":"info"}`, "line is neither a Hubble event (it has no flow) nor a Weir flow (its kind is not Flow)"},
+		{"something else", `{"level":"info"}`, `a JSON object with the fields "level" is no record of any known format`},
 		{"an address", `{"flow":{"verdict":"FORWARDED","IP":{"source":"10.0.0.256"}}}`, "10.0.0.256"},
 		{"a time", `{"flow":{"verdict":"FORWARDED","time":"yesterday"}}`, "yesterday"},
 		{"a type", `{"flow":{"verdict":"FORWARDED","l4":{"TCP":{"destination_port":"http"}}}}`, "string"},
@@ -349,7 +406,7 @@ func TestBadLines(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(flows) != 2 || stats.Lines != 4 || stats.Bad != 1 || stats.Blank != 1 {
+			if len(flows) != 2 || stats.Records() != 4 || stats.Bad != 1 || stats.Blank != 1 {
 				t.Errorf("%d flows, %+v", len(flows), stats)
 			}
 			p := stats.FirstBad[0]
@@ -367,15 +424,15 @@ func TestBadLines(t *testing.T) {
 
 func TestFormatAsked(t *testing.T) {
 	const own = `{"apiVersion":"weir.dev/v1alpha1","kind":"Flow"}`
-	_, stats, err := read(t, own+"\n"+forwarded, Options{Format: Hubble})
+	_, stats, err := read(t, own+"\n"+forwarded, Options{Format: "hubble"})
 	if err != nil || stats.Flows != 1 || stats.Bad != 1 {
 		t.Errorf("%+v, error %v", stats, err)
 	}
-	_, stats, err = read(t, own+"\n"+forwarded, Options{Format: Weir})
+	_, stats, err = read(t, own+"\n"+forwarded, Options{Format: "weir"})
 	if err != nil || stats.Flows != 1 || stats.Bad != 1 {
 		t.Errorf("%+v, error %v", stats, err)
 	}
-	if _, _, err = read(t, "", Options{Format: "pcap"}); err == nil {
+	if _, _, err = read(t, "", Options{Format: "tea leaves"}); err == nil {
 		t.Error("an unknown format is an error")
 	}
 }
@@ -415,7 +472,7 @@ func TestPacked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, stats, err := read(t, string(text), Options{})
-			if err != nil || stats.Flows != 100 || stats.Lines != 100 {
+			if err != nil || stats.Flows != 100 || stats.Records() != 100 {
 				t.Errorf("%+v, error %v", stats, err)
 			}
 		})
@@ -446,7 +503,7 @@ func TestCutOff(t *testing.T) {
 
 func TestEmpty(t *testing.T) {
 	for name, text := range map[string][]byte{"plain": nil, "gzip": zip(t, ""), "zstd": zst(t, "")} {
-		if _, stats, err := read(t, string(text), Options{Strict: true}); err != nil || stats.Lines != 0 {
+		if _, stats, err := read(t, string(text), Options{Strict: true}); err != nil || stats.Records() != 0 {
 			t.Errorf("%s: %+v, error %v", name, stats, err)
 		}
 	}
@@ -476,5 +533,5 @@ func TestStatsAdd(t *testing.T) {
 	}
 	equal(t, len(all.FirstBad), 10)
 	all.FirstBad = nil
-	equal(t, all, Stats{Lines: 20, Flows: 2, Bad: 14, Blank: 2, LeftOut: map[string]uint64{"node status": 2}})
+	equal(t, all, Stats{Flows: 2, Bad: 14, Blank: 2, LeftOut: map[string]uint64{"node status": 2}})
 }

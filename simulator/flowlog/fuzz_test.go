@@ -51,18 +51,14 @@ func FuzzRead(f *testing.F) {
 			flows = append(flows, f)
 			return nil
 		})
-		sum := stats.Flows + stats.Bad + stats.Blank
-		for _, n := range stats.LeftOut {
-			sum += n
-		}
-		if sum != stats.Lines || stats.Flows != uint64(len(flows)) {
+		if stats.Flows != uint64(len(flows)) {
 			t.Errorf("%d flows, %+v", len(flows), stats)
 		}
 		if err := w.Flush(); err != nil {
 			t.Fatal(err)
 		}
 		i := 0
-		_, err := Read(context.Background(), &again, "f", Options{Format: Weir, Strict: true}, func(f policies.Flow) error {
+		_, err := Read(context.Background(), &again, "f", Options{Format: "weir", Strict: true}, func(f policies.Flow) error {
 			if got, want := fmt.Sprintf("%+v", f), fmt.Sprintf("%+v", flows[i]); got != want {
 				t.Errorf("got  %s\nwant %s", got, want)
 			}
@@ -73,6 +69,12 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("read again: %d of %d flows, error %v", i, len(flows), err)
 		}
 	})
+}
+
+// line has the fields of every format that is decoded by a library.
+type line struct {
+	hubbleLine
+	weirLine
 }
 
 // FuzzDecode holds the fast JSON decoder to the standard one: what that

@@ -2,6 +2,7 @@ package flowlog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -105,34 +106,71 @@ func (l *hubbleLine) reset() {
 	}
 }
 
-func (l *hubbleLine) isHubble() bool {
-	return l.Flow.isPresent() || l.Lost != nil || len(l.NodeStatus)+len(l.AgentEvent)+len(l.DebugEvent) > 0
-}
-
 // isPresent reports whether the line has a flow of which anything was recorded.
 func (f *hubbleFlow) isPresent() bool {
 	return len(f.Verdict)+len(f.Source)+len(f.Destination) > 0 || f.IP != hubbleIP{} || f.L4 != hubbleL4{}
 }
 
-func (d *decoder) hubble() (policies.Flow, fate) {
-	l := &d.buffer.hubbleLine
+var hubbleFormat = format{
+	name: "hubble",
+	what: "it has no flow",
+	object: func(keys [][]byte) bool {
+		return hasAny(keys, "flow", "lost_events", "node_status", "agent_event", "debug_event")
+	},
+	decode: func(s *sink) decoder { return &hubbleDecoder{sink: s, peers: peers{}} },
+}
+
+type hubbleDecoder struct {
+	*sink
+	peers  peers
+	buffer hubbleLine
+}
+
+func (d *hubbleDecoder) decode(record []byte) error {
+	l := &d.buffer
+	l.reset()
+	if err := json.Unmarshal(record, l); err != nil {
+		return explain(err)
+	}
 	switch {
 	case l.Flow.isPresent():
-		return d.hubbleFlow(&l.Flow, l.Time)
+		return d.decodeFlow(&l.Flow, l.Time)
 	case l.Lost != nil:
 		n, err := strconv.ParseUint(word(l.Lost.Events, nil), 10, 64)
 		if err != nil && len(l.Lost.Events) > 0 {
-			return bad("num_events_lost %s is not a number", l.Lost.Events)
+			return fmt.Errorf("num_events_lost %s is not a number", l.Lost.Events)
 		}
 		d.stats.Lost += n
-		return leftOut("report of lost events")
+		d.leaveOut("report of lost events")
 	case len(l.NodeStatus) > 0:
-		return leftOut("node status")
+		d.leaveOut("node status")
+	case len(l.AgentEvent)+len(l.DebugEvent) > 0:
+		d.leaveOut("agent or debug event")
+	default:
+		return errors.New("the event has no flow that says anything")
 	}
-	return leftOut("agent or debug event")
+	return nil
 }
 
-func (d *decoder) hubbleFlow(f *hubbleFlow, written time.Time) (policies.Flow, fate) {
+// decodeFlow hands over a flow, or says why it is none of its own.
+func (d *hubbleDecoder) decodeFlow(f *hubbleFlow, written time.Time) error {
+	flow, cause, err := d.read(f, written)
+	switch {
+	case err != nil:
+		return err
+	case cause != "":
+		d.leaveOut(cause)
+	default:
+		d.flow(flow)
+	}
+	return nil
+}
+
+func (d *hubbleDecoder) read(f *hubbleFlow, written time.Time) (flow policies.Flow, cause string, err error) {
+	leftOut := func(cause string) (policies.Flow, string, error) { return policies.Flow{}, cause, nil }
+	bad := func(format string, args ...any) (policies.Flow, string, error) {
+		return policies.Flow{}, "", fmt.Errorf(format, args...)
+	}
 	switch word(f.Type, hubbleTypes) {
 	case "L7":
 		return leftOut("layer 7 event: its connection was reported too")
@@ -148,15 +186,15 @@ func (d *decoder) hubbleFlow(f *hubbleFlow, written time.Time) (policies.Flow, f
 	}
 	protocol, sourcePort, port, err := f.L4.read()
 	if err != nil {
-		return bad("%s", err)
+		return bad("%w", err)
 	}
 	from, err := d.peers.of(f.Source, decodeHubblePeer)
 	if err != nil {
-		return bad("source: %s", explain(err))
+		return bad("source: %w", explain(err))
 	}
 	to, err := d.peers.of(f.Destination, decodeHubblePeer)
 	if err != nil {
-		return bad("destination: %s", explain(err))
+		return bad("destination: %w", explain(err))
 	}
 	if cause := from.leftOut + to.leftOut; cause != "" {
 		return leftOut(cause)
@@ -164,9 +202,9 @@ func (d *decoder) hubbleFlow(f *hubbleFlow, written time.Time) (policies.Flow, f
 	from.Address, to.Address = f.IP.Source.Unmap().WithZone(""), f.IP.Destination.Unmap().WithZone("")
 	from.Names, to.Names = f.SourceNames, f.DestinationNames
 
-	flow := policies.Flow{
+	flow = policies.Flow{
 		First: utc(f.Time), From: from.FlowPeer, To: to.FlowPeer,
-		Protocol: protocol, Port: port, Verdict: verdict,
+		Protocol: protocol, Port: port, SourcePort: sourcePort, Verdict: verdict,
 		Count: max(1, f.Aggregate.Ingress+f.Aggregate.Egress+f.Aggregate.Unknown),
 	}
 	if flow.First.IsZero() {
@@ -182,18 +220,36 @@ func (d *decoder) hubbleFlow(f *hubbleFlow, written time.Time) (policies.Flow, f
 		return leftOut("dropped reply: it says nothing about the request")
 	case reply:
 		flow.From, flow.To = flow.To, flow.From
-		flow.Port = sourcePort
+		flow.Port, flow.SourcePort = sourcePort, port
 		if protocol == netset.ICMP || protocol == netset.ICMPv6 {
 			request, ok := icmpRequests[port&0xff00|uint16(protocol)]
 			if !ok {
 				return leftOut("ICMP reply to a request that it does not tell")
 			}
-			flow.Port = uint16(request) << 8
+			flow.Port, flow.SourcePort = uint16(request)<<8, 0
 		}
 	default:
 		flow.EgressOnly = verdict == policies.Allow && f.seenLeaving() && !to.Outside && !to.Host
 	}
-	return flow, fate{}
+	flow.Origin.Reporter = f.reporter(reply)
+	return flow, "", nil
+}
+
+// reporter is whose side of the request's connection was looked at.
+func (f *hubbleFlow) reporter(reply bool) policies.Reporter {
+	switch word(f.Direction, hubbleDirections) {
+	case "EGRESS":
+		if reply {
+			return policies.DestinationSide
+		}
+		return policies.SourceSide
+	case "INGRESS":
+		if reply {
+			return policies.SourceSide
+		}
+		return policies.DestinationSide
+	}
+	return policies.UnknownReporter
 }
 
 // verdict is what policy said of the packet, or why it said nothing.

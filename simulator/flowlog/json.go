@@ -1,0 +1,232 @@
+package flowlog
+
+import (
+	"bytes"
+	stdjson "encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-json"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// explain says a JSON error in one clause without the decoder's own names.
+func explain(err error) error {
+	var wrongType *json.UnmarshalTypeError
+	if errors.As(err, &wrongType) {
+		return fmt.Errorf("field %s cannot be a %s", wrongType.Field, wrongType.Value)
+	}
+	var wrongTime *time.ParseError
+	if errors.As(err, &wrongTime) {
+		return fmt.Errorf("%q is not a time such as 2026-03-10T12:00:00Z", strings.Trim(wrongTime.Value, `"`))
+	}
+	return fmt.Errorf("not valid JSON: %w", err)
+}
+
+// objectKeys returns the keys of a JSON object, in order.
+func objectKeys(record []byte) ([][]byte, error) {
+	var whole stdjson.RawMessage
+	if err := stdjson.Unmarshal(record, &whole); err != nil {
+		return nil, explain(err)
+	}
+	var keys [][]byte
+	d := stdjson.NewDecoder(bytes.NewReader(record))
+	eachField(d, func(key string) error { //nolint:errcheck // it is known to be valid
+		keys = append(keys, []byte(key))
+		return d.Decode(&whole)
+	})
+	return keys, nil
+}
+
+// eachField calls value for every key of the object that comes next; value takes
+// the field's value from d.
+func eachField(d *stdjson.Decoder, value func(key string) error) error {
+	if _, err := d.Token(); err != nil {
+		return err
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		if err := value(key.(string)); err != nil {
+			return err
+		}
+	}
+	_, err := d.Token()
+	return err
+}
+
+// wrappers are the fields of a document whose array holds the records.
+var wrappers = []string{"items", "records", "flows", "entries", "resourceLogs"}
+
+// documentShape is how a file holds JSON records.
+type documentShape int
+
+const (
+	oneALine documentShape = iota
+	values                 // spread over lines as they like, or as the elements of an array
+	wrapped                // as the elements of an array in one of the wrappers
+)
+
+// shapeOf looks at the head of a file.
+func shapeOf(head []byte) documentShape {
+	head = bytes.TrimSpace(head)
+	if len(head) == 0 || head[0] != '[' && head[0] != '{' {
+		return oneALine
+	}
+	line, rest, _ := bytes.Cut(head, []byte("\n"))
+	line, rest = bytes.TrimSpace(line), bytes.TrimSpace(rest)
+	if len(rest) > 0 && stdjson.Valid(line) {
+		return oneALine
+	}
+	if head[0] == '[' {
+		return values
+	}
+	d := stdjson.NewDecoder(bytes.NewReader(head))
+	isWrapped := false
+	eachField(d, func(key string) error { //nolint:errcheck // the head ends somewhere
+		if !slices.Contains(wrappers, key) {
+			return d.Decode(new(stdjson.RawMessage))
+		}
+		token, err := d.Token()
+		isWrapped = err == nil && (token == stdjson.Delim('[') || token == nil)
+		return io.EOF
+	})
+	switch {
+	case isWrapped:
+		return wrapped
+	case slices.Contains([]byte("{[,"), line[len(line)-1]): // it goes on behind the line
+		return values
+	}
+	return oneALine
+}
+
+// document reads records that are not one a line. What is no JSON ends the
+// reading, for nobody knows where the next record begins.
+func (in *input) document(s *sink, shape documentShape) error {
+	records := newDispatcher(s)
+	text := &lineCounter{r: in}
+	d := stdjson.NewDecoder(text)
+	first, _ := in.Peek(1)
+	walk := walker{Decoder: d, wrapped: shape == wrapped, arrays: string(first) == "["}
+	for {
+		record, err := walk.next()
+		at := text.line(d.InputOffset() - int64(len(record)))
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			s.at.Line = at
+			if in.packing == "" {
+				err = policies.Problem{Place: s.at, Message: "not valid JSON from here on: " + err.Error()}
+			}
+			return s.damaged(in.packing, err)
+		case !s.next(at):
+			return nil
+		}
+		records.take(record)
+	}
+}
+
+// walker goes from record to record of a document.
+type walker struct {
+	*stdjson.Decoder
+	wrapped, arrays    bool // what stands at the top
+	inWrapper, inArray bool
+}
+
+func (w *walker) next() (stdjson.RawMessage, error) {
+	for {
+		switch {
+		case w.inArray && w.More(), !w.inArray && !w.wrapped && !w.arrays:
+			var record stdjson.RawMessage
+			err := w.Decode(&record)
+			return record, err
+		case w.inArray:
+			w.inArray = false
+			if _, err := w.Token(); err != nil {
+				return nil, err
+			}
+		case w.inWrapper && w.More():
+			key, err := w.Token()
+			if err != nil {
+				return nil, err
+			}
+			if name, ok := key.(string); ok && slices.Contains(wrappers, name) {
+				w.inArray, err = w.open('[')
+			} else {
+				err = w.Decode(new(stdjson.RawMessage))
+			}
+			if err != nil {
+				return nil, err
+			}
+		case w.inWrapper:
+			w.inWrapper = false
+			if _, err := w.Token(); err != nil {
+				return nil, err
+			}
+		default:
+			opened, err := w.open(map[bool]stdjson.Delim{true: '{', false: '['}[w.wrapped])
+			if err != nil {
+				return nil, err
+			}
+			w.inWrapper, w.inArray = opened && w.wrapped, opened && !w.wrapped
+		}
+	}
+}
+
+// open takes the brace or bracket that is to come next; null stands for an empty
+// one.
+func (w *walker) open(want stdjson.Delim) (bool, error) {
+	token, err := w.Token()
+	switch {
+	case err != nil:
+		return false, err
+	case token == want:
+		return true, nil
+	case token == nil:
+		return false, nil
+	}
+	return false, fmt.Errorf("%s is expected here, and not %v", want, token)
+}
+
+// maxValue bounds how much of a document is kept in memory at a time.
+const maxValue = 64 << 20
+
+// lineCounter knows the lines of what it has read.
+type lineCounter struct {
+	r       io.Reader
+	read    int64
+	passed  int64   // how far line was asked
+	lines   int     // newlines before passed
+	newline []int64 // where those behind it stand
+}
+
+func (c *lineCounter) Read(p []byte) (int, error) {
+	if c.read-c.passed > maxValue {
+		return 0, fmt.Errorf("a record here is larger than %d MiB", maxValue>>20)
+	}
+	n, err := c.r.Read(p)
+	for i, b := range p[:n] {
+		if b == '\n' {
+			c.newline = append(c.newline, c.read+int64(i))
+		}
+	}
+	c.read += int64(n)
+	return n, err
+}
+
+// line returns the line at an offset, which never goes back.
+func (c *lineCounter) line(offset int64) int {
+	n, _ := slices.BinarySearch(c.newline, offset)
+	c.lines += n
+	c.newline = slices.Delete(c.newline, 0, n)
+	c.passed = max(c.passed, offset)
+	return c.lines + 1
+}
