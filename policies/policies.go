@@ -205,13 +205,14 @@ type ServicePort struct {
 	TargetName string // a port name, resolved on each pod
 }
 
-// Node is a node with its labels and addresses.
+// Node is a node with its labels and addresses, those among them that its host
+// endpoints expect.
 type Node struct {
 	Name      string
 	Labels    map[string]string
 	Addresses []netip.Addr
 	// Implied is set when only host endpoints mention the node: its labels are
-	// then unknown, and its addresses are those that they expect.
+	// then unknown.
 	Implied bool
 	Place   Place
 }

@@ -98,11 +98,16 @@ func (d *directory) find(p *policies.FlowPeer) place {
 		}
 		found := d.within(ns, p)
 		if i, ok := d.pods[p.Address]; ok && found.cause != "" && d.world.Pods[i].Workload.Namespace == p.Namespace {
-			return place{ends: []reach.End{d.judge.Pod(i)}}
+			return d.at(d.judge.Pod(i), p)
 		}
 		return found
 	}
 	return d.byAddress(p)
+}
+
+// at is a pod or node at the address that a record tells, if it has that one.
+func (d *directory) at(e reach.End, p *policies.FlowPeer) place {
+	return place{ends: []reach.End{d.judge.At(e, p.Address)}}
 }
 
 // Finder returns what finds the ends of a judge's world that one end of a recorded
@@ -116,7 +121,7 @@ func Finder(j *reach.Judge) func(*policies.FlowPeer) []reach.End {
 // within resolves an end by name, else by labels, in its namespace.
 func (d *directory) within(ns *members, p *policies.FlowPeer) place {
 	if i, ok := ns.pods[p.Pod]; ok {
-		return place{ends: []reach.End{d.judge.Pod(i)}}
+		return d.at(d.judge.Pod(i), p)
 	}
 	var named, likely []*workload
 	for _, w := range ns.workloads {
@@ -346,7 +351,7 @@ func (d *directory) follow(from *directory, was place, p *policies.FlowPeer) pla
 		if i < 0 {
 			return nowhere("%s is not in the world", peer)
 		}
-		return place{ends: []reach.End{d.judge.Node(i)}}
+		return d.at(d.judge.Node(i), p)
 	}
 	w := d.workloads[policies.Ref{Kind: peer.Kind, Namespace: peer.Namespace, Name: peer.Name}]
 	if w == nil {
@@ -354,7 +359,7 @@ func (d *directory) follow(from *directory, was place, p *policies.FlowPeer) pla
 		return nowhere("%s is not in the world", peer)
 	}
 	if i, ok := d.namespaces[peer.Namespace].pods[peer.Pod]; ok && len(was.ends) == 1 {
-		return place{ends: []reach.End{d.judge.Pod(i)}}
+		return d.at(d.judge.Pod(i), p)
 	}
 	return d.podsOf(w, p)
 }
@@ -366,7 +371,7 @@ func (d *directory) byAddress(p *policies.FlowPeer) place {
 	a := p.Address
 	switch node, isNode := d.nodes[a]; {
 	case isNode:
-		return place{ends: []reach.End{d.judge.Node(node)}}
+		return d.at(d.judge.Node(node), p)
 	case p.OwnNode:
 		return place{ends: []reach.End{d.judge.OwnNode()}}
 	case !a.IsValid() && p.Host:
@@ -381,7 +386,7 @@ func (d *directory) byAddress(p *policies.FlowPeer) place {
 		return nowhere("a node is not in the world")
 	}
 	if i, ok := d.pods[a]; ok && !p.Outside {
-		return place{ends: []reach.End{d.judge.Pod(i)}}
+		return d.at(d.judge.Pod(i), p)
 	}
 	if p.Outside || d.cannotBeInside(a) {
 		return place{ends: []reach.End{d.judge.Outside(a)}}

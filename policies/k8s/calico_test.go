@@ -132,7 +132,7 @@ func TestCalicoPolicies(t *testing.T) {
 		{np, "{ingress: [{action: Allow, protocol: 1, icmp: {type: 3, code: 4}}]}", "all endpoints in shop; ingress allow 0.0.0.0/0: ICMP/3/4"},
 		{np, "{ingress: [{action: Allow, protocol: ICMPv6, notICMP: {type: 128}}]}", "all endpoints in shop; ingress allow ::/0: ICMPv6/0-127,129-255"},
 		{np, "{ingress: [{action: Allow, protocol: TCP, http: {methods: [GET], paths: [{exact: /a}, {prefix: /b}]}}]}", "all endpoints in shop; ingress allow anyone: TCP where it asks for HTTP GET, /a, /b..."},
-		{np, "{ingress: [{action: Allow, http: {headers: [{header: x, operator: In, values: [a]}]}}]}", "all endpoints in shop; ingress allow anyone: any where it asks for HTTP header x In a"},
+		{np, "{ingress: [{action: Allow, http: {headers: [{header: x, operator: In, values: [a]}]}}]}", "all endpoints in shop; ingress allow anyone: TCP where it asks for HTTP header x In a"},
 	} {
 		for _, group := range []string{"projectcalico.org/v3", "crd.projectcalico.org/v1"} {
 			text := strings.Replace(calicoObject(row.kind, "p", row.spec), "projectcalico.org/v3", group, 1)
@@ -367,6 +367,20 @@ metadata: {name: web, namespace: shop, labels: {role: web}}
 	}
 }
 
+// A Node has the addresses that its host endpoints expect besides its own.
+func TestNodesHaveExpectedAddresses(t *testing.T) {
+	m := read(t, `
+{apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: a}, spec: {node: n1, expectedIPs: [192.0.2.1, 192.0.2.2]}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: b}, spec: {node: n1, interfaceName: eth1, expectedIPs: [192.0.2.3]}}
+`)
+	if n := m.Nodes; len(n) != 1 || n[0].Implied || fmt.Sprint(n[0].Addresses) != "[192.0.2.1 192.0.2.2 192.0.2.3]" {
+		t.Errorf("got %+v", n)
+	}
+}
+
 func TestHostEndpoints(t *testing.T) {
 	m := read(t, `
 apiVersion: projectcalico.org/v3
@@ -387,6 +401,9 @@ spec: {labelsToApply: {shared: b, last: b}, egress: [{action: Log}, {action: All
 	h := m.Hosts[0]
 	if got, want := fmt.Sprint(h.Node, h.Interface, h.Addresses, h.Labels, h.Ports), "n1[192.0.2.1 2001:db8::1] map[both:h last:b own:h shared:a] [{http TCP 80}]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+	if n := m.Nodes[0]; !n.Implied || fmt.Sprint(n.Name, n.Addresses) != "n1[192.0.2.1 2001:db8::1]" {
+		t.Errorf("got %+v", n)
 	}
 	var got []string
 	for _, p := range m.Policies {

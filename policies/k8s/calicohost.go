@@ -155,30 +155,28 @@ func (r *reader) resolveHosts() []policies.HostEndpoint {
 }
 
 // implyNodes makes the nodes known that only host endpoints mention, hosts beyond
-// the cluster among them, with the addresses that those expect.
+// the cluster among them, and gives every node the addresses that those expect.
 func (r *reader) implyNodes() {
-	known := map[string]bool{}
-	for _, n := range r.nodes {
-		known[n.Name] = true
+	known := map[string]int{}
+	for i, n := range r.nodes {
+		known[n.Name] = i
 	}
-	implied := map[string]*policies.Node{}
 	for _, h := range r.hosts {
-		if known[h.Node] || h.Node == "" || len(h.Addresses) == 0 {
+		if h.Node == "" || len(h.Addresses) == 0 {
 			continue
 		}
-		n := implied[h.Node]
-		if n == nil {
-			n = &policies.Node{Name: h.Node, Implied: true, Place: h.Place}
-			implied[h.Node] = n
+		at, ok := known[h.Node]
+		if !ok {
+			at = len(r.nodes)
+			known[h.Node] = at
+			r.nodes = append(r.nodes, policies.Node{Name: h.Node, Implied: true, Place: h.Place})
 		}
+		n := &r.nodes[at]
 		for _, a := range h.Addresses {
 			if !slices.Contains(n.Addresses, a) {
 				n.Addresses = append(n.Addresses, a)
 			}
 		}
-	}
-	for _, n := range implied {
-		r.nodes = append(r.nodes, *n)
 	}
 }
 

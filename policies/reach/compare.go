@@ -422,7 +422,7 @@ func (ls *lister) crossing(source, target int32, ingress []*row) grantID {
 	for _, a := range ls.classes[source].columns {
 		for _, b := range ls.classes[target].columns {
 			x, y := &ls.columns[a], &ls.columns[b]
-			if way := ls.frame.between(a, b, ls.ipv6); way != noWay {
+			if way := ls.frame.between(a, b, ipv4|ipv6, ls.ipv6); way != noWay {
 				ways.add(ls.grants, x.families&y.families, ls.over(way, ls.cell(ls.rows[policies.Egress][x.subject], b), ls.cell(ingress[y.subject], a)))
 			}
 		}

@@ -416,7 +416,7 @@ func (ls *lister) reachOne(source int32, out []grantID) {
 				continue
 			}
 			for _, c := range ls.classes[target].columns {
-				if way := ls.frame.between(column, c, ls.ipv6); way != noWay {
+				if way := ls.frame.between(column, c, ipv4|ipv6, ls.ipv6); way != noWay {
 					out[target] = ls.either(out[target], ls.over(way, offered[c], accepted[r.id]))
 				}
 			}

@@ -127,9 +127,8 @@ func (j *Judge) agreedPath(paths []path, names naming) path {
 	if at < 0 {
 		return x
 	}
-	y := paths[at]
+	x.because = "it depends on the address: " + x.differs(&paths[at], names)
 	x.verdict, x.inDoubt = policies.Unknown, false
-	x.because = "it depends on the address: " + y.differs(&x, names)
 	for _, d := range policies.Directions {
 		var traces [][]policies.Step
 		for i := range paths {
@@ -185,7 +184,7 @@ func (x *path) differs(y *path, names naming) string {
 		}
 		return fmt.Sprintf("%s of %s to %s of %s", z.from.addr, names.from, z.to.addr, names.to)
 	}
-	return fmt.Sprintf("%s for %s, %s for %s", y.verdict, at(y), x.verdict, at(x))
+	return fmt.Sprintf("%s for %s, %s for %s", x.verdict, at(x), y.verdict, at(y))
 }
 
 // inquiry is one direction of one question.

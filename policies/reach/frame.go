@@ -243,15 +243,15 @@ const (
 	open
 )
 
-// between returns the way between two columns. speaksIPv6 says whether IPv6 plays
-// a part in the model that is judged: where it plays none, nobody is taken to
-// have an address of it besides one of IPv4.
-func (f *frame) between(a, b int32, speaksIPv6 bool) way {
+// between returns the way between two columns over some families. speaksIPv6 says
+// whether IPv6 plays a part in the model that is judged: where it plays none,
+// nobody is taken to have an address of it besides one of IPv4.
+func (f *frame) between(a, b int32, over family, speaksIPv6 bool) way {
 	x, y := &f.columns[a], &f.columns[b]
-	switch shared := x.families & y.families; {
+	switch shared := x.families & y.families & over; {
 	case shared == 0:
 		return noWay
-	case shared&x.sure&y.sure != 0, x.sure&y.sure == 0:
+	case shared&x.sure&y.sure != 0, x.sure&y.sure&over == 0:
 		return open
 	case speaksIPv6 && shared&(x.sure|x.perhaps)&(y.sure|y.perhaps) != 0:
 		return doubtful

@@ -224,11 +224,8 @@ func agree(a, b policies.Verdict) policies.Verdict {
 // wayOf returns the way between two ends by a column of each, and the families over
 // which it leads.
 func (j *Judge) wayOf(from, to End, source, target int32) (way, family) {
-	shared := j.columns[source].families & j.columns[target].families & from.families() & to.families()
-	if shared == 0 {
-		return noWay, 0
-	}
-	return j.between(source, target, j.ipv6), shared
+	over := from.families() & to.families()
+	return j.between(source, target, over, j.ipv6), j.columns[source].families & j.columns[target].families & over
 }
 
 // worth is a verdict over a way that there may not be.
