@@ -38,7 +38,7 @@ type side uint8
 
 const (
 	departed side = iota // the source's, with no word of the destination's
-	arrived             // the destination's
+	arrived              // the destination's
 	neither
 )
 

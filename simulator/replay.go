@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,8 +16,9 @@ import (
 )
 
 // Replayer asks what would become of recorded flows. Its memory grows with the
-// distinct ends and questions, not with the flows. It is not safe for
-// concurrent use.
+// distinct ends and questions, with the hours in which both sides report, and with
+// the addresses outside whose flows do not stay as they are; not with the flows.
+// It is not safe for concurrent use.
 type Replayer struct {
 	before, after *directory // after is nil where there is one model
 	peers         map[peerKey][]*recorded
@@ -42,16 +44,21 @@ func New(before, after *reach.Judge) *Replayer {
 // peerKey is what tells most recorded ends apart; their labels and workloads
 // do the rest.
 type peerKey struct {
-	namespace, pod, workload string
-	address                  netip.Addr
-	outside, host, ownNode   bool
+	namespace, pod, prefix, workload string
+	set                              policies.Ref
+	network                          policies.Network
+	// address is the end's own. Of those outside it is one that stands for all
+	// that get the same answers, before the change and, where that differs, after.
+	address, after         netip.Addr
+	outside, host, ownNode bool
 }
 
 // recorded is an end as recorded, and where it is in both worlds.
 type recorded struct {
-	peer          policies.FlowPeer
+	peer          policies.FlowPeer // of the addresses outside that are alike, one
 	before, after place
-	place         int // equal for ends in the same places; 0 for those that are nowhere
+	place         int  // equal for ends in the same places; 0 for those that are nowhere
+	outside       bool // it is one address outside; each record says which
 }
 
 // question is what is decided once.
@@ -62,11 +69,25 @@ type question struct {
 	port     uint16
 }
 
-// answer is a question's verdict under both models, and the flows that ask it:
-// by recorded verdict, and those that only the source's side has judged apart.
+// answer is a question's verdict under both models, and the flows that ask it.
 type answer struct {
 	before, after ruling
-	tallies       [4][2]*tally
+	pairing       pairing
+	tallies       [4][2]*tally // by recorded verdict; those that only the source's side has reported apart
+	sentences     [4][2]*sentence
+	apart         map[apartKey]*tally // of the addresses outside that do not stay as they are
+}
+
+// apartKey is whose flows are counted for themselves: an end that is no address
+// outside has none.
+type apartKey struct {
+	verdict  policies.Verdict
+	half     int
+	from, to netip.Addr
+}
+
+func (a apartKey) compare(b apartKey) int {
+	return cmp.Or(a.from.Compare(b.from), a.to.Compare(b.to))
 }
 
 // ruling is what a judge says, with the two ends it was asked about.
@@ -93,6 +114,14 @@ func (r *Replayer) Add(f policies.Flow) {
 			return
 		}
 	}
+	q, a := r.ask(&f, from, to)
+	t := r.tally(q, a, &f, from, to)
+	t.add(&f)
+	t.keepEarliest(&f)
+}
+
+// ask returns the question that a flow asks, with its answer.
+func (r *Replayer) ask(f *policies.Flow, from, to *recorded) (question, *answer) {
 	q := question{
 		from: from.place, to: to.place, protocol: f.Protocol, port: f.Port,
 		self: f.From.Pod != "" && f.From.Pod == f.To.Pod && f.From.Namespace == f.To.Namespace,
@@ -105,19 +134,53 @@ func (r *Replayer) Add(f policies.Flow) {
 		}
 		r.questions[q] = a
 	}
-	verdict, half := f.Verdict, 0
-	switch {
-	case verdict == policies.Undecided:
+	return q, a
+}
+
+// tally returns what a flow is to be added to, having paired it.
+func (r *Replayer) tally(q question, a *answer, f *policies.Flow, from, to *recorded) *tally {
+	verdict, half := recordedAs(f)
+	// Nobody reports for an end that is not of the recorder's cluster, and a pod
+	// and its own node have one recorder.
+	if !isOutside(&f.From) && !isOutside(&f.To) && !f.From.OwnNode && !f.To.OwnNode {
+		a.pairing.add(f.First, sideOf(verdict, f.EgressOnly, f.Origin.Reporter), f.Count)
+	}
+	if !from.outside && !to.outside || r.sentence(q, a, verdict, half).outcome == Stays {
+		t := &a.tallies[verdict][half]
+		if *t == nil {
+			*t = &tally{}
+		}
+		return *t
+	}
+	key := apartKey{verdict: verdict, half: half}
+	if from.outside {
+		key.from = plain(f.From.Address)
+	}
+	if to.outside {
+		key.to = plain(f.To.Address)
+	}
+	t := a.apart[key]
+	if t == nil {
+		if a.apart == nil {
+			a.apart = map[apartKey]*tally{}
+		}
+		t = &tally{}
+		a.apart[key] = t
+	}
+	return t
+}
+
+// recordedAs returns a flow's verdict, and 1 where that is a report of the
+// source's side alone.
+func recordedAs(f *policies.Flow) (verdict policies.Verdict, half int) {
+	verdict = f.Verdict
+	if verdict == policies.Undecided {
 		verdict = policies.Unknown
-	case verdict == policies.Allow && f.EgressOnly:
+	}
+	if sideOf(verdict, f.EgressOnly, f.Origin.Reporter) == departed {
 		half = 1
 	}
-	t := &a.tallies[verdict][half]
-	if *t == nil {
-		*t = &tally{}
-	}
-	(*t).add(&f)
-	(*t).keepEarliest(&f)
+	return verdict, half
 }
 
 // unresolved is the flows with an end that is nowhere, for one reason, and the
@@ -193,22 +256,41 @@ func compareExamples(a, b *policies.Flow) int {
 
 // find returns where a recorded end is, and remembers it.
 func (r *Replayer) find(p *policies.FlowPeer) *recorded {
-	key := peerKey{namespace: p.Namespace, pod: p.Pod, address: p.Address, outside: p.Outside, host: p.Host, ownNode: p.OwnNode}
+	key := peerKey{
+		namespace: p.Namespace, pod: p.Pod, prefix: p.PodPrefix, set: p.Set, network: p.Network,
+		address: p.Address, outside: p.Outside, host: p.Host, ownNode: p.OwnNode,
+	}
 	if len(p.Workloads) > 0 {
 		key.workload = p.Workloads[0].Name
 	}
+	address, isOutside := r.before.outsideAddress(p)
+	if isOutside {
+		key.address = r.before.judge.Alike(address)
+		if r.after != nil {
+			key.after = r.after.judge.Alike(address)
+		}
+	}
 	for _, known := range r.peers[key] {
-		if known.peer.LabelsPartial == p.LabelsPartial && (known.peer.Labels == nil) == (p.Labels == nil) &&
+		if known.outside == isOutside && known.peer.LabelsPartial == p.LabelsPartial && (known.peer.Labels == nil) == (p.Labels == nil) &&
 			maps.Equal(known.peer.Labels, p.Labels) && slices.Equal(known.peer.Workloads, p.Workloads) {
 			return known
 		}
 	}
-	e := &recorded{peer: *p, before: r.before.find(p)}
-	if r.after != nil {
-		e.after = r.after.follow(r.before, e.before, p)
+	e := &recorded{peer: kept(*p), outside: isOutside}
+	switch {
+	case isOutside:
+		e.before = place{ends: []reach.End{r.before.judge.Outside(key.address)}}
+		if r.after != nil {
+			e.after = place{ends: []reach.End{r.after.judge.Outside(key.after)}}
+		}
+	default:
+		e.before = r.before.find(p)
+		if r.after != nil {
+			e.after = r.after.follow(r.before, e.before, p)
+		}
 	}
 	if e.before.cause == "" {
-		text := fmt.Sprint(e.before, e.after)
+		text := fmt.Sprint(e.outside, e.before, e.after)
 		if _, ok := r.places[text]; !ok {
 			r.places[text] = len(r.places)
 		}
@@ -218,8 +300,16 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 	return e
 }
 
-// decide answers a question in one world. Where a record may mean several pods,
-// there is an answer only if they all have the same.
+// kept returns an end that does not change with p.
+func kept(p policies.FlowPeer) policies.FlowPeer {
+	p.Labels, p.Workloads, p.Names = maps.Clone(p.Labels), slices.Clone(p.Workloads), slices.Clone(p.Names)
+	return p
+}
+
+const severalPods = "pods of one workload are decided differently, and the record does not say which is meant"
+
+// decide answers a question in one world. Where a record may mean several pods or
+// addresses, there is an answer only if they all have the same.
 func (d *directory) decide(q question, from, to place) ruling {
 	switch cause := cmp.Or(from.cause, to.cause); {
 	case cause != "":
@@ -241,7 +331,7 @@ func (d *directory) decide(q question, from, to place) ruling {
 			case all.verdict == policies.Undecided:
 				all = ruling{verdict: v, from: source, to: target}
 			case v != all.verdict:
-				return ruling{verdict: policies.Unknown, cause: "pods of one workload are decided differently, and the record does not say which is meant", from: source, to: target}
+				return ruling{verdict: policies.Unknown, cause: cmp.Or(from.among.choice, to.among.choice, severalPods), from: source, to: target}
 			}
 		}
 	}
@@ -293,31 +383,36 @@ func (r *Replayer) Result() *Result {
 	}
 	rows := map[rowKey]*pending{}
 	for q, a := range r.questions {
-		if a.before.verdict != policies.Undecided || a.after.verdict != policies.Undecided {
+		if a.isAsked() && (a.before.verdict != policies.Undecided || a.after.verdict != policies.Undecided) {
 			result.Questions++
 		}
-		for verdict, halves := range a.tallies {
-			for half, t := range halves {
-				if t == nil {
-					continue
-				}
-				s := r.sentence(q, a, policies.Verdict(verdict), half == 1)
-				result.Outcomes[s.outcome] += t.flows
-				if s.explained {
-					result.Explained += t.flows
-				}
-				if s.outcome == Undecided {
-					causes[s.cause] += t.flows
-				}
-				r.merge(rows, q, a, policies.Verdict(verdict), s, t)
+		matched := a.pairing.matched()
+		result.Paired += matched
+		for _, c := range a.counted() {
+			t := *c.tally
+			if c.half == 1 {
+				n := min(matched, t.flows)
+				matched -= n
+				result.Bytes -= t.drop(n)
 			}
+			if t.flows == 0 {
+				continue
+			}
+			s := r.sentence(q, a, c.verdict, c.half)
+			result.Outcomes[s.outcome] += t.flows
+			if s.explained {
+				result.Explained += t.flows
+			}
+			if s.outcome == Undecided {
+				causes[s.cause] += t.flows
+			}
+			r.merge(rows, q, a, c.verdict, s, &t)
 		}
 	}
 	for _, p := range rows {
 		p.row.Decision = r.explain(p)
 		if p.row.Outcome == Breaks || p.row.Outcome == Opens {
-			was := p.answer.before
-			p.row.Base = r.before.judge.Decide(was.from, was.to, p.question.protocol, p.question.port)
+			p.row.Base = r.decideExample(p, r.before, p.answer.before)
 		}
 		result.Rows = append(result.Rows, p.row)
 	}
@@ -331,6 +426,41 @@ func (r *Replayer) Result() *Result {
 	return result
 }
 
+// counted is one tally of an answer.
+type counted struct {
+	verdict policies.Verdict
+	half    int
+	tally   *tally
+}
+
+// counted returns the tallies of an answer in one order.
+func (a *answer) counted() []counted {
+	var all []counted
+	for verdict, halves := range a.tallies {
+		for half, t := range halves {
+			if t != nil {
+				all = append(all, counted{policies.Verdict(verdict), half, t})
+			}
+		}
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(a.apart), apartKey.compare) {
+		all = append(all, counted{key.verdict, key.half, a.apart[key]})
+	}
+	return all
+}
+
+func (a *answer) isAsked() bool { return len(a.apart) > 0 || a.tallies != [4][2]*tally{} }
+
+// drop takes flows out, with their share of the bytes, which it returns.
+func (t *tally) drop(flows uint64) (bytes uint64) {
+	if t.flows > 0 {
+		high, low := bits.Mul64(t.bytes, flows)
+		bytes, _ = bits.Div64(high, low, t.flows)
+	}
+	t.flows, t.bytes = t.flows-flows, t.bytes-bytes
+	return bytes
+}
+
 // sentence is what is said about the flows of one tally.
 type sentence struct {
 	outcome   Outcome
@@ -338,7 +468,17 @@ type sentence struct {
 	cause     string
 }
 
-func (r *Replayer) sentence(q question, a *answer, verdict policies.Verdict, egressOnly bool) sentence {
+// sentence says what becomes of a question's flows by their recorded verdict.
+func (r *Replayer) sentence(q question, a *answer, verdict policies.Verdict, half int) sentence {
+	s := &a.sentences[verdict][half]
+	if *s == nil {
+		said := r.say(q, a, verdict, half == 1 && verdict == policies.Allow)
+		*s = &said
+	}
+	return **s
+}
+
+func (r *Replayer) say(q question, a *answer, verdict policies.Verdict, egressOnly bool) sentence {
 	before, after := a.before, a.after
 	if r.after == nil {
 		after = before
@@ -413,7 +553,7 @@ func keyOf(p policies.Peer) endKey {
 func (r *Replayer) merge(rows map[rowKey]*pending, q question, a *answer, verdict policies.Verdict, s sentence, t *tally) {
 	from, to := r.find(&t.example.From), r.find(&t.example.To)
 	row := Row{
-		Outcome: s.outcome, From: r.peer(from, s.outcome), To: r.peer(to, s.outcome), Protocol: q.protocol, Port: q.port,
+		Outcome: s.outcome, From: r.peer(from, t.example.From.Address, s.outcome), To: r.peer(to, t.example.To.Address, s.outcome), Protocol: q.protocol, Port: q.port,
 		Recorded: verdict, Before: a.before.verdict, After: a.after.verdict, Cause: s.cause,
 	}
 	key := rowKey{row.Outcome, keyOf(row.From), keyOf(row.To), row.Protocol, row.Port, row.Recorded, row.Before, row.After, row.Cause}
@@ -430,17 +570,27 @@ func (r *Replayer) merge(rows map[rowKey]*pending, q question, a *answer, verdic
 	}
 }
 
-// peer names a recorded end for a row.
-func (r *Replayer) peer(e *recorded, o Outcome) policies.Peer {
+// peer names a recorded end for a row, by the address of its example.
+func (r *Replayer) peer(e *recorded, address netip.Addr, o Outcome) policies.Peer {
+	loose := e.before.among.choice != ""
+	switch folded := o == Stays; {
+	case folded && e.outside && e.peer.Set.Name != "":
+		return setPeer(e.peer.Set)
+	case folded && e.outside && e.peer.Network != policies.AnyNetwork:
+		return networkPeer(e.peer.Network)
+	case folded && (e.outside && address.Is6()):
+		return policies.Outside(netset.Block{CIDR: netset.AllIPv6})
+	case folded && (e.outside || loose && e.peer.Set.Name == "" && e.peer.Network == policies.AnyNetwork):
+		return policies.Outside(netset.Block{CIDR: netset.AllIPv4})
+	case folded && e.peer.OwnNode:
+		return policies.Peer{Kind: "Node"}
+	case loose:
+		return e.before.among.name
+	case e.outside:
+		return r.before.judge.Peer(r.before.judge.Outside(address))
+	}
 	p := r.before.judge.Peer(e.before.ends[0])
 	p.Pod = ""
-	if o == Stays && p.IsOutside() {
-		family := netset.AllIPv4
-		if p.CIDR.Addr().Is6() {
-			family = netset.AllIPv6
-		}
-		return policies.Outside(netset.Block{CIDR: family})
-	}
 	return p
 }
 
@@ -456,7 +606,27 @@ func (r *Replayer) explain(p *pending) policies.Decision {
 	if p.question.self {
 		return policies.Decision{Verdict: policies.Allow, Because: "a pod always reaches itself"}
 	}
-	return d.judge.Decide(ruling.from, ruling.to, p.question.protocol, p.question.port)
+	return r.decideExample(p, d, ruling)
+}
+
+// decideExample decides a row's example in one world, by its own addresses.
+func (r *Replayer) decideExample(p *pending, d *directory, was ruling) policies.Decision {
+	source, target := r.find(&p.row.Example.From), r.find(&p.row.Example.To)
+	from, to := was.from, was.to
+	if source.outside {
+		from = d.judge.Outside(p.row.Example.From.Address)
+	}
+	if target.outside {
+		to = d.judge.Outside(p.row.Example.To.Address)
+	}
+	decision := d.judge.Decide(from, to, p.question.protocol, p.question.port)
+	if source.before.among.choice != "" && was.cause == "" {
+		decision.From = source.before.among.name
+	}
+	if target.before.among.choice != "" && was.cause == "" {
+		decision.To = target.before.among.name
+	}
+	return decision
 }
 
 func compareRows(a, b Row) int {

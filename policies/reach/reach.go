@@ -95,6 +95,16 @@ func (j *Judge) OwnNode() End { return End{kind: nodeEnd, index: -1} }
 // Outside returns the end that is an address outside, whoever may have it.
 func (j *Judge) Outside(a netip.Addr) End { return End{kind: outsideEnd, addr: a.Unmap().WithZone("")} }
 
+// Alike returns the address that stands for all those that no rule tells from a:
+// two addresses outside with the same one get the same answers.
+func (j *Judge) Alike(a netip.Addr) netip.Addr {
+	return j.atoms[j.atomOf(a.Unmap().WithZone(""))].first
+}
+
+// SpeaksIPv6 reports whether IPv6 plays a part in the model. Where it plays none,
+// addresses of it are denied for want of anybody who has one.
+func (j *Judge) SpeaksIPv6() bool { return j.ipv6 }
+
 // Peer names an end as answers do.
 func (j *Judge) Peer(e End) policies.Peer {
 	switch e.kind {
