@@ -73,21 +73,30 @@ type question struct {
 type answer struct {
 	before, after ruling
 	pairing       pairing
-	tallies       [4][2]*tally // by recorded verdict; those that only the source's side has reported apart
-	sentences     [4][2]*sentence
-	apart         map[apartKey]*tally // of the addresses outside that do not stay as they are
+	tallies       [4][2]*tally        // by verdict and half, of the keys without addresses
+	apart         map[tallyKey]*tally // those of the others
+	sentences     [4][2]*sentence     // of the tallies
 }
 
-// apartKey is whose flows are counted for themselves: an end that is no address
-// outside has none.
-type apartKey struct {
-	verdict  policies.Verdict
-	half     int
-	from, to netip.Addr
+// tallyKey is what flows of one answer are counted by.
+type tallyKey struct {
+	verdict  policies.Verdict // as recorded
+	half     int              // 1 for reports of the source's side alone
+	from, to netip.Addr       // of ends outside, where flows do not stay as they are
 }
 
-func (a apartKey) compare(b apartKey) int {
-	return cmp.Or(a.from.Compare(b.from), a.to.Compare(b.to))
+func (k tallyKey) isApart() bool { return k.from.IsValid() || k.to.IsValid() }
+
+func (k tallyKey) compare(l tallyKey) int {
+	return cmp.Or(cmp.Compare(k.verdict, l.verdict), cmp.Compare(k.half, l.half), k.from.Compare(l.from), k.to.Compare(l.to))
+}
+
+// tally returns what is counted by a key; nil where nothing is.
+func (a *answer) tally(k tallyKey) *tally {
+	if k.isApart() {
+		return a.apart[k]
+	}
+	return a.tallies[k.verdict][k.half]
 }
 
 // ruling is what a judge says, with the two ends it was asked about.
@@ -108,16 +117,25 @@ func (r *Replayer) Add(f policies.Flow) {
 	f.Count = max(1, f.Count)
 	r.total.add(&f)
 	from, to := r.find(&f.From), r.find(&f.To)
-	for _, end := range []*recorded{from, to} {
-		if end.before.cause != "" {
-			r.miss(&end.before, f.Count)
-			return
-		}
+	if missing := firstCause(from, to); missing != nil {
+		r.miss(missing, f.Count)
+		return
 	}
 	q, a := r.ask(&f, from, to)
 	t := r.tally(q, a, &f, from, to)
 	t.add(&f)
 	t.keepEarliest(&f)
+}
+
+// firstCause returns the place of the first of some ends that is nowhere; nil
+// where each is somewhere.
+func firstCause(ends ...*recorded) *place {
+	for _, end := range ends {
+		if end.before.cause != "" {
+			return &end.before
+		}
+	}
+	return nil
 }
 
 // ask returns the question that a flow asks, with its answer.
@@ -139,48 +157,47 @@ func (r *Replayer) ask(f *policies.Flow, from, to *recorded) (question, *answer)
 
 // tally returns what a flow is to be added to, having paired it.
 func (r *Replayer) tally(q question, a *answer, f *policies.Flow, from, to *recorded) *tally {
-	verdict, half := recordedAs(f)
+	key := r.countedBy(q, a, f, from, to)
 	// Nobody reports for an end that is not of the recorder's cluster, and a pod
 	// and its own node have one recorder.
 	if !isOutside(&f.From) && !isOutside(&f.To) && !f.From.OwnNode && !f.To.OwnNode {
-		a.pairing.add(f.First, sideOf(verdict, f.EgressOnly, f.Origin.Reporter), f.Count)
+		a.pairing.add(f.First, sideOf(key.verdict, f.EgressOnly, f.Origin.Reporter), f.Count)
 	}
-	if !from.outside && !to.outside || r.sentence(q, a, verdict, half).outcome == Stays {
-		t := &a.tallies[verdict][half]
-		if *t == nil {
-			*t = &tally{}
-		}
-		return *t
+	t := a.tally(key)
+	switch {
+	case t != nil:
+		return t
+	case !key.isApart():
+		t = &tally{}
+		a.tallies[key.verdict][key.half] = t
+		return t
+	case a.apart == nil:
+		a.apart = map[tallyKey]*tally{}
 	}
-	key := apartKey{verdict: verdict, half: half}
+	t = &tally{}
+	a.apart[key] = t
+	return t
+}
+
+// countedBy returns what a flow is counted by.
+func (r *Replayer) countedBy(q question, a *answer, f *policies.Flow, from, to *recorded) tallyKey {
+	key := tallyKey{verdict: f.Verdict}
+	if key.verdict == policies.Undecided {
+		key.verdict = policies.Unknown
+	}
+	if sideOf(key.verdict, f.EgressOnly, f.Origin.Reporter) == departed {
+		key.half = 1
+	}
+	if !from.outside && !to.outside || r.sentence(q, a, key).outcome == Stays {
+		return key
+	}
 	if from.outside {
 		key.from = plain(f.From.Address)
 	}
 	if to.outside {
 		key.to = plain(f.To.Address)
 	}
-	t := a.apart[key]
-	if t == nil {
-		if a.apart == nil {
-			a.apart = map[apartKey]*tally{}
-		}
-		t = &tally{}
-		a.apart[key] = t
-	}
-	return t
-}
-
-// recordedAs returns a flow's verdict, and 1 where that is a report of the
-// source's side alone.
-func recordedAs(f *policies.Flow) (verdict policies.Verdict, half int) {
-	verdict = f.Verdict
-	if verdict == policies.Undecided {
-		verdict = policies.Unknown
-	}
-	if sideOf(verdict, f.EgressOnly, f.Origin.Reporter) == departed {
-		half = 1
-	}
-	return verdict, half
+	return key
 }
 
 // unresolved is the flows with an end that is nowhere, for one reason, and the
@@ -388,9 +405,9 @@ func (r *Replayer) Result() *Result {
 		}
 		matched := a.pairing.matched()
 		result.Paired += matched
-		for _, c := range a.counted() {
-			t := *c.tally
-			if c.half == 1 {
+		for _, key := range a.counted() {
+			t := *a.tally(key)
+			if key.half == 1 {
 				n := min(matched, t.flows)
 				matched -= n
 				result.Bytes -= t.drop(n)
@@ -398,7 +415,7 @@ func (r *Replayer) Result() *Result {
 			if t.flows == 0 {
 				continue
 			}
-			s := r.sentence(q, a, c.verdict, c.half)
+			s := r.sentence(q, a, key)
 			result.Outcomes[s.outcome] += t.flows
 			if s.explained {
 				result.Explained += t.flows
@@ -406,7 +423,7 @@ func (r *Replayer) Result() *Result {
 			if s.outcome == Undecided {
 				causes[s.cause] += t.flows
 			}
-			r.merge(rows, q, a, c.verdict, s, &t)
+			r.merge(rows, q, a, key.verdict, s, &t)
 		}
 	}
 	for _, p := range rows {
@@ -426,27 +443,18 @@ func (r *Replayer) Result() *Result {
 	return result
 }
 
-// counted is one tally of an answer.
-type counted struct {
-	verdict policies.Verdict
-	half    int
-	tally   *tally
-}
-
-// counted returns the tallies of an answer in one order.
-func (a *answer) counted() []counted {
-	var all []counted
+// counted returns what the tallies of an answer are counted by, in order.
+func (a *answer) counted() []tallyKey {
+	keys := slices.Collect(maps.Keys(a.apart))
 	for verdict, halves := range a.tallies {
 		for half, t := range halves {
 			if t != nil {
-				all = append(all, counted{policies.Verdict(verdict), half, t})
+				keys = append(keys, tallyKey{verdict: policies.Verdict(verdict), half: half})
 			}
 		}
 	}
-	for _, key := range slices.SortedFunc(maps.Keys(a.apart), apartKey.compare) {
-		all = append(all, counted{key.verdict, key.half, a.apart[key]})
-	}
-	return all
+	slices.SortFunc(keys, tallyKey.compare)
+	return keys
 }
 
 func (a *answer) isAsked() bool { return len(a.apart) > 0 || a.tallies != [4][2]*tally{} }
@@ -468,11 +476,11 @@ type sentence struct {
 	cause     string
 }
 
-// sentence says what becomes of a question's flows by their recorded verdict.
-func (r *Replayer) sentence(q question, a *answer, verdict policies.Verdict, half int) sentence {
-	s := &a.sentences[verdict][half]
+// sentence says what becomes of a question's flows by what they are counted by.
+func (r *Replayer) sentence(q question, a *answer, key tallyKey) sentence {
+	s := &a.sentences[key.verdict][key.half]
 	if *s == nil {
-		said := r.say(q, a, verdict, half == 1 && verdict == policies.Allow)
+		said := r.say(q, a, key.verdict, key.verdict == policies.Allow && key.half == 1)
 		*s = &said
 	}
 	return **s
