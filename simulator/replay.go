@@ -41,12 +41,10 @@ func New(before, after *reach.Judge) *Replayer {
 	return r
 }
 
-// peerKey is what tells most recorded ends apart; their labels and workloads
-// do the rest.
+// peerKey is what tells most recorded ends apart; all else that they say does the
+// rest.
 type peerKey struct {
-	namespace, pod, prefix, workload string
-	set                              policies.Ref
-	network                          policies.Network
+	namespace, name, workload string // name is of the pod, its prefix or the set
 	// address is the end's own. Of those outside it is one that stands for all
 	// that get the same answers, before the change and, where that differs, after.
 	address, after         netip.Addr
@@ -274,8 +272,7 @@ func compareExamples(a, b *policies.Flow) int {
 // find returns where a recorded end is, and remembers it.
 func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 	key := peerKey{
-		namespace: p.Namespace, pod: p.Pod, prefix: p.PodPrefix, set: p.Set, network: p.Network,
-		address: p.Address, outside: p.Outside, host: p.Host, ownNode: p.OwnNode,
+		namespace: p.Namespace, name: cmp.Or(p.Pod, p.PodPrefix, p.Set.Name), address: p.Address, outside: p.Outside, host: p.Host, ownNode: p.OwnNode,
 	}
 	if len(p.Workloads) > 0 {
 		key.workload = p.Workloads[0].Name
@@ -288,8 +285,7 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 		}
 	}
 	for _, known := range r.peers[key] {
-		if known.outside == isOutside && known.peer.LabelsPartial == p.LabelsPartial && (known.peer.Labels == nil) == (p.Labels == nil) &&
-			maps.Equal(known.peer.Labels, p.Labels) && slices.Equal(known.peer.Workloads, p.Workloads) {
+		if known.outside == isOutside && known.says(p) {
 			return known
 		}
 	}
@@ -315,6 +311,13 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 	}
 	r.peers[key] = append(r.peers[key], e)
 	return e
+}
+
+// says reports whether an end was recorded as p, but for its address and names.
+func (e *recorded) says(p *policies.FlowPeer) bool {
+	return e.peer.Pod == p.Pod && e.peer.PodPrefix == p.PodPrefix && e.peer.Set == p.Set && e.peer.Network == p.Network &&
+		e.peer.LabelsPartial == p.LabelsPartial && (e.peer.Labels == nil) == (p.Labels == nil) &&
+		maps.Equal(e.peer.Labels, p.Labels) && slices.Equal(e.peer.Workloads, p.Workloads)
 }
 
 // kept returns an end that does not change with p.

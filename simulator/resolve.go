@@ -510,7 +510,8 @@ func (d *directory) withoutAddress(p *policies.FlowPeer) place {
 		})
 	case p.Outside:
 		return d.anyOf(addresses{
-			d.outside[policies.AnyNetwork], policies.Peer{Kind: "Network", Name: "outside"},
+			d.outside[policies.AnyNetwork],
+			policies.Peer{Kind: "Network", Name: "outside"},
 			"the record does not say which address outside it means, and they are decided differently",
 		})
 	}
