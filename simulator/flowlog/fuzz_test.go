@@ -71,27 +71,28 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// line has the fields of every format that is decoded by a library.
-type line struct {
-	hubbleLine
-	weirLine
+// weirParts are the parts of Weir's own lines that a library decodes.
+type weirParts struct {
+	From, To weirPeer
+	Policies []weirHit
+	Origin   weirOrigin
 }
 
-// FuzzDecode holds the fast JSON decoder to the standard one: what that
-// accepts must be read alike.
+// FuzzDecode holds the library that decodes parts of records to the standard
+// one: what that accepts must be read alike.
 func FuzzDecode(f *testing.F) {
 	for _, seed := range seeds() {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		var want, got line
+		var want, got weirParts
 		if stdjson.Unmarshal(text, &want) != nil {
 			return
 		}
 		if err := json.Unmarshal(text, &got); err != nil {
 			t.Fatal(err)
 		}
-		d := cmp.Diff(want, got, cmp.AllowUnexported(line{}), cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
+		d := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
 		if d != "" {
 			t.Error("(-want +got)\n" + d)
 		}

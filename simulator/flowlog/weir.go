@@ -15,8 +15,8 @@ import (
 
 const apiVersion = "weir.dev/v1alpha1"
 
-// weirLine is a flow as docs/schemas/flow.json describes it. A field that is
-// absent was not recorded.
+// weirLine is a flow as docs/schemas/flow.json describes it, to be written. A
+// field that is absent was not recorded.
 type weirLine struct {
 	APIVersion string          `json:"apiVersion"`
 	Kind       string          `json:"kind"`
@@ -48,6 +48,7 @@ type weirOrigin struct {
 
 type weirHit struct {
 	Tier      string `json:"tier,omitempty"`
+	Group     string `json:"group,omitempty"`
 	Kind      string `json:"kind,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name,omitempty"`
@@ -79,41 +80,47 @@ type weirWorkload struct {
 }
 
 type weirSet struct {
+	Group     string `json:"group,omitempty"`
 	Kind      string `json:"kind,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
 }
 
-func (l *weirLine) reset() { *l = weirLine{From: l.From[:0], To: l.To[:0]} }
-
 var weirFormat = format{
 	name:   "weir",
 	what:   "its kind is not Flow",
 	object: func(keys [][]byte) bool { return hasAll(keys, "apiVersion", "kind") },
-	decode: func(s *sink) decoder { return &weirDecoder{sink: s, peers: peers{}} },
+	decode: func(s *sink) decoder {
+		return &weirDecoder{sink: s, peers: peers{}, traces: cache[[]policies.Hit]{}, origins: cache[policies.Origin]{}}
+	},
 }
 
 type weirDecoder struct {
 	*sink
-	peers  peers
-	buffer weirLine
+	peers   peers
+	traces  cache[[]policies.Hit]
+	origins cache[policies.Origin]
+}
+
+// weirText is a line as it stands; what is JSON is read only once.
+type weirText struct {
+	apiVersion, kind, verdict, protocol []byte
+	from, to, policies, origin          []byte // JSON
 }
 
 func (d *weirDecoder) decode(record []byte) error {
-	l := &d.buffer
-	l.reset()
-	if err := json.Unmarshal(record, l); err != nil {
-		return explain(err)
+	var l weirText
+	flow := policies.Flow{Verdict: policies.Unknown}
+	s := scan{text: record}
+	l.take(&s, &flow)
+	if err := s.end(); err != nil {
+		return err
 	}
 	switch {
-	case l.Kind != "Flow":
-		return fmt.Errorf("kind %q is not Flow", l.Kind)
-	case l.APIVersion != apiVersion:
-		return fmt.Errorf("apiVersion %q is not %s", l.APIVersion, apiVersion)
-	}
-	flow := policies.Flow{
-		First: utc(l.First), Last: utc(l.Last), Port: l.Port, SourcePort: l.SourcePort, Verdict: policies.Unknown, EgressOnly: l.EgressOnly,
-		Count: l.Count, Bytes: l.Bytes, Packets: l.Packets, ReplyBytes: l.ReplyBytes, ReplyPackets: l.ReplyPackets,
+	case string(l.kind) != "Flow":
+		return fmt.Errorf("kind %q is not Flow", l.kind)
+	case string(l.apiVersion) != apiVersion:
+		return fmt.Errorf("apiVersion %q is not %s", l.apiVersion, apiVersion)
 	}
 	if flow.First.IsZero() {
 		flow.First = flow.Last
@@ -125,39 +132,102 @@ func (d *weirDecoder) decode(record []byte) error {
 		return fmt.Errorf("last %s is before first %s", flow.Last.Format(time.RFC3339Nano), flow.First.Format(time.RFC3339Nano))
 	}
 	var err error
-	if l.Verdict != "" {
-		if err := flow.Verdict.UnmarshalText([]byte(l.Verdict)); err != nil {
+	if len(l.verdict) > 0 {
+		if err := flow.Verdict.UnmarshalText(l.verdict); err != nil {
 			return err
 		}
 	}
-	if l.Protocol != "" {
-		if flow.Protocol, err = netset.ParseProtocol(l.Protocol); err != nil {
+	if len(l.protocol) > 0 {
+		if flow.Protocol, err = netset.ParseProtocol(string(l.protocol)); err != nil {
 			return err
 		}
 	}
-	if l.Origin != nil {
-		if flow.Origin, err = l.Origin.read(); err != nil {
-			return err
-		}
+	if flow.Origin, err = d.origins.of(l.origin, decodeWeirOrigin); err != nil {
+		return fmt.Errorf("origin: %w", err)
 	}
-	for _, h := range l.Policies {
-		hit, err := h.read()
-		if err != nil {
-			return err
-		}
-		flow.Hits = append(flow.Hits, hit)
+	if flow.Hits, err = d.traces.of(l.policies, decodeWeirHits); err != nil {
+		return fmt.Errorf("policies: %w", err)
 	}
-	from, err := d.peers.of(l.From, decodeWeirPeer)
+	from, err := d.peers.of(l.from, decodeWeirPeer)
 	if err != nil {
-		return fmt.Errorf("from: %w", explain(err))
+		return fmt.Errorf("from: %w", err)
 	}
-	to, err := d.peers.of(l.To, decodeWeirPeer)
+	to, err := d.peers.of(l.to, decodeWeirPeer)
 	if err != nil {
-		return fmt.Errorf("to: %w", explain(err))
+		return fmt.Errorf("to: %w", err)
 	}
 	flow.From, flow.To = from.FlowPeer, to.FlowPeer
 	d.flow(flow)
 	return nil
+}
+
+func (l *weirText) take(s *scan, f *policies.Flow) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "apiVersion":
+			l.apiVersion = s.string()
+		case "kind":
+			l.kind = s.string()
+		case "first":
+			f.First = s.time()
+		case "last":
+			f.Last = s.time()
+		case "from":
+			l.from = s.raw()
+		case "to":
+			l.to = s.raw()
+		case "protocol":
+			l.protocol = s.string()
+		case "port":
+			f.Port = uint16(s.uint(65535))
+		case "verdict":
+			l.verdict = s.string()
+		case "egressOnly":
+			f.EgressOnly = s.bool()
+		case "count":
+			f.Count = s.uint(1<<64 - 1)
+		case "sourcePort":
+			f.SourcePort = uint16(s.uint(65535))
+		case "bytes":
+			f.Bytes = s.uint(1<<64 - 1)
+		case "packets":
+			f.Packets = s.uint(1<<64 - 1)
+		case "replyBytes":
+			f.ReplyBytes = s.uint(1<<64 - 1)
+		case "replyPackets":
+			f.ReplyPackets = s.uint(1<<64 - 1)
+		case "policies":
+			l.policies = s.raw()
+		case "origin":
+			l.origin = s.raw()
+		default:
+			s.skip()
+		}
+	}
+}
+
+func decodeWeirOrigin(text []byte) (policies.Origin, error) {
+	var o weirOrigin
+	if err := json.Unmarshal(text, &o); err != nil {
+		return policies.Origin{}, explain(err)
+	}
+	return o.read()
+}
+
+func decodeWeirHits(text []byte) ([]policies.Hit, error) {
+	var list []weirHit
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, explain(err)
+	}
+	var hits []policies.Hit
+	for _, h := range list {
+		hit, err := h.read()
+		if err != nil {
+			return nil, err
+		}
+		hits = append(hits, hit)
+	}
+	return hits, nil
 }
 
 func (o *weirOrigin) read() (policies.Origin, error) {
@@ -174,7 +244,7 @@ const maxWindowSeconds = 366 * 24 * 60 * 60
 func (h *weirHit) read() (policies.Hit, error) {
 	action, err := policies.ParseAction(h.Action)
 	hit := policies.Hit{
-		Tier: h.Tier, Policy: policies.Ref{Kind: h.Kind, Namespace: h.Namespace, Name: h.Name},
+		Tier: h.Tier, Policy: policies.Ref{Group: h.Group, Kind: h.Kind, Namespace: h.Namespace, Name: h.Name},
 		Action: action, Rule: policies.UnknownRule, Staged: h.Staged,
 	}
 	switch {
@@ -191,7 +261,7 @@ func (h *weirHit) read() (policies.Hit, error) {
 func decodeWeirPeer(text []byte) (peer, error) {
 	var w weirPeer
 	if err := json.Unmarshal(text, &w); err != nil {
-		return peer{}, err
+		return peer{}, explain(err)
 	}
 	p := peer{FlowPeer: policies.FlowPeer{
 		Namespace: w.Namespace, Pod: w.Pod, PodPrefix: w.PodPrefix, Labels: w.Labels, LabelsPartial: w.LabelsPartial,
@@ -202,7 +272,7 @@ func decodeWeirPeer(text []byte) (peer, error) {
 		return peer{}, err
 	}
 	if w.Set != nil {
-		p.Set = policies.Ref{Kind: w.Set.Kind, Namespace: w.Set.Namespace, Name: w.Set.Name}
+		p.Set = policies.Ref{Group: w.Set.Group, Kind: w.Set.Kind, Namespace: w.Set.Namespace, Name: w.Set.Name}
 	}
 	if w.Workload != nil {
 		p.Workloads = []policies.Ref{{Kind: w.Workload.Kind, Namespace: w.Namespace, Name: w.Workload.Name}}
@@ -256,7 +326,7 @@ func (w *Writer) Flush() error { return w.w.Flush() }
 
 func encodeWeirHit(h policies.Hit) weirHit {
 	w := weirHit{
-		Tier: h.Tier, Kind: h.Policy.Kind, Namespace: h.Policy.Namespace, Name: h.Policy.Name,
+		Tier: h.Tier, Group: h.Policy.Group, Kind: h.Policy.Kind, Namespace: h.Policy.Namespace, Name: h.Policy.Name,
 		EndOfTier: h.Rule == policies.EndOfTier, Staged: h.Staged,
 	}
 	if h.Rule >= 0 {
@@ -274,7 +344,7 @@ func encodeWeirPeer(p policies.FlowPeer) (json.RawMessage, error) {
 		Address: p.Address, Network: p.Network.String(), Outside: p.Outside, Host: p.Host, OwnNode: p.OwnNode, Names: p.Names,
 	}
 	if p.Set.Name != "" {
-		w.Set = &weirSet{p.Set.Kind, p.Set.Namespace, p.Set.Name}
+		w.Set = &weirSet{p.Set.Group, p.Set.Kind, p.Set.Namespace, p.Set.Name}
 	}
 	if len(p.Workloads) > 0 {
 		w.Workload = &weirWorkload{p.Workloads[0].Kind, p.Workloads[0].Name}
