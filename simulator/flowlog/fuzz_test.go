@@ -3,15 +3,9 @@ package flowlog
 import (
 	"bytes"
 	"context"
-	stdjson "encoding/json"
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
-
-	"github.com/goccy/go-json"
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/weir-policy/weir/policies"
 )
@@ -67,34 +61,6 @@ func FuzzRead(f *testing.F) {
 		})
 		if err != nil || i != len(flows) {
 			t.Errorf("read again: %d of %d flows, error %v", i, len(flows), err)
-		}
-	})
-}
-
-// weirParts are the parts of Weir's own lines that a library decodes.
-type weirParts struct {
-	From, To weirPeer
-	Policies []weirHit
-	Origin   weirOrigin
-}
-
-// FuzzDecode holds the library that decodes parts of records to the standard
-// one: what that accepts must be read alike.
-func FuzzDecode(f *testing.F) {
-	for _, seed := range seeds() {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		var want, got weirParts
-		if stdjson.Unmarshal(text, &want) != nil {
-			return
-		}
-		if err := json.Unmarshal(text, &got); err != nil {
-			t.Fatal(err)
-		}
-		d := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
-		if d != "" {
-			t.Error("(-want +got)\n" + d)
 		}
 	})
 }

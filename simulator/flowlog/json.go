@@ -3,30 +3,12 @@ package flowlog
 import (
 	"bytes"
 	stdjson "encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-	"time"
-
-	"github.com/goccy/go-json"
 
 	"github.com/weir-policy/weir/policies"
 )
-
-// explain says a JSON error in one clause without the decoder's own names.
-func explain(err error) error {
-	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) {
-		return fmt.Errorf("field %s cannot be a %s", wrongType.Field, wrongType.Value)
-	}
-	var wrongTime *time.ParseError
-	if errors.As(err, &wrongTime) {
-		return fmt.Errorf("%q is not a time such as 2026-03-10T12:00:00Z", strings.Trim(wrongTime.Value, `"`))
-	}
-	return fmt.Errorf("not valid JSON: %w", err)
-}
 
 // objectKeys returns the keys of a JSON object, in order.
 func objectKeys(record []byte) ([][]byte, error) {

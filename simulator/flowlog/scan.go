@@ -159,6 +159,19 @@ func (s *scan) address() netip.Addr {
 	return address.Unmap().WithZone("")
 }
 
+// float takes a number. It is 0 for null.
+func (s *scan) float() float64 {
+	text := s.word()
+	if text == nil {
+		return 0
+	}
+	n, err := strconv.ParseFloat(string(text), 64)
+	if err != nil {
+		s.fail(fmt.Errorf("%s %.40q is no number", s.name, text))
+	}
+	return n
+}
+
 // null takes null if it comes next.
 func (s *scan) null() bool {
 	if s.peek() != 'n' {
@@ -360,11 +373,13 @@ func (s *scan) quoted() []byte {
 
 const ones = 0x0101010101010101
 
-// special marks bytes of eight that need a look: quotes, backslashes, and what is
-// no ASCII or does not print. The lowest mark is right; those above may not be.
+// special marks the bytes of eight that need a look: quotes, backslashes, and
+// what does not print or is no ASCII. The lowest mark is right; those above may
+// not be, for a difference may borrow from the next byte.
 func special(eight uint64) uint64 {
-	zero := func(v uint64) uint64 { return (v - ones) &^ v }
-	return (zero(eight^ones*'"') | zero(eight^ones*'\\') | (eight-ones*0x20)&^eight | eight) & (ones * 0x80)
+	quote, backslash := (eight^ones*'"')-ones, (eight^ones*'\\')-ones
+	control := eight - ones*' '
+	return (quote | backslash | control | eight) & (ones * 0x80)
 }
 
 // quotes takes the string that begins here, and reports whether it means what it

@@ -206,78 +206,150 @@ func (l *weirText) take(s *scan, f *policies.Flow) {
 	}
 }
 
-func decodeWeirOrigin(text []byte) (policies.Origin, error) {
-	var o weirOrigin
-	if err := json.Unmarshal(text, &o); err != nil {
-		return policies.Origin{}, explain(err)
-	}
-	return o.read()
-}
-
-func decodeWeirHits(text []byte) ([]policies.Hit, error) {
-	var list []weirHit
-	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, explain(err)
-	}
-	var hits []policies.Hit
-	for _, h := range list {
-		hit, err := h.read()
-		if err != nil {
-			return nil, err
+func decodeWeirOrigin(text []byte) (o policies.Origin, err error) {
+	var reporter string
+	var window float64
+	s := scan{text: text, name: []byte("origin")}
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "format":
+			o.Format = string(s.string())
+		case "reporter":
+			reporter = string(s.string())
+		case "window":
+			window = s.float()
+		default:
+			s.skip()
 		}
-		hits = append(hits, hit)
 	}
-	return hits, nil
-}
-
-func (o *weirOrigin) read() (policies.Origin, error) {
-	reporter, err := policies.ParseReporter(o.Reporter)
-	if err == nil && (o.Window < 0 || o.Window > maxWindowSeconds) {
-		err = fmt.Errorf("window %g is no number of seconds from 0 to %d", o.Window, maxWindowSeconds)
+	if err := s.end(); err != nil {
+		return o, err
 	}
-	return policies.Origin{Format: o.Format, Reporter: reporter, Window: time.Duration(o.Window * float64(time.Second))}, err
+	if window < 0 || window > maxWindowSeconds {
+		return o, fmt.Errorf("window %g is no number of seconds from 0 to %d", window, maxWindowSeconds)
+	}
+	o.Window = time.Duration(window * float64(time.Second))
+	o.Reporter, err = policies.ParseReporter(reporter)
+	return o, err
 }
 
 // maxWindowSeconds is a year: nobody aggregates flows for longer.
 const maxWindowSeconds = 366 * 24 * 60 * 60
 
-func (h *weirHit) read() (policies.Hit, error) {
-	action, err := policies.ParseAction(h.Action)
-	hit := policies.Hit{
-		Tier: h.Tier, Policy: policies.Ref{Group: h.Group, Kind: h.Kind, Namespace: h.Namespace, Name: h.Name},
-		Action: action, Rule: policies.UnknownRule, Staged: h.Staged,
+func decodeWeirHits(text []byte) (hits []policies.Hit, err error) {
+	s := scan{text: text, name: []byte("policies")}
+	for in := s.array(); in && s.element(); {
+		hits = append(hits, takeWeirHit(&s))
 	}
-	switch {
-	case h.EndOfTier:
-		hit.Rule = policies.EndOfTier
-	case h.Rule != nil && *h.Rule < 0:
-		return hit, fmt.Errorf("rule %d of policy %s is below 0", *h.Rule, h.Name)
-	case h.Rule != nil:
-		hit.Rule = *h.Rule
-	}
-	return hit, err
+	return hits, s.end()
 }
 
-func decodeWeirPeer(text []byte) (peer, error) {
-	var w weirPeer
-	if err := json.Unmarshal(text, &w); err != nil {
-		return peer{}, explain(err)
+func takeWeirHit(s *scan) policies.Hit {
+	hit := policies.Hit{Rule: policies.UnknownRule}
+	endOfTier := false
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "tier":
+			hit.Tier = string(s.string())
+		case "group":
+			hit.Policy.Group = string(s.string())
+		case "kind":
+			hit.Policy.Kind = string(s.string())
+		case "namespace":
+			hit.Policy.Namespace = string(s.string())
+		case "name":
+			hit.Policy.Name = string(s.string())
+		case "action":
+			var err error
+			if hit.Action, err = policies.ParseAction(string(s.string())); err != nil {
+				s.fail(err)
+			}
+		case "rule":
+			if !s.null() {
+				hit.Rule = int(s.uint(1<<31 - 1))
+			}
+		case "endOfTier":
+			endOfTier = s.bool()
+		case "staged":
+			hit.Staged = s.bool()
+		default:
+			s.skip()
+		}
 	}
-	p := peer{FlowPeer: policies.FlowPeer{
-		Namespace: w.Namespace, Pod: w.Pod, PodPrefix: w.PodPrefix, Labels: w.Labels, LabelsPartial: w.LabelsPartial,
-		Address: w.Address.Unmap().WithZone(""), Outside: w.Outside, Host: w.Host, OwnNode: w.OwnNode, Names: w.Names,
-	}}
-	var err error
-	if p.Network, err = policies.ParseNetwork(w.Network); err != nil {
+	if endOfTier {
+		hit.Rule = policies.EndOfTier
+	}
+	return hit
+}
+
+func decodeWeirPeer(text []byte) (p peer, err error) {
+	var network string
+	var workload policies.Ref
+	s := scan{text: text}
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "namespace":
+			p.Namespace = string(s.string())
+		case "pod":
+			p.Pod = string(s.string())
+		case "podPrefix":
+			p.PodPrefix = string(s.string())
+		case "workload":
+			workload = takeWeirRef(&s)
+		case "labels":
+			p.Labels = map[string]string{}
+			for in := s.object(); in && s.field(); {
+				key := string(s.name)
+				p.Labels[key] = string(s.string())
+			}
+		case "labelsPartial":
+			p.LabelsPartial = s.bool()
+		case "address":
+			p.Address = s.address()
+		case "network":
+			network = string(s.string())
+		case "set":
+			p.Set = takeWeirRef(&s)
+		case "outside":
+			p.Outside = s.bool()
+		case "host":
+			p.Host = s.bool()
+		case "ownNode":
+			p.OwnNode = s.bool()
+		case "names":
+			for in := s.array(); in && s.element(); {
+				p.Names = append(p.Names, string(s.string()))
+			}
+		default:
+			s.skip()
+		}
+	}
+	if err := s.end(); err != nil {
 		return peer{}, err
 	}
-	if w.Set != nil {
-		p.Set = policies.Ref{Group: w.Set.Group, Kind: w.Set.Kind, Namespace: w.Set.Namespace, Name: w.Set.Name}
+	if workload != (policies.Ref{}) {
+		p.Workloads = []policies.Ref{{Kind: workload.Kind, Namespace: p.Namespace, Name: workload.Name}}
 	}
-	if w.Workload != nil {
-		p.Workloads = []policies.Ref{{Kind: w.Workload.Kind, Namespace: w.Namespace, Name: w.Workload.Name}}
+	p.Network, err = policies.ParseNetwork(network)
+	return p, err
+}
+
+func takeWeirRef(s *scan) (r policies.Ref) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "group":
+			r.Group = string(s.string())
+		case "kind":
+			r.Kind = string(s.string())
+		case "namespace":
+			r.Namespace = string(s.string())
+		case "name":
+			r.Name = string(s.string())
+		default:
+			s.skip()
+		}
 	}
-	return p, nil
+	return r
 }
 
 // Writer writes flows as Weir's own JSON lines. Equal flows give equal lines.
