@@ -357,6 +357,8 @@ func TestDocuments(t *testing.T) {
 		{"a page of items", `{"total":{"items":7},"items":[` + own + "\n," + own + `],"next":[1]}`, []int{1, 2}},
 		{"two pages", `{"items":[` + own + "\n]}\n{\"items\":[" + own + "]}\n", []int{1, 3}},
 		{"no items", `{"items":null}`, nil},
+		{"an answer of Elasticsearch", `{"took":3,"hits":{"total":{"value":2},"hits":[` + "\n" + own + "," + own + "\n]},\"aggregations\":{}}\n{\"hits\":{\"hits\":[" + own + `]}}`, []int{2, 2, 4}},
+		{"no hits", `{"took":3,"hits":{"total":0}}`, nil},
 		{"spread over lines", spread + "\n\n" + spread, []int{1, 5}},
 		{"behind a byte order mark", "\xef\xbb\xbf[" + own + "]", []int{1}},
 	}

@@ -40,8 +40,11 @@ func eachField(d *stdjson.Decoder, value func(key string) error) error {
 	return err
 }
 
-// wrappers are the fields of a document whose array holds the records.
-var wrappers = []string{"items", "records", "flows", "entries", "resourceLogs"}
+// wrappers are the fields of a document whose array holds the records. An answer
+// of Elasticsearch has them in the hits of its hits.
+var wrappers = []string{"items", "records", "flows", "entries", "resourceLogs", hits}
+
+const hits = "hits"
 
 // documentShape is how a file holds JSON records.
 type documentShape int
@@ -73,7 +76,7 @@ func shapeOf(head []byte) documentShape {
 			return d.Decode(new(stdjson.RawMessage))
 		}
 		token, err := d.Token()
-		isWrapped = err == nil && (token == stdjson.Delim('[') || token == nil)
+		isWrapped = err == nil && (token == stdjson.Delim('[') || token == nil || key == hits && token == stdjson.Delim('{'))
 		return io.EOF
 	})
 	switch {
@@ -115,8 +118,9 @@ func (in *input) document(s *sink, shape documentShape) error {
 // walker goes from record to record of a document.
 type walker struct {
 	*stdjson.Decoder
-	wrapped, arrays    bool // what stands at the top
-	inWrapper, inArray bool
+	wrapped, arrays bool // what stands at the top
+	depth           int  // of objects that were entered
+	inArray         bool
 }
 
 func (w *walker) next() (stdjson.RawMessage, error) {
@@ -131,32 +135,56 @@ func (w *walker) next() (stdjson.RawMessage, error) {
 			if _, err := w.Token(); err != nil {
 				return nil, err
 			}
-		case w.inWrapper && w.More():
+		case w.depth > 0 && w.More():
 			key, err := w.Token()
 			if err != nil {
 				return nil, err
 			}
-			if name, ok := key.(string); ok && slices.Contains(wrappers, name) {
-				w.inArray, err = w.open('[')
-			} else {
-				err = w.Decode(new(stdjson.RawMessage))
-			}
-			if err != nil {
+			if err := w.enter(key); err != nil {
 				return nil, err
 			}
-		case w.inWrapper:
-			w.inWrapper = false
+		case w.depth > 0:
+			w.depth--
 			if _, err := w.Token(); err != nil {
 				return nil, err
 			}
 		default:
-			opened, err := w.open(map[bool]stdjson.Delim{true: '{', false: '['}[w.wrapped])
-			if err != nil {
-				return nil, err
+			want := stdjson.Delim('[')
+			if w.wrapped {
+				want = '{'
 			}
-			w.inWrapper, w.inArray = opened && w.wrapped, opened && !w.wrapped
+			opened, err := w.open(want)
+			switch {
+			case err != nil:
+				return nil, err
+			case opened && w.wrapped:
+				w.depth++
+			default:
+				w.inArray = opened
+			}
 		}
 	}
+}
+
+// enter takes the value of a field of the document, or enters it if it may hold
+// records.
+func (w *walker) enter(key stdjson.Token) error {
+	name, ok := key.(string)
+	if !ok || !slices.Contains(wrappers, name) {
+		return w.Decode(new(stdjson.RawMessage))
+	}
+	token, err := w.Token()
+	switch {
+	case err != nil:
+		return err
+	case token == stdjson.Delim('['):
+		w.inArray = true
+	case token == stdjson.Delim('{') && name == hits:
+		w.depth++
+	case token != nil:
+		return fmt.Errorf("%s is expected here, and not %v", stdjson.Delim('['), token)
+	}
+	return nil
 }
 
 // open takes the brace or bracket that is to come next; null stands for an empty
