@@ -164,7 +164,7 @@ func (r *calicoRecord) times(flow *policies.Flow) (err error) {
 	case flow.Last.Before(flow.First):
 		return fmt.Errorf("end_time %s is before start_time %s", flow.Last.Format(time.RFC3339Nano), flow.First.Format(time.RFC3339Nano))
 	}
-	flow.Origin.Window = flow.Last.Sub(flow.First)
+	flow.Origin.Window = flow.Last.Sub(flow.First).Round(time.Microsecond)
 	if flow.Origin.Window > maxWindowSeconds*time.Second {
 		return fmt.Errorf("end_time %s is more than a year after start_time %s", flow.Last.Format(time.RFC3339Nano), flow.First.Format(time.RFC3339Nano))
 	}

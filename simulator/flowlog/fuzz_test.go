@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -18,6 +19,7 @@ func seeds() []string {
 		`{"lost_events":{"num_events_lost":"17"}}`,
 		`{"apiVersion":"weir.dev/v1alpha1","kind":"Flow","first":"2026-03-01T10:00:00Z","from":{"pod":"a","address":"10.0.0.1"},"to":{"labels":{"a":"b"}},"protocol":"UDP","port":53,"verdict":"deny","count":7}`,
 		`{"flow":{"l4":{"TCP":null},"source":null,"source_names":["a","\ud83d\ude00"]}}`,
+		aggregated, pushed, textLine, ownLine, `{"_source":` + aggregated + `}`, `{"hits":{"hits":[{"_source":` + aggregated + `}]}}`, "data: " + pushed,
 		"{", "[]", "null", "\x1f\x8b\x08", "\x28\xb5\x2f\xfd",
 	}
 }
@@ -29,6 +31,15 @@ func FuzzRead(f *testing.F) {
 		f.Add([]byte(seed))
 		f.Add(zip(f, seed))
 		f.Add(zst(f, seed))
+	}
+	for _, format := range Formats() {
+		for _, file := range exampleFiles(f, format) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(text)
+		}
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var flows []policies.Flow

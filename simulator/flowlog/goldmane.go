@@ -12,7 +12,7 @@ var goldmaneFormat = format{
 	name: "goldmane",
 	what: "it has no Key, and no source_name and dest_name with a reporter",
 	object: func(keys [][]byte) bool {
-		isRow := hasAll(keys, "source_name", "dest_name", "reporter") && !hasAny(keys, "source_name_aggr", "dest_name_aggr")
+		isRow := hasAll(keys, "source_name", "dest_name", "reporter") && !hasAny(keys, "source_name_aggr", "dest_name_aggr", "num_flows")
 		return isRow || hasAll(keys, "id", "flow") || hasAny(keys, "Key", "key") && hasAny(keys, "start_time", "startTime")
 	},
 	line:   func(text []byte) bool { return bytes.HasPrefix(text, serverSent) },
@@ -96,7 +96,7 @@ func (r *calicoRecord) takeGoldmane(s *scan) {
 			r.packetsIn = s.uint(maxCount)
 		case "packets_out", "packetsOut":
 			r.packetsOut = s.uint(maxCount)
-		case "source_name_aggr", "dest_name_aggr":
+		case "source_name_aggr", "dest_name_aggr", "num_flows":
 			r.foreign = true
 			s.skip()
 		default:

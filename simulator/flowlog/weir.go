@@ -228,7 +228,7 @@ func decodeWeirOrigin(text []byte) (o policies.Origin, err error) {
 	if window < 0 || window > maxWindowSeconds {
 		return o, fmt.Errorf("window %g is no number of seconds from 0 to %d", window, maxWindowSeconds)
 	}
-	o.Window = time.Duration(window * float64(time.Second))
+	o.Window = time.Duration(window * float64(time.Second)).Round(time.Microsecond)
 	o.Reporter, err = policies.ParseReporter(reporter)
 	return o, err
 }
