@@ -1,6 +1,7 @@
 package flowlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 )
@@ -111,7 +112,7 @@ const maxCount = 1<<63 - 1
 func (r *calicoRecord) takeAction(s *scan) {
 	before := r.action
 	r.action = s.word()
-	if before != nil && string(before) != string(r.action) {
+	if before != nil && !bytes.Equal(before, r.action) {
 		s.fail(fmt.Errorf("action is both %.40q and %.40q", before, r.action))
 	}
 }

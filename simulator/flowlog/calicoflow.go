@@ -173,10 +173,10 @@ func (r *calicoRecord) times(flow *policies.Flow) (err error) {
 
 // calicoTime reads seconds or milliseconds since 1970, or a time such as
 // 2026-03-10T12:00:00Z.
-func calicoTime(text []byte) (t time.Time, err error) {
+func calicoTime(text []byte) (time.Time, error) {
 	const lastSecond, lastMilli = 1e11, 253402300800e3 // the years 5138 and 9999
 	if len(text) == 0 || string(text) == "-" {
-		return t, nil
+		return time.Time{}, nil
 	}
 	var n uint64
 	for _, c := range text {
@@ -195,10 +195,11 @@ func calicoTime(text []byte) (t time.Time, err error) {
 	if seconds, err := strconv.ParseFloat(string(text), 64); err == nil && 0 <= seconds && seconds < lastSecond {
 		return time.UnixMicro(int64(seconds * 1e6)).UTC(), nil
 	}
-	if err := t.UnmarshalText(text); err != nil {
-		return time.Time{}, fmt.Errorf("%.40q is neither seconds or milliseconds since 1970 nor a time such as 2026-03-10T12:00:00Z", text)
+	t, ok := parseTime(text)
+	if !ok {
+		return t, fmt.Errorf("%.40q is neither seconds or milliseconds since 1970 nor a time such as 2026-03-10T12:00:00Z", text)
 	}
-	return utc(t), nil
+	return t, nil
 }
 
 // end returns one end of a record.

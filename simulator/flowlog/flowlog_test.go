@@ -391,6 +391,7 @@ func TestBadLines(t *testing.T) {
 		{"something else", `{"level":"info"}`, `a JSON object with the fields "level" is no record of any known format`},
 		{"an address", `{"flow":{"verdict":"FORWARDED","IP":{"source":"10.0.0.256"}}}`, "10.0.0.256"},
 		{"a time", `{"flow":{"verdict":"FORWARDED","time":"yesterday"}}`, "yesterday"},
+		{"a year that JSON does not have", `{"flow":{"verdict":"FORWARDED","time":"9999-12-31T23:59:59-01:00"}}`, "9999-12-31T23:59:59-01:00"},
 		{"a type", `{"flow":{"verdict":"FORWARDED","l4":{"TCP":{"destination_port":"http"}}}}`, `destination_port "http" is no whole number from 0 to 65535`},
 		{"a negative port", `{"flow":{"verdict":"FORWARDED","l4":{"TCP":{"destination_port":-1}}}}`, `destination_port "-1" is no whole number from 0 to 65535`},
 		{"labels as text", `{"flow":{"verdict":"FORWARDED","source":{"labels":"a=b"}}}`, "source: field labels cannot be a string"},

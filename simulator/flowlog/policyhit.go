@@ -193,7 +193,7 @@ func isName(text string) bool {
 // last.
 func readTrace(text []byte) ([]policies.Hit, error) {
 	var enforced, all, transit, pending []policies.Hit
-	s := scan{text: text}
+	s := scan{text: text, name: []byte("policies")}
 	if s.peek() == '[' {
 		all = takeHits(&s)
 		return all, s.end()

@@ -133,16 +133,29 @@ func (s *scan) bool() bool {
 }
 
 // time takes a time such as 2026-03-10T12:00:00Z, in UTC. It is zero for null.
-func (s *scan) time() (t time.Time) {
+func (s *scan) time() time.Time {
 	text := s.string()
 	if text == nil {
-		return t
-	}
-	if err := t.UnmarshalText(text); err != nil {
-		s.fail(fmt.Errorf("%s %.40q is not a time such as 2026-03-10T12:00:00Z", s.name, text))
 		return time.Time{}
 	}
-	return utc(t)
+	t, ok := parseTime(text)
+	if !ok {
+		s.fail(fmt.Errorf("%s %.40q is not a time such as 2026-03-10T12:00:00Z", s.name, text))
+	}
+	return t
+}
+
+// parseTime reads a time such as 2026-03-10T12:00:00Z, and returns it in UTC.
+// Like encoding/json it knows the years from 0 to 9999.
+func parseTime(text []byte) (t time.Time, ok bool) {
+	if err := t.UnmarshalText(text); err != nil {
+		return time.Time{}, false
+	}
+	t = utc(t)
+	if t.Year() < 0 || t.Year() > 9999 {
+		return time.Time{}, false
+	}
+	return t, true
 }
 
 // address takes an IP address, without its zone. It is the zero one for null and
