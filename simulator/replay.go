@@ -630,14 +630,16 @@ func (r *Replayer) decideExample(p *pending, d *directory, was ruling) policies.
 	if target.outside {
 		to = d.judge.Outside(p.row.Example.To.Address)
 	}
-	decision := d.judge.Decide(from, to, p.question.protocol, p.question.port)
-	if source.before.among.choice != "" && was.cause == "" {
-		decision.From = source.before.among.name
+	if was.cause != "" || source.before.among.choice == "" && target.before.among.choice == "" {
+		return d.judge.Decide(from, to, p.question.protocol, p.question.port)
 	}
-	if target.before.among.choice != "" && was.cause == "" {
-		decision.To = target.before.among.name
+	names := [2]policies.Peer{d.judge.Peer(from), d.judge.Peer(to)}
+	for i, end := range []*recorded{source, target} {
+		if end.before.among.choice != "" {
+			names[i] = end.before.among.name
+		}
 	}
-	return decision
+	return d.judge.DecideTogether(from, to, names, netset.PortSpan(p.question.protocol, p.question.port, p.question.port))
 }
 
 func compareRows(a, b Row) int {
