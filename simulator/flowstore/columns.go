@@ -148,7 +148,7 @@ type groupWriter struct {
 }
 
 func newGroupWriter(w io.Writer, l *layout) (*groupWriter, error) {
-	f, err := file.NewParquetWriterWithError(w, l.schema, file.WithWriterProps(l.props))
+	f, err := file.NewParquetWriterWithError(struct{ io.Writer }{w}, l.schema, file.WithWriterProps(l.props))
 	return &groupWriter{l, f}, err
 }
 
@@ -363,7 +363,7 @@ func (t *table) flowVectors(rows []row) func(column int) vector {
 		case flowVerdict:
 			return small(verdictText, func(r *row) int { return int(r.verdict) })
 		case flowEgressOnly:
-			return coded(n, func(i int) int64 { return flag(rows[i].egressOnly) })
+			return coded(n, func(i int) int64 { return asNumber(rows[i].egressOnly) })
 		case flowReporter:
 			return small(reporterText, func(r *row) int { return int(r.reporter) })
 		case flowFormat:
@@ -389,7 +389,7 @@ func (t *table) flowVectors(rows []row) func(column int) vector {
 	}
 }
 
-func flag(set bool) int64 {
+func asNumber(set bool) int64 {
 	if set {
 		return 1
 	}

@@ -89,7 +89,7 @@ func (s *Store) groupRows() int {
 }
 
 // tableSize is how large the texts of rows may become, about.
-func (s *Store) tableSize() int { return int(s.options.Memory / 4) }
+func (s *Store) tableSize() int { return int(max(1<<20, s.options.Memory/4)) }
 
 // write stores a file that fill writes, and fills in what the manifest is to
 // say of it: its name, size and checksum.

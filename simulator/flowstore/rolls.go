@@ -97,7 +97,7 @@ func (t *table) rollVectors(rolls []roll) func(column int) vector {
 		case rollVerdict:
 			return small(verdictText, func(r *roll) int { return int(r.verdict) })
 		case rollEgressOnly:
-			return coded(n, func(i int) int64 { return flag(rolls[i].egressOnly) })
+			return coded(n, func(i int) int64 { return asNumber(rolls[i].egressOnly) })
 		case rollFlows:
 			return plain(n, func(i int) int64 { return int64(rolls[i].flows) })
 		case rollBytes:
@@ -241,7 +241,7 @@ func (r *roller) addRow(f *row) error {
 	}
 	r.next++
 	if r.last < 0 || compareRolls(&r.rolls[r.last], &own) != 0 {
-		key := rollKey{own.id, uint64(hour), uint32(own.reporter)<<16 | uint32(own.verdict)<<8 | uint32(flag(own.egressOnly))}
+		key := rollKey{own.id, uint64(hour), uint32(own.reporter)<<16 | uint32(own.verdict)<<8 | uint32(asNumber(own.egressOnly))}
 		at, ok := r.byKey[key]
 		if !ok {
 			if len(r.rolls) >= maxRolls || r.table.size > r.store.tableSize() {
