@@ -81,9 +81,10 @@ func (b *bucket) exists(ctx context.Context) error {
 // it is asked to: without that, two writers would undo each other's commits.
 func (b *bucket) checkConditions(ctx context.Context) error {
 	const probe = "once"
-	err := b.putNew(ctx, probe, nil)
+	text := []byte("A file that no server may write twice.\n")
+	err := b.putNew(ctx, probe, text)
 	if err == nil {
-		err = b.putNew(ctx, probe, nil)
+		err = b.putNew(ctx, probe, text)
 	}
 	switch {
 	case errors.Is(err, fs.ErrExist):

@@ -57,7 +57,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	where := t.TempDir()
 	random := rand.New(rand.NewPCG(1, 2))
 	acknowledged := -1
-	for range 12 {
+	for range 8 {
 		command := exec.Command(os.Args[0])
 		command.Env = append(os.Environ(), childStore+"="+where)
 		var out, problems bytes.Buffer

@@ -38,7 +38,7 @@ func newGroupReader(b blob, l *layout, wanted []int) (g *groupReader, err error)
 	props := parquet.NewReaderProperties(memory.DefaultAllocator)
 	props.BufferedStreamEnabled, props.BufferSize = true, 1<<16
 	if g.file, err = file.NewParquetReader(io.NewSectionReader(b, 0, b.size()), file.WithReadProps(props)); err != nil {
-		return nil, g.damage(err)
+		return nil, g.damage(fmt.Errorf("it is damaged, or no Parquet file: %w", err))
 	}
 	if err := l.checkSchema(g.file.MetaData().Schema); err != nil {
 		return nil, g.damage(err)
