@@ -16,8 +16,8 @@ import (
 	"github.com/weir-policy/weir/policies"
 )
 
-func seeds() []string {
-	return []string{
+func seeds(f *testing.F) []string {
+	all := []string{
 		forwarded,
 		strings.Replace(forwarded, `"is_reply":false`, `"is_reply":true`, 1) + "\r\n\n" + forwarded,
 		`{"flow":{"verdict":2,"drop_reason_desc":133,"IP":{"source":"::1"},"l4":{"ICMPv6":{"type":128}}}}`,
@@ -25,13 +25,24 @@ func seeds() []string {
 		`{"apiVersion":"weir.dev/v1alpha1","kind":"Flow","first":"2026-03-01T10:00:00Z","from":{"pod":"a","address":"10.0.0.1"},"to":{"labels":{"a":"b"}},"protocol":"UDP","port":53,"verdict":"deny","count":7}`,
 		`{"flow":{"l4":{"TCP":null},"source":null,"source_names":["a","\ud83d\ude00"]}}`,
 		"{", "[]", "null", "\x1f\x8b\x08", "\x28\xb5\x2f\xfd",
+		string(otlpMessage()), string(framed(otlpMessage())),
 	}
+	for _, name := range examples {
+		text := example(f, name)
+		all = append(all, text)
+		if name != "azure-vnet.json" {
+			for line := range strings.Lines(text) {
+				all = append(all, line)
+			}
+		}
+	}
+	return all
 }
 
 // FuzzRead feeds Read anything: every line must be counted once, and what was
 // read must survive being written and read again.
 func FuzzRead(f *testing.F) {
-	for _, seed := range seeds() {
+	for _, seed := range seeds(f) {
 		f.Add([]byte(seed))
 		f.Add(zip(f, seed))
 		f.Add(zst(f, seed))
@@ -71,29 +82,31 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// line has the fields of every format that is decoded by a library.
-type line struct {
-	hubbleLine
-	weirLine
+// lines are the records of every format that is decoded by a library.
+var lines = []func() any{
+	func() any { return &hubbleLine{} }, func() any { return &weirLine{} }, func() any { return &gcpLine{} }, func() any { return &gkeLine{} },
+	func() any { return &azureLine{} }, func() any { return &netobservLine{} }, func() any { return &otlpLine{} },
 }
 
 // FuzzDecode holds the fast JSON decoder to the standard one: what that
 // accepts must be read alike.
 func FuzzDecode(f *testing.F) {
-	for _, seed := range seeds() {
+	for _, seed := range seeds(f) {
 		f.Add([]byte(seed))
 	}
+	unexported := cmp.AllowUnexported(hubbleLine{}, weirLine{}, gcpLine{}, gkeLine{}, azureLine{}, netobservLine{}, otlpLine{})
 	f.Fuzz(func(t *testing.T, text []byte) {
-		var want, got line
-		if stdjson.Unmarshal(text, &want) != nil {
-			return
-		}
-		if err := json.Unmarshal(text, &got); err != nil {
-			t.Fatal(err)
-		}
-		d := cmp.Diff(want, got, cmp.AllowUnexported(line{}), cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
-		if d != "" {
-			t.Error("(-want +got)\n" + d)
+		for _, line := range lines {
+			want, got := line(), line()
+			if stdjson.Unmarshal(text, want) != nil {
+				continue
+			}
+			if err := json.Unmarshal(text, got); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(want, got, unexported, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+				t.Errorf("%T (-want +got)\n%s", want, d)
+			}
 		}
 	})
 }

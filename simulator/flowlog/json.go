@@ -28,7 +28,11 @@ func explain(err error) error {
 	return fmt.Errorf("not valid JSON: %w", err)
 }
 
-// objectKeys returns the keys of a JSON object, in order.
+// logEntry is the field in which a log entry holds the record proper.
+const logEntry = "jsonPayload"
+
+// objectKeys returns the keys of a JSON object, in order, with those of a log
+// entry's payload as "jsonPayload.key" behind it.
 func objectKeys(record []byte) ([][]byte, error) {
 	var whole stdjson.RawMessage
 	if err := stdjson.Unmarshal(record, &whole); err != nil {
@@ -38,7 +42,14 @@ func objectKeys(record []byte) ([][]byte, error) {
 	d := stdjson.NewDecoder(bytes.NewReader(record))
 	eachField(d, func(key string) error { //nolint:errcheck // it is known to be valid
 		keys = append(keys, []byte(key))
-		return d.Decode(&whole)
+		err := d.Decode(&whole)
+		if key == logEntry && whole[0] == '{' {
+			inner, _ := objectKeys(whole)
+			for _, k := range inner {
+				keys = append(keys, []byte(logEntry+"."+string(k)))
+			}
+		}
+		return err
 	})
 	return keys, nil
 }
@@ -65,6 +76,22 @@ func eachField(d *stdjson.Decoder, value func(key string) error) error {
 // wrappers are the fields of a document whose array holds the records.
 var wrappers = []string{"items", "records", "flows", "entries", "resourceLogs"}
 
+// pageOf returns the records of a page of them that is itself on one line, as
+// objects; nil when it is none.
+func pageOf(line []byte) []stdjson.RawMessage {
+	var fields map[string]stdjson.RawMessage
+	if stdjson.Unmarshal(line, &fields) != nil {
+		return nil
+	}
+	for _, name := range wrappers {
+		var page []stdjson.RawMessage
+		if stdjson.Unmarshal(fields[name], &page) == nil && !slices.ContainsFunc(page, func(r stdjson.RawMessage) bool { return r[0] != '{' }) {
+			return page
+		}
+	}
+	return nil
+}
+
 // documentShape is how a file holds JSON records.
 type documentShape int
 
@@ -78,6 +105,9 @@ const (
 func shapeOf(head []byte) documentShape {
 	head = bytes.TrimSpace(head)
 	if len(head) == 0 || head[0] != '[' && head[0] != '{' {
+		return oneALine
+	}
+	if inside := bytes.TrimLeft(head[1:], " \t\r\n"); head[0] == '[' && len(inside) > 0 && inside[0] != '{' && inside[0] != ']' {
 		return oneALine
 	}
 	line, rest, _ := bytes.Cut(head, []byte("\n"))

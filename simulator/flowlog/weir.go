@@ -165,7 +165,7 @@ func (o *weirOrigin) read() (policies.Origin, error) {
 	if err == nil && (o.Window < 0 || o.Window > maxWindowSeconds) {
 		err = fmt.Errorf("window %g is no number of seconds from 0 to %d", o.Window, maxWindowSeconds)
 	}
-	return policies.Origin{Format: o.Format, Reporter: reporter, Window: time.Duration(o.Window * float64(time.Second))}, err
+	return policies.Origin{Format: o.Format, Reporter: reporter, Window: time.Duration(o.Window * float64(time.Second)).Round(time.Microsecond)}, err
 }
 
 // maxWindowSeconds is a year: nobody aggregates flows for longer.

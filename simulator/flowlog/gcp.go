@@ -1,0 +1,184 @@
+package flowlog
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-json"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+)
+
+var gcpFormat = format{
+	name: "gcp-vpc",
+	what: "it has no connection and reporter, by themselves or in jsonPayload",
+	object: func(keys [][]byte) bool {
+		return hasAll(keys, "connection", "reporter") || hasAll(keys, "jsonPayload.connection", "jsonPayload.reporter")
+	},
+	decode: func(s *sink) decoder { return &gcpDecoder{sink: s, peers: peers{}} },
+}
+
+// gcpLine is a log entry, or the payload of one.
+type gcpLine struct {
+	gcpFlow
+	Payload gcpFlow `json:"jsonPayload"`
+}
+
+// gcpFlow is one record of a VPC flow log. Numbers of 64 bits are text in it.
+type gcpFlow struct {
+	Connection         gcpConnection   `json:"connection"`
+	Reporter           string          `json:"reporter"`
+	Disposition        string          `json:"disposition"`
+	Bytes              json.RawMessage `json:"bytes_sent"`
+	Packets            json.RawMessage `json:"packets_sent"`
+	RTT                json.RawMessage `json:"rtt_msec"`
+	RoundTrip          json.RawMessage `json:"round_trip_time"`
+	Start              time.Time       `json:"start_time"`
+	End                time.Time       `json:"end_time"`
+	Source             json.RawMessage `json:"src_gke_details"`
+	Destination        json.RawMessage `json:"dest_gke_details"`
+	SourceLocation     json.RawMessage `json:"src_location"`
+	Location           json.RawMessage `json:"dest_location"`
+	SourceService      json.RawMessage `json:"src_google_service"`
+	DestinationService json.RawMessage `json:"dest_google_service"`
+	SourceGateway      json.RawMessage `json:"src_gateway"`
+	DestinationGateway json.RawMessage `json:"dest_gateway"`
+}
+
+type gcpConnection struct {
+	Source          netip.Addr      `json:"src_ip"`
+	Destination     netip.Addr      `json:"dest_ip"`
+	SourcePort      json.RawMessage `json:"src_port"`
+	DestinationPort json.RawMessage `json:"dest_port"`
+	Protocol        json.RawMessage `json:"protocol"`
+	Direction       string          `json:"direction"` // in the logs of network policies
+}
+
+// read says what a connection is of.
+func (c *gcpConnection) read(f *policies.Flow) error {
+	f.From.Address, f.To.Address = plain(c.Source), plain(c.Destination)
+	from, err := jsonNumber("src_port", c.SourcePort, 65535)
+	if err != nil {
+		return err
+	}
+	to, err := jsonNumber("dest_port", c.DestinationPort, 65535)
+	if err != nil {
+		return err
+	}
+	f.SourcePort, f.Port = uint16(from), uint16(to)
+	f.Protocol, err = protocol("protocol", jsonText(c.Protocol), f.To.Address.Is6())
+	return err
+}
+
+type gcpDecoder struct {
+	*sink
+	peers  peers
+	buffer gcpLine
+}
+
+func (d *gcpDecoder) decode(record []byte) error {
+	d.buffer = gcpLine{}
+	if err := json.Unmarshal(record, &d.buffer); err != nil {
+		return explain(err)
+	}
+	f := &d.buffer.Payload
+	if f.Reporter == "" {
+		f = &d.buffer.gcpFlow
+	}
+	if f.Reporter == "" {
+		return fmt.Errorf("there is no reporter")
+	}
+	from, err := d.peers.of(f.Source, decodeGKEDetails)
+	if err != nil {
+		return fmt.Errorf("src_gke_details: %w", explain(err))
+	}
+	to, err := d.peers.of(f.Destination, decodeGKEDetails)
+	if err != nil {
+		return fmt.Errorf("dest_gke_details: %w", explain(err))
+	}
+	flow := policies.Flow{From: from.FlowPeer, To: to.FlowPeer, Verdict: policies.Allow}
+	flow.From.Outside = isPresent(f.SourceLocation, f.SourceService, f.SourceGateway)
+	flow.To.Outside = isPresent(f.Location, f.DestinationService, f.DestinationGateway)
+	if err := f.Connection.read(&flow); err != nil {
+		return err
+	}
+	if err := span(&flow, f.Start, f.End); err != nil {
+		return err
+	}
+	if flow.Bytes, err = jsonNumber("bytes_sent", f.Bytes, 1<<64-1); err != nil {
+		return err
+	}
+	if flow.Packets, err = jsonNumber("packets_sent", f.Packets, 1<<64-1); err != nil {
+		return err
+	}
+	switch f.Reporter {
+	case "SRC":
+		flow.Origin.Reporter = policies.SourceSide
+	case "DEST":
+		flow.Origin.Reporter = policies.DestinationSide
+	case "SRC_GATEWAY", "DEST_GATEWAY":
+		flow.Origin.Reporter = policies.OnTheWay
+	default:
+		return fmt.Errorf("reporter %.40q is none of SRC, DEST, SRC_GATEWAY, DEST_GATEWAY", f.Reporter)
+	}
+	// A packet that was sampled had left its source. Only an answer proves that
+	// the destination let it in: a round trip, or TCP's payload.
+	answered := isPresent(f.RTT, f.RoundTrip) || flow.Protocol == netset.TCP && flow.Bytes > 0
+	flow.EgressOnly = !answered
+	if strings.EqualFold(f.Disposition, "DROPPED") {
+		flow.Verdict, flow.EgressOnly = policies.Unknown, false
+	}
+	d.flow(flow)
+	return nil
+}
+
+// isPresent reports whether any of the fields has a value.
+func isPresent(fields ...json.RawMessage) bool {
+	for _, raw := range fields {
+		if len(raw) > 0 && string(raw) != "null" {
+			return true
+		}
+	}
+	return false
+}
+
+// gkeDetails is what a VPC flow log knows of an end in a cluster.
+type gkeDetails struct {
+	Pod struct {
+		Name      string `json:"pod_name"`
+		Namespace string `json:"pod_namespace"`
+		Workload  struct {
+			Name string `json:"workload_name"`
+			Type string `json:"workload_type"`
+		} `json:"pod_workload"`
+	} `json:"pod"`
+	Services []struct {
+		Name      string `json:"service_name"`
+		Namespace string `json:"service_namespace"`
+	} `json:"service"`
+}
+
+var gkeKinds = map[string]string{
+	"DEPLOYMENT": "Deployment", "REPLICA_SET": "ReplicaSet", "STATEFUL_SET": "StatefulSet", "DAEMON_SET": "DaemonSet",
+	"JOB": "Job", "CRON_JOB": "CronJob", "REPLICATION_CONTROLLER": "ReplicationController",
+}
+
+func decodeGKEDetails(text []byte) (peer, error) {
+	var g gkeDetails
+	if err := json.Unmarshal(text, &g); err != nil {
+		return peer{}, err
+	}
+	p := peer{FlowPeer: policies.FlowPeer{Namespace: g.Pod.Namespace, Pod: g.Pod.Name}}
+	if kind := gkeKinds[g.Pod.Workload.Type]; kind != "" && g.Pod.Workload.Name != "" {
+		p.Workloads = []policies.Ref{{Kind: kind, Namespace: g.Pod.Namespace, Name: g.Pod.Workload.Name}}
+	}
+	for _, s := range g.Services {
+		if s.Name != "" && s.Namespace != "" {
+			p.Names = append(p.Names, serviceName(s.Namespace, s.Name))
+		}
+	}
+	return p, nil
+}
