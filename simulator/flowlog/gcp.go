@@ -57,6 +57,27 @@ type gcpConnection struct {
 	Direction       string          `json:"direction"` // in the logs of network policies
 }
 
+// The reset methods forget a record but keep its memory.
+
+func (l *gcpLine) reset() {
+	l.gcpFlow.reset()
+	l.Payload.reset()
+}
+
+func (f *gcpFlow) reset() {
+	f.Connection.reset()
+	*f = gcpFlow{
+		Connection: f.Connection, Bytes: f.Bytes[:0], Packets: f.Packets[:0], RTT: f.RTT[:0], RoundTrip: f.RoundTrip[:0],
+		Source: f.Source[:0], Destination: f.Destination[:0], SourceLocation: f.SourceLocation[:0], Location: f.Location[:0],
+		SourceService: f.SourceService[:0], DestinationService: f.DestinationService[:0],
+		SourceGateway: f.SourceGateway[:0], DestinationGateway: f.DestinationGateway[:0],
+	}
+}
+
+func (c *gcpConnection) reset() {
+	*c = gcpConnection{SourcePort: c.SourcePort[:0], DestinationPort: c.DestinationPort[:0], Protocol: c.Protocol[:0]}
+}
+
 // read says what a connection is of.
 func (c *gcpConnection) read(f *policies.Flow) error {
 	f.From.Address, f.To.Address = plain(c.Source), plain(c.Destination)
@@ -80,7 +101,7 @@ type gcpDecoder struct {
 }
 
 func (d *gcpDecoder) decode(record []byte) error {
-	d.buffer = gcpLine{}
+	d.buffer.reset()
 	if err := json.Unmarshal(record, &d.buffer); err != nil {
 		return explain(err)
 	}

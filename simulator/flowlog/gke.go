@@ -35,6 +35,16 @@ type gkeFlow struct {
 	Timestamp   time.Time       `json:"timestamp"`
 }
 
+func (l *gkeLine) reset() {
+	l.gkeFlow.reset()
+	l.Payload.reset()
+}
+
+func (f *gkeFlow) reset() {
+	f.Connection.reset()
+	*f = gkeFlow{Connection: f.Connection, Source: f.Source[:0], Destination: f.Destination[:0], Count: f.Count[:0]}
+}
+
 type gkePolicy struct {
 	Kind      string `json:"kind"`
 	Namespace string `json:"namespace"`
@@ -48,7 +58,7 @@ type gkeDecoder struct {
 }
 
 func (d *gkeDecoder) decode(record []byte) error {
-	d.buffer = gkeLine{}
+	d.buffer.reset()
 	if err := json.Unmarshal(record, &d.buffer); err != nil {
 		return explain(err)
 	}

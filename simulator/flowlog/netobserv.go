@@ -57,6 +57,15 @@ type netobservLine struct {
 	DstOwnerType    string          `json:"DstK8S_OwnerType"`
 }
 
+// reset forgets the line but keeps its memory.
+func (l *netobservLine) reset() {
+	*l = netobservLine{
+		SrcPort: l.SrcPort[:0], DstPort: l.DstPort[:0], Proto: l.Proto[:0], IcmpType: l.IcmpType[:0], IcmpCode: l.IcmpCode[:0],
+		Flags: l.Flags[:0], FlowDirection: l.FlowDirection[:0], TimeFlowStartMs: l.TimeFlowStartMs[:0], TimeFlowEndMs: l.TimeFlowEndMs[:0],
+		Packets: l.Packets[:0], Bytes: l.Bytes[:0], Events: l.Events[:0], XlatDstPort: l.XlatDstPort[:0],
+	}
+}
+
 // What FlowDirection says, after NetObserv has made it that of the node.
 const (
 	netobservIngress = "0"
@@ -80,8 +89,8 @@ type netobservDecoder struct {
 }
 
 func (d *netobservDecoder) decode(record []byte) error {
-	d.buffer = netobservLine{}
 	l := &d.buffer
+	l.reset()
 	if err := json.Unmarshal(record, l); err != nil {
 		return explain(err)
 	}
