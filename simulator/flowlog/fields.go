@@ -50,6 +50,34 @@ func address[T ~string | ~[]byte](field string, text T) (netip.Addr, error) {
 	return plain(a), nil
 }
 
+// jsonAddress reads a JSON string that is an IP address; the zero one for none.
+func jsonAddress(field string, raw json.RawMessage) (netip.Addr, error) {
+	text := bytes.Trim(raw, `"`)
+	if len(text) == 0 || string(text) == "null" {
+		return netip.Addr{}, nil
+	}
+	return address(field, text)
+}
+
+// jsonTime reads a JSON string that is a time of RFC 3339; the zero one for none.
+func jsonTime(field string, raw json.RawMessage) (time.Time, error) {
+	text := bytes.Trim(raw, `"`)
+	if len(text) == 0 || string(text) == "null" {
+		return time.Time{}, nil
+	}
+	return timeOf(field, string(text))
+}
+
+// timeOf reads a time of RFC 3339, which is of the years that JSON can say in
+// UTC too.
+func timeOf(field, text string) (time.Time, error) {
+	at, err := time.Parse(time.RFC3339, text)
+	if at = at.UTC(); err != nil || at.Year() < 0 || at.Year() > 9999 {
+		return time.Time{}, fmt.Errorf("%s %.40q is not a time such as 2026-03-10T12:00:00Z", field, text)
+	}
+	return at, nil
+}
+
 // plain is an address as IPv4 where it is one, and without a zone.
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 

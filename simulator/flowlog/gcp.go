@@ -1,10 +1,9 @@
 package flowlog
 
 import (
+	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
-	"time"
 
 	"github.com/goccy/go-json"
 
@@ -36,8 +35,8 @@ type gcpFlow struct {
 	Packets            json.RawMessage `json:"packets_sent"`
 	RTT                json.RawMessage `json:"rtt_msec"`
 	RoundTrip          json.RawMessage `json:"round_trip_time"`
-	Start              time.Time       `json:"start_time"`
-	End                time.Time       `json:"end_time"`
+	Start              json.RawMessage `json:"start_time"`
+	End                json.RawMessage `json:"end_time"`
 	Source             json.RawMessage `json:"src_gke_details"`
 	Destination        json.RawMessage `json:"dest_gke_details"`
 	SourceLocation     json.RawMessage `json:"src_location"`
@@ -49,8 +48,8 @@ type gcpFlow struct {
 }
 
 type gcpConnection struct {
-	Source          netip.Addr      `json:"src_ip"`
-	Destination     netip.Addr      `json:"dest_ip"`
+	Source          json.RawMessage `json:"src_ip"`
+	Destination     json.RawMessage `json:"dest_ip"`
 	SourcePort      json.RawMessage `json:"src_port"`
 	DestinationPort json.RawMessage `json:"dest_port"`
 	Protocol        json.RawMessage `json:"protocol"`
@@ -70,17 +69,23 @@ func (f *gcpFlow) reset() {
 		Connection: f.Connection, Bytes: f.Bytes[:0], Packets: f.Packets[:0], RTT: f.RTT[:0], RoundTrip: f.RoundTrip[:0],
 		Source: f.Source[:0], Destination: f.Destination[:0], SourceLocation: f.SourceLocation[:0], Location: f.Location[:0],
 		SourceService: f.SourceService[:0], DestinationService: f.DestinationService[:0],
-		SourceGateway: f.SourceGateway[:0], DestinationGateway: f.DestinationGateway[:0],
+		Start: f.Start[:0], End: f.End[:0], SourceGateway: f.SourceGateway[:0], DestinationGateway: f.DestinationGateway[:0],
 	}
 }
 
 func (c *gcpConnection) reset() {
-	*c = gcpConnection{SourcePort: c.SourcePort[:0], DestinationPort: c.DestinationPort[:0], Protocol: c.Protocol[:0]}
+	*c = gcpConnection{Source: c.Source[:0], Destination: c.Destination[:0], SourcePort: c.SourcePort[:0], DestinationPort: c.DestinationPort[:0], Protocol: c.Protocol[:0]}
 }
 
 // read says what a connection is of.
 func (c *gcpConnection) read(f *policies.Flow) error {
-	f.From.Address, f.To.Address = plain(c.Source), plain(c.Destination)
+	var err error
+	if f.From.Address, err = jsonAddress("src_ip", c.Source); err != nil {
+		return err
+	}
+	if f.To.Address, err = jsonAddress("dest_ip", c.Destination); err != nil {
+		return err
+	}
 	from, err := jsonNumber("src_port", c.SourcePort, 65535)
 	if err != nil {
 		return err
@@ -110,7 +115,7 @@ func (d *gcpDecoder) decode(record []byte) error {
 		f = &d.buffer.gcpFlow
 	}
 	if f.Reporter == "" {
-		return fmt.Errorf("there is no reporter")
+		return errors.New("there is no reporter")
 	}
 	from, err := d.peers.of(f.Source, decodeGKEDetails)
 	if err != nil {
@@ -126,7 +131,15 @@ func (d *gcpDecoder) decode(record []byte) error {
 	if err := f.Connection.read(&flow); err != nil {
 		return err
 	}
-	if err := span(&flow, f.Start, f.End); err != nil {
+	first, err := jsonTime("start_time", f.Start)
+	if err != nil {
+		return err
+	}
+	last, err := jsonTime("end_time", f.End)
+	if err != nil {
+		return err
+	}
+	if err := span(&flow, first, last); err != nil {
 		return err
 	}
 	if flow.Bytes, err = jsonNumber("bytes_sent", f.Bytes, 1<<64-1); err != nil {

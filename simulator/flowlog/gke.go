@@ -2,7 +2,6 @@ package flowlog
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/goccy/go-json"
 
@@ -32,7 +31,7 @@ type gkeFlow struct {
 	Source      json.RawMessage `json:"src"`
 	Destination json.RawMessage `json:"dest"`
 	Count       json.RawMessage `json:"count"`
-	Timestamp   time.Time       `json:"timestamp"`
+	Timestamp   json.RawMessage `json:"timestamp"`
 }
 
 func (l *gkeLine) reset() {
@@ -42,7 +41,7 @@ func (l *gkeLine) reset() {
 
 func (f *gkeFlow) reset() {
 	f.Connection.reset()
-	*f = gkeFlow{Connection: f.Connection, Source: f.Source[:0], Destination: f.Destination[:0], Count: f.Count[:0]}
+	*f = gkeFlow{Connection: f.Connection, Source: f.Source[:0], Destination: f.Destination[:0], Count: f.Count[:0], Timestamp: f.Timestamp[:0]}
 }
 
 type gkePolicy struct {
@@ -62,7 +61,6 @@ func (d *gkeDecoder) decode(record []byte) error {
 	if err := json.Unmarshal(record, &d.buffer); err != nil {
 		return explain(err)
 	}
-	written := d.buffer.Timestamp // that of the entry, where there is one
 	f := &d.buffer.Payload
 	if f.Disposition == "" {
 		f = &d.buffer.gkeFlow
@@ -75,9 +73,13 @@ func (d *gkeDecoder) decode(record []byte) error {
 	if err != nil {
 		return fmt.Errorf("dest: %w", explain(err))
 	}
-	flow := policies.Flow{First: utc(f.Timestamp), From: from.FlowPeer, To: to.FlowPeer}
-	if flow.First.IsZero() {
-		flow.First = utc(written)
+	flow := policies.Flow{From: from.FlowPeer, To: to.FlowPeer}
+	at := f.Timestamp
+	if !isPresent(at) {
+		at = d.buffer.Timestamp // of the log entry
+	}
+	if flow.First, err = jsonTime("timestamp", at); err != nil {
+		return err
 	}
 	flow.Last = flow.First
 	if err := f.Connection.read(&flow); err != nil {

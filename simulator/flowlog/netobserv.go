@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -28,8 +27,8 @@ var netobservFormat = format{
 type netobservLine struct {
 	RecordType      string          `json:"_RecordType"`
 	Conversation    string          `json:"_HashId"`
-	SrcAddr         netip.Addr      `json:"SrcAddr"`
-	DstAddr         netip.Addr      `json:"DstAddr"`
+	SrcAddr         json.RawMessage `json:"SrcAddr"`
+	DstAddr         json.RawMessage `json:"DstAddr"`
 	SrcPort         json.RawMessage `json:"SrcPort"`
 	DstPort         json.RawMessage `json:"DstPort"`
 	Proto           json.RawMessage `json:"Proto"`
@@ -43,7 +42,7 @@ type netobservLine struct {
 	Packets         json.RawMessage `json:"Packets"`
 	Bytes           json.RawMessage `json:"Bytes"`
 	Events          json.RawMessage `json:"NetworkEvents"`
-	XlatDstAddr     netip.Addr      `json:"XlatDstAddr"`
+	XlatDstAddr     json.RawMessage `json:"XlatDstAddr"`
 	XlatDstPort     json.RawMessage `json:"XlatDstPort"`
 	SrcName         string          `json:"SrcK8S_Name"`
 	SrcNamespace    string          `json:"SrcK8S_Namespace"`
@@ -60,7 +59,7 @@ type netobservLine struct {
 // reset forgets the line but keeps its memory.
 func (l *netobservLine) reset() {
 	*l = netobservLine{
-		SrcPort: l.SrcPort[:0], DstPort: l.DstPort[:0], Proto: l.Proto[:0], IcmpType: l.IcmpType[:0], IcmpCode: l.IcmpCode[:0],
+		SrcAddr: l.SrcAddr[:0], DstAddr: l.DstAddr[:0], XlatDstAddr: l.XlatDstAddr[:0], SrcPort: l.SrcPort[:0], DstPort: l.DstPort[:0], Proto: l.Proto[:0], IcmpType: l.IcmpType[:0], IcmpCode: l.IcmpCode[:0],
 		Flags: l.Flags[:0], FlowDirection: l.FlowDirection[:0], TimeFlowStartMs: l.TimeFlowStartMs[:0], TimeFlowEndMs: l.TimeFlowEndMs[:0],
 		Packets: l.Packets[:0], Bytes: l.Bytes[:0], Events: l.Events[:0], XlatDstPort: l.XlatDstPort[:0],
 	}
@@ -94,7 +93,7 @@ func (d *netobservDecoder) decode(record []byte) error {
 	if err := json.Unmarshal(record, l); err != nil {
 		return explain(err)
 	}
-	if !l.SrcAddr.IsValid() && !l.DstAddr.IsValid() {
+	if !isPresent(l.SrcAddr, l.DstAddr) {
 		return errors.New("there are no SrcAddr and DstAddr")
 	}
 	if l.Duplicate {
@@ -126,7 +125,16 @@ func (d *netobservDecoder) read(l *netobservLine) (flow policies.Flow, err error
 	if err != nil {
 		return flow, err
 	}
-	flow.From.Address, flow.To.Address = plain(l.SrcAddr), plain(l.DstAddr)
+	if flow.From.Address, err = jsonAddress("SrcAddr", l.SrcAddr); err != nil {
+		return flow, err
+	}
+	if flow.To.Address, err = jsonAddress("DstAddr", l.DstAddr); err != nil {
+		return flow, err
+	}
+	translated, err := jsonAddress("XlatDstAddr", l.XlatDstAddr)
+	if err != nil {
+		return flow, err
+	}
 	var n [10]uint64
 	for i, field := range []struct {
 		name string
@@ -149,7 +157,7 @@ func (d *netobservDecoder) read(l *netobservLine) (flow policies.Flow, err error
 		}
 	}
 	flow.SourcePort, flow.Port, flow.Protocol = uint16(n[0]), uint16(n[1]), netset.Protocol(n[5])
-	if translated := plain(l.XlatDstAddr); translated.IsValid() && !translated.IsUnspecified() && translated != flow.To.Address {
+	if translated.IsValid() && !translated.IsUnspecified() && translated != flow.To.Address {
 		flow.To.Address = translated
 		if n[2] != 0 {
 			flow.Port = uint16(n[2])

@@ -335,11 +335,7 @@ func otlpTime(field, text string) (time.Time, error) {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n > 0 {
 		return time.Unix(0, n).UTC(), nil
 	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("%s %.40q is not a time such as 2026-03-10T12:00:00Z", field, text)
-	}
-	return at, nil
+	return timeOf(field, text)
 }
 
 // A file in protobuf holds one message of log data, or several with their
