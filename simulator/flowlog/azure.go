@@ -153,6 +153,7 @@ func (d *azureDecoder) decode(record []byte) error {
 }
 
 func (d *azureDecoder) group(rule, mac string, tuples []string) {
+	rule, mac = strings.Clone(rule), strings.Clone(mac) // they outlive the record, which is large
 	for i, text := range tuples {
 		t, err := d.read(text)
 		if err != nil {

@@ -33,13 +33,14 @@ func isConntrackXML(text []byte) bool {
 type conntrackDecoder struct {
 	*sink
 	counted counted[conntrackKey]
+	words   []string
 }
 
 // conntrackKey is what makes a connection a different one to the kernel.
 type conntrackKey struct {
 	original conntrackTuple
 	protocol netset.Protocol
-	zone     string
+	zone     uint16
 }
 
 // conntrackTuple is one direction of a connection.
@@ -57,7 +58,7 @@ type conntrackLine struct {
 	tuples    [2]conntrackTuple // original and reply
 	bytes     [2]uint64
 	packets   [2]uint64
-	zone      string
+	zone      uint16
 	unreplied bool
 }
 
@@ -69,7 +70,8 @@ func (d *conntrackDecoder) decode(text []byte) error {
 		d.leaveOut("conntrack's own summary")
 		return nil
 	}
-	l, err := readConntrack(text)
+	d.words = conntrackWords(d.words[:0], string(text))
+	l, err := readConntrack(d.words)
 	if err != nil {
 		return err
 	}
@@ -104,9 +106,8 @@ func (d *conntrackDecoder) decode(text []byte) error {
 	return nil
 }
 
-func readConntrack(text []byte) (conntrackLine, error) {
+func readConntrack(words []string) (conntrackLine, error) {
 	var l conntrackLine
-	words := conntrackWords(text)
 	if len(words) > 0 && strings.HasPrefix(words[0], "[") {
 		seconds, fraction, found := strings.Cut(strings.Trim(words[0], "[]"), ".")
 		if found {
@@ -146,9 +147,13 @@ func readConntrack(text []byte) (conntrackLine, error) {
 		switch {
 		case w == "[UNREPLIED]":
 			l.unreplied = true
-		case !pair:
+		case !pair, w[0] == '[':
 		case key == "zone":
-			l.zone = value
+			zone, err := number(key, value, 65535)
+			if err != nil {
+				return l, err
+			}
+			l.zone = uint16(zone)
 		case key == "src":
 			side++
 			fallthrough
@@ -202,10 +207,8 @@ func (l *conntrackLine) set(side int, key, value string) (err error) {
 	return err
 }
 
-// conntrackWords splits a line; what stands in brackets is one word.
-func conntrackWords(text []byte) []string {
-	var words []string
-	rest := string(text)
+// conntrackWords adds the words of a line; what stands in brackets is one word.
+func conntrackWords(words []string, rest string) []string {
 	for {
 		rest = strings.TrimLeft(rest, " \t")
 		if rest == "" {
@@ -218,7 +221,7 @@ func conntrackWords(text []byte) []string {
 		if end <= 0 {
 			end = len(rest)
 		}
-		words = append(words, strings.ReplaceAll(rest[:end], " ", ""))
+		words = append(words, rest[:end])
 		rest = rest[end:]
 	}
 }

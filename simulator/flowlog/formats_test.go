@@ -219,6 +219,8 @@ func TestGCP(t *testing.T) {
 		{"from the internet", record(`,"src_location":{"country":"nld"}`), "10.0.0.1:40000 > 10.0.0.2 TCP 443 allow, egress only, by source, from outside"},
 		{"a drop without its reason", record(`,"disposition":"DROPPED"`), "10.0.0.1:40000 > 10.0.0.2 TCP 443 unknown, by source"},
 		{"a Service", record(`,"dest_gke_details":{"service":[{"service_name":"web","service_namespace":"shop"}]}`), "10.0.0.1:40000 > 10.0.0.2 TCP 443 allow, egress only, by source, to web.shop.svc"},
+		{"a machine", record(`,"dest_instance":{"vm_name":"db-1"}`), "10.0.0.1:40000 > 10.0.0.2 TCP 443 allow, egress only, by source, to db-1"},
+		{"a pod on a machine", record(`,"dest_instance":{"vm_name":"node-1"},"dest_gke_details":{"pod":{"pod_name":"db-0","pod_namespace":"shop"}}`), "10.0.0.1:40000 > 10.0.0.2 TCP 443 allow, egress only, by source"},
 		{"a port as tables have it", strings.Replace(record(""), "443", "443.0", 1), "10.0.0.1:40000 > 10.0.0.2 TCP 443 allow, egress only, by source"},
 		{"an address", strings.Replace(record(""), "10.0.0.1", "10.0.0", 1), `bad: 1: src_ip "10.0.0" is not an IP address`},
 		{"a time", record(`,"start_time":"noon"`), `bad: 1: start_time "noon" is not a time such as 2026-03-10T12:00:00Z`},

@@ -39,6 +39,8 @@ type gcpFlow struct {
 	End                json.RawMessage `json:"end_time"`
 	Source             json.RawMessage `json:"src_gke_details"`
 	Destination        json.RawMessage `json:"dest_gke_details"`
+	SourceInstance     json.RawMessage `json:"src_instance"`
+	Instance           json.RawMessage `json:"dest_instance"`
 	SourceLocation     json.RawMessage `json:"src_location"`
 	Location           json.RawMessage `json:"dest_location"`
 	SourceService      json.RawMessage `json:"src_google_service"`
@@ -67,7 +69,7 @@ func (f *gcpFlow) reset() {
 	f.Connection.reset()
 	*f = gcpFlow{
 		Connection: f.Connection, Bytes: f.Bytes[:0], Packets: f.Packets[:0], RTT: f.RTT[:0], RoundTrip: f.RoundTrip[:0],
-		Source: f.Source[:0], Destination: f.Destination[:0], SourceLocation: f.SourceLocation[:0], Location: f.Location[:0],
+		Source: f.Source[:0], Destination: f.Destination[:0], SourceInstance: f.SourceInstance[:0], Instance: f.Instance[:0], SourceLocation: f.SourceLocation[:0], Location: f.Location[:0],
 		SourceService: f.SourceService[:0], DestinationService: f.DestinationService[:0],
 		Start: f.Start[:0], End: f.End[:0], SourceGateway: f.SourceGateway[:0], DestinationGateway: f.DestinationGateway[:0],
 	}
@@ -117,15 +119,14 @@ func (d *gcpDecoder) decode(record []byte) error {
 	if f.Reporter == "" {
 		return errors.New("there is no reporter")
 	}
-	from, err := d.peers.of(f.Source, decodeGKEDetails)
-	if err != nil {
-		return fmt.Errorf("src_gke_details: %w", explain(err))
+	flow := policies.Flow{Verdict: policies.Allow}
+	var err error
+	if flow.From, err = d.peer("src", f.Source, f.SourceInstance); err != nil {
+		return err
 	}
-	to, err := d.peers.of(f.Destination, decodeGKEDetails)
-	if err != nil {
-		return fmt.Errorf("dest_gke_details: %w", explain(err))
+	if flow.To, err = d.peer("dest", f.Destination, f.Instance); err != nil {
+		return err
 	}
-	flow := policies.Flow{From: from.FlowPeer, To: to.FlowPeer, Verdict: policies.Allow}
 	flow.From.Outside = isPresent(f.SourceLocation, f.SourceService, f.SourceGateway)
 	flow.To.Outside = isPresent(f.Location, f.DestinationService, f.DestinationGateway)
 	if err := f.Connection.read(&flow); err != nil {
@@ -167,6 +168,36 @@ func (d *gcpDecoder) decode(record []byte) error {
 	}
 	d.flow(flow)
 	return nil
+}
+
+// peer returns a pod, or what is known of a virtual machine.
+func (d *gcpDecoder) peer(side string, details, instance json.RawMessage) (policies.FlowPeer, error) {
+	pod, err := d.peers.of(details, decodeGKEDetails)
+	if err != nil {
+		return policies.FlowPeer{}, fmt.Errorf("%s_gke_details: %w", side, explain(err))
+	}
+	if pod.Pod != "" || len(pod.Names) > 0 {
+		return pod.FlowPeer, nil
+	}
+	machine, err := d.peers.of(instance, decodeGCPInstance)
+	if err != nil {
+		return policies.FlowPeer{}, fmt.Errorf("%s_instance: %w", side, explain(err))
+	}
+	pod.Names = machine.Names
+	return pod.FlowPeer, nil
+}
+
+// decodeGCPInstance reads the name of a machine, which may be a node or not.
+func decodeGCPInstance(text []byte) (peer, error) {
+	var instance struct {
+		Name string `json:"vm_name"`
+	}
+	err := json.Unmarshal(text, &instance)
+	p := peer{}
+	if instance.Name != "" {
+		p.Names = []string{instance.Name}
+	}
+	return p, err
 }
 
 // isPresent reports whether any of the fields has a value.

@@ -115,11 +115,11 @@ type otlpValue struct {
 	} `json:"arrayValue"`
 }
 
-// text is the value as it would be written.
+// text is the value as it would be written. It does not keep the record alive.
 func (v *otlpValue) text() string {
 	switch {
 	case v.String != nil:
-		return *v.String
+		return strings.Clone(*v.String)
 	case len(v.Int) > 0:
 		return jsonText(v.Int)
 	case v.Double != nil && *v.Double == math.Trunc(*v.Double):
