@@ -113,6 +113,17 @@ type Side struct {
 	Because string
 	At      Place // of the rule, or of the policy where no rule matched
 	Trace   []Step
+	// Hops holds, where host endpoints have a say about a pod's traffic, what the
+	// pod's own policies and each of those decide, in the order in which the
+	// connection meets them. It needs all of them.
+	Hops []Hop
+}
+
+// Hop is what one stop on the way decides: the host endpoints of a node about
+// what it forwards, or the pod's own policies where Node is empty.
+type Hop struct {
+	Node string
+	Side
 }
 
 // Step is one rule, or one policy without rules, that was looked at.

@@ -13,10 +13,12 @@ import (
 // Target is what a question names as one end of a connection: pods, a Service
 // that leads to pods, a node, or addresses outside.
 type Target struct {
-	Text      string
-	Pods      []int    // indexes of World.Pods
-	Service   *Service // the Service by which the pods were named; nil otherwise
-	Nodes     []int    // indexes of World.Nodes
+	Text    string
+	Pods    []int    // indexes of World.Pods
+	Service *Service // the Service by which the pods were named; nil otherwise
+	Nodes   []int    // indexes of World.Nodes
+	// Address is the one by which the pod or node was named; invalid otherwise.
+	Address   netip.Addr
 	Addresses netset.Addresses
 }
 
@@ -138,17 +140,14 @@ func (w *World) findSet(text string, ref Ref) (Target, error) {
 }
 
 func (w *World) findAddress(text string, a netip.Addr) (Target, error) {
-	t := Target{Text: text}
 	for i := range w.Nodes {
 		if slices.Contains(w.Nodes[i].Addresses, a) {
-			t.Nodes = append(t.Nodes, i)
-			return t, nil
+			return Target{Text: text, Nodes: []int{i}, Address: a}, nil
 		}
 	}
 	for i := range w.Pods {
 		if slices.Contains(w.Pods[i].Addresses, a) {
-			t.Pods = append(t.Pods, i)
-			return t, nil
+			return Target{Text: text, Pods: []int{i}, Address: a}, nil
 		}
 	}
 	for _, s := range w.Services {
@@ -156,8 +155,7 @@ func (w *World) findAddress(text string, a netip.Addr) (Target, error) {
 			return w.findService(text, s.Ref.Namespace, s.Ref.Name)
 		}
 	}
-	t.Addresses = netset.Prefix(netip.PrefixFrom(a, a.BitLen()))
-	return t, nil
+	return Target{Text: text, Addresses: netset.Prefix(netip.PrefixFrom(a, a.BitLen()))}, nil
 }
 
 func (w *World) findNamed(text, namespace, kind, name string) (Target, error) {
@@ -239,7 +237,11 @@ func Near(name string, names []string) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return "; near it are " + strings.Join(names[:min(5, len(names))], ", ")
+	are := "are"
+	if len(names) == 1 {
+		are = "is"
+	}
+	return "; near it " + are + " " + strings.Join(names[:min(5, len(names))], ", ")
 }
 
 // PortQuery is the port of a question: a set of ports, or a port name.

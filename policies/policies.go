@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/selector"
@@ -170,7 +171,8 @@ type Pod struct {
 	Ports          []ContainerPort
 	Addresses      []netip.Addr // empty when they are not known
 	HostNetwork    bool
-	Node           string // empty when it is not known
+	Node           string    // empty when it is not known
+	Since          time.Time // when a real pod was made; zero when it is not known
 	// NodeLabels are labels that the pod's node has for certain. They are read
 	// only of pods on the host's network, for nodes that are not in the world.
 	NodeLabels map[string]string
@@ -205,13 +207,14 @@ type ServicePort struct {
 	TargetName string // a port name, resolved on each pod
 }
 
-// Node is a node with its labels and addresses.
+// Node is a node with its labels and addresses, those among them that its host
+// endpoints expect.
 type Node struct {
 	Name      string
 	Labels    map[string]string
 	Addresses []netip.Addr
 	// Implied is set when only host endpoints mention the node: its labels are
-	// then unknown, and its addresses are those that they expect.
+	// then unknown.
 	Implied bool
 	Place   Place
 }
@@ -277,8 +280,23 @@ type Tier struct {
 	// Missing is set where policies name the tier and nobody defines it.
 	Order   float64
 	Missing bool
-	Place   Place // where somebody defines it
+	// Hook is where the traffic of host endpoints meets the tier.
+	Hook  Hook
+	Place Place // where somebody defines it
 }
+
+// Hook is where the traffic of host endpoints meets a policy.
+type Hook uint8
+
+// What meets a policy at Untracked and PreDNAT is not quite what a question
+// asks about: replies meet it too, or the address and port that a Service has.
+const (
+	Filtering Hook = iota // where all other policies do
+	Untracked             // before connections are tracked
+	PreDNAT               // before the addresses of Services are resolved
+)
+
+func (h Hook) String() string { return [...]string{"", "untracked", "preDNAT"}[h] }
 
 // Action is what a rule does with the traffic it matches.
 type Action uint8

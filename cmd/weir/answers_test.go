@@ -64,6 +64,17 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"answer", "query redundant -o json -f DEPLOY"},
 		{"answer", "query coverage -o json -f DEPLOY"},
 		{"answer", "query path -o json -f DEPLOY payments/api payments/svc/db"},
+		{"answer", "query policies -o json -f CALICO --of 203.0.113.7"},
+		{"answer", "query policies -o json -f CALICO --of node/n1"},
+		{"answer", "query peers -o json -f CALICO --of CalicoNetworkPolicy/shop/db"},
+		{"answer", "query peers -o json -f CALICO --of StagedNetworkPolicy/shop/db"},
+		{"answer", "query selector -o json -f CALICO has(role)"},
+		{"answer", "query exposure -o json -f CALICO"},
+		{"answer", "query unused -o json -f CALICO"},
+		{"answer", "query shadowed -o json -f CALICO"},
+		{"answer", "query redundant -o json -f CALICO"},
+		{"answer", "query coverage -o json -f CALICO"},
+		{"answer", "query path -o json -f CALICO shop/web shop/svc/db"},
 		{"change", "diff -o json --repo REPO git:main git:pr"},
 		{"change", "diff -o json DEPLOY DEPLOY"},
 		{"change", "diff -o json --staged STAGED --each"},
@@ -83,7 +94,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	} {
 		t.Run(row.args, func(t *testing.T) {
 			imported := filepath.Join(t.TempDir(), "flows.jsonl")
-			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "TESTS", filepath.Join(shop, "tests"), "REPO", repo, "STAGED", filepath.Join(shop, "..", "staged"), "CONVERT", filepath.Join(shop, "..", "convert", "calico.yaml"), "FLOWS", flows, "IMPORTED", imported).Replace(row.args))
+			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "TESTS", filepath.Join(shop, "tests"), "REPO", repo, "STAGED", filepath.Join(shop, "..", "staged"), "CONVERT", filepath.Join(shop, "..", "convert", "calico.yaml"), "CALICO", filepath.Join(shop, "..", "calico"), "FLOWS", flows, "IMPORTED", imported).Replace(row.args))
 			printed := weir(t, questions, args...)
 			schema := testkit.Schema(t, row.schema)
 			answers := json.NewDecoder(bytes.NewReader(printed))

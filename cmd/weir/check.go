@@ -46,7 +46,8 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 			if o.Now, wrong = moment(today); wrong != nil {
 				err = errors.Join(err, wrong)
 			}
-			if err := errors.Join(err, out.check(), readOnce(slices.Concat(in.files, args)...)); err != nil {
+			_, wrong = o.Checks()
+			if err := errors.Join(err, wrong, out.check(), readOnce(slices.Concat(in.files, args)...)); err != nil {
 				return err
 			}
 			judge, err := in.judge(c.Context(), args)

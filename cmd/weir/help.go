@@ -51,7 +51,7 @@ func group(c *cobra.Command) *cobra.Command {
 		}
 		hint := ""
 		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-			hint = "; near it is " + strings.Join(near, ", ")
+			hint = policies.Near(args[0], near)
 		}
 		return fmt.Errorf("there is no verb %q; %s --help lists them%s", args[0], c.CommandPath(), hint)
 	}

@@ -84,7 +84,14 @@ func (o *output) write(answer func(w io.Writer, f report.Format, s report.Style)
 }
 
 // writeFile fills a file beside its place and moves it there when it is whole.
+// Into a device or a pipe it writes directly.
 func writeFile(name string, mode fs.FileMode, fill func(io.Writer) error) error {
+	switch info, err := os.Stat(name); {
+	case err == nil && info.IsDir():
+		return fmt.Errorf("write %s: it is a folder; name a file", name)
+	case err == nil && !info.Mode().IsRegular():
+		return writeDevice(name, fill)
+	}
 	temporary, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, reason(err))
@@ -99,6 +106,17 @@ func writeFile(name string, mode fs.FileMode, fill func(io.Writer) error) error 
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+func writeDevice(name string, fill func(io.Writer) error) error {
+	device, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, reason(err))
+	}
+	if err := errors.Join(fill(device), device.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", name, reason(err))
 	}
 	return nil
 }

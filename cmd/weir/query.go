@@ -63,6 +63,8 @@ the expression is false, deny or unknown.`,
 		switch {
 		case len(args) == 0:
 			return nil
+		case strings.TrimSpace(args[0]) == "":
+			return errors.New("the expression is empty; write one as in: weir query 'pods.filter(p, p.node == \"n1\")'")
 		case isWord(args[0]) && !slices.Contains(expression.Variables(), args[0]):
 			return noVerb(c, args)
 		case len(args) > 1:
@@ -123,7 +125,7 @@ the expression is false, deny or unknown.`,
 // isWord reports whether an argument is more likely the name of a question than
 // an expression.
 func isWord(text string) bool {
-	return !strings.ContainsFunc(text, func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') })
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') })
 }
 
 // question is what all questions share: where they read and how they write.
@@ -173,64 +175,70 @@ func newPlainQuery(s streams, c *cobra.Command, answer func(*reach.Judge) query.
 	return c
 }
 
-func newQueryPolicies(s streams) *cobra.Command {
-	c := &cobra.Command{
-		Use:   "policies --of PEER",
-		Short: "Say which policies and rules concern a peer",
-		Long: `Say which policies select a peer, rule by rule in the order of evaluation, and
-which rules of any policy match it at the other end of a connection. PEER is
-namespace/pod, namespace/workload, namespace/kind/name, a Service
-(namespace/svc/name), an address, a CIDR, or world.`,
-		Example: `  weir query policies -f examples/shop/deploy --of payments/db
-  weir query policies -f examples/shop/deploy --of 203.0.113.7 -o json`,
-		Args: takes(0, 0, "query policies takes no arguments; name the peer as in: weir query policies --of shop/web"),
-	}
+// newQueryOf returns a question that is asked of one thing, which --of names.
+func newQueryOf(s streams, c *cobra.Command, what, example string, answer func(j *reach.Judge, of string) (query.Answer, error)) *cobra.Command {
 	q := newQuestion(s, c)
-	of := c.Flags().String("of", "", "the `peer`")
+	of := c.Flags().String("of", "", "the `"+what+"`")
+	c.Args = takes(0, 0, fmt.Sprintf("query %s takes no arguments; name the %s as in: weir query %s --of %s", c.Name(), what, c.Name(), example))
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *of == "" {
-			return errors.New("query policies needs a peer; name it as in --of shop/web")
+			return fmt.Errorf("query %s needs a %s; name it as in --of %s", c.Name(), what, example)
 		}
 		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) {
-			t, err := j.Model().Find(*of)
+			a, err := answer(j, *of)
 			if err != nil {
-				return query.Answer{}, fmt.Errorf("--of: %w", err)
+				err = fmt.Errorf("--of: %w", err)
 			}
-			return query.PoliciesOf(reach.NewAudit(j), t), nil
+			return a, err
 		})
 	}
 	return c
+}
+
+func newQueryPolicies(s streams) *cobra.Command {
+	return newQueryOf(s, &cobra.Command{
+		Use:   "policies --of PEER",
+		Short: "Say which policies and rules concern a peer",
+		Long: `Say which policies select a peer, or host endpoints of its node, rule by rule in
+the order of evaluation, and which rules of any policy match it at the other end
+of a connection. PEER is namespace/pod, namespace/workload, namespace/kind/name, a
+Service (namespace/svc/name), a node (node/name), a host endpoint
+(hostendpoint/name), a network set (namespace/networkset/name or
+globalnetworkset/name), an address, a CIDR, or world.`,
+		Example: `  weir query policies -f examples/shop/deploy --of payments/db
+  weir query policies -f examples/shop/deploy --of 203.0.113.7 -o json`,
+	}, "peer", "shop/web", func(j *reach.Judge, of string) (query.Answer, error) {
+		t, err := j.Model().Find(of)
+		if err != nil {
+			return query.Answer{}, err
+		}
+		return query.PoliciesOf(reach.NewAudit(j), t), nil
+	})
 }
 
 func newQueryPeers(s streams) *cobra.Command {
-	c := &cobra.Command{
+	return newQueryOf(s, &cobra.Command{
 		Use:   "peers --of POLICY",
 		Short: "Say whom a policy and each of its rules concern",
-		Long: `Say which pods a policy applies to, by workload, and which peers each of its
-rules matches, on which ports. POLICY is namespace/name, a cluster-wide policy's
-name, or either with its kind in front, as in NetworkPolicy/shop/db.`,
+		Long: `Say what a policy applies to, pods by workload and host endpoints, and which
+peers each of its rules matches, on which ports. POLICY is namespace/name, a
+cluster-wide policy's name, or either with its kind in front, as in
+NetworkPolicy/shop/db, CalicoNetworkPolicy/shop/db or StagedNetworkPolicy/shop/db:
+of a staged policy, what would be so if it were enforced. Profile/name is the
+rules of a profile, HostEndpoint/name all that a host endpoint does by itself.`,
 		Example: `  weir query peers -f examples/shop/deploy --of payments/db
-  weir query peers -f examples/shop/deploy --of payments/db -o csv`,
-		Args: takes(0, 0, "query peers takes no arguments; name the policy as in: weir query peers --of shop/db"),
-	}
-	q := newQuestion(s, c)
-	of := c.Flags().String("of", "", "the `policy`")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		if *of == "" {
-			return errors.New("query peers needs a policy; name it as in --of shop/db")
+  weir query peers -f examples/shop/deploy --of payments/db -o csv
+  weir query peers -f examples/staged --of StagedNetworkPolicy/shop/web`,
+	}, "policy", "shop/db", func(j *reach.Judge, of string) (query.Answer, error) {
+		policy, err := findPolicy(j.Model(), of)
+		if err != nil {
+			return query.Answer{}, err
 		}
-		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) {
-			policy, err := findPolicy(j.Model(), *of)
-			if err != nil {
-				return query.Answer{}, fmt.Errorf("--of: %w", err)
-			}
-			return query.PeersOf(reach.NewAudit(j), policy), nil
-		})
-	}
-	return c
+		return query.PeersOf(j, policy), nil
+	})
 }
 
-func findPolicy(m *policies.Model, text string) (int, error) {
+func findPolicy(m *policies.Model, text string) (query.Named, error) {
 	found := query.Find(m, text)
 	switch len(found) {
 	case 1:
@@ -238,12 +246,16 @@ func findPolicy(m *policies.Model, text string) (int, error) {
 	case 0:
 		var names []string
 		for i := range m.Policies {
-			names = append(names, m.Policies[i].Ref.String())
+			if !m.Policies[i].IsBuiltIn() {
+				names = append(names, m.Policies[i].Ref.String())
+			}
 		}
-		return 0, fmt.Errorf("there is no policy %q%s", text, policies.Near(text, names))
+		for i := range m.Staged {
+			names = append(names, m.Staged[i].Ref.String())
+		}
+		return query.Named{}, fmt.Errorf("there is no policy %q%s", text, policies.Near(text, names))
 	}
-	first, second := m.Policies[found[0]].Ref, m.Policies[found[1]].Ref
-	return 0, fmt.Errorf("%q is ambiguous: say %s or %s", text, first.Full(), second.Full())
+	return query.Named{}, fmt.Errorf("%q is ambiguous: say %s or %s", text, found[0].Ref.Full(), found[1].Ref.Full())
 }
 
 func newQuerySelector(s streams) *cobra.Command {
@@ -293,35 +305,27 @@ func selectorQuestion(text, syntax string) (func(*reach.Judge) query.Answer, err
 }
 
 func newQueryExposure(s streams) *cobra.Command {
-	c := &cobra.Command{
+	return newPlainQuery(s, &cobra.Command{
 		Use:   "exposure",
 		Short: "Say what is open to outside, from outside, and to what could come",
 		Long: `Say which workloads addresses outside can reach, and which can reach them. Then,
 who could come to reach or be reached: any pod of a new namespace, and pods that
 a rule's selectors describe although no such pod is there, or that any new
-namespace could claim by its labels, where they would have more than that.`,
+namespace could claim by its labels, or addresses that are put into a network set
+that has none, where they would have more than that.`,
 		Example: `  weir query exposure -f examples/shop/deploy
   weir query exposure -f examples/shop/deploy -o csv`,
-	}
-	q := newQuestion(s, c)
-	c.Args = takes(0, 0, "query exposure takes no arguments; name the source as in: weir query exposure -f SRC")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) {
-			o, err := q.in.options()
-			return query.ExposureOf(j, o), err
-		})
-	}
-	return c
+	}, query.ExposureOf)
 }
 
 func newQueryUnused(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "unused",
 		Short: "List policies that select nothing and rules that match nothing",
-		Long: `List policies that select nothing, and rules of the others that match nothing.
-With --flows, list the rules too that decided none of the recorded flows; and
-with --days, those that decided none in the last days before the newest of them,
-with when each last did.`,
+		Long: `List policies that select nothing, rules of the others that match nothing, and
+network sets that no rule finds. With --flows, list the rules too that decided none
+of the recorded flows; and with --days, those that decided none in the last days
+before the newest of them, with when each last did.`,
 		Example: `  weir query unused -f examples/shop/deploy
   weir query unused -f examples/shop/deploy --flows examples/shop/flows.jsonl.gz --days 7`,
 		Args: takes(0, 0, "query unused takes no arguments; name the source as in: weir query unused -f SRC"),
@@ -374,7 +378,8 @@ func newQueryRedundant(s streams) *cobra.Command {
 		Use:   "redundant",
 		Short: "List rules and policies that could go without a change",
 		Long: `List policies, and rules of the others, without which nothing would be decided
-otherwise: each by itself, for of two that do the same either may go, not both.`,
+otherwise: each by itself, for of two that do the same either may go, not both.
+Rules that log have an effect, and are not listed.`,
 		Example: `  weir query redundant -f examples/shop/deploy
   weir query redundant -f examples/shop/deploy -o csv`,
 	}, func(j *reach.Judge) query.Answer { return query.RedundantRules(reach.NewAudit(j)) })
@@ -385,7 +390,7 @@ func newQueryCoverage(s streams) *cobra.Command {
 		Use:   "coverage",
 		Short: "List pods that no policy isolates, in each direction",
 		Long: `List the pods, by workload, that no policy isolates in a direction: whatever no
-rule forbids is open to them.`,
+rule forbids is open to them. Where there are host endpoints, list the nodes too.`,
 		Example: `  weir query coverage -f examples/shop/deploy
   weir query coverage -f examples/shop/deploy -o json`,
 	}, query.Uncovered)
@@ -396,8 +401,8 @@ func newQueryPath(s streams) *cobra.Command {
 		Use:   "path FROM TO [PORT]",
 		Short: "Show every decision on the way of a connection",
 		Long: `Show what a connection meets on its way: the Service that leads it on, the
-decision at its source's egress, the nodes it leaves and comes to, and the
-decision at its destination's ingress. FROM, TO and PORT are as for weir explain; without
+decision at its source's egress, the nodes it leaves and comes to with what their
+host endpoints decide, and the decision at its destination's ingress. FROM, TO and PORT are as for weir explain; without
 PORT, it is any. The exit status is 0 when the connection is allowed, and 1 when
 it is denied or the answer is unknown.`,
 		Example: `  weir query path -f examples/shop/deploy payments/api payments/svc/db 5432

@@ -194,7 +194,7 @@ func TestCannotBeAsked(t *testing.T) {
 	}{
 		{"no kubeconfig", Options{}, 0, "there is no cluster to read: no kubeconfig is found"},
 		{"an absent one", Options{Kubeconfig: "absent.yaml"}, 0, "kubeconfig: stat absent.yaml: no such file"},
-		{"no such context", Options{Kubeconfig: server.Kubeconfig, Context: "tset"}, 0, `there is no context "tset"; near it are test`},
+		{"no such context", Options{Kubeconfig: server.Kubeconfig, Context: "tset"}, 0, `there is no context "tset"; near it is test`},
 		{"nobody there", Options{Kubeconfig: away}, 0, "the server cannot be reached: dial tcp 127.0.0.1:1"},
 		{"a stale token", Options{Kubeconfig: server.Kubeconfig}, http.StatusUnauthorized, "does not accept the credentials"},
 	} {

@@ -63,10 +63,10 @@ var columnsOf = map[query.Question][]column{
 	query.Peers:     {whatColumn, directionColumn, ruleColumn, actionColumn, peerColumn, kindColumn, podsColumn, portsColumn, perhapsColumn, becauseColumn, atColumn},
 	query.Selector:  {whatColumn, peerColumn, kindColumn, podsColumn, becauseColumn, atColumn},
 	query.Exposure:  {peerColumn, kindColumn, whatColumn, otherColumn, portsColumn, perhapsColumn},
-	query.Unused:    {whatColumn, policyColumn, directionColumn, ruleColumn, flowsColumn, lastColumn, becauseColumn, atColumn},
-	query.Shadowed:  {policyColumn, directionColumn, ruleColumn, actionColumn, becauseColumn, byColumn, atColumn},
+	query.Unused:    {whatColumn, policyColumn, peerColumn, kindColumn, directionColumn, ruleColumn, flowsColumn, lastColumn, becauseColumn, atColumn},
+	query.Shadowed:  {whatColumn, policyColumn, directionColumn, ruleColumn, actionColumn, becauseColumn, byColumn, atColumn},
 	query.Redundant: {policyColumn, directionColumn, ruleColumn, actionColumn, becauseColumn, atColumn},
-	query.Coverage:  {whatColumn, directionColumn, peerColumn, kindColumn, podsColumn, becauseColumn},
+	query.Coverage:  {whatColumn, directionColumn, peerColumn, kindColumn, podsColumn, becauseColumn, atColumn},
 	query.Path:      {whatColumn, peerColumn, kindColumn, portsColumn, verdictColumn, tierColumn, policyColumn, ruleColumn, becauseColumn, atColumn},
 }
 
@@ -79,7 +79,7 @@ var nothing = map[query.Question]string{
 	query.Unused:    "Every policy selects something, and every rule matches something.",
 	query.Shadowed:  "Every rule that matches something decides some of it.",
 	query.Redundant: "No rule and no policy could go without a change.",
-	query.Coverage:  "Every pod is isolated in both directions.",
+	query.Coverage:  "Everything is isolated in both directions.",
 	query.Path:      "Nothing is on the way.",
 }
 
@@ -92,8 +92,11 @@ func refText(r *policies.Ref) string {
 
 // policyText names a policy in a column that does not say its kind.
 func policyText(r policies.Ref) string {
-	if r.What() != r.Kind {
+	switch {
+	case r.What() != r.Kind:
 		return r.String() + " (Calico)"
+	case r.Kind == "HostEndpoint":
+		return r.String() + " (host endpoint)"
 	}
 	return r.String()
 }

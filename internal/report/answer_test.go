@@ -51,7 +51,9 @@ func TestEveryQuestionHasItsColumns(t *testing.T) {
 		}
 		could := everything()
 		could.Other, could.Could = nil, "any pod of a new namespace"
-		a := &query.Answer{Question: question, Rows: []query.Row{everything(), could}}
+		logs := everything()
+		logs.Action = policies.ActionLog
+		a := &query.Answer{Question: question, Rows: []query.Row{everything(), could, logs}}
 		var text, table, object bytes.Buffer
 		for format, w := range map[Format]io.Writer{Text: &text, CSV: &table, JSON: &object} {
 			if err := WriteAnswer(w, format, a, nil, Style{}); err != nil {

@@ -172,7 +172,7 @@ func TestWhatCannotBeAsked(t *testing.T) {
 		},
 		{
 			"a group that is not there", "{from: bots, to: shop/db, expect: deny}",
-			`t.yaml:2:8: "bots" is none of namespace/name, namespace/kind/name, an address, a CIDR or world, nor a group of the test; near it are both`,
+			`t.yaml:2:8: "bots" is none of namespace/name, namespace/kind/name, an address, a CIDR or world, nor a group of the test; near it is both`,
 		},
 		{"no port", "{from: shop/web, to: shop/db, port: 0, expect: deny}", `t.yaml:2:37: port "0": 0 is not between 1 and 65535`},
 		{"a name that no pod gives a port", "{to: shop/db, port: http, expectOnly: []}", `t.yaml:2:21: shop/db has no port named "http"`},
@@ -186,7 +186,7 @@ func TestWhatCannotBeAsked(t *testing.T) {
 		},
 		{
 			"all at once", "{from: a/b, to: c/d, port: x y, expect: deny}",
-			"t.yaml:2:8: \"a/b\": there is no namespace a; near it are shop\nt.yaml:2:17: \"c/d\": there is no namespace c; near it are shop\n" +
+			"t.yaml:2:8: \"a/b\": there is no namespace a; near it is shop\nt.yaml:2:17: \"c/d\": there is no namespace c; near it is shop\n" +
 				"t.yaml:2:28: port \"x y\" is none of 5432, UDP/53, TCP/8000-8100, a port's name, any",
 		},
 	} {

@@ -132,7 +132,7 @@ func TestCalicoPolicies(t *testing.T) {
 		{np, "{ingress: [{action: Allow, protocol: 1, icmp: {type: 3, code: 4}}]}", "all endpoints in shop; ingress allow 0.0.0.0/0: ICMP/3/4"},
 		{np, "{ingress: [{action: Allow, protocol: ICMPv6, notICMP: {type: 128}}]}", "all endpoints in shop; ingress allow ::/0: ICMPv6/0-127,129-255"},
 		{np, "{ingress: [{action: Allow, protocol: TCP, http: {methods: [GET], paths: [{exact: /a}, {prefix: /b}]}}]}", "all endpoints in shop; ingress allow anyone: TCP where it asks for HTTP GET, /a, /b..."},
-		{np, "{ingress: [{action: Allow, http: {headers: [{header: x, operator: In, values: [a]}]}}]}", "all endpoints in shop; ingress allow anyone: any where it asks for HTTP header x In a"},
+		{np, "{ingress: [{action: Allow, http: {headers: [{header: x, operator: In, values: [a]}]}}]}", "all endpoints in shop; ingress allow anyone: TCP where it asks for HTTP header x In a"},
 	} {
 		for _, group := range []string{"projectcalico.org/v3", "crd.projectcalico.org/v1"} {
 			text := strings.Replace(calicoObject(row.kind, "p", row.spec), "projectcalico.org/v3", group, 1)
@@ -273,6 +273,7 @@ func TestCalicoWarnings(t *testing.T) {
 	const kubernetes = "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\nmetadata: {name: a}\nspec: {priority: 5, subject: {namespaces: {}}}\n---\napiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: c}\nspec: {tier: Admin, priority: 5, subject: {namespaces: {}}}\n---\n"
 	for _, row := range []struct{ version, text, want string }{
 		{"", calicoObject("GlobalNetworkPolicy", "p", "{tier: gone}"), "[a.yaml:1:1: tier gone of GlobalNetworkPolicy p is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier]"},
+		{"", calicoObject("StagedGlobalNetworkPolicy", "p", "{tier: gone}"), "[a.yaml:1:1: tier gone of StagedGlobalNetworkPolicy p is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier]"},
 		{"3.32", kubernetes + calicoObject("Tier", "x", "{}"), "[a.yaml:1:1: Calico 3.32 does not enforce AdminNetworkPolicy a, and answers take it for enforced; write a ClusterNetworkPolicy]"},
 		{"3.31", kubernetes + calicoObject("Tier", "x", "{}"), "[a.yaml:6:1: Calico 3.31 does not enforce ClusterNetworkPolicy c; answers take it for enforced]"},
 		{"3.32", kubernetes, "[]"},
@@ -366,6 +367,20 @@ metadata: {name: web, namespace: shop, labels: {role: web}}
 	}
 }
 
+// A Node has the addresses that its host endpoints expect besides its own.
+func TestNodesHaveExpectedAddresses(t *testing.T) {
+	m := read(t, `
+{apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: a}, spec: {node: n1, expectedIPs: [192.0.2.1, 192.0.2.2]}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: b}, spec: {node: n1, interfaceName: eth1, expectedIPs: [192.0.2.3]}}
+`)
+	if n := m.Nodes; len(n) != 1 || n[0].Implied || fmt.Sprint(n[0].Addresses) != "[192.0.2.1 192.0.2.2 192.0.2.3]" {
+		t.Errorf("got %+v", n)
+	}
+}
+
 func TestHostEndpoints(t *testing.T) {
 	m := read(t, `
 apiVersion: projectcalico.org/v3
@@ -387,13 +402,16 @@ spec: {labelsToApply: {shared: b, last: b}, egress: [{action: Log}, {action: All
 	if got, want := fmt.Sprint(h.Node, h.Interface, h.Addresses, h.Labels, h.Ports), "n1[192.0.2.1 2001:db8::1] map[both:h last:b own:h shared:a] [{http TCP 80}]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
+	if n := m.Nodes[0]; !n.Implied || fmt.Sprint(n.Name, n.Addresses) != "n1[192.0.2.1 2001:db8::1]" {
+		t.Errorf("got %+v", n)
+	}
 	var got []string
 	for _, p := range m.Policies {
 		got = append(got, p.Tier+": "+describeCalico(p))
 	}
 	want := []string{
 		"failsafe: HostEndpoint h; egress allow anyone: TCP/179,2379-2380,5473,6443,6666-6667 UDP/53,67 named failsafe ports; ingress allow anyone: TCP/22,179,2379-2380,5473,6443,6666-6667 UDP/68 named failsafe ports",
-		"profile: HostEndpoint h; egress log anyone: any; egress allow anyone: TCP; egress deny anyone: any named gone (missing); ingress deny anyone: any; ingress deny anyone: any named gone (missing)",
+		"profile: HostEndpoint h; egress log anyone: any named b; egress allow anyone: TCP named b; egress deny anyone: any named gone (missing); ingress deny anyone: any named a; ingress deny anyone: any named gone (missing)",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -485,7 +503,7 @@ func TestWithWorldOfCalico(t *testing.T) {
 			t.Errorf("the first model has now %s", describeCalico(p))
 		}
 	}
-	if len(m.Warnings) != 1 || !strings.HasPrefix(m.Warnings[0].Message, "tier gone of GlobalNetworkPolicy s") || len(m.Staged) != 1 {
+	if len(m.Warnings) != 1 || !strings.HasPrefix(m.Warnings[0].Message, "tier gone of StagedGlobalNetworkPolicy s") || len(m.Staged) != 1 {
 		t.Errorf("got %v and %d staged", m.Warnings, len(m.Staged))
 	}
 }

@@ -155,30 +155,28 @@ func (r *reader) resolveHosts() []policies.HostEndpoint {
 }
 
 // implyNodes makes the nodes known that only host endpoints mention, hosts beyond
-// the cluster among them, with the addresses that those expect.
+// the cluster among them, and gives every node the addresses that those expect.
 func (r *reader) implyNodes() {
-	known := map[string]bool{}
-	for _, n := range r.nodes {
-		known[n.Name] = true
+	known := map[string]int{}
+	for i, n := range r.nodes {
+		known[n.Name] = i
 	}
-	implied := map[string]*policies.Node{}
 	for _, h := range r.hosts {
-		if known[h.Node] || h.Node == "" || len(h.Addresses) == 0 {
+		if h.Node == "" || len(h.Addresses) == 0 {
 			continue
 		}
-		n := implied[h.Node]
-		if n == nil {
-			n = &policies.Node{Name: h.Node, Implied: true, Place: h.Place}
-			implied[h.Node] = n
+		at, ok := known[h.Node]
+		if !ok {
+			at = len(r.nodes)
+			known[h.Node] = at
+			r.nodes = append(r.nodes, policies.Node{Name: h.Node, Implied: true, Place: h.Place})
 		}
+		n := &r.nodes[at]
 		for _, a := range h.Addresses {
 			if !slices.Contains(n.Addresses, a) {
 				n.Addresses = append(n.Addresses, a)
 			}
 		}
-	}
-	for _, n := range implied {
-		r.nodes = append(r.nodes, *n)
 	}
 }
 
@@ -240,8 +238,8 @@ func (r *reader) hostPolicies(failsafeTier, profileTier string) []policy {
 	return all
 }
 
-// profileRules returns the rules of a profile in one direction. One that is not
-// there drops everything.
+// profileRules returns the rules of a profile in one direction, with its name in
+// front of theirs. One that is not there drops everything.
 func (r *reader) profileRules(name value, d policies.Direction) []policies.Rule {
 	text := name.text()
 	p, given := r.profiles[text]
@@ -254,7 +252,11 @@ func (r *reader) profileRules(name value, d policies.Direction) []policies.Rule 
 	}
 	switch {
 	case given:
-		return slices.Clone(p.rules[d])
+		rules := slices.Clone(p.rules[d])
+		for i := range rules {
+			rules[i].Name = strings.TrimSuffix(text+": "+rules[i].Name, ": ")
+		}
+		return rules
 	case text == allowProfile || strings.HasPrefix(text, namespacePrefix):
 	case strings.HasPrefix(text, accountPrefix):
 		return nil

@@ -15,21 +15,10 @@ import (
 type policy struct {
 	policies.Policy
 	origin  object // that it was read from
-	hook    hook
+	hook    policies.Hook
 	staged  policies.Ref // the staged object, zero for what is enforced
 	deletes bool
 }
-
-// hook is where the traffic of host endpoints meets a policy.
-type hook uint8
-
-const (
-	filtering hook = iota // where all other policies do
-	untracked             // before connections are tracked
-	preDNAT               // before the addresses of Services are resolved
-)
-
-func (h hook) String() string { return [...]string{"", " (untracked)", " (preDNAT)"}[h] }
 
 // isZero reports whether a node is what the API takes for nothing.
 func isZero(n *yaml.Node) bool {
@@ -159,16 +148,16 @@ func readHooks(spec value, p *policy) {
 	case isUntracked && isPreDNAT:
 		dnat.problem("a policy is doNotTrack or preDNAT, not both; make two policies of it")
 	case isUntracked:
-		p.hook = untracked
+		p.hook = policies.Untracked
 	case isPreDNAT:
-		p.hook = preDNAT
+		p.hook = policies.PreDNAT
 		if egress := spec.field("egress"); egress.present() && len(egress.node.Content) > 0 {
 			egress.problem("a preDNAT policy has no egress rules; remove them")
 		} else if p.Governs[policies.Egress] {
 			spec.field("types").problem("a preDNAT policy has no type Egress; write \"types: [Ingress]\"")
 		}
 	}
-	if p.hook == filtering {
+	if p.hook == policies.Filtering {
 		return
 	}
 	if !p.Forwarded {

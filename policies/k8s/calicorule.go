@@ -72,6 +72,9 @@ func (r *calicoRule) readTraffic() {
 	if p, ok := protocol.calicoProtocol(); ok {
 		r.protocol, r.limits = p, netset.EveryPort(p)
 	}
+	if r.protocol == 0 && r.field("http").present() {
+		r.limits = netset.EveryPort(netset.TCP)
+	}
 	excluded, _ := not.calicoProtocol()
 	if excluded != 0 {
 		r.limits = r.limits.Minus(netset.EveryPort(excluded))

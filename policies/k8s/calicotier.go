@@ -86,9 +86,7 @@ func (r *reader) arrange() []policies.Tier {
 	for i := range r.policies {
 		p := &r.policies[i]
 		known.place(&p.Policy)
-		if p.hook != filtering {
-			p.Tier += p.hook.String()
-		}
+		p.Tier += suffix(p.hook)
 		r.warnOfVersion(p)
 	}
 	r.rank()
@@ -149,12 +147,12 @@ func (k knownTiers) sort(all []*policies.Policy) []policies.Tier {
 			continue
 		}
 		base, h := cutHook(p.Tier)
-		t := phased{k[base], map[hook]int{untracked: rawTable, preDNAT: natTable}[h]}
+		t := phased{k[base], map[policies.Hook]int{policies.Untracked: rawTable, policies.PreDNAT: natTable}[h]}
 		t.End = policies.ActionPass
 		if p.IsBuiltIn() && strings.HasPrefix(p.Tier, profileTier) {
 			t.phase, t.End = last, policies.ActionDeny
 		}
-		t.Name, t.SparesOwnNode = p.Tier, true
+		t.Name, t.SparesOwnNode, t.Hook = p.Tier, true, h
 		tiers[p.Tier] = t
 	}
 	sorted := slices.SortedFunc(maps.Values(tiers), func(a, b phased) int {
@@ -168,14 +166,22 @@ func (k knownTiers) sort(all []*policies.Policy) []policies.Tier {
 	return list
 }
 
+// suffix is what the name of a tier ends in that is made for a hook.
+func suffix(h policies.Hook) string {
+	if h == policies.Filtering {
+		return ""
+	}
+	return " (" + h.String() + ")"
+}
+
 // cutHook returns the tier that a policy names, without that of its hook.
-func cutHook(tier string) (string, hook) {
-	for _, h := range []hook{untracked, preDNAT} {
-		if base, is := strings.CutSuffix(tier, h.String()); is {
+func cutHook(tier string) (string, policies.Hook) {
+	for _, h := range []policies.Hook{policies.Untracked, policies.PreDNAT} {
+		if base, is := strings.CutSuffix(tier, suffix(h)); is {
 			return base, h
 		}
 	}
-	return tier, filtering
+	return tier, policies.Filtering
 }
 
 // missingTiers warns of the policies in tiers that nobody defines.
@@ -185,17 +191,17 @@ func missingTiers(m *policies.Model) []policies.Warning {
 		missing[t.Name] = t.Missing
 	}
 	var warnings []policies.Warning
-	warn := func(p *policies.Policy) {
+	warn := func(p *policies.Policy, ref policies.Ref) {
 		if missing[p.Tier] {
 			base, _ := cutHook(p.Tier)
-			warnings = append(warnings, warning(p.Place, "tier %s of %s %s is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier", base, p.Ref.What(), p.Ref))
+			warnings = append(warnings, warning(p.Place, "tier %s of %s %s is not in the input: it is taken for one that comes last and denies what no rule of it matches; add the Tier", base, ref.What(), ref))
 		}
 	}
 	for i := range m.Policies {
-		warn(&m.Policies[i])
+		warn(&m.Policies[i], m.Policies[i].Ref)
 	}
 	for i := range m.Staged {
-		warn(&m.Staged[i].Policy)
+		warn(&m.Staged[i].Policy, m.Staged[i].Ref)
 	}
 	return warnings
 }

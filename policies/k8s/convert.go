@@ -143,7 +143,7 @@ func (r *reader) ordered() []*policy {
 	var all []*policy
 	for i := range r.policies {
 		p := &r.policies[i]
-		if p.Tier == Tier && p.hook == filtering && p.staged == (policies.Ref{}) && (p.decides(policies.Egress) || p.decides(policies.Ingress)) {
+		if p.Tier == Tier && p.hook == policies.Filtering && p.staged == (policies.Ref{}) && (p.decides(policies.Egress) || p.decides(policies.Ingress)) {
 			all = append(all, p)
 		}
 	}

@@ -119,6 +119,34 @@ func TestConvertedRules(t *testing.T) {
 	}
 }
 
+func TestWhatIsLeftOutIsTold(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		to   Target
+		text string
+		want []string
+	}{
+		{"annotations of a rule but its name", ToNetworkPolicy, calicoText("ingress: [{action: Allow}, {action: Allow, metadata: {annotations: {name: first, owner: me}}}]"), []string{
+			"1: annotation owner of the rule is left out: rules of a NetworkPolicy have none",
+		}},
+		{"hints", ToNetworkPolicy, calicoText("performanceHints: [AssumeNeededOnEveryNode], ingress: [{action: Allow}]"), []string{
+			"-1: performanceHints are left out; they change no answer",
+		}},
+		{"owners", ToCalico, strings.Replace(networkPolicyText("[{}]"), "namespace: a", "namespace: a, finalizers: [x.y/z]", 1), []string{"-1: finalizers are left out"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c := convertText(t, row.to, row.text)
+			var got []string
+			for _, r := range c.Policies[0].Changed {
+				got = append(got, fmt.Sprintf("%d: %s", r.Rule, r.Because))
+			}
+			if d := cmp.Diff(row.want, got); d != "" || c.Policies[0].To == (policies.Ref{}) {
+				t.Errorf("(-want +got):\n%s\n%v", d, c.Policies[0].Lost)
+			}
+		})
+	}
+}
+
 func TestRulesWithTooMuchAreSplit(t *testing.T) {
 	for _, row := range []struct {
 		name  string

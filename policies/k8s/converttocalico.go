@@ -41,7 +41,7 @@ func (c *converter) fitsCalico(ref policies.Ref) {
 	at := c.origin.meta.field("name").orElse(c.origin.value).place()
 	prefix, _, prefixed := strings.Cut(ref.Name, ".")
 	switch {
-	case convertedPolicy.MatchString(ref.Name):
+	case c.origin.nameless || convertedPolicy.MatchString(ref.Name):
 	case !policyName.MatchString(ref.Name):
 		c.lose(at, "name %q: Calico takes lower-case letters, digits and '-', and one '.' at most", ref.Name)
 	case c.before("3.30") && prefixed && prefix != Tier:

@@ -18,7 +18,7 @@ func (c *converter) networkPolicySpec(ref policies.Ref) *yaml.Node {
 	if c.From.Namespace == "" {
 		c.lose(c.Conversion.Place, "it concerns the whole cluster, and a NetworkPolicy one namespace")
 	}
-	if c.Tier != Tier || c.hook != filtering {
+	if c.Tier != Tier || c.hook != policies.Filtering {
 		c.lose(spec.field("tier").orElse(spec).place(), "tier %s: every NetworkPolicy stands in tier %s", c.Tier, Tier)
 	} else if len(c.Lost) == 0 {
 		c.keepsOrder(ref, networkPolicyOrder)
@@ -32,6 +32,7 @@ func (c *converter) networkPolicySpec(ref policies.Ref) *yaml.Node {
 	pods := c.plainPods(&c.Subject)
 	var rules [2][]plainRule
 	c.rules(func(d policies.Direction, rule *policies.Rule) []*yaml.Node {
+		c.ruleAnnotations(spec.field(d.String()).items()[c.at.rule])
 		if r, ok := c.plainRule(rule); ok {
 			rules[d] = append(rules[d], r)
 		}
@@ -41,6 +42,20 @@ func (c *converter) networkPolicySpec(ref policies.Ref) *yaml.Node {
 		member{"podSelector", newSelector(pods)}, member{"policyTypes", c.types()},
 		member{"ingress", plainRules(policies.Ingress, rules[policies.Ingress])}, member{"egress", plainRules(policies.Egress, rules[policies.Egress])},
 	)
+}
+
+// ruleAnnotations says which annotations of a rule have no place in a
+// NetworkPolicy: all but its name.
+func (c *converter) ruleAnnotations(rule value) {
+	annotations := rule.field("metadata").field("annotations")
+	if !annotations.present() {
+		return
+	}
+	for key, node := range pairs(annotations.node) {
+		if key.Value != "name" {
+			c.change(rule.at(node, key.Value).place(), "annotation %s of the rule is left out: rules of a NetworkPolicy have none", key.Value)
+		}
+	}
 }
 
 // plainRule is a rule of a NetworkPolicy: the peers and ports, each with a text
@@ -191,7 +206,7 @@ func (c *converter) plainPeer(m *policies.Match) []keyed {
 	case m.Anyone:
 		blocks = []policies.Match{block(netset.AllIPv4), block(netset.AllIPv6)}
 	case len(m.All) > 0:
-		c.lose(m.Place, "it asks for several things at once: a peer of a NetworkPolicy is a selector or an ipBlock")
+		c.lose(m.Place, "it asks for several things at once, as for a selector and an IP version: a peer of a NetworkPolicy is a selector or an ipBlock")
 		return nil
 	case m.Object != policies.Ref{}:
 		c.lose(m.Place, "services: a NetworkPolicy cannot name a Service; select its pods")

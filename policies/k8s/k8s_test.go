@@ -269,6 +269,14 @@ func TestKeyTwiceInALongMapping(t *testing.T) {
 	}
 }
 
+func TestProblemsQuoteTheBeginningOfWhatIsLong(t *testing.T) {
+	text := fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {app: %s}}\n", strings.Repeat("ä", 50_000))
+	got := fmt.Sprint(problems(t, "a.yaml", []byte(text)))
+	if want := `[a.yaml:3:35: label value "` + strings.Repeat("ä", 50) + `…" is not valid`; !strings.HasPrefix(got, want) || len(got) > 500 {
+		t.Errorf("got %.200s, want %s", got, want)
+	}
+}
+
 func TestNodes(t *testing.T) {
 	m := readWith(t, `
 apiVersion: v1

@@ -40,7 +40,21 @@ func (v value) place() policies.Place {
 }
 
 func (v value) problem(format string, args ...any) {
-	v.r.problems = append(v.r.problems, policies.Problem{Place: v.place(), Message: fmt.Sprintf(format, args...)})
+	v.r.problems = append(v.r.problems, policies.Problem{Place: v.place(), Message: message(format, args)})
+}
+
+// mostQuoted is how many letters a message quotes of one thing: more than any
+// valid name or value has.
+const mostQuoted = 400
+
+// message prints what is wrong, with a beginning only of what is very long.
+func message(format string, args []any) string {
+	for i, arg := range args {
+		if text, ok := arg.(string); ok && len(text) > mostQuoted {
+			args[i] = strings.ToValidUTF8(text[:mostQuoted/4], "") + "…"
+		}
+	}
+	return fmt.Sprintf(format, args...)
 }
 
 func (v value) warn(format string, args ...any) { v.r.warn(v.place(), format, args...) }
@@ -50,7 +64,7 @@ func (r *reader) warn(at policies.Place, format string, args ...any) {
 }
 
 func warning(at policies.Place, format string, args ...any) policies.Warning {
-	return policies.Warning{Place: at, Message: fmt.Sprintf(format, args...)}
+	return policies.Warning{Place: at, Message: message(format, args)}
 }
 
 func (v value) at(node *yaml.Node, name string) value { return value{v.r, v.file, node, name} }

@@ -51,7 +51,7 @@ type parser struct {
 func (p *parser) problem(line, column int, format string, args ...any) {
 	p.problems = append(p.problems, policies.Problem{
 		Place:   policies.Place{File: p.file, Line: line, Column: column},
-		Message: fmt.Sprintf(format, args...),
+		Message: message(format, args),
 	})
 }
 

@@ -43,11 +43,11 @@ func rearrange(m, policyModel, worldModel *policies.Model) {
 		for i := range of.Policies {
 			p := &of.Policies[i]
 			_, h := cutHook(p.Tier)
-			made[p.Tier] = h != filtering || p.IsBuiltIn()
+			made[p.Tier] = h != policies.Filtering || p.IsBuiltIn()
 		}
 		for i := range of.Staged {
 			_, h := cutHook(of.Staged[i].Policy.Tier)
-			made[of.Staged[i].Policy.Tier] = h != filtering
+			made[of.Staged[i].Policy.Tier] = h != policies.Filtering
 		}
 		for _, t := range of.Tiers {
 			if isCalico(of) && !t.Missing && !made[t.Name] {

@@ -12,7 +12,7 @@ import (
 // order: rule-without-effect and weir query tell of that.
 func hiddenRule(l *look) {
 	l.rules(func(i int, d policies.Direction, rule int, r *policies.Rule) {
-		hiders := l.audit().Hiders(reach.RuleID{Policy: i, Direction: d, Rule: rule})
+		hiders := l.hiders(reach.RuleID{Policy: i, Direction: d, Rule: rule})
 		if len(hiders) == 0 {
 			return
 		}
@@ -37,6 +37,21 @@ func hiddenRule(l *look) {
 		}
 		f.See = l.placeOf(hiders[0])
 	})
+}
+
+// hiders returns the rules that decide all that a rule would. Whom a block
+// describes is often not known, as the addresses of pods are not; that a rule
+// before it in its policy describes them too is known nevertheless.
+func (l *look) hiders(r reach.RuleID) []reach.RuleID {
+	if hiders := l.audit().Hiders(r); len(hiders) > 0 {
+		return hiders
+	}
+	for by, other := range l.Policies[r.Policy].Rules[r.Direction][:r.Rule] {
+		if other.Action != policies.ActionLog && l.parts.Covered(r.Policy, r.Direction, r.Rule, by) {
+			return []reach.RuleID{{Policy: r.Policy, Direction: r.Direction, Rule: by}}
+		}
+	}
+	return nil
 }
 
 // does returns what a rule does, or what the end of a tier does.

@@ -119,7 +119,7 @@ func (r *Result) Worst() (Severity, bool) {
 
 // Run looks at the judge's model. It fails on names that are no check's.
 func Run(j *reach.Judge, o Options) (*Result, error) {
-	chosen, err := choose(o)
+	chosen, err := o.Checks()
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,8 @@ func Run(j *reach.Judge, o Options) (*Result, error) {
 	return r, nil
 }
 
-func choose(o Options) ([]Check, error) {
+// Checks returns those that Run runs. It fails on names that are no check's.
+func (o Options) Checks() ([]Check, error) {
 	var names, unknown []string
 	for _, c := range checks {
 		names = append(names, c.Name)

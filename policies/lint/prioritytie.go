@@ -48,11 +48,19 @@ func priorityTie(l *look) {
 				l.report(Error, p.Place, i, "%s has the priority of this policy, too, and decides otherwise about some of the same traffic, so what happens to it is not defined; give them different priorities", l.names(harmful)).See = other.Place
 				continue
 			}
-			l.report(Warning, p.Place, i, "only its name puts this policy behind %s, of the same order in tier %s, which decides otherwise about some of the same traffic; give them different orders", l.names(harmful), p.Tier).See = other.Place
+			l.report(Warning, p.Place, i, "only its name puts this policy behind %s, of the same %s in tier %s, which decides otherwise about some of the same traffic; give them different ones", l.names(harmful), rankOf(p), p.Tier).See = other.Place
 		case len(harmless) > 0:
 			l.report(Note, p.Place, i, "%s has the priority of this policy, too, for some of the same pods; what they say about them now does not depend on the order, but give them different priorities", l.names(harmless)).See = l.Policies[harmless[0]].Place
 		}
 	}
+}
+
+// rankOf is what the kind of a policy calls its order.
+func rankOf(p *policies.Policy) string {
+	if p.Ref.Group == "" && p.Ref.Namespace == "" {
+		return "priority"
+	}
+	return "order"
 }
 
 // actions are those that the rules of a policy take in each direction, as bits.

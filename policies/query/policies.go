@@ -8,15 +8,25 @@ import (
 	"github.com/weir-policy/weir/policies/reach"
 )
 
-// PoliciesOf says which policies select what a target names, rule by rule in the
-// order of evaluation, and which rules of any policy match it at the other end.
+// PoliciesOf says which policies select what a target names, or host endpoints of
+// its node, rule by rule in the order in which a connection meets them, and which
+// rules of any policy match it at the other end. What a host endpoint lets
+// everybody do by itself is left out of the latter.
 func PoliciesOf(a *reach.Audit, t policies.Target) Answer {
 	answer := Answer{Question: Policies}
 	ends := a.Ends(t)
-	for _, d := range policies.Directions {
-		answer.Rows = append(answer.Rows, selecting(a, d, ends)...)
+	own := func(d policies.Direction) []Row {
+		return selecting(a, d, "", func(e reach.End) []reach.Governs { return a.Governing(d, e) }, ends)
 	}
+	node := func(d policies.Direction) []Row {
+		return selecting(a, d, " its node", func(e reach.End) []reach.Governs { return a.Forwarding(d, e) }, ends)
+	}
+	answer.Rows = slices.Concat(own(policies.Egress), node(policies.Egress), node(policies.Ingress), own(policies.Ingress))
 	for _, r := range rules(a.Judge) {
+		rule := &a.Model().Policies[r.Policy].Rules[r.Direction][r.Rule]
+		if a.Model().Policies[r.Policy].IsBuiltIn() && isForAnyone(rule) {
+			continue
+		}
 		var sure, perhaps netset.Ports
 		for _, e := range ends {
 			s, p := a.Matches(r, e)
@@ -29,18 +39,18 @@ func PoliciesOf(a *reach.Audit, t policies.Target) Answer {
 		if sure.IsEmpty() {
 			row.What = "may match"
 		}
-		row.Ports, row.Perhaps = sure, perhaps.Minus(sure)
+		row.Ports, row.Perhaps, row.Because = sure, perhaps.Minus(sure), says(rule)
 		answer.Rows = append(answer.Rows, row)
 	}
 	return answer
 }
 
 // selecting returns the rules of the policies that govern any of the ends.
-func selecting(a *reach.Audit, d policies.Direction, ends []reach.End) []Row {
+func selecting(a *reach.Audit, d policies.Direction, what string, governing func(reach.End) []reach.Governs, ends []reach.End) []Row {
 	truth := map[int]policies.Truth{}
 	for _, e := range ends {
-		for _, g := range a.Governing(d, e) {
-			truth[g.Policy] = max(truth[g.Policy], g.Truth)
+		for _, g := range governing(e) {
+			truth[g.Policy] = truth[g.Policy].Or(g.Truth)
 		}
 	}
 	var rows []Row
@@ -48,18 +58,18 @@ func selecting(a *reach.Audit, d policies.Direction, ends []reach.End) []Row {
 		if truth[p] == policies.No {
 			continue
 		}
-		what := "selects"
+		does := "selects" + what
 		if truth[p] == policies.Maybe {
-			what = "may select"
+			does = "may select" + what
 		}
 		these := a.Model().Policies[p].Rules[d]
 		for r := range these {
-			row := rowOf(a.Model(), what, reach.RuleID{Policy: p, Direction: d, Rule: r})
-			row.Because = matchText(&these[r])
+			row := rowOf(a.Model(), does, reach.RuleID{Policy: p, Direction: d, Rule: r})
+			row.Because = says(&these[r])
 			rows = append(rows, row)
 		}
 		if len(these) == 0 {
-			row := rowOf(a.Model(), what, reach.RuleID{Policy: p, Rule: reach.WholePolicy})
+			row := rowOf(a.Model(), does, reach.RuleID{Policy: p, Rule: reach.WholePolicy})
 			row.Direction, row.Because = d.String(), "it has no "+d.String()+" rule"
 			if opaque := a.Model().Policies[p].Opaque; opaque != "" {
 				row.Because = opaque
@@ -70,43 +80,16 @@ func selecting(a *reach.Audit, d policies.Direction, ends []reach.End) []Row {
 	return rows
 }
 
-// matchText says what a rule is for, in words.
-func matchText(r *policies.Rule) string {
-	var who []string
-	for i := range r.Peers {
-		if text := r.Peers[i].String(); !slices.Contains(who, text) {
-			who = append(who, text)
-		}
+// says says what a rule matches, behind the name that it has.
+func says(r *policies.Rule) string {
+	if r.Name == "" {
+		return r.String()
 	}
-	text := "nobody"
-	for i, w := range who {
-		switch {
-		case i == 0:
-			text = w
-		case i == 3:
-			return text + " and more on " + portsText(r)
-		default:
-			text += "; " + w
-		}
-	}
-	return text + " on " + portsText(r)
+	return r.Name + ": " + r.String()
 }
 
-func portsText(r *policies.Rule) string {
-	text := r.Ports.String()
-	if r.Ports.IsEmpty() {
-		text = ""
-	} else if text == "any" {
-		text = "any port"
-	}
-	for _, n := range r.Named {
-		if text != "" {
-			text += " "
-		}
-		text += n.Protocol.String() + "/" + n.Name
-	}
-	if text == "" {
-		return "no port"
-	}
-	return text
+// isForAnyone reports whether a rule matches whoever is at the other end, on the
+// same ports.
+func isForAnyone(r *policies.Rule) bool {
+	return len(r.Named)+len(r.NotNamed) == 0 && slices.ContainsFunc(r.Peers, func(m policies.Match) bool { return m.Anyone && len(m.Except) == 0 })
 }

@@ -27,7 +27,7 @@ const (
 	Unused    Question = "unused"    // policies and rules that concern nothing
 	Shadowed  Question = "shadowed"  // rules that never decide
 	Redundant Question = "redundant" // rules and policies that change nothing
-	Coverage  Question = "coverage"  // pods that no policy isolates
+	Coverage  Question = "coverage"  // pods and nodes that no policy isolates
 	Path      Question = "path"      // the decisions on the way of a connection
 )
 
@@ -50,7 +50,7 @@ type Row struct {
 	Verdict   policies.Verdict
 	Peer      *policies.Peer // whom the row is about
 	Other     *policies.Peer // addresses outside, at the other end
-	Could     string         // pods that are not there, at the other end, by what selects them
+	Could     string         // who is not there and could be, at the other end
 	Pods      int            // how many of the peer's pods are meant
 	Ports     netset.Ports
 	Perhaps   netset.Ports // ports for which it is not known
@@ -123,16 +123,68 @@ func (w *members) rows(row Row) []Row {
 	return all
 }
 
-// Find returns the policies that text names: "namespace/name", a cluster-wide
-// policy's "name", or either behind a kind, as in "ClusterNetworkPolicy/name"; see
-// policies.Ref.Full.
-func Find(m *policies.Model, text string) []int {
-	var found []int
+// Named is what a question calls a policy.
+type Named struct {
+	Ref policies.Ref
+	// Policies are indexes of Model.Policies: several where a HostEndpoint or a
+	// Profile is meant, for what decides at host endpoints besides policies. Of a
+	// staged policy it is its index in Model.Staged.
+	Policies []int
+	Staged   bool
+	Profile  string // only the rules of this profile
+}
+
+// Find returns what text may name: a policy's "namespace/name", a cluster-wide
+// one's "name", or either behind a kind, as in "ClusterNetworkPolicy/name", see
+// policies.Ref.Full. Staged policies are meant where no enforced one is.
+// "HostEndpoint/name" names what it does by itself, "Profile/name" the rules of a
+// profile that host endpoints have.
+func Find(m *policies.Model, text string) []Named {
+	kind, name, _ := strings.Cut(text, "/")
+	own := Named{Ref: policies.Ref{Group: policies.CalicoGroup, Kind: "HostEndpoint", Name: name}}
+	ofProfile := Named{Ref: policies.Ref{Group: policies.CalicoGroup, Kind: "Profile", Name: name}, Profile: name}
+	var found []Named
 	for i := range m.Policies {
-		r := m.Policies[i].Ref
-		if (text == r.String() || strings.EqualFold(text, r.Full())) && !m.Policies[i].IsBuiltIn() {
-			found = append(found, i)
+		p := &m.Policies[i]
+		switch {
+		case !p.IsBuiltIn() && isCalled(p.Ref, text):
+			found = append(found, Named{Ref: p.Ref, Policies: []int{i}})
+		case !p.IsBuiltIn():
+		case p.Ref == own.Ref && strings.EqualFold(kind, own.Ref.Kind):
+			own.Policies = append(own.Policies, i)
+		case strings.EqualFold(kind, ofProfile.Ref.Kind) && hasProfile(p, name):
+			ofProfile.Policies = append(ofProfile.Policies, i)
+		}
+	}
+	for _, n := range []Named{own, ofProfile} {
+		if len(n.Policies) > 0 {
+			found = append(found, n)
+		}
+	}
+	if len(found) > 0 {
+		return found
+	}
+	for i := range m.Staged {
+		if isCalled(m.Staged[i].Ref, text) {
+			found = append(found, Named{Ref: m.Staged[i].Ref, Policies: []int{i}, Staged: true})
 		}
 	}
 	return found
+}
+
+func isCalled(r policies.Ref, text string) bool {
+	return text == r.String() || strings.EqualFold(text, r.Full())
+}
+
+// hasProfile reports whether a host endpoint has rules of a profile.
+func hasProfile(p *policies.Policy, profile string) bool {
+	is := func(r policies.Rule) bool { return isOfProfile(&r, profile) }
+	return slices.ContainsFunc(p.Rules[0], is) || slices.ContainsFunc(p.Rules[1], is)
+}
+
+// isOfProfile reports whether a rule of a host endpoint is one of a profile, as its
+// name says, perhaps with the rule's own behind it.
+func isOfProfile(r *policies.Rule, profile string) bool {
+	rest, is := strings.CutPrefix(r.Name, profile)
+	return is && (rest == "" || strings.HasPrefix(rest, ": ") || rest == " (missing)")
 }

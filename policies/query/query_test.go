@@ -112,10 +112,10 @@ func TestAnswers(t *testing.T) {
 			"selects shop/a-db ingress rule 0 because all pods in shop on TCP/5432",
 			"selects shop/b-db ingress rule 0 because pods app=web in shop on TCP/5432",
 			"selects shop/b-db ingress rule 1 because all pods in namespaces team=data on any port",
-			"matches shop/a-db ingress rule 0 on TCP/5432",
+			"matches shop/a-db ingress rule 0 on TCP/5432 because all pods in shop on TCP/5432",
 		}},
 		{"policies of a stranger", query.PoliciesOf(reach.NewAudit(j), target(t, j, "ops/bot")), nil},
-		{"peers of a policy", query.PeersOf(reach.NewAudit(j), query.Find(j.Model(), "networkpolicy/shop/b-db")[0]), []string{
+		{"peers of a policy", query.PeersOf(j, query.Find(j.Model(), "networkpolicy/shop/b-db")[0]), []string{
 			"applies to shop/b-db [shop/db]",
 			"matches shop/b-db ingress rule 0 [shop/web] on TCP/5432",
 			"matches nothing shop/b-db ingress rule 1 because it is for all pods in namespaces team=data on any port",
@@ -133,7 +133,7 @@ func TestAnswers(t *testing.T) {
 			"not used since shop/a-db ingress rule 0",
 		}},
 		{"shadowed", query.ShadowedRules(reach.NewAudit(j)), []string{
-			"never decides shop/b-db ingress rule 0 because ingress rule 1 of shop/a-db allows all that it matches",
+			"never decides shop/b-db ingress rule 0 because ingress rule 1 of NetworkPolicy shop/a-db allows all that it matches",
 		}},
 		{"redundant", query.RedundantRules(reach.NewAudit(j)), []string{
 			"changes nothing shop/a-db because the other end denies what it alone decides, or is the pod itself",
@@ -163,7 +163,7 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestExposure(t *testing.T) {
-	got := said(query.ExposureOf(judge(t, shop), reach.Options{}))
+	got := said(query.ExposureOf(judge(t, shop)))
 	for _, want := range []string{
 		"is reached by [shop/web] {0.0.0.0/0} on any",
 		"reaches [shop/db] {0.0.0.0/0} on any",
@@ -188,8 +188,8 @@ func TestExposureIsTheSameTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		shape := worlds.Shape{Namespaces: rapid.IntRange(1, 4).Draw(t, "namespaces"), Workloads: 8, Policies: 12, Closed: rapid.Bool().Draw(t, "closed")}
 		m := shape.Model(rapid.Uint64().Draw(t, "seed"))
-		a := query.ExposureOf(reach.New(m, reach.Options{}), reach.Options{})
-		b := query.ExposureOf(reach.New(m, reach.Options{}), reach.Options{})
+		a := query.ExposureOf(reach.New(m, reach.Options{}))
+		b := query.ExposureOf(reach.New(m, reach.Options{}))
 		if diff := cmp.Diff(said(a), said(b)); diff != "" {
 			t.Fatalf("the same question twice (-first +second):\n%s", diff)
 		}

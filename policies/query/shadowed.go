@@ -7,8 +7,8 @@ import (
 	"github.com/weir-policy/weir/policies/reach"
 )
 
-// ShadowedRules says which rules match something and never decide, because what
-// comes before them settles it all, and names that.
+// ShadowedRules says which rules match something and never decide, or never log,
+// because what comes before them settles it all, and names that.
 func ShadowedRules(a *reach.Audit) Answer {
 	answer := Answer{Question: Shadowed}
 	m := a.Model()
@@ -20,7 +20,11 @@ func ShadowedRules(a *reach.Audit) Answer {
 		if len(hiders) == 0 {
 			continue
 		}
-		row := rowOf(m, "never decides", id)
+		what := "never decides"
+		if m.Policies[id.Policy].Rules[id.Direction][id.Rule].Action == policies.ActionLog {
+			what = "never logs"
+		}
+		row := rowOf(m, what, id)
 		for _, h := range hiders {
 			p := &m.Policies[h.Policy]
 			by := Rule{Policy: p.Ref, Direction: h.Direction.String(), At: p.Place}
@@ -29,13 +33,14 @@ func ShadowedRules(a *reach.Audit) Answer {
 			}
 			row.By = append(row.By, by)
 		}
-		row.Because = hiding(m, hiders)
+		row.Because = hiding(m, id, hiders)
 		answer.Rows = append(answer.Rows, row)
 	}
 	return answer
 }
 
-func hiding(m *policies.Model, hiders []reach.RuleID) string {
+// hiding says what hides a rule.
+func hiding(m *policies.Model, id reach.RuleID, hiders []reach.RuleID) string {
 	if len(hiders) > 1 {
 		return fmt.Sprintf("%d rules before it settle together all that it matches", len(hiders))
 	}
@@ -45,5 +50,9 @@ func hiding(m *policies.Model, hiders []reach.RuleID) string {
 		return fmt.Sprintf("tier %s ends in deny for all that it applies to", p.Tier)
 	}
 	does := map[policies.Action]string{policies.ActionAllow: "allows", policies.ActionDeny: "denies", policies.ActionPass: "passes on"}
-	return fmt.Sprintf("%s rule %d of %s %s all that it matches", h.Direction, h.Rule+1, p.Ref, does[p.Rules[h.Direction][h.Rule].Action])
+	of := p.Ref.What() + " " + p.Ref.String()
+	if h.Policy == id.Policy {
+		of = "the same policy"
+	}
+	return fmt.Sprintf("%s rule %d of %s %s all that it matches", h.Direction, h.Rule+1, of, does[p.Rules[h.Direction][h.Rule].Action])
 }

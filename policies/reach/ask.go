@@ -193,11 +193,11 @@ func (j *Judge) ends(t policies.Target) []asked {
 		}
 		if !seen[key] {
 			seen[key] = true
-			all = append(all, asked{end: j.Pod(i)})
+			all = append(all, asked{end: j.At(j.Pod(i), t.Address)})
 		}
 	}
 	for _, i := range t.Nodes {
-		all = append(all, asked{end: j.Node(i)})
+		all = append(all, asked{end: j.At(j.Node(i), t.Address)})
 	}
 	for first, last := range t.Addresses.Spans() {
 		for a, end := j.atomOf(first), j.atomOf(last); a <= end; a++ {
@@ -216,23 +216,22 @@ func (j *Judge) Ports(from, to End) (allow, unknown netset.Ports) {
 	if j.self(from, to) {
 		return netset.AllTraffic(), netset.Ports{}
 	}
-	sum := noGrant
+	var ways waysGranted
 	var a, b [2]int32
 	for _, source := range j.columnsOf(from, &a) {
 		for _, target := range j.columnsOf(to, &b) {
-			way := j.between(source, target, j.ipv6)
-			if way == noWay {
-				continue
+			if way, shared := j.wayOf(from, to, source, target); way != noWay {
+				ways.add(g, shared, g.over(way, j.granted(g, policies.Egress, from, to, source, target), j.granted(g, policies.Ingress, to, from, target, source)))
 			}
-			sum = g.either(sum, g.over(way, j.granted(g, policies.Egress, from, to, target), j.granted(g, policies.Ingress, to, from, source)))
 		}
 	}
+	sum := ways.sum(g)
 	return g.ports.sets[g.all[sum].allow], g.ports.sets[g.all[sum].unknown]
 }
 
-func (j *Judge) granted(g *grants, d policies.Direction, subject, other End, column int32) grantID {
+func (j *Judge) granted(g *grants, d policies.Direction, subject, other End, own, column int32) grantID {
 	open := g.id(grant{allow: g.ports.id(netset.AllTraffic())})
-	class := j.classOf(subject)
+	class := j.columns[own].subject
 	if class < 0 {
 		return open
 	}

@@ -56,7 +56,7 @@ func NewAudit(j *Judge) *Audit {
 	own.scopes = maps.Clone(own.scopes) // a judge may be asked by others meanwhile
 	b := newBuilder(&own)
 	b.turnTo(j.model, j.placement)
-	a := &Audit{Judge: j, e: newEvaluation(b, j.model, j.forwarded), grants: newGrants(b.ports), scratch: *j.model}
+	a := &Audit{Judge: j, e: newEvaluation(b, j.model, j.hosts), grants: newGrants(b.ports), scratch: *j.model}
 	a.grants.ports = b.ports
 	a.scratch.Policies = slices.Clone(j.model.Policies)
 	a.countPeople()
@@ -70,7 +70,12 @@ func NewAudit(j *Judge) *Audit {
 			if j.model.Policies[i].Forwarded && len(j.model.Hosts) > 0 {
 				// What a host forwards goes another way than what it takes itself.
 				for r := range a.standing[d][i] {
-					a.standing[d][i][r] = standing{true, true}
+					s := standing{true, true}
+					if rule := &j.model.Policies[i].Rules[d][r]; !dependsOnSubject(rule, d) {
+						c := a.e.compileRule(rule, d, nil)
+						s.matches = len(a.e.normal(c.possible)) > 0
+					}
+					a.standing[d][i][r] = s
 				}
 			}
 		}
@@ -94,6 +99,11 @@ func (a *Audit) countPeople() {
 		a.people[class]++
 	}
 	a.people[a.placement.anyNode]++
+	for class, faces := range a.faces {
+		for _, face := range faces {
+			a.people[face] += a.people[class]
+		}
+	}
 }
 
 // group sorts the classes that some policy governs.
@@ -102,17 +112,23 @@ func (a *Audit) group(d policies.Direction) {
 	a.groupOf[d] = make([]int32, len(a.classes))
 	for class, list := range a.governing[d] {
 		a.groupOf[d][class] = -1
-		if len(list) == 0 && len(a.forwarded) == 0 || a.people[class] == 0 {
+		if len(list) == 0 && len(a.hosts.forwarded) == 0 || a.people[class] == 0 {
 			continue
 		}
 		var key []byte
-		if len(a.nodeIDs) > 0 {
-			key = binary.LittleEndian.AppendUint32(key, uint32(a.classes[class].node))
+		if c := &a.classes[class]; len(a.nodeIDs) > 0 || c.role == faced {
+			key = binary.LittleEndian.AppendUint32(key, uint32(c.node))
+			if c.host() || c.role == faced { // its addresses may count
+				key = binary.LittleEndian.AppendUint32(key, uint32(class))
+			}
 		}
 		for _, g := range list {
 			key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
 		}
 		key = a.e.appendSubjectKey(key, d, int32(class), list)
+		for _, node := range slices.Sorted(maps.Keys(a.hosts.forwarded)) {
+			key = a.e.appendSubjectKey(key, d, int32(class), a.hosts.forwarded[node][d])
+		}
 		at, ok := known[string(key)]
 		if !ok {
 			at = int32(len(a.groups[d]))
@@ -155,7 +171,7 @@ func (j *Judge) Order() []int { return evaluationOrder(j.model) }
 // Selects reports whether a policy governs anything of the world, or may.
 func (a *Audit) Selects(policy int) bool {
 	for _, d := range policies.Directions {
-		for _, lists := range a.forwarded {
+		for _, lists := range a.hosts.forwarded {
 			if governs(lists[d], policy) {
 				return true
 			}

@@ -278,6 +278,7 @@ var ruleRows = []calicoRow{
 	{"a type of ICMP", gnp("p", "ingress: [{action: Allow, protocol: ICMP, icmp: {type: 8}}]"), "shop/web", "shop/db", "ICMP/2049", allowed, byGlobalRule},
 	{"a type and code of ICMP", gnp("p", "ingress: [{action: Allow, protocol: ICMP, icmp: {type: 8, code: 0}}]"), "shop/web", "shop/db", "ICMP/2049", denied, byGlobalEnd},
 	{"not a type of ICMP", gnp("p", "ingress: [{action: Allow, protocol: ICMP, notICMP: {type: 8}}]"), "shop/web", "shop/db", "ICMP/0", allowed, byGlobalRule},
+	{"HTTP is never UDP", gnp("p", "ingress: [{action: Allow, http: {methods: [GET]}}]"), "shop/web", "shop/db", "UDP/80", denied, byGlobalEnd},
 	{"HTTP may be of this method", gnp("p", "ingress: [{action: Allow, protocol: TCP, http: {methods: [GET]}}]"), "shop/web", "shop/db", "", policies.Unknown, ""},
 	{"HTTP that would decide nothing else", gnp("p", "ingress: [{action: Allow, protocol: TCP, http: {methods: [GET]}}, {action: Allow}]"), "shop/web", "shop/db", "", allowed, byGlobalRule},
 }
@@ -389,6 +390,13 @@ func TestCalicoRules(t *testing.T) {
 	}
 }
 
+// twoHosts are host endpoints of two interfaces of n1; more is of the first.
+func twoHosts(more string) string {
+	in := calicoDocument("HostEndpoint", "in", "node: n1, interfaceName: eth0, expectedIPs: [172.18.0.1]"+more)
+	out := calicoDocument("HostEndpoint", "out", "node: n1, interfaceName: eth1, expectedIPs: [203.0.113.1]")
+	return strings.Replace(in, "{name: in}", "{name: in, labels: {side: in}}", 1) + strings.Replace(out, "{name: out}", "{name: out, labels: {side: out}}", 1)
+}
+
 // What selectors mean is the same where the policies are of one source and the
 // world is of another.
 func TestCalicoRulesInAnotherWorld(t *testing.T) {
@@ -434,7 +442,18 @@ func TestHostsByAddress(t *testing.T) {
 		{"its failsafe ports are open", beyond, "shop/db", "192.0.2.7", "22", allowed, "failsafe"},
 		{"it cannot reach out", beyond, "192.0.2.7", "shop/db", "80", denied, ""},
 		{"its labels are not known", beyond + clusterNP("c", "tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {role: edge}}}]}]"), "shop/db", "192.0.2.7", "22", policies.Unknown, "the labels of the node"},
-		{"one of an interface without addresses is passed perhaps", strings.Replace(host(""), "'*'", "eth0", 1), stranger, "172.18.0.1", "22", policies.Unknown, "it is not known whether traffic of node n1 passes HostEndpoint n1"},
+		{"one of an interface without addresses is passed perhaps", strings.Replace(host(""), "'*'", "eth0", 1), stranger, "172.18.0.1", "80", policies.Unknown, "it is not known whether traffic of node n1 passes HostEndpoint n1, which denies it"},
+		{"its failsafe ports are open whether or not", strings.Replace(host(""), "'*'", "eth0", 1), stranger, "172.18.0.1", "22", allowed, "failsafe"},
+		{"of two named interfaces neither keeps out failsafe ports", twoHosts(""), stranger, "node/n1", "22", allowed, "failsafe"},
+		{"what one allows and the other denies depends on the address", twoHosts("") + gnp("p", "selector: side == 'in', "+allowAll), stranger, "node/n1", "80", policies.Unknown, "it depends on the address: allow for 172.18.0.1 of node n1, deny for 203.0.113.1 of node n1"},
+		{"the address tells which is passed", twoHosts("") + gnp("p", "selector: side == 'in', "+allowAll), stranger, "172.18.0.1", "80", allowed, ""},
+		{"or the other", twoHosts("") + gnp("p", "selector: side == 'in', "+allowAll), stranger, "203.0.113.1", "80", denied, "HostEndpoint out"},
+		{"an address that a host endpoint expects is the node's", twoHosts("") + gnp("p", "selector: side == 'in', "+allowAll), "203.0.113.1", stranger, "80", denied, "HostEndpoint out"},
+		{"where no address tells them apart both must allow", strings.ReplaceAll(twoHosts(""), "expectedIPs", "profiles") + gnp("p", "selector: side == 'in', "+allowAll), stranger, "172.18.0.1", "80", policies.Unknown, ""},
+		{"what both allow is allowed", twoHosts("") + gnp("p", "selector: has(side), "+allowAll), stranger, "node/n1", "80", allowed, ""},
+		{"one of an interface comes before one of all", twoHosts("") + host(", expectedIPs: [172.18.0.1], profiles: [projectcalico-default-allow]"), stranger, "172.18.0.1", "80", denied, "HostEndpoint in"},
+		{"names of ports are those of the address", twoHosts(named) + gnp("p", strings.ReplaceAll(shut, "has(host)", "has(side)")), stranger, "172.18.0.1", "9100", denied, "port metrics"},
+		{"and of no other", twoHosts(named) + gnp("p", strings.ReplaceAll(shut, "has(host)", "has(side)")), stranger, "203.0.113.1", "9100", allowed, ""},
 		{"a policy by the labels of an account that is not there", ghost + gnp("p", "serviceAccountSelector: role == 'x', ingress: []"), stranger, "ops/ghost", "80", policies.Unknown, "the labels of its service account are not known"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -539,6 +558,7 @@ func parseCalicoWorld(t rapid.TB, text string) *calicoWorld {
 	for {
 		var fields map[string]any
 		if err := decoder.Decode(&fields); err != nil {
+			c.expectAddresses()
 			return c
 		}
 		into(t, c, fields)

@@ -2,11 +2,11 @@ package reach
 
 import (
 	"cmp"
+	"encoding/binary"
 	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/selector"
@@ -31,15 +31,33 @@ type label struct {
 }
 
 type class struct {
-	namespace int32    // -1 for what stands on a node's own network
-	machine   int32    // of what stands there
-	node      int32    // where there are host endpoints; else, and where it is not known, -1
-	labels    []int32  // ids of label values, ascending
-	named     []string // numbers behind each port name, as text of big-endian pairs
-	atoms     [2]int32
+	namespace int32   // -1 for what stands on a node's own network
+	machine   int32   // of what stands there
+	node      int32   // where there are host endpoints; else, and where it is not known, -1
+	labels    []int32 // ids of label values, ascending
+	named     []numbered
+	atoms     [2]int32 // of several of a family the first
 	families  family
+	role      role
 	columns   []int32
 }
+
+// numbered is a port number that goes by a name, of which there may be several.
+type numbered struct {
+	name   int32
+	number uint16
+}
+
+// role says whether rules tell addresses of one family apart that a class has, or
+// host endpoints any. For each of its addresses there is another class then, its
+// face there, which no pod or node is of.
+type role uint8
+
+const (
+	plain role = iota
+	faced
+	aFace
+)
 
 func (c *class) host() bool { return c.namespace < 0 }
 
@@ -85,46 +103,85 @@ func (f *frame) internNamespaces(models []*policies.Model) []map[string]int32 {
 	return numbers
 }
 
-// classKey finds a class. The labels are folded into a sum that does not depend
-// on their order; equal sums are compared in full.
+// classKey finds a class. Labels and port names are folded into a sum; equal sums
+// are compared in full.
 type classKey struct {
 	namespace int32
 	machine   int32
 	node      int32
-	labels    uint64
-	named     string
+	several   int32 // a number for all atoms of a class with faces, -1 for a face
 	atoms     [2]int32
+	sum       uint64
+}
+
+func (c *class) key(several int32) classKey {
+	key := classKey{c.namespace, c.machine, c.node, several, c.atoms, 0}
+	for _, v := range c.labels {
+		key.sum = mix(key.sum ^ uint64(v))
+	}
+	for _, n := range c.named {
+		key.sum = mix(key.sum ^ uint64(n.name)<<16 ^ uint64(n.number))
+	}
+	return key
 }
 
 func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int32) []placement {
-	known := map[classKey][]int32{}
+	known := map[classKey]int32{}
 	places := make([]placement, len(models))
-	var scratch []int32
-	place := func(c class, sum uint64) int32 {
-		key := classKey{c.namespace, c.machine, c.node, sum, strings.Join(c.named, "\x00"), c.atoms}
-		for _, id := range known[key] {
-			if slices.Equal(f.classes[id].labels, c.labels) {
-				return id
+	var labels []int32
+	var named []numbered
+	find := func(c class, several int32) (id int32, isNew bool) {
+		key := c.key(several)
+		for ; ; key.sum++ { // past others of this sum
+			id, taken := known[key]
+			if !taken {
+				break
+			}
+			if slices.Equal(f.classes[id].labels, c.labels) && slices.Equal(f.classes[id].named, c.named) {
+				return id, false
 			}
 		}
-		id := int32(len(f.classes))
-		c.labels = slices.Clone(c.labels)
+		id = int32(len(f.classes))
+		c.labels, c.named = slices.Clone(c.labels), slices.Clone(c.named)
 		f.classes = append(f.classes, c)
-		known[key] = append(known[key], id)
+		known[key] = id
+		return id, true
+	}
+	combinations := map[string]int32{}
+	place := func(c class, addresses []netip.Addr, named func(netip.Addr) []numbered) int32 {
+		var several []int32
+		c.atoms, c.families, several = f.locate(addresses, c.host() && f.mayHaveEndpoint(c.node))
+		if len(several) == 0 {
+			id, _ := find(c, 0)
+			return id
+		}
+		c.role = faced
+		text := textOf(several)
+		if combinations[text] == 0 {
+			combinations[text] = int32(len(combinations)) + 1
+		}
+		id, isNew := find(c, combinations[text])
+		if isNew {
+			for _, atom := range several {
+				a := addresses[slices.IndexFunc(addresses, func(a netip.Addr) bool { return f.atomOf(a) == atom })]
+				face, _ := find(c.face(a, atom, named), -1)
+				f.faces[id] = append(f.faces[id], face)
+			}
+		}
 		return id
 	}
-	onHost := func(k machine, node string, addresses []netip.Addr, ports []policies.ContainerPort) int32 {
-		atoms, fams := f.locate(addresses)
-		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), named: f.numbers(ports), atoms: atoms, families: fams}, 0)
+	onHost := func(k machine, node string, addresses []netip.Addr, ports func(...netip.Addr) []policies.ContainerPort) int32 {
+		named := func(a netip.Addr) []numbered { return f.numbers(nil, ports(a)) }
+		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), named: f.numbers(nil, ports(addresses...))}, addresses, named)
 	}
 	for m, model := range models {
-		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, "", nil, nil)}
+		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, "", nil, noPortNames)}
 		machines := map[string]machine{}
 		inherited, behind := model.Inherited(), f.behindServices(&model.World)
 		ports := namedByHosts(&model.World)
 		for i, n := range model.Nodes {
 			machines[n.Name] = machine{n.Labels, n.Implied}
-			places[m].nodes[i] = onHost(machines[n.Name], n.Name, n.Addresses, ports(n.Name, n.Addresses))
+			places[m].nodes[i] = onHost(machines[n.Name], n.Name, n.Addresses, ports(n.Name))
 		}
 		for i := range model.Pods {
 			p := &model.Pods[i]
@@ -133,38 +190,28 @@ func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int3
 				if !known || k.implied {
 					k = machine{p.NodeLabels, true}
 				}
-				places[m].pods[i] = onHost(k, p.Node, p.Addresses, ports(p.Node, p.Addresses))
+				places[m].pods[i] = onHost(k, p.Node, p.Addresses, ports(p.Node))
 				continue
 			}
-			atoms, fams := f.locate(p.Addresses)
-			scratch = scratch[:0]
-			var sum uint64
+			labels, named = labels[:0], f.numbers(named[:0], p.Ports)
 			for k, v := range p.Labels {
-				key, used := f.keys[k]
-				if !used {
-					continue
+				if key, used := f.keys[k]; used {
+					labels = append(labels, f.value(label{key, v}))
 				}
-				value := f.value(label{key, v})
-				scratch = append(scratch, value)
-				sum += mix(uint64(value))
 			}
 			for _, k := range f.inherited {
 				if _, own := p.Labels[k]; own {
 					continue
 				}
 				if id, has := f.inherit(f.keys[k], k, p, inherited); has {
-					scratch = append(scratch, id)
-					sum += mix(uint64(id))
+					labels = append(labels, id)
 				}
 			}
-			for _, id := range behind[i] {
-				scratch = append(scratch, id)
-				sum += mix(uint64(id))
-			}
-			slices.Sort(scratch)
+			labels = append(labels, behind[i]...)
+			slices.Sort(labels)
 			places[m].pods[i] = place(class{
-				namespace: namespaceOf[m][p.Ref.Namespace], node: f.nodeID(p.Node), labels: scratch, named: f.numbers(p.Ports), atoms: atoms, families: fams,
-			}, sum)
+				namespace: namespaceOf[m][p.Ref.Namespace], node: f.nodeID(p.Node), labels: labels, named: named,
+			}, p.Addresses, nil)
 		}
 	}
 	f.sortClasses(places)
@@ -215,6 +262,9 @@ func nodeIDs(models []*policies.Model) map[string]int32 {
 	}
 	return ids
 }
+
+// mayHaveEndpoint reports whether a node has a host endpoint in some model.
+func (f *frame) mayHaveEndpoint(node int32) bool { return node >= 0 && int(node) < len(f.nodeIDs) }
 
 // nodeID returns the number of a node: one for all that have no host endpoint.
 func (f *frame) nodeID(name string) int32 {
@@ -267,63 +317,79 @@ func (f *frame) value(l label) int32 {
 	return id
 }
 
-// numbers returns, for each port name of the vocabulary, the numbers that ports
-// gives it; nil where it gives none to any.
-func (f *frame) numbers(ports []policies.ContainerPort) []string {
+// numbers appends the numbers that ports gives the port names of the vocabulary,
+// in the order of both.
+func (f *frame) numbers(named []numbered, ports []policies.ContainerPort) []numbered {
 	if len(f.names) == 0 {
-		return nil
+		return named
 	}
-	var named []string
 	for _, p := range ports {
-		id, ok := f.names[policies.NamedPort{Protocol: p.Protocol, Name: p.Name}]
-		if !ok || p.Name == "" {
-			continue
-		}
-		if named == nil {
-			named = make([]string, len(f.names))
-		}
-		if !slices.Contains(numbersIn(named[id]), p.Number) {
-			named[id] += string([]byte{byte(p.Number >> 8), byte(p.Number)})
+		if id, ok := f.names[policies.NamedPort{Protocol: p.Protocol, Name: p.Name}]; ok && p.Name != "" {
+			named = append(named, numbered{id, p.Number})
 		}
 	}
-	return named
+	slices.SortFunc(named, func(x, y numbered) int {
+		return cmp.Or(cmp.Compare(x.name, y.name), cmp.Compare(x.number, y.number))
+	})
+	return slices.Compact(named)
 }
 
-// numbersOf yields the ports that class c gives the name with this id.
-func (c *class) numbersOf(name int32) []uint16 {
-	if c.named == nil {
-		return nil
+// face returns the class of one address of a class, in an atom. The numbers behind
+// its port names are those of the class, or those that named tells.
+func (c class) face(a netip.Addr, atom int32, named func(netip.Addr) []numbered) class {
+	c.role = aFace
+	c.families, c.atoms = familyOf(a), [2]int32{noAtom, noAtom}
+	c.atoms[c.families>>1] = atom
+	if named != nil {
+		c.named = named(a)
 	}
-	return numbersIn(c.named[name])
+	return c
 }
 
-func numbersIn(text string) []uint16 {
-	numbers := make([]uint16, 0, len(text)/2)
-	for i := 0; i+1 < len(text); i += 2 {
-		numbers = append(numbers, uint16(text[i])<<8|uint16(text[i+1]))
-	}
-	return numbers
-}
-
-// locate returns the atom of each family's address. Where no block cuts the
-// address space, all addresses are alike and only the families count.
-func (f *frame) locate(addresses []netip.Addr) ([2]int32, family) {
+// locate returns the atom of the first address of each family, and all atoms,
+// ascending, where there are several of one family, or any several if each counts.
+// Where no block cuts the address space, all addresses are alike and only the
+// families count.
+func (f *frame) locate(addresses []netip.Addr, each bool) (atoms [2]int32, fams family, several []int32) {
 	if len(addresses) == 0 {
-		return [2]int32{unknownAtom, unknownAtom}, ipv4 | ipv6
+		return [2]int32{unknownAtom, unknownAtom}, ipv4 | ipv6, nil
 	}
-	atoms := [2]int32{noAtom, noAtom}
-	var fams family
+	atoms = [2]int32{noAtom, noAtom}
+	apart := false
 	for _, a := range addresses {
-		i := 0
-		if a.Is6() {
-			i = 1
-		}
-		if atoms[i] == noAtom {
+		i := familyOf(a) >> 1
+		switch {
+		case atoms[i] == noAtom:
 			atoms[i] = f.atomOf(a)
 			fams |= families[i]
+		case len(f.blocks) > 0:
+			apart = apart || f.atomOf(a) != atoms[i]
 		}
 	}
-	return atoms, fams
+	if !apart && !(each && fams == ipv4|ipv6 && len(f.blocks) > 0) {
+		return atoms, fams, nil
+	}
+	for _, a := range addresses {
+		several = append(several, f.atomOf(a))
+	}
+	slices.Sort(several)
+	several = slices.Compact(several)
+	for i, fam := range families {
+		if fams&fam != 0 {
+			first := slices.IndexFunc(several, func(atom int32) bool { return familyOf(f.atoms[atom].first) == fam })
+			atoms[i] = several[first]
+		}
+	}
+	return atoms, fams, several
+}
+
+// textOf is a text that is the same for equal numbers.
+func textOf(numbers []int32) string {
+	var text []byte
+	for _, n := range numbers {
+		text = binary.LittleEndian.AppendUint32(text, uint32(n))
+	}
+	return string(text)
 }
 
 // sortClasses orders the classes by namespace, so that a namespace is a run of
@@ -343,6 +409,14 @@ func (f *frame) sortClasses(places []placement) {
 		renamed[was] = int32(now)
 	}
 	f.classes = sorted
+	faces := make(map[int32][]int32, len(f.faces))
+	for was, list := range f.faces {
+		for k, face := range list {
+			list[k] = renamed[face]
+		}
+		faces[renamed[was]] = list
+	}
+	f.faces = faces
 	for m := range places {
 		p := &places[m]
 		p.anyNode = renamed[p.anyNode]

@@ -383,7 +383,10 @@ func (c *comparison) meetings(source *jointUnit, x joint, target *jointUnit, y j
 // granted something else by pods of another that run on the same node.
 func (ls *lister) excusable(source, target int32) bool {
 	return source >= 0 && target >= 0 && ls.classes[source].host() && !ls.classes[target].host() &&
-		ls.local[target] != ls.rows[policies.Ingress][target]
+		slices.ContainsFunc(ls.classes[target].columns, func(c int32) bool {
+			subject := ls.columns[c].subject
+			return ls.local[subject] != ls.rows[policies.Ingress][subject]
+		})
 }
 
 // ends returns the ends of a connection between two pods; zero ends where there
@@ -412,18 +415,19 @@ func (ls *lister) localGrant(source, target int32) grantID {
 }
 
 func (ls *lister) crossing(source, target int32, ingress []*row) grantID {
-	g := noGrant
 	if source < 0 || target < 0 {
-		return g
+		return noGrant
 	}
+	var ways waysGranted
 	for _, a := range ls.classes[source].columns {
 		for _, b := range ls.classes[target].columns {
-			if way := ls.frame.between(a, b, ls.ipv6); way != noWay {
-				g = ls.either(g, ls.over(way, ls.cell(ls.rows[policies.Egress][source], b), ls.cell(ingress[target], a)))
+			x, y := &ls.columns[a], &ls.columns[b]
+			if way := ls.frame.between(a, b, ipv4|ipv6, ls.ipv6); way != noWay {
+				ways.add(ls.grants, x.families&y.families, ls.over(way, ls.cell(ls.rows[policies.Egress][x.subject], b), ls.cell(ingress[y.subject], a)))
 			}
 		}
 	}
-	return g
+	return ways.sum(ls.grants)
 }
 
 // cell returns what a row grants to a column, remembering it.

@@ -154,6 +154,31 @@ func (g *grants) fromNode(elsewhere, there grantID, onNode policies.Truth) grant
 	return g.id(grant{allow, t.minus(possible, allow)})
 }
 
+// waysGranted is what the ways between two ends grant, by the families over which
+// they lead.
+type waysGranted struct {
+	grants [ipv4 | ipv6 + 1]grantID
+	known  [ipv4 | ipv6 + 1]bool
+}
+
+// add adds a way; of several over one family only one is there, it is not known
+// which.
+func (w *waysGranted) add(g *grants, over family, x grantID) {
+	if w.known[over] {
+		x = g.fromNode(w.grants[over], x, policies.Maybe)
+	}
+	w.grants[over], w.known[over] = x, true
+}
+
+// sum is what there is as any family will do.
+func (w *waysGranted) sum(g *grants) grantID {
+	sum := noGrant
+	for _, x := range w.grants {
+		sum = g.either(sum, x)
+	}
+	return sum
+}
+
 // unit is the pods that one peer of a listing stands for.
 type unit struct {
 	peer    policies.Peer
@@ -377,6 +402,12 @@ func (ls *lister) reach(sources []int32, buf []grantID) []grantID {
 
 func (ls *lister) reachOne(source int32, out []grantID) {
 	clear(out)
+	if ls.classes[source].role == faced {
+		for target := range out {
+			out[target] = ls.pairGrant(source, int32(target))
+		}
+		return
+	}
 	offered := ls.columnsGranted(ls.rows[policies.Egress][source])
 	for _, column := range ls.classes[source].columns {
 		accepted := ls.rowsGranting(column)
@@ -385,11 +416,14 @@ func (ls *lister) reachOne(source int32, out []grantID) {
 				continue
 			}
 			for _, c := range ls.classes[target].columns {
-				if way := ls.frame.between(column, c, ls.ipv6); way != noWay {
+				if way := ls.frame.between(column, c, ipv4|ipv6, ls.ipv6); way != noWay {
 					out[target] = ls.either(out[target], ls.over(way, offered[c], accepted[r.id]))
 				}
 			}
 		}
+	}
+	for target := range ls.faces {
+		out[target] = ls.pairGrant(source, target)
 	}
 }
 

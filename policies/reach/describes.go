@@ -44,11 +44,9 @@ func (q *inquiry) portsOf(e End) []policies.ContainerPort {
 	case e.kind == podEnd && !q.model.Pods[e.index].HostNetwork:
 		return q.model.Pods[e.index].Ports
 	case e.kind == podEnd:
-		p := &q.model.Pods[e.index]
-		return namedByHosts(&q.model.World)(p.Node, p.Addresses)
+		return namedByHosts(&q.model.World)(q.model.Pods[e.index].Node)(q.mayBeAt(e)...)
 	case e.kind == nodeEnd && e != q.OwnNode():
-		n := &q.model.Nodes[e.index]
-		return namedByHosts(&q.model.World)(n.Name, n.Addresses)
+		return namedByHosts(&q.model.World)(q.model.Nodes[e.index].Name)(q.mayBeAt(e)...)
 	}
 	return nil
 }
@@ -169,7 +167,7 @@ func (q *inquiry) isBehind(service policies.Ref, end End) policies.Truth {
 		switch {
 		case onHost && q.placement.pods[i] == q.classOf(end):
 			return policies.Maybe // others may have the host's address
-		case !onHost && end == q.Pod(i):
+		case !onHost && end.kind == podEnd && int(end.index) == i:
 			return policies.Yes
 		}
 	}

@@ -6,8 +6,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -47,29 +45,39 @@ func (j *Judge) decide(from, to End, p netset.Protocol, port uint16, names namin
 		d.Verdict, d.Because = policies.Allow, "a pod always reaches itself"
 		return d
 	}
-	ways, inDoubt := map[string]policies.Verdict{}, false
+	var byFamily [ipv4 | ipv6 + 1][]path
 	var a, b [2]int32
 	for _, source := range j.columnsOf(from, &a) {
 		for _, target := range j.columnsOf(to, &b) {
-			way := j.between(source, target, j.ipv6)
+			way, shared := j.wayOf(from, to, source, target)
 			if way == noWay {
 				continue
 			}
-			shared := j.columns[source].families & j.columns[target].families
-			fam, name := ipv4, "IPv4"
-			if shared&ipv4 == 0 {
-				fam, name = ipv6, "IPv6"
+			fam := shared & ipv4
+			if fam == 0 {
+				fam = ipv6
 			}
-			sides := [2]policies.Side{
-				j.explain(policies.Egress, from, to, fam, p, port, names),
-				j.explain(policies.Ingress, to, from, fam, p, port, names),
+			x := path{from: j.facing(from, source), to: j.facing(to, target)}
+			x.sides = [2]policies.Side{
+				j.explain(policies.Egress, x.from, x.to, source, fam, p, port, names),
+				j.explain(policies.Ingress, x.to, x.from, target, fam, p, port, names),
 			}
-			v := both(sides[0].Verdict, sides[1].Verdict)
-			worth := way.worth(v)
-			ways[name] = worth
-			if best := either(d.Verdict, worth); best != d.Verdict {
-				d.Verdict, d.Sides, inDoubt = best, sides, worth != v
-			}
+			v := both(x.sides[0].Verdict, x.sides[1].Verdict)
+			x.verdict = way.worth(v)
+			x.inDoubt = x.verdict != v
+			byFamily[shared] = append(byFamily[shared], x)
+		}
+	}
+	ways := map[string]policies.Verdict{}
+	var taken path
+	for shared, paths := range byFamily {
+		if len(paths) == 0 {
+			continue
+		}
+		x := j.agreedPath(paths, names)
+		ways[[...]string{ipv4: "IPv4", ipv6: "IPv6", ipv4 | ipv6: "IPv4"}[shared]] = x.verdict
+		if best := either(d.Verdict, x.verdict); best != d.Verdict {
+			d.Verdict, d.Sides, taken = best, x.sides, x
 		}
 	}
 	if d.Verdict == policies.Undecided {
@@ -79,11 +87,60 @@ func (j *Judge) decide(from, to End, p netset.Protocol, port uint16, names namin
 	if ways["IPv4"] != ways["IPv6"] && len(ways) == 2 {
 		d.Families = ways
 	}
-	d.Because = because(d)
-	if inDoubt {
+	switch {
+	case taken.inDoubt:
 		d.Because = "over IPv4 it is denied, and it is not known whether both have an IPv6 address, over which it is allowed"
+	case taken.because != "":
+		d.Because = taken.because
+	default:
+		d.Because = because(d)
 	}
 	return d
+}
+
+// path is a way between two addresses, with what is decided there.
+type path struct {
+	from, to End
+	sides    [2]policies.Side
+	verdict  policies.Verdict
+	inDoubt  bool   // there may be no such way
+	because  string // where it depends on the addresses
+}
+
+// facing returns an end at the address that one of its columns stands for; as it is
+// where its addresses are alike.
+func (j *Judge) facing(e End, column int32) End {
+	c := &j.columns[column]
+	if c.subject == c.class || e.addr.IsValid() {
+		return e
+	}
+	all := j.addressesOf(e)
+	e.addr = all[slices.IndexFunc(all, func(a netip.Addr) bool { return j.atomOf(a) == c.atom })]
+	return e
+}
+
+// agreedPath returns what paths over one family agree on: where they do not, it
+// depends on which address is used.
+func (j *Judge) agreedPath(paths []path, names naming) path {
+	x := paths[0]
+	at := slices.IndexFunc(paths, func(y path) bool { return y.verdict != x.verdict })
+	if at < 0 {
+		return x
+	}
+	x.because = "it depends on the address: " + x.differs(&paths[at], names)
+	x.verdict, x.inDoubt = policies.Unknown, false
+	for _, d := range policies.Directions {
+		var traces [][]policies.Step
+		for i := range paths {
+			traces = append(traces, paths[i].sides[d].Trace)
+		}
+		side := &x.sides[d]
+		if slices.ContainsFunc(paths, func(y path) bool { return y.sides[d].Verdict != side.Verdict }) {
+			side.Verdict, side.Because = policies.Unknown, x.because
+		}
+		side.Trace = joinTraces(traces)
+	}
+	return x
 }
 
 // because gives the reason of a decision in one clause: that of the side that
@@ -105,27 +162,29 @@ func because(d policies.Decision) string {
 	return "both sides allow it"
 }
 
-// addressOf returns the address that an end uses in a family; it is invalid
-// when it is not known.
+// addressOf returns an address that an end uses in a family, all being alike; it is
+// invalid when it is not known.
 func (j *Judge) addressOf(e End, f family) netip.Addr {
-	var addresses []netip.Addr
-	switch e.kind {
-	case podEnd:
-		addresses = j.model.Pods[e.index].Addresses
-	case nodeEnd:
-		if e == j.OwnNode() {
-			return netip.Addr{}
-		}
-		addresses = j.model.Nodes[e.index].Addresses
-	default:
-		return e.addr
-	}
-	for _, a := range addresses {
+	for _, a := range j.mayBeAt(e) {
 		if familyOf(a) == f {
 			return a
 		}
 	}
 	return netip.Addr{}
+}
+
+// differs says which addresses tell two paths apart, and how each is decided.
+func (x *path) differs(y *path, names naming) string {
+	at := func(z *path) string {
+		switch {
+		case x.from == y.from:
+			return fmt.Sprintf("%s of %s", z.to.addr, names.to)
+		case x.to == y.to:
+			return fmt.Sprintf("%s of %s", z.from.addr, names.from)
+		}
+		return fmt.Sprintf("%s of %s to %s of %s", z.from.addr, names.from, z.to.addr, names.to)
+	}
+	return fmt.Sprintf("%s for %s, %s for %s", x.verdict, at(x), y.verdict, at(y))
 }
 
 // inquiry is one direction of one question.
@@ -150,12 +209,15 @@ func (q *inquiry) otherName() policies.Peer {
 	return [...]policies.Peer{q.names.to, q.names.from}[q.direction]
 }
 
-func (j *Judge) explain(d policies.Direction, subject, other End, f family, p netset.Protocol, port uint16, names naming) policies.Side {
+// explain decides one direction for the end it looks at, which is at its own column.
+func (j *Judge) explain(d policies.Direction, subject, other End, own int32, f family, p netset.Protocol, port uint16, names naming) policies.Side {
 	q := inquiry{Judge: j, direction: d, subject: subject, other: other, family: f, protocol: p, port: port, names: names, found: map[End][]finding{}}
-	class := j.classOf(subject)
+	class := j.columns[own].subject
 	switch {
 	case class < 0:
 		return policies.Side{Verdict: policies.Allow, Because: "policies do not govern addresses outside"}
+	case len(j.governing[d][class]) > 0 && j.classes[class].host():
+		q.pass(j.governing[d][class], j.passedBy(j.hosts, &j.classes[class]))
 	case len(j.governing[d][class]) > 0:
 		q.evaluate(j.governing[d][class])
 	case j.classes[class].host():
@@ -174,6 +236,95 @@ func (j *Judge) explain(d policies.Direction, subject, other End, f family, p ne
 		q.excuse(j.onNodeOf(other, subject), j.governing[d][class])
 	}
 	return q.side
+}
+
+// pass goes through the policies for hosts, those of each host endpoint that the
+// traffic may pass by themselves: where the endpoints differ, it is not known what
+// becomes of it. Without any, all the policies count.
+func (q *inquiry) pass(list []governing, endpoints []*endpoint) {
+	if len(endpoints) == 0 {
+		q.evaluate(list)
+		return
+	}
+	sides, traces := make([]policies.Side, len(endpoints)), make([][]policies.Step, len(endpoints))
+	for i, at := range endpoints {
+		one := *q
+		one.evaluate(at.of(list))
+		sides[i], traces[i] = one.side, one.side.Trace
+	}
+	first := slices.MinFunc(sides, func(a, b policies.Side) int { return cmp.Compare(openness(a), openness(b)) })
+	last := slices.MaxFunc(sides, func(a, b policies.Side) int { return cmp.Compare(openness(a), openness(b)) })
+	at := slices.IndexFunc(sides, func(s policies.Side) bool { return s.Policy != nil && s.Verdict == first.Verdict })
+	q.side = sides[max(0, at)]
+	if first.Verdict != last.Verdict {
+		q.side.Verdict, q.side.Because = policies.Unknown, q.whyMaybePassed(sides, endpoints)
+	}
+	q.side.Trace = joinTraces(traces)
+	slices.SortStableFunc(q.side.Trace, func(a, b policies.Step) int { return cmp.Compare(q.rank(list, a), q.rank(list, b)) })
+}
+
+// openness orders sides by how much they let through.
+func openness(s policies.Side) int {
+	return slices.Index([]policies.Verdict{policies.Deny, policies.Unknown, policies.Allow}, s.Verdict)
+}
+
+// rank returns where the policy of a step stands in a list.
+func (q *inquiry) rank(list []governing, s policies.Step) int {
+	return slices.IndexFunc(list, func(g governing) bool {
+		p := &q.model.Policies[g.policy]
+		return p.Ref == s.Policy && p.Tier == s.Tier
+	})
+}
+
+// whyMaybePassed says on which host endpoint it depends what becomes of traffic.
+func (q *inquiry) whyMaybePassed(sides []policies.Side, endpoints []*endpoint) string {
+	of := func(v policies.Verdict) string {
+		i := slices.IndexFunc(sides, func(s policies.Side) bool { return s.Verdict == v })
+		switch {
+		case i < 0:
+			return ""
+		case endpoints[i] == nil:
+			return "none"
+		}
+		return "HostEndpoint " + endpoints[i].Ref.String()
+	}
+	open, shut := of(policies.Allow), of(policies.Deny)
+	switch {
+	case open == "none" && shut != "":
+		return fmt.Sprintf("it is not known whether traffic of %s passes %s, which denies it", q.subjectName(), shut)
+	case open != "" && shut != "":
+		return fmt.Sprintf("it is not known whether traffic of %s passes %s, which allows it, or %s, which denies it", q.subjectName(), open, shut)
+	}
+	return sides[slices.IndexFunc(sides, func(s policies.Side) bool { return s.Verdict == policies.Unknown })].Because
+}
+
+// joinTraces returns the steps of all traces, each once; those that are not in all
+// match perhaps at most.
+func joinTraces(traces [][]policies.Step) []policies.Step {
+	same := func(a, b *policies.Step) bool {
+		return a.Policy == b.Policy && a.Tier == b.Tier && (a.Rule == nil) == (b.Rule == nil) && (a.Rule == nil || *a.Rule == *b.Rule)
+	}
+	var all []policies.Step
+	var counts []int
+	for _, trace := range traces {
+		for i := range trace {
+			at := slices.IndexFunc(all, func(s policies.Step) bool { return same(&s, &trace[i]) })
+			if at < 0 {
+				at = len(all)
+				all, counts = append(all, trace[i]), append(counts, 0)
+			}
+			counts[at]++
+			if all[at].Matches != trace[i].Matches {
+				all[at].Matches = policies.Maybe
+			}
+		}
+	}
+	for i := range all {
+		if counts[i] < len(traces) {
+			all[i].Matches = all[i].Matches.And(policies.Maybe)
+		}
+	}
+	return all
 }
 
 // sparePods lets through what a host exchanges, or may exchange, with its own
@@ -197,18 +348,19 @@ func (q *inquiry) sparePods() {
 // its node, or of the nodes that it may be on.
 func (q *inquiry) throughHosts() {
 	node := q.classes[q.classOf(q.subject)].node
-	for _, at := range slices.Sorted(maps.Keys(q.forwarded)) {
-		list := q.forwarded[at][q.direction]
+	own := policies.Hop{Side: q.side}
+	for _, at := range slices.Sorted(maps.Keys(q.hosts.forwarded)) {
+		list := q.hosts.forwarded[at][q.direction]
 		if node >= 0 && at != node || len(list) == 0 {
 			continue
 		}
 		through := *q
 		through.side = policies.Side{}
-		through.evaluate(list)
+		through.pass(list, q.hosts.passed[at])
 		if class := q.classOf(q.other); class >= 0 {
 			switch n := q.classes[class].node; {
 			case n == at:
-				through.side.Verdict = policies.Allow
+				continue // nothing is forwarded
 			case n < 0 && through.side.Verdict != policies.Allow:
 				through.side.Verdict, through.side.Because = policies.Unknown, fmt.Sprintf("it is not known whether %s and %s are on one node, where nothing is forwarded", q.subjectName(), q.otherName())
 			}
@@ -216,12 +368,20 @@ func (q *inquiry) throughHosts() {
 		if node < 0 && through.side.Verdict == policies.Deny {
 			through.side.Verdict, through.side.Because = policies.Unknown, fmt.Sprintf("the node of %s is not known, and policies for host endpoints deny what some node forwards: %s", q.subjectName(), through.side.Because)
 		}
+		hops := slices.Concat(q.side.Hops, []policies.Hop{{Node: q.nodeName(at), Side: through.side}})
 		trace := slices.Concat(q.side.Trace, through.side.Trace)
 		if v := both(q.side.Verdict, through.side.Verdict); v != q.side.Verdict {
 			q.side = through.side
 			q.side.Verdict = v
 		}
-		q.side.Trace = trace
+		q.side.Trace, q.side.Hops = trace, hops
+	}
+	switch {
+	case len(q.side.Hops) == 0:
+	case q.direction == policies.Egress:
+		q.side.Hops = slices.Insert(q.side.Hops, 0, own)
+	default:
+		q.side.Hops = append(q.side.Hops, own)
 	}
 }
 
@@ -240,6 +400,11 @@ func (q *inquiry) excuse(onNode policies.Truth, list []governing) {
 	default:
 		q.side.Verdict = policies.Unknown
 		q.side.Because = fmt.Sprintf("it is not known whether %s runs on the node of %s, which is always let in", q.otherName(), q.subjectName())
+		for i := range q.side.Hops {
+			if hop := &q.side.Hops[i]; hop.Verdict == policies.Deny {
+				hop.Verdict, hop.Because = policies.Unknown, q.side.Because
+			}
+		}
 	}
 }
 
@@ -460,9 +625,9 @@ func (q *inquiry) steps(g governing) []step {
 		s.Matches = g.truth.And(onPort).And(peer).And(own).And(clear)
 		switch {
 		case onPort == policies.No:
-			s.Because = "port: it is for " + rulePorts(r)
+			s.Because = "port: it is for " + r.Where()
 		case peer == policies.No:
-			s.Because = "peer: it is for " + rulePeers(r)
+			s.Because = "peer: it is for " + r.Who()
 		case own == policies.No:
 			s.Because = fmt.Sprintf("own side: it is for %s only", r.Own)
 		case s.Matches == policies.Maybe && peer == policies.Maybe:
@@ -474,7 +639,7 @@ func (q *inquiry) steps(g governing) []step {
 		case s.Matches == policies.Maybe:
 			s.Because = q.whyMaybeSelected(p)
 		default:
-			s.Because = fmt.Sprintf("it %s %s on %s", does[r.Action], what, rulePorts(r))
+			s.Because = fmt.Sprintf("it %s %s on %s", does[r.Action], what, r.Where())
 			if r.Name != "" {
 				s.Because += fmt.Sprintf(" by rule %q", r.Name)
 			}
@@ -484,47 +649,9 @@ func (q *inquiry) steps(g governing) []step {
 	return steps
 }
 
-func rulePorts(r *policies.Rule) string {
-	var parts []string
-	if !r.Ports.IsEmpty() {
-		parts = append(parts, onPorts(r.Ports))
-	}
-	for _, n := range r.Named {
-		named := func(p netset.Protocol) bool {
-			return slices.Contains(r.Named, policies.NamedPort{Protocol: p, Name: n.Name})
-		}
-		switch {
-		case !named(netset.TCP) || !named(netset.UDP) || !named(netset.SCTP):
-			parts = append(parts, n.Protocol.String()+"/"+n.Name)
-		case n.Protocol == netset.TCP:
-			parts = append(parts, "port "+n.Name)
-		}
-	}
-	if len(parts) == 0 {
-		return "no port"
-	}
-	return strings.Join(parts, " ")
-}
-
 func onPorts(p netset.Ports) string {
 	if text := p.String(); text != "any" {
 		return text
 	}
 	return "any port"
-}
-
-// rulePeers names the peers of a rule, at most three of them.
-func rulePeers(r *policies.Rule) string {
-	const most = 3
-	var parts []string
-	for i := range r.Peers[:min(most, len(r.Peers))] {
-		parts = append(parts, r.Peers[i].String())
-	}
-	if n := len(r.Peers) - most; n > 0 {
-		parts = append(parts, strconv.Itoa(n)+" more")
-	}
-	if len(parts) == 0 {
-		return "nobody"
-	}
-	return strings.Join(parts, "; ")
 }

@@ -3,6 +3,7 @@ package reach
 import (
 	"net/netip"
 	"slices"
+	"sort"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -32,6 +33,7 @@ type frame struct {
 
 	space      [2]netset.Addresses // where unknown pod addresses can be, by family
 	spaceIs    [2]bool             // the pods are known to have an address there
+	faces      map[int32][]int32   // of the classes that have some, one for each column
 	machineIDs map[string]int32
 	values     map[label]int32
 	keyOf      []int32              // the key of each label value
@@ -74,8 +76,9 @@ const (
 
 type column struct {
 	class    int32 // -1 for the outside
-	families family
+	subject  int32 // the class whose rows are those of this address: class, or a face of it
 	atom     int32
+	families family
 	// sure are the families that the class has addresses of, perhaps those that
 	// it may have, whatever the column's own.
 	sure, perhaps family
@@ -89,6 +92,7 @@ func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 	f := &frame{
 		options: o, vocabulary: vocabularyOf(models), machineIDs: map[string]int32{}, values: map[label]int32{},
 		byName: map[string][]int32{}, scopes: map[string]scope{}, doubt: map[int32]int32{}, nodeIDs: nodeIDs(models),
+		faces: map[int32][]int32{},
 	}
 	f.cutAddresses()
 	f.findSpace(models)
@@ -130,11 +134,8 @@ func (f *frame) cutAddresses() {
 
 // atomOf returns the index of the atom that holds a.
 func (f *frame) atomOf(a netip.Addr) int32 {
-	i, found := slices.BinarySearchFunc(f.atoms, a, func(t atom, a netip.Addr) int { return t.first.Compare(a) })
-	if !found {
-		i--
-	}
-	return int32(i)
+	after := sort.Search(len(f.atoms), func(i int) bool { return a.Less(f.atoms[i].first) })
+	return int32(after) - 1
 }
 
 // findSpace learns where pods with unknown addresses can be: in the pod CIDRs
@@ -183,24 +184,36 @@ func (f *frame) layColumns() {
 		f.keyOf[id], f.text[id] = l.key, l.value
 	}
 	for i := range f.classes {
+		if f.classes[i].role != aFace {
+			f.layClass(&f.classes[i], int32(i))
+		}
+	}
+	for i := range f.classes {
 		c, id := &f.classes[i], int32(i)
 		for _, v := range c.labels {
 			f.posting[v] = append(f.posting[v], id)
 			f.keyed[f.keyOf[v]] = append(f.keyed[f.keyOf[v]], id)
 		}
-		f.layClass(c, id)
-		for name := range f.named {
-			for _, number := range c.numbersOf(int32(name)) {
-				if f.named[name] == nil {
-					f.named[name] = map[uint16][]int32{}
-				}
-				f.named[name][number] = append(f.named[name][number], c.columns...)
-			}
+		if c.role == aFace {
+			continue // its columns are those of others
 		}
+		f.nameColumns(c.columns)
 	}
 	f.outside = int32(len(f.columns))
 	for i, a := range f.atoms {
-		f.columns = append(f.columns, column{-1, familyOf(a.first), int32(i), familyOf(a.first), 0})
+		f.columns = append(f.columns, column{-1, -1, int32(i), familyOf(a.first), familyOf(a.first), 0})
+	}
+}
+
+// nameColumns lists columns of one class by the numbers that it gives port names.
+func (f *frame) nameColumns(columns []int32) {
+	for _, column := range columns {
+		for _, n := range f.classes[f.columns[column].subject].named {
+			if f.named[n.name] == nil {
+				f.named[n.name] = map[uint16][]int32{}
+			}
+			f.named[n.name][n.number] = append(f.named[n.name][n.number], column)
+		}
 	}
 }
 
@@ -230,15 +243,15 @@ const (
 	open
 )
 
-// between returns the way between two columns. speaksIPv6 says whether IPv6 plays
-// a part in the model that is judged: where it plays none, nobody is taken to
-// have an address of it besides one of IPv4.
-func (f *frame) between(a, b int32, speaksIPv6 bool) way {
+// between returns the way between two columns over some families. speaksIPv6 says
+// whether IPv6 plays a part in the model that is judged: where it plays none,
+// nobody is taken to have an address of it besides one of IPv4.
+func (f *frame) between(a, b int32, over family, speaksIPv6 bool) way {
 	x, y := &f.columns[a], &f.columns[b]
-	switch shared := x.families & y.families; {
+	switch shared := x.families & y.families & over; {
 	case shared == 0:
 		return noWay
-	case shared&x.sure&y.sure != 0, x.sure&y.sure == 0:
+	case shared&x.sure&y.sure != 0, x.sure&y.sure&over == 0:
 		return open
 	case speaksIPv6 && shared&(x.sure|x.perhaps)&(y.sure|y.perhaps) != 0:
 		return doubtful
@@ -253,10 +266,14 @@ func (f *frame) layClass(c *class, id int32) {
 		host = 1
 	}
 	unplaced := c.atoms[0] == unknownAtom
+	if c.role == faced {
+		f.layFaces(c, id)
+		return
+	}
 	if len(f.blocks) == 0 || unplaced && !f.dual {
 		n := int32(len(f.columns))
 		c.columns = []int32{n}
-		f.columns = append(f.columns, column{id, c.families, unknownAtom, sure, perhaps})
+		f.columns = append(f.columns, column{id, id, unknownAtom, c.families, sure, perhaps})
 		if unplaced {
 			f.unplaced[host][0] = append(f.unplaced[host][0], n)
 		}
@@ -268,11 +285,23 @@ func (f *frame) layClass(c *class, id int32) {
 		}
 		n := int32(len(f.columns))
 		c.columns = append(c.columns, n)
-		f.columns = append(f.columns, column{id, fam, c.atoms[i], sure, perhaps})
+		f.columns = append(f.columns, column{id, id, c.atoms[i], fam, sure, perhaps})
 		if unplaced {
 			f.unplaced[host][i] = append(f.unplaced[host][i], n)
 			continue
 		}
 		f.atomCols[c.atoms[i]] = append(f.atomCols[c.atoms[i]], n)
+	}
+}
+
+// layFaces gives a class a column for each of its faces. Faces of one address that
+// several classes have may go by the column of any of them.
+func (f *frame) layFaces(c *class, id int32) {
+	for _, at := range f.faces[id] {
+		face, n := &f.classes[at], int32(len(f.columns))
+		atom := max(face.atoms[0], face.atoms[1])
+		f.columns = append(f.columns, column{id, at, atom, face.families, c.families, 0})
+		f.atomCols[atom] = append(f.atomCols[atom], n)
+		c.columns, face.columns = append(c.columns, n), []int32{n}
 	}
 }

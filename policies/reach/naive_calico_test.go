@@ -529,7 +529,7 @@ func (c *calicoWorld) hitsCalico(r *calicoRule, namespace string, m *matter) pol
 		t = t.And(c.isEntity(r.Destination, namespace, m.destination(), m))
 	}
 	if r.HTTP != nil {
-		t = t.And(policies.Maybe)
+		t = t.And(truthOf(m.protocol == netset.TCP)).And(policies.Maybe)
 	}
 	return t
 }
@@ -841,23 +841,68 @@ func (c *calicoWorld) fateAtHost(m *matter, normal func(*calicoSpec) bool, forwa
 	if fate.allow && at != "" && m.other.nodeName() == at {
 		return fate
 	}
-	guarded := false
-	for i := range c.hosts {
-		if at == "" || at == c.hosts[i].Spec.Node {
-			fate, guarded = fate.or(c.fateAtEndpoint(&c.hosts[i], m, normal, forwarded)), true
-			fate.allow = fate.allow || !c.guardsAll(&c.hosts[i])
+	if at == "" {
+		for i := range c.hosts {
+			fate = fate.or(c.fateAtEndpoint(&c.hosts[i], m, normal, forwarded))
 		}
+		fate.allow = true
+		return fate
 	}
-	fate.allow = fate.allow || !guarded
+	// What a host forwards may take any of its interfaces; its own traffic takes
+	// that of the address.
+	addresses := c.nodeAddresses(at)
+	if !forwarded && len(m.subject.addresses) > 0 {
+		addresses = slices.DeleteFunc(slices.Clone(m.subject.addresses), func(a netip.Addr) bool { return a.Is6() != m.v6 })
+	}
+	if len(addresses) == 0 {
+		addresses = []netip.Addr{{}}
+	}
+	for _, a := range addresses {
+		guards, open := c.guardsOf(at, a)
+		for _, h := range guards {
+			fate = fate.or(c.fateAtEndpoint(h, m, normal, forwarded))
+		}
+		fate.allow = fate.allow || open
+	}
 	return fate
 }
 
-// guardsAll reports whether all that a node sends and receives passes its host
-// endpoint, as far as that is known: it is one of all interfaces, or has all of the
-// node's addresses.
-func (c *calicoWorld) guardsAll(h *calicoHost) bool {
-	addresses := c.nodeAddresses(h.Spec.Node)
-	return h.Spec.InterfaceName == "*" || len(addresses) > 0 && !slices.ContainsFunc(addresses, func(a netip.Addr) bool { return !slices.Contains(h.Spec.ExpectedIPs, a.String()) })
+// guardsOf returns the host endpoints that may be those of the interface with an
+// address of a node, and whether there may be none. A host endpoint is of the
+// interface that it names, or else of the one that has an address it expects; what
+// those of all interfaces guard is the rest. An address is on the interface of the
+// host endpoint that expects it. Where one without a name does, that may be one for
+// which another has the name but no address. One that nobody expects may be anywhere.
+func (c *calicoWorld) guardsOf(node string, a netip.Addr) (guards []*calicoHost, open bool) {
+	var all, wild []*calicoHost
+	for i := range c.hosts {
+		switch h := &c.hosts[i]; {
+		case h.Spec.Node != node:
+		case h.Spec.InterfaceName == "*":
+			wild = append(wild, h)
+		default:
+			all = append(all, h)
+		}
+	}
+	among := func(hosts []*calicoHost, is func(*calicoHost) bool) (some []*calicoHost) {
+		for _, h := range hosts {
+			if is(h) {
+				some = append(some, h)
+			}
+		}
+		return some
+	}
+	expects := func(h *calicoHost) bool { return slices.Contains(h.Spec.ExpectedIPs, a.String()) }
+	expecting, silent := among(all, expects), among(all, func(h *calicoHost) bool { return len(h.Spec.ExpectedIPs) == 0 })
+	switch {
+	case slices.ContainsFunc(expecting, func(h *calicoHost) bool { return h.Spec.InterfaceName != "" }):
+		return expecting, false
+	case len(expecting) > 0:
+		return slices.Concat(expecting, silent), false
+	case slices.ContainsFunc(wild, expects):
+		return slices.Concat(silent, wild), false
+	}
+	return slices.Concat(all, wild), len(wild) == 0
 }
 
 func (c *calicoWorld) fateAtEndpoint(h *calicoHost, m *matter, normal func(*calicoSpec) bool, forwarded bool) fates {
@@ -929,7 +974,7 @@ func isFailsafe(m *matter) bool {
 
 // decide decides one connection.
 func (c *calicoWorld) decide(from, to *party, q point) policies.Verdict {
-	if from == to && from.replicas <= 1 {
+	if from.isSame(to) && from.replicas <= 1 {
 		return policies.Allow
 	}
 	return c.decideBetween(from, to, q)
@@ -941,7 +986,7 @@ func (c *calicoWorld) decideBetween(from, to *party, q point) policies.Verdict {
 		twin := *to
 		to = &twin
 	}
-	return c.overFamilies(from, to, c.dual, func(v6 bool) policies.Verdict {
+	return c.overFamilies(from, to, c.dual, func(from, to *party, v6 bool) policies.Verdict {
 		egress := c.fateOf(&matter{policies.Egress, from, to, v6, q})
 		ingress := c.fateOf(&matter{policies.Ingress, to, from, v6, q})
 		switch {

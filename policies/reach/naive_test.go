@@ -29,6 +29,8 @@ type cluster struct {
 	foreign      []metav1.PartialObjectMetadata // policies of a kind that nobody understands
 	podCIDRs     []netip.Prefix
 	ignoreBlocks bool // address blocks match no pod and no node
+	// expected are addresses of nodes that others than the nodes tell.
+	expected map[string][]netip.Addr
 }
 
 // party is one end of a connection.
@@ -40,6 +42,26 @@ type party struct {
 	replicas  int
 	addresses []netip.Addr // empty when they are not known
 }
+
+// at returns the party once for each of its addresses of a family, with no other
+// of that family; as it is where it has not several.
+func (p *party) at(v6 bool) []*party {
+	var all []*party
+	for _, a := range p.addresses {
+		if a.Is6() == v6 {
+			one := *p
+			one.addresses = slices.DeleteFunc(slices.Clone(p.addresses), func(b netip.Addr) bool { return b.Is6() == v6 && b != a })
+			all = append(all, &one)
+		}
+	}
+	if len(all) < 2 {
+		return []*party{p}
+	}
+	return all
+}
+
+// isSame reports whether two parties are one, at whatever address.
+func (p *party) isSame(q *party) bool { return !p.isOutside() && p.ref == q.ref }
 
 func (p *party) isOutside() bool { return p.ref == policies.Ref{} }
 func (p *party) isNode() bool    { return p.ref.Kind == "Node" }
@@ -101,6 +123,21 @@ func (c *cluster) parties() []*party {
 	return all
 }
 
+// each returns the parties, and for each address of one that has several, the party
+// as it is named by that address.
+func each(parties []*party) []*party {
+	all := slices.Clone(parties)
+	for _, p := range parties {
+		for _, a := range p.addresses {
+			if one := *p; len(p.addresses) > 1 {
+				one.addresses = []netip.Addr{a}
+				all = append(all, &one)
+			}
+		}
+	}
+	return all
+}
+
 func addressesOf(ips []corev1.PodIP) []netip.Addr {
 	var addresses []netip.Addr
 	for _, ip := range ips {
@@ -116,9 +153,14 @@ func (c *cluster) nodeAddresses(name string) []netip.Addr {
 			continue
 		}
 		for _, a := range c.nodes[i].Status.Addresses {
-			if a.Type == corev1.NodeInternalIP {
+			if a.Type == corev1.NodeInternalIP || a.Type == corev1.NodeExternalIP {
 				addresses = append(addresses, netip.MustParseAddr(a.Address))
 			}
+		}
+	}
+	for _, a := range c.expected[name] {
+		if !slices.Contains(addresses, a) {
+			addresses = append(addresses, a)
 		}
 	}
 	return addresses
@@ -126,7 +168,7 @@ func (c *cluster) nodeAddresses(name string) []netip.Addr {
 
 // verdict decides one connection.
 func (c *cluster) verdict(from, to *party, p netset.Protocol, port uint16) policies.Verdict {
-	if from == to && from.replicas <= 1 {
+	if from.isSame(to) && from.replicas <= 1 {
 		return policies.Allow
 	}
 	return c.between(from, to, p, port)
@@ -135,7 +177,7 @@ func (c *cluster) verdict(from, to *party, p netset.Protocol, port uint16) polic
 // between decides one connection of two pods that are not the same one,
 // although one template may stand for both.
 func (c *cluster) between(from, to *party, p netset.Protocol, port uint16) policies.Verdict {
-	return c.overFamilies(from, to, c.mentionsIPv6(), func(v6 bool) policies.Verdict {
+	return c.overFamilies(from, to, c.mentionsIPv6(), func(from, to *party, v6 bool) policies.Verdict {
 		egress := c.side(policies.Egress, from, to, v6, p, port)
 		ingress := c.side(policies.Ingress, to, from, v6, p, port)
 		switch {
@@ -149,13 +191,28 @@ func (c *cluster) between(from, to *party, p netset.Protocol, port uint16) polic
 }
 
 // overFamilies decides a connection that one address family or the other lets
-// through; dual is set where IPv6 plays a part.
-func (c *cluster) overFamilies(from, to *party, dual bool, decide func(v6 bool) policies.Verdict) policies.Verdict {
+// through; dual is set where IPv6 plays a part. Where it depends on which of several
+// addresses of one family is used, nobody knows what that family lets through.
+func (c *cluster) overFamilies(from, to *party, dual bool, decide func(from, to *party, v6 bool) policies.Verdict) policies.Verdict {
+	overAll := func(v6 bool) policies.Verdict {
+		sum := policies.Undecided
+		for _, one := range from.at(v6) {
+			for _, other := range to.at(v6) {
+				switch v := decide(one, other, v6); sum {
+				case policies.Undecided, v:
+					sum = v
+				default:
+					return policies.Unknown
+				}
+			}
+		}
+		return sum
+	}
 	var best [policies.Yes + 1]policies.Verdict // by whether there is such a way
 	for _, v6 := range []bool{false, true} {
 		if from.speaks(v6) && to.speaks(v6) {
 			way := c.has(from, v6).And(c.has(to, v6))
-			best[way] = looser(best[way], decide(v6))
+			best[way] = looser(best[way], overAll(v6))
 		}
 	}
 	switch certain, perhaps := best[policies.Yes], best[policies.Maybe]; {

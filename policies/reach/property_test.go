@@ -91,16 +91,24 @@ func endOfParty(j *reach.Judge, p *party) (reach.End, bool) {
 	case p.isNode():
 		for i := range m.Nodes {
 			if m.Nodes[i].Name == p.ref.Name {
-				return j.Node(i), true
+				return endAt(j, j.Node(i), p), true
 			}
 		}
 	}
 	for i := range m.Pods {
 		if m.Pods[i].Ref == p.ref {
-			return j.Pod(i), true
+			return endAt(j, j.Pod(i), p), true
 		}
 	}
 	return reach.End{}, false
+}
+
+// endAt returns the end of a party that is known by one address at that address.
+func endAt(j *reach.Judge, e reach.End, p *party) reach.End {
+	if len(p.addresses) == 1 {
+		return j.At(e, p.addresses[0])
+	}
+	return e
 }
 
 func (p *party) String() string {
@@ -118,7 +126,7 @@ func TestJudgeAgreesWithNaive(t *testing.T) {
 		s := newScene(t, drawCluster(d))
 		asked := several(d, 5, func() point { return pick(d, points...) })
 		asked = append(asked, point{netset.TCP, 80}, point{netset.TCP, 81}, point{netset.UDP, 80}, point{netset.ICMP, 0})
-		all := slices.Concat(s.parties, []*party{outsider(netip.MustParseAddr(pick(d, outsiders...))), outsider(netip.MustParseAddr(pick(d, outsiders...)))})
+		all := slices.Concat(each(s.parties), []*party{outsider(netip.MustParseAddr(pick(d, outsiders...))), outsider(netip.MustParseAddr(pick(d, outsiders...)))})
 		for _, from := range all {
 			for _, to := range all {
 				if from.isOutside() && to.isOutside() {

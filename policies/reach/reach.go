@@ -14,6 +14,7 @@ package reach
 
 import (
 	"net/netip"
+	"slices"
 	"sort"
 
 	"github.com/weir-policy/weir/policies"
@@ -36,10 +37,10 @@ type Judge struct {
 	model     *policies.Model
 	placement placement
 	governing [2][][]governing
-	forwarded map[int32]*governed // by node: what governs the traffic it forwards
-	rows      [2][]*row           // by class
-	local     []*row              // by class: ingress from a pod's own node
-	ipv6      bool                // it plays a part in the model
+	hosts     *hosts
+	rows      [2][]*row // by class
+	local     []*row    // by class: ingress from a pod's own node
+	ipv6      bool      // it plays a part in the model
 	labelled  []labelled
 	inherited func(*policies.Pod, string) (value string, has, known bool)
 }
@@ -64,13 +65,21 @@ func (j *Judge) Model() *policies.Model { return j.model }
 // Options returns those that the judge was made with.
 func (j *Judge) Options() Options { return j.options }
 
-// End is one end of a connection: a pod or a node of the model, or an address
-// outside. Ends are comparable, and mean something only to judges of the model
-// they were made for. The zero End is no end.
+// End is one end of a connection: a pod or a node of the model, perhaps at one of
+// its addresses, or an address outside. Ends are comparable, and mean something
+// only to judges of the model they were made for. The zero End is no end.
 type End struct {
 	kind  endKind
 	index int32
 	addr  netip.Addr
+}
+
+// families returns those of the addresses that an end may be at.
+func (e End) families() family {
+	if e.addr.IsValid() {
+		return familyOf(e.addr)
+	}
+	return ipv4 | ipv6
 }
 
 type endKind uint8
@@ -95,6 +104,44 @@ func (j *Judge) OwnNode() End { return End{kind: nodeEnd, index: -1} }
 // Outside returns the end that is an address outside, whoever may have it.
 func (j *Judge) Outside(a netip.Addr) End { return End{kind: outsideEnd, addr: a.Unmap().WithZone("")} }
 
+// At returns a pod or node at one of its addresses, by which it is judged then. It
+// returns the end as it is where that has no other address, or lacks this one.
+func (j *Judge) At(e End, a netip.Addr) End {
+	if all := j.addressesOf(e); len(all) > 1 && slices.Contains(all, a) {
+		e.addr = a
+	}
+	return e
+}
+
+// mayBeAt returns the addresses that an end may be at, as far as they are known.
+func (j *Judge) mayBeAt(e End) []netip.Addr {
+	if e.addr.IsValid() {
+		return []netip.Addr{e.addr}
+	}
+	return j.addressesOf(e)
+}
+
+// addressesOf returns the addresses of a pod or node, none where they are not known.
+func (j *Judge) addressesOf(e End) []netip.Addr {
+	switch {
+	case e.kind == podEnd:
+		return j.model.Pods[e.index].Addresses
+	case e.kind == nodeEnd && e.index >= 0:
+		return j.model.Nodes[e.index].Addresses
+	}
+	return nil
+}
+
+// Alike returns the address that stands for all those that no rule tells from a:
+// two addresses outside with the same one get the same answers.
+func (j *Judge) Alike(a netip.Addr) netip.Addr {
+	return j.atoms[j.atomOf(a.Unmap().WithZone(""))].first
+}
+
+// SpeaksIPv6 reports whether IPv6 plays a part in the model. Where it plays none,
+// addresses of it are denied for want of anybody who has one.
+func (j *Judge) SpeaksIPv6() bool { return j.ipv6 }
+
 // Peer names an end as answers do.
 func (j *Judge) Peer(e End) policies.Peer {
 	switch e.kind {
@@ -115,22 +162,28 @@ func (j *Judge) Peer(e End) policies.Peer {
 }
 
 // Verdict decides one connection. For a pod that stands for several replicas,
-// the two ends are two different ones. It is what Decide explains.
+// the two ends are two different ones. Where an end has several addresses of one
+// family, and it depends on which of them is used, the verdict is Unknown; see At.
+// It is what Decide explains.
 func (j *Judge) Verdict(from, to End, p netset.Protocol, port uint16) policies.Verdict {
 	if j.self(from, to) {
 		return policies.Allow
 	}
-	var best policies.Verdict
+	var byFamily [ipv4 | ipv6 + 1]policies.Verdict
 	var a, b [2]int32
 	for _, source := range j.columnsOf(from, &a) {
 		for _, target := range j.columnsOf(to, &b) {
-			way := j.between(source, target, j.ipv6)
+			way, shared := j.wayOf(from, to, source, target)
 			if way == noWay {
 				continue
 			}
-			v := both(j.side(policies.Egress, from, to, target, p, port), j.side(policies.Ingress, to, from, source, p, port))
-			best = either(best, way.worth(v))
+			v := both(j.side(policies.Egress, from, to, source, target, p, port), j.side(policies.Ingress, to, from, target, source, p, port))
+			byFamily[shared] = agree(byFamily[shared], way.worth(v))
 		}
+	}
+	var best policies.Verdict
+	for _, v := range byFamily {
+		best = either(best, v)
 	}
 	if best == policies.Undecided {
 		return policies.Deny // no address family in common
@@ -141,7 +194,7 @@ func (j *Judge) Verdict(from, to End, p netset.Protocol, port uint16) policies.V
 // self reports whether both ends are one pod, which no policy keeps from
 // itself.
 func (j *Judge) self(from, to End) bool {
-	if from != to {
+	if from.kind != to.kind || from.index != to.index {
 		return false
 	}
 	return from.kind == nodeEnd || from.kind == podEnd && j.model.Pods[from.index].Replicas <= 1
@@ -169,6 +222,22 @@ func either(a, b policies.Verdict) policies.Verdict {
 	return max(a, b)
 }
 
+// agree is the verdict of a connection that goes one of two ways, it is not known
+// which.
+func agree(a, b policies.Verdict) policies.Verdict {
+	if a == policies.Undecided || a == b {
+		return b
+	}
+	return policies.Unknown
+}
+
+// wayOf returns the way between two ends by a column of each, and the families over
+// which it leads.
+func (j *Judge) wayOf(from, to End, source, target int32) (way, family) {
+	over := from.families() & to.families()
+	return j.between(source, target, over, j.ipv6), j.columns[source].families & j.columns[target].families & over
+}
+
 // worth is a verdict over a way that there may not be.
 func (w way) worth(v policies.Verdict) policies.Verdict {
 	if w == doubtful && v == policies.Allow {
@@ -191,17 +260,24 @@ func (j *Judge) classOf(e End) int32 {
 	return -1
 }
 
+// columnsOf returns the columns of the addresses that an end may be at.
 func (j *Judge) columnsOf(e End, buf *[2]int32) []int32 {
-	if class := j.classOf(e); class >= 0 {
-		return j.classes[class].columns
+	class := j.classOf(e)
+	switch {
+	case class < 0:
+		buf[0] = j.outside + j.atomOf(e.addr)
+		return buf[:1]
+	case e.addr.IsValid() && j.classes[class].role == faced:
+		atom := j.atomOf(e.addr)
+		at := slices.IndexFunc(j.classes[class].columns, func(c int32) bool { return j.columns[c].atom == atom })
+		return j.classes[class].columns[at : at+1]
 	}
-	buf[0] = j.outside + j.atomOf(e.addr)
-	return buf[:1]
+	return j.classes[class].columns
 }
 
-// side decides one direction for the end it looks at.
-func (j *Judge) side(d policies.Direction, subject, other End, column int32, p netset.Protocol, port uint16) policies.Verdict {
-	class := j.classOf(subject)
+// side decides one direction for the end it looks at, which is at its own column.
+func (j *Judge) side(d policies.Direction, subject, other End, own, column int32, p netset.Protocol, port uint16) policies.Verdict {
+	class := j.columns[own].subject
 	if class < 0 {
 		return policies.Allow
 	}

@@ -30,6 +30,12 @@ const shopWorld = `
 {apiVersion: v1, kind: Service, metadata: {name: canary, namespace: data}, spec: {selector: {canary: yes-it-is}, ports: [{port: 80, targetPort: pg}]}}
 `
 
+// twoAddresses is a node and a pod of two addresses of one family.
+const twoAddresses = `
+{apiVersion: v1, kind: Node, metadata: {name: n3}, status: {addresses: [{type: InternalIP, address: 172.18.0.3}, {type: ExternalIP, address: 203.0.113.5}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: wide, namespace: shop, labels: {app: wide}}, spec: {nodeName: n2}, status: {phase: Running, podIPs: [{ip: 10.0.3.1}, {ip: 10.0.4.1}]}}
+`
+
 // modelWith returns the model of the shop and of objects written one a line,
 // where "NAMESPACE {spec}" is short for a NetworkPolicy, and "cluster {spec}",
 // "admin {spec}" and "baseline {spec}" for the cluster-wide kinds.
@@ -130,6 +136,16 @@ func TestRules(t *testing.T) {
 
 		// Addresses
 		{"a block matches a pod's address", `data {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.1/32}}]}]}`, "shop/web", "data/db-0", "5432", policies.Allow, "allows 10.0.0.1/32"},
+		{"a node of two addresses is judged by the one it is named by", twoAddresses + `data {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 172.18.0.0/16}}]}]}`, "172.18.0.3", "data/db-0", "5432", policies.Allow, "allows 172.18.0.0/16"},
+		{"and denied by the other", twoAddresses + `data {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 172.18.0.0/16}}]}]}`, "203.0.113.5", "data/db-0", "5432", policies.Deny, "no ingress rule"},
+		{"by its name it may be at either", twoAddresses + `data {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 172.18.0.0/16}}]}]}`, "node/n3", "data/db-0", "5432", policies.Unknown, "it depends on the address: allow for 172.18.0.3 of node n3, deny for 203.0.113.5 of node n3"},
+		{"rules that each allow one of them allow it", twoAddresses + `data {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 172.18.0.0/16}}]}, {from: [{ipBlock: {cidr: 203.0.113.0/24}}]}]}`, "node/n3", "data/db-0", "5432", policies.Allow, "allows"},
+		{"egress to it as well", twoAddresses + `data {podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 203.0.113.5/32}}]}]}`, "data/db-0", "node/n3", "443", policies.Unknown, "it depends on the address"},
+		{"by the address", twoAddresses + `data {podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 203.0.113.5/32}}]}]}`, "data/db-0", "203.0.113.5", "443", policies.Allow, "allows 203.0.113.5/32"},
+		{"a pod of two addresses too", twoAddresses + `data {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.3.0/24}}]}]}`, "shop/wide", "data/db-0", "5432", policies.Unknown, "allow for 10.0.3.1 of shop/wide, deny for 10.0.4.1 of shop/wide"},
+		{"and by its address", twoAddresses + `data {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.3.0/24}}]}]}`, "10.0.4.1", "data/db-0", "5432", policies.Deny, "no ingress rule"},
+		{"what both addresses are told alike is known", twoAddresses + `data {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/16}}]}]}`, "shop/wide", "data/db-0", "5432", policies.Allow, "allows 10.0.0.0/16"},
+		{"a pod of two families is judged by the address it is named by", `shop {podSelector: {matchLabels: {app: six}}, ingress: [{from: [{ipBlock: {cidr: "fd00::/64"}}]}]}`, "10.0.0.1", "shop/six", "80", policies.Deny, "no address family in common"},
 		{"an address that is not known may be in a block", `data {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}`, "shop/api", "data/db-0", "5432", policies.Unknown, "the address of shop/api is not known"},
 		{"but is somewhere", `data {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}`, "shop/api", "data/db-0", "5432", policies.Allow, "allows 0.0.0.0/0"},
 		{"it is not in IPv4 for a pod that has IPv6 only", `shop {podSelector: {matchLabels: {app: six}}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}`, "shop/api", "shop/six", "80", policies.Deny, "no ingress rule"},

@@ -109,6 +109,7 @@ type algebra struct {
 	ports      *portTable
 	partitions map[string][]part
 	unions     map[string]portsID
+	key        *[]byte // of what is looked up in them
 }
 
 // part is ports that are in the same port sets of several.
@@ -118,19 +119,18 @@ type part struct {
 }
 
 func newAlgebra(columns int) algebra {
-	return algebra{newSets(columns), newPortTable(), map[string][]part{}, map[string]portsID{}}
+	return algebra{newSets(columns), newPortTable(), map[string][]part{}, map[string]portsID{}, new([]byte)}
 }
 
 // partition cuts the ports of layers into parts.
 func (a algebra) partition(layers ...[]layer) []part {
-	ids := idsOf(layers...)
-	key := keyOf(ids)
-	parts, ok := a.partitions[key]
+	key := a.keyOf(layers...)
+	parts, ok := a.partitions[string(key)]
 	if !ok {
-		for _, p := range netset.Partition(a.ports.setsOf(ids)) {
+		for _, p := range netset.Partition(a.ports.setsOf(idsOf(layers...))) {
 			parts = append(parts, part{a.ports.id(p.Ports), p.Sets})
 		}
-		a.partitions[key] = parts
+		a.partitions[string(key)] = parts
 	}
 	return parts
 }
@@ -140,14 +140,26 @@ func (a algebra) join(layers []layer) portsID {
 	if len(layers) == 1 {
 		return layers[0].ports
 	}
-	ids := idsOf(layers)
-	key := keyOf(ids)
-	id, ok := a.unions[key]
+	key := a.keyOf(layers)
+	id, ok := a.unions[string(key)]
 	if !ok {
-		id = a.ports.id(netset.JoinPorts(a.ports.setsOf(ids)...))
-		a.unions[key] = id
+		id = a.ports.id(netset.JoinPorts(a.ports.setsOf(idsOf(layers))...))
+		a.unions[string(key)] = id
 	}
 	return id
+}
+
+// keyOf returns a text that names the ports of layers. It is good until the next
+// call.
+func (a algebra) keyOf(layers ...[]layer) []byte {
+	key := (*a.key)[:0]
+	for _, some := range layers {
+		for _, l := range some {
+			key = binary.LittleEndian.AppendUint32(key, uint32(l.ports))
+		}
+	}
+	*a.key = key
+	return key
 }
 
 func idsOf(layers ...[]layer) []portsID {
@@ -158,14 +170,6 @@ func idsOf(layers ...[]layer) []portsID {
 		}
 	}
 	return ids
-}
-
-func keyOf(ids []portsID) string {
-	key := make([]byte, 0, 4*len(ids))
-	for _, id := range ids {
-		key = binary.LittleEndian.AppendUint32(key, uint32(id))
-	}
-	return string(key)
 }
 
 func (t *portTable) setsOf(ids []portsID) []netset.Ports {
@@ -184,8 +188,9 @@ func (a algebra) normal(layers []layer) relation {
 	}
 	// In one order, so that partition knows the combination again.
 	slices.SortFunc(joined, func(x, y layer) int { return cmp.Compare(x.ports, y.ports) })
-	var apart relation
-	for _, p := range a.partition(joined) {
+	parts := a.partition(joined)
+	apart := make(relation, 0, len(parts))
+	for _, p := range parts {
 		columns := joined[p.sets[0]].columns
 		if len(p.sets) > 1 {
 			for _, i := range p.sets {
@@ -246,8 +251,9 @@ func (a algebra) sorted(r relation) relation {
 
 // combine applies an operation on columns to two relations, port by port.
 func (a algebra) combine(r, s relation, op func(x, y *set) *set) relation {
-	var combined relation
-	for _, p := range a.partition(r, s) {
+	parts := a.partition(r, s)
+	combined := make(relation, 0, len(parts))
+	for _, p := range parts {
 		x, y := a.none, a.none
 		for _, i := range p.sets {
 			if i < len(r) {
@@ -274,8 +280,11 @@ func (a algebra) unite(r, s relation) relation {
 }
 
 func (a algebra) intersect(r, s relation) relation {
-	if len(r) == 0 || len(s) == 0 {
+	switch {
+	case len(r) == 0 || len(s) == 0:
 		return nil
+	case slices.Equal(r, s):
+		return r
 	}
 	return a.combine(r, s, a.and)
 }

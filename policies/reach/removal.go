@@ -19,9 +19,12 @@ const (
 
 // Removal says what would change without a rule, or without a whole policy. It
 // decides again what the policy governs, and nothing else. Addresses that no pod
-// has count too, and a node may always be the pod's own.
+// has count too, and a node may always be the pod's own. What meets traffic at
+// another hook than all others may always change something: replies, or what
+// comes to a Service, which no connection shows.
 func (a *Audit) Removal(r RuleID) Effect {
-	if a.model.Policies[r.Policy].Opaque != "" {
+	p := &a.model.Policies[r.Policy]
+	if tier := tierOf(a.model, p); p.Opaque != "" || tier != nil && tier.Hook != policies.Filtering {
 		return Changes
 	}
 	effect := Nothing
@@ -51,14 +54,13 @@ func (a *Audit) Removal(r RuleID) Effect {
 
 // without returns an evaluation in which a rule is not there.
 func (a *Audit) without(r RuleID, d policies.Direction) evaluation {
-	forwarded := a.forwarded
+	e := newEvaluation(a.e.builder, &a.scratch, a.hosts)
 	if r.Rule == WholePolicy && a.model.Policies[r.Policy].Forwarded {
-		forwarded = map[int32]*governed{}
-		for node, lists := range a.forwarded {
-			forwarded[node] = &governed{leaveOut(lists[0], r.Policy), leaveOut(lists[1], r.Policy)}
+		e.forwarded = map[int32]*governed{}
+		for node, lists := range a.hosts.forwarded {
+			e.forwarded[node] = &governed{leaveOut(lists[0], r.Policy), leaveOut(lists[1], r.Policy)}
 		}
 	}
-	e := newEvaluation(a.e.builder, &a.scratch, forwarded)
 	e.rules = a.e.rules
 	if r.Rule != WholePolicy {
 		rules := &a.scratch.Policies[r.Policy].Rules[d]

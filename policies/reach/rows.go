@@ -197,8 +197,10 @@ func (b *builder) compileRule(r *policies.Rule, d policies.Direction, subject *c
 func (b *builder) eachNumber(n policies.NamedPort, d policies.Direction, subject *class, yield func(ports portsID, among *set)) {
 	name := b.names[n]
 	if d == policies.Ingress {
-		for _, number := range subject.numbersOf(name) {
-			yield(b.ports.id(netset.PortSpan(n.Protocol, number, number)), nil)
+		for _, own := range subject.named {
+			if own.name == name {
+				yield(b.ports.id(netset.PortSpan(n.Protocol, own.number, own.number)), nil)
+			}
 		}
 		return
 	}

@@ -68,7 +68,7 @@ func (p *Parts) Selects(i int) bool {
 		if len(p.subject[d][i]) > 0 {
 			return true
 		}
-		for _, lists := range p.judge.forwarded {
+		for _, lists := range p.judge.hosts.forwarded {
 			if governs(lists[d], i) {
 				return true
 			}
@@ -174,16 +174,29 @@ func sameTerms(a, b *policies.Rule) bool {
 // among reports whether whoever a match describes is described by others, too,
 // whoever that is.
 func among(m *policies.Match, others []policies.Match) bool {
-	var blocks netset.Addresses
+	blocks := map[bool]netset.Addresses{} // by InCluster
 	for i := range others {
-		if o := &others[i]; o.Anyone == m.Anyone && o.InCluster == m.InCluster && o.String() == m.String() {
+		o := &others[i]
+		if o.Anyone == m.Anyone && o.InCluster == m.InCluster && o.String() == m.String() {
 			return true
 		}
-		if others[i].InCluster == m.InCluster && len(others[i].Except) == 0 {
-			blocks = blocks.Union(others[i].Block.Addresses())
+		for _, b := range anyOf(o) {
+			if len(o.Except)+len(b.Except) == 0 {
+				blocks[b.InCluster] = blocks[b.InCluster].Union(b.Block.Addresses())
+			}
 		}
 	}
-	return m.Block.CIDR.IsValid() && blocks.Covers(m.Block.Addresses())
+	return !slices.ContainsFunc(anyOf(m), func(b policies.Match) bool {
+		return !b.Block.CIDR.IsValid() || !blocks[b.InCluster].Covers(b.Block.Addresses())
+	})
+}
+
+// anyOf returns the matches any of which is enough: those of Any, or the match.
+func anyOf(m *policies.Match) []policies.Match {
+	if len(m.Any) > 0 {
+		return m.Any
+	}
+	return []policies.Match{*m}
 }
 
 // Isolates reports whether what comes to or from an end is denied where no rule

@@ -73,7 +73,7 @@ func truths(sure, possible bool) policies.Truth {
 // classesOf yields the classes of the given namespaces whose labels are, or may
 // be, in the selector, in no particular order.
 func (f *frame) classesOf(in []int32, s selector.Selector, yield func(int32, policies.Truth)) {
-	if s.IsNothing() {
+	if len(in) == 0 || s.IsNothing() {
 		return
 	}
 	c := f.compile(s)

@@ -115,7 +115,7 @@ func (c *canvas) clear() {
 type sets struct {
 	canvas  // what is added before build
 	columns int
-	known   map[uint64][]*set
+	known   map[uint64]*set
 	count   int32
 	index   []uint32 // of the result of an operation, as a set has them
 	words   []uint64
@@ -123,7 +123,7 @@ type sets struct {
 }
 
 func newSets(columns int) *sets {
-	s := &sets{canvas: newCanvas(columns), columns: columns, known: map[uint64][]*set{}}
+	s := &sets{canvas: newCanvas(columns), columns: columns, known: map[uint64]*set{}}
 	s.none = s.build()
 	return s
 }
@@ -162,14 +162,18 @@ func (s *sets) intern() *set {
 	for i, w := range s.words {
 		sum = bits.RotateLeft64((sum^w)*0x9e3779b97f4a7c15, 29) + uint64(s.index[i])
 	}
-	for _, k := range s.known[sum] {
+	for ; ; sum++ { // past others of this sum
+		k, taken := s.known[sum]
+		if !taken {
+			break
+		}
 		if slices.Equal(k.index, s.index) && slices.Equal(k.words, s.words) {
 			return k
 		}
 	}
 	t := &set{id: s.count, index: slices.Clone(s.index), words: slices.Clone(s.words)}
 	s.count++
-	s.known[sum] = append(s.known[sum], t)
+	s.known[sum] = t
 	return t
 }
 

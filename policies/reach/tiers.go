@@ -20,11 +20,11 @@ type governed [2][]governing
 
 // govern lists the policies that govern each class, and for each node those that
 // govern what it forwards.
-func (b *builder) govern(m *policies.Model) (classes [2][][]governing, forwarded map[int32]*governed) {
+func (b *builder) govern(m *policies.Model) (classes [2][][]governing, hosts *hosts) {
 	for _, d := range policies.Directions {
 		classes[d] = make([][]governing, len(b.classes))
 	}
-	hosts := b.newHosts(m)
+	hosts = b.newHosts(m)
 	for _, i := range evaluationOrder(m) {
 		p := &m.Policies[i]
 		governs := func(lists *[2][][]governing, at int32, t policies.Truth) {
@@ -38,7 +38,7 @@ func (b *builder) govern(m *policies.Model) (classes [2][][]governing, forwarded
 		in := b.namespacesOf(namespaces)
 		b.classesOf(in.yes, pods, func(class int32, t policies.Truth) { governs(&classes, class, t) })
 		b.classesOf(in.maybe, pods, func(class int32, t policies.Truth) { governs(&classes, class, policies.Maybe) })
-		for node, t := range hosts.selectedBy(p) {
+		for node, t := range hosts.selectedBy(int32(i), p) {
 			for _, class := range hosts.classes[node] {
 				governs(&classes, class, t)
 			}
@@ -50,7 +50,7 @@ func (b *builder) govern(m *policies.Model) (classes [2][][]governing, forwarded
 			}
 		}
 	}
-	return classes, hosts.forwarded
+	return classes, hosts
 }
 
 // evaluationOrder returns the indexes of the policies by tier and priority.
@@ -75,6 +75,8 @@ func evaluationOrder(m *policies.Model) []int {
 type stage struct {
 	id                       int32
 	allow, pass, safe, final relation
+	// certain is a stage that is in no doubt about any traffic.
+	certain bool
 }
 
 // outcome is what some tiers, one behind the other, make of the traffic that
@@ -86,6 +88,7 @@ type outcome struct{ allow, safe relation }
 type evaluation struct {
 	*builder
 	model     *policies.Model
+	hosts     *hosts
 	forwarded map[int32]*governed // by node
 	rules     [2][][]*compiled    // of each policy
 	stages    [2]map[string]*stage
@@ -97,8 +100,8 @@ type evaluation struct {
 	count   int32 // of stages
 }
 
-func newEvaluation(b *builder, m *policies.Model, forwarded map[int32]*governed) evaluation {
-	e := evaluation{builder: b, model: m, forwarded: forwarded, byStages: map[string]*row{}, outcomes: map[string]outcome{}}
+func newEvaluation(b *builder, m *policies.Model, h *hosts) evaluation {
+	e := evaluation{builder: b, model: m, hosts: h, forwarded: h.forwarded, byStages: map[string]*row{}, outcomes: map[string]outcome{}}
 	e.sparing[policies.Yes] = e.newStage(b.universe, nil, b.universe)
 	e.sparing[policies.Maybe] = e.newStage(b.universe, b.universe, b.universe)
 	for _, d := range policies.Directions {
@@ -112,8 +115,8 @@ func newEvaluation(b *builder, m *policies.Model, forwarded map[int32]*governed)
 func (b *builder) judge(m *policies.Model, p placement) *Judge {
 	b.turnTo(m, p)
 	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, ipv6: speaksIPv6(m), labelled: b.labelled, inherited: m.Inherited()}
-	j.governing, j.forwarded = b.govern(m)
-	e := newEvaluation(b, m, j.forwarded)
+	j.governing, j.hosts = b.govern(m)
+	e := newEvaluation(b, m, j.hosts)
 	for _, d := range policies.Directions {
 		j.rows[d] = make([]*row, len(b.classes))
 		for class, list := range j.governing[d] {
@@ -128,7 +131,8 @@ func (b *builder) judge(m *policies.Model, p placement) *Judge {
 }
 
 func (e *evaluation) newStage(allow, pass, safe relation) *stage {
-	s := &stage{e.count, allow, pass, safe, e.subtract(safe, pass)}
+	s := &stage{id: e.count, allow: allow, pass: pass, safe: safe, final: e.subtract(safe, pass)}
+	s.certain = slices.Equal(s.final, allow) && len(e.subtract(pass, safe)) == 0
 	e.count++
 	return s
 }
@@ -136,19 +140,23 @@ func (e *evaluation) newStage(allow, pass, safe relation) *stage {
 // row returns what becomes of a class's traffic, given the policies that govern
 // it.
 func (e *evaluation) row(d policies.Direction, class int32, list []governing) *row {
-	r := e.tiers(d, class, list, false)
-	switch {
+	switch c := &e.classes[class]; {
+	case c.role == faced:
+		return e.byFace(class, func(face int32) *row { return e.row(d, face, list) })
 	case len(e.nodeIDs) == 0:
-		return r
-	case e.classes[class].host():
-		return e.sparingPods(r, e.classes[class].node)
+		return e.tiers(d, class, list, false)
+	case c.host():
+		return e.sparingPods(e.passing(d, class, list, e.passedBy(e.hosts, c)), c.node)
 	}
-	return e.throughHosts(d, class, r)
+	return e.throughHosts(d, class, e.tiers(d, class, list, false))
 }
 
 // rowFromOwnNode returns what becomes of what comes to a class from a pod's own
 // node.
 func (e *evaluation) rowFromOwnNode(class int32, list []governing) *row {
+	if e.classes[class].role == faced {
+		return e.byFace(class, func(face int32) *row { return e.rowFromOwnNode(face, list) })
+	}
 	return e.tiers(policies.Ingress, class, list, true)
 }
 
@@ -173,7 +181,7 @@ func (e *evaluation) tiers(d policies.Direction, class int32, list []governing, 
 	}
 	r, ok := e.byStages[string(key)]
 	if !ok {
-		o := e.compose(stages, key)
+		o := e.through(stages[0], e.compose(stages[1:], key[4:]))
 		allow := e.intersect(o.allow, o.safe)
 		r = e.internRow(allow, e.subtract(o.allow, allow))
 		e.byStages[string(key)] = r
@@ -223,12 +231,19 @@ func (e *evaluation) compose(stages []*stage, key []byte) outcome {
 	}
 	known, ok := e.outcomes[string(key)]
 	if !ok {
-		s, rest := stages[0], e.compose(stages[1:], key[4:])
-		known.allow = e.unite(s.allow, e.intersect(s.pass, rest.allow))
-		known.safe = e.unite(s.final, e.intersect(s.safe, rest.safe))
+		known = e.through(stages[0], e.compose(stages[1:], key[4:]))
 		e.outcomes[string(key)] = known
 	}
 	return known
+}
+
+// through puts a stage before what becomes of the traffic behind it.
+func (e *evaluation) through(s *stage, rest outcome) outcome {
+	allow := e.unite(s.allow, e.intersect(s.pass, rest.allow))
+	if s.certain && slices.Equal(rest.allow, rest.safe) {
+		return outcome{allow, allow}
+	}
+	return outcome{allow, e.unite(s.final, e.intersect(s.safe, rest.safe))}
 }
 
 // stage returns what one tier makes of a class's traffic, given the policies of
@@ -262,8 +277,8 @@ func (e *evaluation) appendSubjectKey(key []byte, d policies.Direction, class in
 		}
 	}
 	if named {
-		for _, numbers := range c.named {
-			key = append(append(key, '|'), numbers...)
+		for _, n := range c.named {
+			key = binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint32(key, uint32(n.name)), n.number)
 		}
 	}
 	return key
@@ -378,7 +393,12 @@ func (e *evaluation) evaluateUnion(d policies.Direction, class int32, list []gov
 			possible = append(possible, r.possible...)
 		}
 	}
-	return e.newStage(e.unite(e.normal(possible), undefined), nil, e.subtract(e.normal(yes), undefined))
+	safe := e.normal(yes)
+	allow := safe
+	if !slices.Equal(possible, yes) {
+		allow = e.normal(possible)
+	}
+	return e.newStage(e.unite(allow, undefined), nil, e.subtract(safe, undefined))
 }
 
 // compileRules returns the rules of a policy in one direction as traffic. What

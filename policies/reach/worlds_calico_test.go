@@ -286,7 +286,7 @@ func (c *calicoWorld) drawCalicoRule(d dice, namespace string, names []string, i
 	}
 	if r.Action == "Allow" && ingress && d.chance(3) {
 		r.HTTP = &calicoHTTP{Methods: []string{"GET"}}
-		r.Protocol, r.NotProtocol, r.ICMP, r.NotICMP = "TCP", nil, nil, nil
+		r.Protocol, r.NotProtocol, r.ICMP, r.NotICMP = pick[any](d, "TCP", nil), nil, nil, nil
 	}
 	r.Source, r.Destination = c.drawEntity(d, namespace, names, v6, ingress), c.drawEntity(d, namespace, names, v6, !ingress)
 	c.drawEntityPorts(d, &r)
@@ -529,6 +529,9 @@ func drawHostWorld(d dice) *calicoWorld {
 		node := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%d", i+1)}}
 		address := fmt.Sprintf("172.18.0.%d", i+1)
 		node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address}}
+		if d.chance(30) {
+			node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: fmt.Sprintf("203.0.113.%d", i+1)})
+		}
 		c.nodes = append(c.nodes, node)
 		if i == 0 || d.chance(50) {
 			var h calicoHost
@@ -542,8 +545,18 @@ func drawHostWorld(d dice) *calicoWorld {
 			}
 			h.Spec.Profiles = pick(d, nil, []string{"projectcalico-default-allow"}, []string{"lend"}, []string{"lend", "projectcalico-default-allow"}, []string{"gone", "lend"})
 			c.hosts = append(c.hosts, h)
+			if d.chance(40) {
+				h.Name, h.Labels = node.Name+"-more", drawLabels(d, "app", "tier")
+				h.Spec.ExpectedIPs = pick(d, nil, []string{fmt.Sprintf("203.0.113.%d", i+1)}, []string{address}, []string{"172.18.1.1", address})
+				h.Spec.InterfaceName = pick(d, "eth1", "eth2", "*")
+				if len(h.Spec.ExpectedIPs) > 0 {
+					h.Spec.InterfaceName = pick(d, "eth1", "", "*")
+				}
+				c.hosts = append(c.hosts, h)
+			}
 		}
 	}
+	c.expectAddresses()
 	for i := range d.between(1, 3) {
 		pod := corev1.Pod{ObjectMeta: drawMeta(d, pick(d, names...), i)}
 		pod.Spec.NodeName, pod.Spec.HostNetwork = pick(d, "node-1", "node-2", "node-2", ""), d.chance(15)
@@ -579,5 +592,16 @@ func (p *calicoPolicy) drawHook(d dice) {
 		s.PreDNAT, s.ApplyOnForward, s.Egress, s.Types = true, true, nil, []string{"Ingress"}
 	case form >= 3:
 		s.ApplyOnForward = true
+	}
+}
+
+// expectAddresses makes the addresses that host endpoints expect those of their
+// nodes.
+func (c *calicoWorld) expectAddresses() {
+	c.expected = map[string][]netip.Addr{}
+	for _, h := range c.hosts {
+		for _, text := range h.Spec.ExpectedIPs {
+			c.expected[h.Spec.Node] = append(c.expected[h.Spec.Node], netip.MustParseAddr(text))
+		}
 	}
 }

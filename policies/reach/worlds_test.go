@@ -110,6 +110,11 @@ func drawNode(d dice, number int) corev1.Node {
 			node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: fmt.Sprintf(form, number)})
 		}
 	}
+	if d.chance(25) {
+		for _, address := range pick(d, []string{"203.0.113.1"}, []string{"203.0.113.2", "10.0.0.2"}, []string{"2001:db8::9"}) {
+			node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: address})
+		}
+	}
 	return node
 }
 
@@ -125,7 +130,7 @@ func drawPod(d dice, namespace string, number int) corev1.Pod {
 	}
 	pod.Status.Phase = pick(d, "", corev1.PodRunning, corev1.PodRunning, corev1.PodRunning, corev1.PodPending, corev1.PodSucceeded, corev1.PodFailed)
 	if pod.Status.Phase != "" && !pod.Spec.HostNetwork {
-		for _, form := range pick(d, []string{"10.0.0.%d"}, []string{"10.0.0.%d", "fd00::%d"}, []string{"fd00::%d"}, nil) {
+		for _, form := range pick(d, []string{"10.0.0.%d"}, []string{"10.0.0.%d", "fd00::%d"}, []string{"fd00::%d"}, []string{"10.0.0.%d", "10.9.0.%d", "fd00::%d"}, nil) {
 			pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: fmt.Sprintf(form, number)})
 		}
 	}

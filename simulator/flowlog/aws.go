@@ -218,7 +218,7 @@ func (d *awsDecoder) take(r *awsRecord) error {
 		return fmt.Errorf("flow-direction %.40q is neither ingress nor egress", direction)
 	}
 	if len(r.service) > 0 {
-		own.Names = []string{"ecs " + cmp.Or(string(r.cluster), "-") + "/" + string(r.service)}
+		own.Names = []string{"ecs " + cmp.Or(clean(r.cluster), "-") + "/" + clean(r.service)}
 	}
 	leftOut, err := r.judge(&flow)
 	switch {

@@ -1,13 +1,12 @@
 package flowlog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"time"
-
-	"github.com/goccy/go-json"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -30,30 +29,69 @@ var azureNSGFormat = format{
 }
 
 // azureLine is what one network interface, or one network, saw in a minute: of
-// virtual networks in FlowRecords, of network security groups in Properties.
+// virtual networks in flowRecords, of network security groups in properties.
 type azureLine struct {
-	Category    string `json:"category"`
-	MAC         string `json:"macAddress"`
-	FlowRecords *struct {
-		Flows []struct {
-			Groups []azureTuples `json:"flowGroups"`
-		} `json:"flows"`
-	} `json:"flowRecords"`
-	Properties *struct {
-		Flows []struct {
-			Rule  string        `json:"rule"`
-			Flows []azureTuples `json:"flows"`
-		} `json:"flows"`
-	} `json:"properties"`
+	category, mac   []byte
+	hasFlows, isNSG bool
+	groups          []azureTuples
+}
+
+// azureTuples is what was seen because of one rule.
+type azureTuples struct {
+	rule, mac string
+	tuples    [][]byte
+}
+
+func (l *azureLine) take(s *scan) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "category":
+			l.category = s.string()
+		case "macAddress":
+			l.mac = s.string()
+		case "flowRecords", "properties":
+			l.hasFlows, l.isNSG = true, string(s.name) == "properties"
+			l.takeGroups(s, azureTuples{})
+		default:
+			s.skip()
+		}
+	}
+}
+
+// takeGroups takes flows within flows; each level adds to what is known.
+func (l *azureLine) takeGroups(s *scan, known azureTuples) {
+	var inner [][]byte
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "rule":
+			known.rule = string(s.string())
+		case "mac":
+			known.mac = string(s.string())
+		case "flows", "flowGroups":
+			for in := s.array(); in && s.element(); {
+				inner = append(inner, s.raw())
+			}
+		case "flowTuples":
+			for in := s.array(); in && s.element(); {
+				known.tuples = append(known.tuples, s.string())
+			}
+		default:
+			s.skip()
+		}
+	}
+	if len(known.tuples) > 0 {
+		l.groups = append(l.groups, known)
+	}
+	for _, text := range inner {
+		within := scan{text: text, name: []byte("flows"), depth: s.depth}
+		l.takeGroups(&within, azureTuples{rule: known.rule, mac: known.mac})
+		if within.err != nil {
+			s.fail(within.err)
+		}
+	}
 }
 
 const azureNSGCategory = "NetworkSecurityGroupFlowEvent"
-
-type azureTuples struct {
-	Rule   string   `json:"rule"`
-	MAC    string   `json:"mac"`
-	Tuples []string `json:"flowTuples"`
-}
 
 // azureKey is what makes a connection a different one to an interface.
 type azureKey struct {
@@ -123,46 +161,34 @@ func newAzureDecoder(s *sink, read func(string) (azureTuple, error)) *azureDecod
 
 func (d *azureDecoder) decode(record []byte) error {
 	var l azureLine
-	if err := json.Unmarshal(record, &l); err != nil {
-		return explain(err)
+	s := scan{text: record}
+	l.take(&s)
+	switch err := s.end(); {
+	case err != nil:
+		return err
+	case !l.hasFlows:
+		return errors.New("there are no flowRecords and no properties")
+	case l.isNSG && string(l.category) != azureNSGCategory:
+		return fmt.Errorf("category %.60q is not %s", l.category, azureNSGCategory)
 	}
 	d.flows = d.flows[:0]
 	clear(d.index)
-	switch {
-	case l.FlowRecords != nil:
-		for _, f := range l.FlowRecords.Flows {
-			for _, group := range f.Groups {
-				d.group(group.Rule, l.MAC, group.Tuples)
+	for _, group := range l.groups {
+		group.mac = cmp.Or(group.mac, string(l.mac))
+		for i, text := range group.tuples {
+			t, err := d.read(string(text))
+			if err != nil {
+				d.bad(fmt.Errorf("flow tuple %d of rule %.60q: %w", i+1, group.rule, err))
+				continue
 			}
+			t.mac = group.mac
+			d.tuple(group.rule, &t)
 		}
-	case l.Properties != nil && l.Category == azureNSGCategory:
-		for _, f := range l.Properties.Flows {
-			for _, group := range f.Flows {
-				d.group(f.Rule, group.MAC, group.Tuples)
-			}
-		}
-	case l.Properties != nil:
-		return fmt.Errorf("category %.60q is not %s", l.Category, azureNSGCategory)
-	default:
-		return errors.New("there are no flowRecords and no properties")
 	}
 	for _, f := range d.flows {
 		d.flow(f)
 	}
 	return nil
-}
-
-func (d *azureDecoder) group(rule, mac string, tuples []string) {
-	rule, mac = strings.Clone(rule), strings.Clone(mac) // they outlive the record, which is large
-	for i, text := range tuples {
-		t, err := d.read(text)
-		if err != nil {
-			d.bad(fmt.Errorf("flow tuple %d of rule %.60q: %w", i+1, rule, err))
-			continue
-		}
-		t.mac = mac
-		d.tuple(rule, &t)
-	}
 }
 
 func (d *azureDecoder) tuple(rule string, t *azureTuple) {

@@ -1,85 +1,33 @@
 package flowlog
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/goccy/go-json"
-
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 )
 
-// number reads the decimal number in a field, at most most.
+// number reads the whole number in a field, at most most.
 func number[T ~string | ~[]byte](field string, text T, most uint64) (uint64, error) {
 	n, err := strconv.ParseUint(string(text), 10, 64)
-	switch {
-	case errors.Is(err, strconv.ErrRange), err == nil && n > most:
-		return 0, fmt.Errorf("%s %.40s is above %d", field, text, most)
-	case err != nil:
-		return 0, fmt.Errorf("%s %.40q is not a number", field, text)
+	if err != nil || n > most {
+		return 0, fmt.Errorf("%s %.40q is no whole number from 0 to %d", field, text, most)
 	}
 	return n, nil
 }
-
-// jsonNumber reads a number that JSON may hold as text too, or with ".0" behind
-// it as tables have them; 0 for none.
-func jsonNumber(field string, raw json.RawMessage, most uint64) (uint64, error) {
-	text := bytes.TrimSuffix(bytes.Trim(raw, `"`), []byte(".0"))
-	if len(text) == 0 || string(text) == "null" {
-		return 0, nil
-	}
-	return number(field, text, most)
-}
-
-// jsonText returns what a JSON string without escapes or a number says; it is
-// empty for null and for nothing at all.
-func jsonText(raw json.RawMessage) string { return word(raw, nil) }
 
 // address reads the IP address in a field.
 func address[T ~string | ~[]byte](field string, text T) (netip.Addr, error) {
 	a, err := netip.ParseAddr(string(text))
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("%s %.60q is not an IP address", field, text)
+		return netip.Addr{}, fmt.Errorf("%s %.60q is no IP address", field, text)
 	}
-	return plain(a), nil
+	return a.Unmap().WithZone(""), nil
 }
-
-// jsonAddress reads a JSON string that is an IP address; the zero one for none.
-func jsonAddress(field string, raw json.RawMessage) (netip.Addr, error) {
-	text := bytes.Trim(raw, `"`)
-	if len(text) == 0 || string(text) == "null" {
-		return netip.Addr{}, nil
-	}
-	return address(field, text)
-}
-
-// jsonTime reads a JSON string that is a time of RFC 3339; the zero one for none.
-func jsonTime(field string, raw json.RawMessage) (time.Time, error) {
-	text := bytes.Trim(raw, `"`)
-	if len(text) == 0 || string(text) == "null" {
-		return time.Time{}, nil
-	}
-	return timeOf(field, string(text))
-}
-
-// timeOf reads a time of RFC 3339, which is of the years that JSON can say in
-// UTC too.
-func timeOf(field, text string) (time.Time, error) {
-	at, err := time.Parse(time.RFC3339, text)
-	if at = at.UTC(); err != nil || at.Year() < 0 || at.Year() > 9999 {
-		return time.Time{}, fmt.Errorf("%s %.40q is not a time such as 2026-03-10T12:00:00Z", field, text)
-	}
-	return at, nil
-}
-
-// plain is an address as IPv4 where it is one, and without a zone.
-func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 // protocol reads the name or number of a protocol in a field. ICMP is that of
 // the family in which it is spoken.
@@ -112,6 +60,9 @@ func protocol(field, text string, ipv6 bool) (netset.Protocol, error) {
 	}
 	return p, nil
 }
+
+// clean is text as JSON can write it.
+func clean(text []byte) string { return strings.ToValidUTF8(string(text), "\ufffd") }
 
 // lastSecond is the end of the year 9999, behind which JSON has no times.
 const lastSecond = 253402300799

@@ -3,9 +3,8 @@ package flowlog
 import (
 	"errors"
 	"fmt"
-	"strings"
-
-	"github.com/goccy/go-json"
+	"net/netip"
+	"time"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -17,139 +16,130 @@ var gcpFormat = format{
 	object: func(keys [][]byte) bool {
 		return hasAll(keys, "connection", "reporter") || hasAll(keys, "jsonPayload.connection", "jsonPayload.reporter")
 	},
-	decode: func(s *sink) decoder { return &gcpDecoder{sink: s, peers: peers{}} },
+	decode: func(s *sink) decoder { return &gcpDecoder{sink: s, pods: peers{}, machines: peers{}} },
 }
 
-// gcpLine is a log entry, or the payload of one.
-type gcpLine struct {
-	gcpFlow
-	Payload gcpFlow `json:"jsonPayload"`
-}
-
-// gcpFlow is one record of a VPC flow log. Numbers of 64 bits are text in it.
+// gcpFlow is one record of a VPC flow log, by itself or within a log entry.
 type gcpFlow struct {
-	Connection         gcpConnection   `json:"connection"`
-	Reporter           string          `json:"reporter"`
-	Disposition        string          `json:"disposition"`
-	Bytes              json.RawMessage `json:"bytes_sent"`
-	Packets            json.RawMessage `json:"packets_sent"`
-	RTT                json.RawMessage `json:"rtt_msec"`
-	RoundTrip          json.RawMessage `json:"round_trip_time"`
-	Start              json.RawMessage `json:"start_time"`
-	End                json.RawMessage `json:"end_time"`
-	Source             json.RawMessage `json:"src_gke_details"`
-	Destination        json.RawMessage `json:"dest_gke_details"`
-	SourceInstance     json.RawMessage `json:"src_instance"`
-	Instance           json.RawMessage `json:"dest_instance"`
-	SourceLocation     json.RawMessage `json:"src_location"`
-	Location           json.RawMessage `json:"dest_location"`
-	SourceService      json.RawMessage `json:"src_google_service"`
-	DestinationService json.RawMessage `json:"dest_google_service"`
-	SourceGateway      json.RawMessage `json:"src_gateway"`
-	DestinationGateway json.RawMessage `json:"dest_gateway"`
+	connection             gcpConnection
+	reporter, disposition  []byte
+	bytes, packets         uint64
+	answered               bool // a round trip was measured
+	start, end             time.Time
+	source, destination    []byte
+	sourceMachine, machine []byte
+	sourceOutside, outside bool
 }
 
-type gcpConnection struct {
-	Source          json.RawMessage `json:"src_ip"`
-	Destination     json.RawMessage `json:"dest_ip"`
-	SourcePort      json.RawMessage `json:"src_port"`
-	DestinationPort json.RawMessage `json:"dest_port"`
-	Protocol        json.RawMessage `json:"protocol"`
-	Direction       string          `json:"direction"` // in the logs of network policies
-}
-
-// The reset methods forget a record but keep its memory.
-
-func (l *gcpLine) reset() {
-	l.gcpFlow.reset()
-	l.Payload.reset()
-}
-
-func (f *gcpFlow) reset() {
-	f.Connection.reset()
-	*f = gcpFlow{
-		Connection: f.Connection, Bytes: f.Bytes[:0], Packets: f.Packets[:0], RTT: f.RTT[:0], RoundTrip: f.RoundTrip[:0],
-		Source: f.Source[:0], Destination: f.Destination[:0], SourceInstance: f.SourceInstance[:0], Instance: f.Instance[:0], SourceLocation: f.SourceLocation[:0], Location: f.Location[:0],
-		SourceService: f.SourceService[:0], DestinationService: f.DestinationService[:0],
-		Start: f.Start[:0], End: f.End[:0], SourceGateway: f.SourceGateway[:0], DestinationGateway: f.DestinationGateway[:0],
+func (f *gcpFlow) take(s *scan) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case logEntry:
+			f.take(s)
+		case "connection":
+			f.connection.take(s)
+		case "reporter":
+			f.reporter = s.string()
+		case "disposition":
+			f.disposition = s.string()
+		case "bytes_sent":
+			f.bytes = s.uint(1<<64 - 1)
+		case "packets_sent":
+			f.packets = s.uint(1<<64 - 1)
+		case "rtt_msec", "round_trip_time":
+			f.answered = isPresent(s) || f.answered
+		case "start_time":
+			f.start = s.time()
+		case "end_time":
+			f.end = s.time()
+		case "src_gke_details":
+			f.source = s.raw()
+		case "dest_gke_details":
+			f.destination = s.raw()
+		case "src_instance":
+			f.sourceMachine = s.raw()
+		case "dest_instance":
+			f.machine = s.raw()
+		case "src_location", "src_google_service", "src_gateway":
+			f.sourceOutside = isPresent(s) || f.sourceOutside
+		case "dest_location", "dest_google_service", "dest_gateway":
+			f.outside = isPresent(s) || f.outside
+		default:
+			s.skip()
+		}
 	}
 }
 
-func (c *gcpConnection) reset() {
-	*c = gcpConnection{Source: c.Source[:0], Destination: c.Destination[:0], SourcePort: c.SourcePort[:0], DestinationPort: c.DestinationPort[:0], Protocol: c.Protocol[:0]}
+// isPresent takes any value, and reports whether it is one.
+func isPresent(s *scan) bool { return string(s.raw()) != "null" }
+
+// gcpConnection stands in the logs of a network, and in those of its policies.
+type gcpConnection struct {
+	source, destination netip.Addr
+	sourcePort, port    uint16
+	protocol, direction []byte
+}
+
+func (c *gcpConnection) take(s *scan) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "src_ip":
+			c.source = s.address()
+		case "dest_ip":
+			c.destination = s.address()
+		case "src_port":
+			c.sourcePort = uint16(s.uint(65535))
+		case "dest_port":
+			c.port = uint16(s.uint(65535))
+		case "protocol":
+			c.protocol = s.word()
+		case "direction":
+			c.direction = s.string()
+		default:
+			s.skip()
+		}
+	}
 }
 
 // read says what a connection is of.
-func (c *gcpConnection) read(f *policies.Flow) error {
-	var err error
-	if f.From.Address, err = jsonAddress("src_ip", c.Source); err != nil {
-		return err
-	}
-	if f.To.Address, err = jsonAddress("dest_ip", c.Destination); err != nil {
-		return err
-	}
-	from, err := jsonNumber("src_port", c.SourcePort, 65535)
-	if err != nil {
-		return err
-	}
-	to, err := jsonNumber("dest_port", c.DestinationPort, 65535)
-	if err != nil {
-		return err
-	}
-	f.SourcePort, f.Port = uint16(from), uint16(to)
-	f.Protocol, err = protocol("protocol", jsonText(c.Protocol), f.To.Address.Is6())
+func (c *gcpConnection) read(f *policies.Flow) (err error) {
+	f.From.Address, f.To.Address = c.source, c.destination
+	f.SourcePort, f.Port = c.sourcePort, c.port
+	f.Protocol, err = protocol("protocol", string(c.protocol), f.To.Address.Is6())
 	return err
 }
 
 type gcpDecoder struct {
 	*sink
-	peers  peers
-	buffer gcpLine
+	pods, machines peers
 }
 
 func (d *gcpDecoder) decode(record []byte) error {
-	d.buffer.reset()
-	if err := json.Unmarshal(record, &d.buffer); err != nil {
-		return explain(err)
+	var f gcpFlow
+	s := scan{text: record}
+	f.take(&s)
+	if err := s.end(); err != nil {
+		return err
 	}
-	f := &d.buffer.Payload
-	if f.Reporter == "" {
-		f = &d.buffer.gcpFlow
-	}
-	if f.Reporter == "" {
+	if len(f.reporter) == 0 {
 		return errors.New("there is no reporter")
 	}
-	flow := policies.Flow{Verdict: policies.Allow}
+	flow := policies.Flow{Verdict: policies.Allow, Bytes: f.bytes, Packets: f.packets}
 	var err error
-	if flow.From, err = d.peer("src", f.Source, f.SourceInstance); err != nil {
+	if flow.From, err = d.peer("src", f.source, f.sourceMachine); err != nil {
 		return err
 	}
-	if flow.To, err = d.peer("dest", f.Destination, f.Instance); err != nil {
+	if flow.To, err = d.peer("dest", f.destination, f.machine); err != nil {
 		return err
 	}
-	flow.From.Outside = isPresent(f.SourceLocation, f.SourceService, f.SourceGateway)
-	flow.To.Outside = isPresent(f.Location, f.DestinationService, f.DestinationGateway)
-	if err := f.Connection.read(&flow); err != nil {
+	flow.From.Outside, flow.To.Outside = f.sourceOutside, f.outside
+	if err := f.connection.read(&flow); err != nil {
 		return err
 	}
-	first, err := jsonTime("start_time", f.Start)
-	if err != nil {
+	if err := span(&flow, f.start, f.end); err != nil {
 		return err
 	}
-	last, err := jsonTime("end_time", f.End)
-	if err != nil {
-		return err
-	}
-	if err := span(&flow, first, last); err != nil {
-		return err
-	}
-	if flow.Bytes, err = jsonNumber("bytes_sent", f.Bytes, 1<<64-1); err != nil {
-		return err
-	}
-	if flow.Packets, err = jsonNumber("packets_sent", f.Packets, 1<<64-1); err != nil {
-		return err
-	}
-	switch f.Reporter {
+	switch string(f.reporter) {
 	case "SRC":
 		flow.Origin.Reporter = policies.SourceSide
 	case "DEST":
@@ -157,13 +147,12 @@ func (d *gcpDecoder) decode(record []byte) error {
 	case "SRC_GATEWAY", "DEST_GATEWAY":
 		flow.Origin.Reporter = policies.OnTheWay
 	default:
-		return fmt.Errorf("reporter %.40q is none of SRC, DEST, SRC_GATEWAY, DEST_GATEWAY", f.Reporter)
+		return fmt.Errorf("reporter %.40q is none of SRC, DEST, SRC_GATEWAY, DEST_GATEWAY", f.reporter)
 	}
 	// A packet that was sampled had left its source. Only an answer proves that
 	// the destination let it in: a round trip, or TCP's payload.
-	answered := isPresent(f.RTT, f.RoundTrip) || flow.Protocol == netset.TCP && flow.Bytes > 0
-	flow.EgressOnly = !answered
-	if strings.EqualFold(f.Disposition, "DROPPED") {
+	flow.EgressOnly = !f.answered && (flow.Protocol != netset.TCP || flow.Bytes == 0)
+	if string(f.disposition) == "DROPPED" {
 		flow.Verdict, flow.EgressOnly = policies.Unknown, false
 	}
 	d.flow(flow)
@@ -171,59 +160,34 @@ func (d *gcpDecoder) decode(record []byte) error {
 }
 
 // peer returns a pod, or what is known of a virtual machine.
-func (d *gcpDecoder) peer(side string, details, instance json.RawMessage) (policies.FlowPeer, error) {
-	pod, err := d.peers.of(details, decodeGKEDetails)
+func (d *gcpDecoder) peer(side string, details, machine []byte) (policies.FlowPeer, error) {
+	p, err := d.pods.of(details, decodeGKEDetails)
 	if err != nil {
-		return policies.FlowPeer{}, fmt.Errorf("%s_gke_details: %w", side, explain(err))
+		return policies.FlowPeer{}, fmt.Errorf("%s_gke_details: %w", side, err)
 	}
-	if pod.Pod != "" || len(pod.Names) > 0 {
-		return pod.FlowPeer, nil
+	if p.Pod != "" || len(p.Names) > 0 {
+		return p.FlowPeer, nil
 	}
-	machine, err := d.peers.of(instance, decodeGCPInstance)
+	p, err = d.machines.of(machine, decodeGCPInstance)
 	if err != nil {
-		return policies.FlowPeer{}, fmt.Errorf("%s_instance: %w", side, explain(err))
+		return policies.FlowPeer{}, fmt.Errorf("%s_instance: %w", side, err)
 	}
-	pod.Names = machine.Names
-	return pod.FlowPeer, nil
+	return p.FlowPeer, nil
 }
 
 // decodeGCPInstance reads the name of a machine, which may be a node or not.
-func decodeGCPInstance(text []byte) (peer, error) {
-	var instance struct {
-		Name string `json:"vm_name"`
-	}
-	err := json.Unmarshal(text, &instance)
-	p := peer{}
-	if instance.Name != "" {
-		p.Names = []string{instance.Name}
-	}
-	return p, err
-}
-
-// isPresent reports whether any of the fields has a value.
-func isPresent(fields ...json.RawMessage) bool {
-	for _, raw := range fields {
-		if len(raw) > 0 && string(raw) != "null" {
-			return true
+func decodeGCPInstance(text []byte) (p peer, err error) {
+	s := scan{text: text}
+	for in := s.object(); in && s.field(); {
+		if string(s.name) != "vm_name" {
+			s.skip()
+			continue
+		}
+		if name := s.string(); len(name) > 0 {
+			p.Names = []string{string(name)}
 		}
 	}
-	return false
-}
-
-// gkeDetails is what a VPC flow log knows of an end in a cluster.
-type gkeDetails struct {
-	Pod struct {
-		Name      string `json:"pod_name"`
-		Namespace string `json:"pod_namespace"`
-		Workload  struct {
-			Name string `json:"workload_name"`
-			Type string `json:"workload_type"`
-		} `json:"pod_workload"`
-	} `json:"pod"`
-	Services []struct {
-		Name      string `json:"service_name"`
-		Namespace string `json:"service_namespace"`
-	} `json:"service"`
+	return p, s.end()
 }
 
 var gkeKinds = map[string]string{
@@ -231,19 +195,62 @@ var gkeKinds = map[string]string{
 	"JOB": "Job", "CRON_JOB": "CronJob", "REPLICATION_CONTROLLER": "ReplicationController",
 }
 
-func decodeGKEDetails(text []byte) (peer, error) {
-	var g gkeDetails
-	if err := json.Unmarshal(text, &g); err != nil {
-		return peer{}, err
-	}
-	p := peer{FlowPeer: policies.FlowPeer{Namespace: g.Pod.Namespace, Pod: g.Pod.Name}}
-	if kind := gkeKinds[g.Pod.Workload.Type]; kind != "" && g.Pod.Workload.Name != "" {
-		p.Workloads = []policies.Ref{{Kind: kind, Namespace: g.Pod.Namespace, Name: g.Pod.Workload.Name}}
-	}
-	for _, s := range g.Services {
-		if s.Name != "" && s.Namespace != "" {
-			p.Names = append(p.Names, serviceName(s.Namespace, s.Name))
+// decodeGKEDetails reads what a VPC flow log knows of an end in a cluster.
+func decodeGKEDetails(text []byte) (p peer, err error) {
+	var kind, workload string
+	s := scan{text: text}
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "pod":
+			for in := s.object(); in && s.field(); {
+				switch string(s.name) {
+				case "pod_name":
+					p.Pod = string(s.string())
+				case "pod_namespace":
+					p.Namespace = string(s.string())
+				case "pod_workload":
+					for in := s.object(); in && s.field(); {
+						switch string(s.name) {
+						case "workload_type":
+							kind = gkeKinds[string(s.string())]
+						case "workload_name":
+							workload = string(s.string())
+						default:
+							s.skip()
+						}
+					}
+				default:
+					s.skip()
+				}
+			}
+		case "service":
+			for in := s.array(); in && s.element(); {
+				p.Names = append(p.Names, takeGKEService(&s)...)
+			}
+		default:
+			s.skip()
 		}
 	}
-	return p, nil
+	if kind != "" && workload != "" {
+		p.Workloads = []policies.Ref{{Kind: kind, Namespace: p.Namespace, Name: workload}}
+	}
+	return p, s.end()
+}
+
+func takeGKEService(s *scan) []string {
+	var namespace, name string
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "service_name":
+			name = string(s.string())
+		case "service_namespace":
+			namespace = string(s.string())
+		default:
+			s.skip()
+		}
+	}
+	if namespace == "" || name == "" {
+		return nil
+	}
+	return []string{serviceName(namespace, name)}
 }

@@ -1,9 +1,9 @@
 package flowlog
 
 import (
+	"cmp"
 	"fmt"
-
-	"github.com/goccy/go-json"
+	"time"
 
 	"github.com/weir-policy/weir/policies"
 )
@@ -14,90 +14,90 @@ var gkeFormat = format{
 	object: func(keys [][]byte) bool {
 		return hasAll(keys, "connection", "disposition") || hasAll(keys, "jsonPayload.connection", "jsonPayload.disposition")
 	},
-	decode: func(s *sink) decoder { return &gkeDecoder{sink: s, peers: peers{}} },
+	decode: func(s *sink) decoder { return &gkeDecoder{sink: s, peers: peers{}, policies: cache[[]policies.Ref]{}} },
 }
 
-// gkeLine is a line of a node's file of policy actions, or the log entry that is
+// gkeFlow is a line of a node's file of policy actions, or the log entry that is
 // made of it.
-type gkeLine struct {
-	gkeFlow
-	Payload gkeFlow `json:"jsonPayload"`
-}
-
 type gkeFlow struct {
-	Connection  gcpConnection   `json:"connection"`
-	Disposition string          `json:"disposition"`
-	Policies    []gkePolicy     `json:"policies"`
-	Source      json.RawMessage `json:"src"`
-	Destination json.RawMessage `json:"dest"`
-	Count       json.RawMessage `json:"count"`
-	Timestamp   json.RawMessage `json:"timestamp"`
+	connection            gcpConnection
+	disposition, policies []byte
+	source, destination   []byte
+	count                 uint64
+	at, entered           time.Time
 }
 
-func (l *gkeLine) reset() {
-	l.gkeFlow.reset()
-	l.Payload.reset()
-}
-
-func (f *gkeFlow) reset() {
-	f.Connection.reset()
-	*f = gkeFlow{Connection: f.Connection, Source: f.Source[:0], Destination: f.Destination[:0], Count: f.Count[:0], Timestamp: f.Timestamp[:0]}
-}
-
-type gkePolicy struct {
-	Kind      string `json:"kind"`
-	Namespace string `json:"namespace"`
-	Name      string `json:"name"`
+// take leaves the time of the record where at points, and that of the log entry
+// around it in entered.
+func (f *gkeFlow) take(s *scan, at *time.Time) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case logEntry:
+			f.entered, f.at = f.at, time.Time{}
+			f.take(s, &f.at)
+			at = &f.entered
+		case "connection":
+			f.connection.take(s)
+		case "disposition":
+			f.disposition = s.string()
+		case "policies":
+			f.policies = s.raw()
+		case "src":
+			f.source = s.raw()
+		case "dest":
+			f.destination = s.raw()
+		case "count":
+			f.count = s.uint(1<<64 - 1)
+		case "timestamp":
+			*at = s.time()
+		default:
+			s.skip()
+		}
+	}
 }
 
 type gkeDecoder struct {
 	*sink
-	peers  peers
-	buffer gkeLine
+	peers    peers
+	policies cache[[]policies.Ref]
 }
 
 func (d *gkeDecoder) decode(record []byte) error {
-	d.buffer.reset()
-	if err := json.Unmarshal(record, &d.buffer); err != nil {
-		return explain(err)
-	}
-	f := &d.buffer.Payload
-	if f.Disposition == "" {
-		f = &d.buffer.gkeFlow
-	}
-	from, err := d.peers.of(f.Source, decodeGKEPeer)
-	if err != nil {
-		return fmt.Errorf("src: %w", explain(err))
-	}
-	to, err := d.peers.of(f.Destination, decodeGKEPeer)
-	if err != nil {
-		return fmt.Errorf("dest: %w", explain(err))
-	}
-	flow := policies.Flow{From: from.FlowPeer, To: to.FlowPeer}
-	at := f.Timestamp
-	if !isPresent(at) {
-		at = d.buffer.Timestamp // of the log entry
-	}
-	if flow.First, err = jsonTime("timestamp", at); err != nil {
+	var f gkeFlow
+	s := scan{text: record}
+	f.take(&s, &f.at)
+	if err := s.end(); err != nil {
 		return err
 	}
-	flow.Last = flow.First
-	if err := f.Connection.read(&flow); err != nil {
-		return err
+	if f.at.IsZero() {
+		f.at = f.entered
 	}
-	if flow.Count, err = jsonNumber("count", f.Count, 1<<64-1); err != nil {
+	from, err := d.peers.of(f.source, decodeGKEPeer)
+	if err != nil {
+		return fmt.Errorf("src: %w", err)
+	}
+	to, err := d.peers.of(f.destination, decodeGKEPeer)
+	if err != nil {
+		return fmt.Errorf("dest: %w", err)
+	}
+	hits, err := d.policies.of(f.policies, decodeGKEPolicies)
+	if err != nil {
+		return fmt.Errorf("policies: %w", err)
+	}
+	flow := policies.Flow{First: f.at, Last: f.at, From: from.FlowPeer, To: to.FlowPeer, Count: f.count}
+	if err := f.connection.read(&flow); err != nil {
 		return err
 	}
 	action := policies.ActionAllow
-	switch f.Disposition {
+	switch string(f.disposition) {
 	case "allow":
 		flow.Verdict = policies.Allow
 	case "deny":
 		flow.Verdict, action = policies.Deny, policies.ActionDeny
 	default:
-		return fmt.Errorf("disposition %.40q is neither allow nor deny", f.Disposition)
+		return fmt.Errorf("disposition %.40q is neither allow nor deny", f.disposition)
 	}
-	switch direction := f.Connection.Direction; direction {
+	switch direction := f.connection.direction; string(direction) {
 	case "ingress":
 		flow.Origin.Reporter = policies.DestinationSide
 	case "egress":
@@ -107,39 +107,63 @@ func (d *gkeDecoder) decode(record []byte) error {
 	default:
 		return fmt.Errorf("direction %.40q is neither ingress nor egress", direction)
 	}
-	for _, p := range f.Policies {
-		flow.Hits = append(flow.Hits, policies.Hit{
-			Policy: policies.Ref{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name}, Action: action, Rule: policies.UnknownRule,
-		})
+	for _, policy := range hits {
+		flow.Hits = append(flow.Hits, policies.Hit{Policy: policy, Action: action, Rule: policies.UnknownRule})
 	}
 	d.flow(flow)
 	return nil
 }
 
-// gkePeer is a pod or a node; of any other end only the address is known.
-type gkePeer struct {
-	Pod          string `json:"pod_name"`
-	PodNamespace string `json:"pod_namespace"`
-	Namespace    string `json:"namespace"`
-	Node         string `json:"node_name"`
-	WorkloadKind string `json:"workload_kind"`
-	WorkloadName string `json:"workload_name"`
+func decodeGKEPolicies(text []byte) (refs []policies.Ref, err error) {
+	s := scan{text: text}
+	for in := s.array(); in && s.element(); {
+		var ref policies.Ref
+		for in := s.object(); in && s.field(); {
+			switch string(s.name) {
+			case "kind":
+				ref.Kind = string(s.string())
+			case "namespace":
+				ref.Namespace = string(s.string())
+			case "name":
+				ref.Name = string(s.string())
+			default:
+				s.skip()
+			}
+		}
+		refs = append(refs, ref)
+	}
+	return refs, s.end()
 }
 
-func decodeGKEPeer(text []byte) (peer, error) {
-	var g gkePeer
-	if err := json.Unmarshal(text, &g); err != nil {
-		return peer{}, err
+// decodeGKEPeer reads a pod or a node; of any other end only the address is
+// known.
+func decodeGKEPeer(text []byte) (p peer, err error) {
+	var namespace, node, kind, workload string
+	s := scan{text: text}
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "pod_name":
+			p.Pod = string(s.string())
+		case "pod_namespace":
+			p.Namespace = string(s.string())
+		case "namespace":
+			namespace = string(s.string())
+		case "node_name":
+			node = string(s.string())
+		case "workload_kind":
+			kind = string(s.string())
+		case "workload_name":
+			workload = string(s.string())
+		default:
+			s.skip()
+		}
 	}
-	if g.Pod == "" {
-		return peer{FlowPeer: policies.FlowPeer{Host: g.Node != "" || g.WorkloadKind == "Node"}}, nil
+	if p.Pod == "" {
+		return peer{FlowPeer: policies.FlowPeer{Host: node != "" || kind == "Node"}}, s.end()
 	}
-	p := peer{FlowPeer: policies.FlowPeer{Namespace: g.PodNamespace, Pod: g.Pod}}
-	if p.Namespace == "" {
-		p.Namespace = g.Namespace
+	p.Namespace = cmp.Or(p.Namespace, namespace)
+	if kind != "" && kind != "Pod" && workload != "" {
+		p.Workloads = []policies.Ref{{Kind: kind, Namespace: p.Namespace, Name: workload}}
 	}
-	if g.WorkloadKind != "" && g.WorkloadKind != "Pod" && g.WorkloadName != "" {
-		p.Workloads = []policies.Ref{{Kind: g.WorkloadKind, Namespace: p.Namespace, Name: g.WorkloadName}}
-	}
-	return p, nil
+	return p, s.end()
 }

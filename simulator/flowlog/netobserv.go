@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
-
-	"github.com/goccy/go-json"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -25,43 +24,89 @@ var netobservFormat = format{
 
 // netobservLine is one flow as NetObserv exports it.
 type netobservLine struct {
-	RecordType      string          `json:"_RecordType"`
-	Conversation    string          `json:"_HashId"`
-	SrcAddr         json.RawMessage `json:"SrcAddr"`
-	DstAddr         json.RawMessage `json:"DstAddr"`
-	SrcPort         json.RawMessage `json:"SrcPort"`
-	DstPort         json.RawMessage `json:"DstPort"`
-	Proto           json.RawMessage `json:"Proto"`
-	IcmpType        json.RawMessage `json:"IcmpType"`
-	IcmpCode        json.RawMessage `json:"IcmpCode"`
-	Flags           json.RawMessage `json:"Flags"`
-	FlowDirection   json.RawMessage `json:"FlowDirection"`
-	Duplicate       bool            `json:"Duplicate"`
-	TimeFlowStartMs json.RawMessage `json:"TimeFlowStartMs"`
-	TimeFlowEndMs   json.RawMessage `json:"TimeFlowEndMs"`
-	Packets         json.RawMessage `json:"Packets"`
-	Bytes           json.RawMessage `json:"Bytes"`
-	Events          json.RawMessage `json:"NetworkEvents"`
-	XlatDstAddr     json.RawMessage `json:"XlatDstAddr"`
-	XlatDstPort     json.RawMessage `json:"XlatDstPort"`
-	SrcName         string          `json:"SrcK8S_Name"`
-	SrcNamespace    string          `json:"SrcK8S_Namespace"`
-	SrcType         string          `json:"SrcK8S_Type"`
-	SrcOwnerName    string          `json:"SrcK8S_OwnerName"`
-	SrcOwnerType    string          `json:"SrcK8S_OwnerType"`
-	DstName         string          `json:"DstK8S_Name"`
-	DstNamespace    string          `json:"DstK8S_Namespace"`
-	DstType         string          `json:"DstK8S_Type"`
-	DstOwnerName    string          `json:"DstK8S_OwnerName"`
-	DstOwnerType    string          `json:"DstK8S_OwnerType"`
+	recordType, conversation   []byte
+	source, destination        netobservEnd
+	translated                 netip.Addr
+	translatedPort             uint16
+	protocol                   netset.Protocol
+	icmpType, icmpCode         uint64
+	flags                      uint64
+	direction                  []byte
+	duplicate                  bool
+	start, end, packets, bytes uint64
+	events                     []byte
 }
 
-// reset forgets the line but keeps its memory.
-func (l *netobservLine) reset() {
-	*l = netobservLine{
-		SrcAddr: l.SrcAddr[:0], DstAddr: l.DstAddr[:0], XlatDstAddr: l.XlatDstAddr[:0], SrcPort: l.SrcPort[:0], DstPort: l.DstPort[:0], Proto: l.Proto[:0], IcmpType: l.IcmpType[:0], IcmpCode: l.IcmpCode[:0],
-		Flags: l.Flags[:0], FlowDirection: l.FlowDirection[:0], TimeFlowStartMs: l.TimeFlowStartMs[:0], TimeFlowEndMs: l.TimeFlowEndMs[:0],
-		Packets: l.Packets[:0], Bytes: l.Bytes[:0], Events: l.Events[:0], XlatDstPort: l.XlatDstPort[:0],
+type netobservEnd struct {
+	address                                 netip.Addr
+	port                                    uint16
+	kind, namespace, name, ownerKind, owner []byte
+}
+
+func (l *netobservLine) take(s *scan) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "_RecordType":
+			l.recordType = s.string()
+		case "_HashId":
+			l.conversation = s.word()
+		case "SrcAddr":
+			l.source.address = s.address()
+		case "SrcPort":
+			l.source.port = uint16(s.uint(65535))
+		case "SrcK8S_Type":
+			l.source.kind = s.string()
+		case "SrcK8S_Namespace":
+			l.source.namespace = s.string()
+		case "SrcK8S_Name":
+			l.source.name = s.string()
+		case "SrcK8S_OwnerType":
+			l.source.ownerKind = s.string()
+		case "SrcK8S_OwnerName":
+			l.source.owner = s.string()
+		case "DstAddr":
+			l.destination.address = s.address()
+		case "DstPort":
+			l.destination.port = uint16(s.uint(65535))
+		case "DstK8S_Type":
+			l.destination.kind = s.string()
+		case "DstK8S_Namespace":
+			l.destination.namespace = s.string()
+		case "DstK8S_Name":
+			l.destination.name = s.string()
+		case "DstK8S_OwnerType":
+			l.destination.ownerKind = s.string()
+		case "DstK8S_OwnerName":
+			l.destination.owner = s.string()
+		case "XlatDstAddr":
+			l.translated = s.address()
+		case "XlatDstPort":
+			l.translatedPort = uint16(s.uint(65535))
+		case "Proto":
+			l.protocol = netset.Protocol(s.uint(255))
+		case "IcmpType":
+			l.icmpType = s.uint(255)
+		case "IcmpCode":
+			l.icmpCode = s.uint(255)
+		case "Flags":
+			l.flags = takeNetobservFlags(s)
+		case "FlowDirection":
+			l.direction = s.word()
+		case "Duplicate":
+			l.duplicate = s.bool()
+		case "TimeFlowStartMs":
+			l.start = s.uint(lastSecond * 1000)
+		case "TimeFlowEndMs":
+			l.end = s.uint(lastSecond * 1000)
+		case "Packets":
+			l.packets = s.uint(1<<64 - 1)
+		case "Bytes":
+			l.bytes = s.uint(1<<64 - 1)
+		case "NetworkEvents":
+			l.events = s.raw()
+		default:
+			s.skip()
+		}
 	}
 }
 
@@ -83,96 +128,63 @@ type netobservDecoder struct {
 	*sink
 	peers   peers
 	counted counted[string]
-	buffer  netobservLine
 	key     []byte
 }
 
 func (d *netobservDecoder) decode(record []byte) error {
-	l := &d.buffer
-	l.reset()
-	if err := json.Unmarshal(record, l); err != nil {
-		return explain(err)
+	var l netobservLine
+	s := scan{text: record}
+	l.take(&s)
+	if err := s.end(); err != nil {
+		return err
 	}
-	if !isPresent(l.SrcAddr, l.DstAddr) {
+	if !l.source.address.IsValid() && !l.destination.address.IsValid() {
 		return errors.New("there are no SrcAddr and DstAddr")
 	}
-	if l.Duplicate {
+	if l.duplicate {
 		d.leaveOut("duplicate: the flow was seen on another interface too")
 		return nil
 	}
-	flow, err := d.read(l)
+	flow, err := d.read(&l)
 	if err != nil {
 		return err
 	}
-	isConversation := l.RecordType != "" && l.RecordType != "flowLog"
-	if isConversation && !d.counted.add(strings.Clone(l.Conversation)) {
-		d.leaveOut("more of a conversation that was counted before")
-		return nil
-	}
+	isConversation := len(l.recordType) > 0 && string(l.recordType) != "flowLog"
 	if err := l.judge(&flow, isConversation); err != nil {
 		return err
+	}
+	if isConversation && !d.counted.add(string(l.conversation)) {
+		d.leaveOut("more of a conversation that was counted before")
+		return nil
 	}
 	d.flow(flow)
 	return nil
 }
 
 func (d *netobservDecoder) read(l *netobservLine) (flow policies.Flow, err error) {
-	flow.From, err = d.peer(l.SrcType, l.SrcNamespace, l.SrcName, l.SrcOwnerType, l.SrcOwnerName)
-	if err != nil {
+	if flow.From, err = d.peer(&l.source); err != nil {
 		return flow, err
 	}
-	flow.To, err = d.peer(l.DstType, l.DstNamespace, l.DstName, l.DstOwnerType, l.DstOwnerName)
-	if err != nil {
+	if flow.To, err = d.peer(&l.destination); err != nil {
 		return flow, err
 	}
-	if flow.From.Address, err = jsonAddress("SrcAddr", l.SrcAddr); err != nil {
-		return flow, err
-	}
-	if flow.To.Address, err = jsonAddress("DstAddr", l.DstAddr); err != nil {
-		return flow, err
-	}
-	translated, err := jsonAddress("XlatDstAddr", l.XlatDstAddr)
-	if err != nil {
-		return flow, err
-	}
-	var n [10]uint64
-	for i, field := range []struct {
-		name string
-		raw  json.RawMessage
-		most uint64
-	}{
-		{"SrcPort", l.SrcPort, 65535},
-		{"DstPort", l.DstPort, 65535},
-		{"XlatDstPort", l.XlatDstPort, 65535},
-		{"IcmpType", l.IcmpType, 255},
-		{"IcmpCode", l.IcmpCode, 255},
-		{"Proto", l.Proto, 255},
-		{"TimeFlowStartMs", l.TimeFlowStartMs, lastSecond * 1000},
-		{"TimeFlowEndMs", l.TimeFlowEndMs, lastSecond * 1000},
-		{"Packets", l.Packets, 1<<64 - 1},
-		{"Bytes", l.Bytes, 1<<64 - 1},
-	} {
-		if n[i], err = jsonNumber(field.name, field.raw, field.most); err != nil {
-			return flow, err
-		}
-	}
-	flow.SourcePort, flow.Port, flow.Protocol = uint16(n[0]), uint16(n[1]), netset.Protocol(n[5])
-	if translated.IsValid() && !translated.IsUnspecified() && translated != flow.To.Address {
-		flow.To.Address = translated
-		if n[2] != 0 {
-			flow.Port = uint16(n[2])
+	flow.SourcePort, flow.Port, flow.Protocol = l.source.port, l.destination.port, l.protocol
+	flow.Packets, flow.Bytes = l.packets, l.bytes
+	if t := l.translated; t.IsValid() && !t.IsUnspecified() && t != flow.To.Address {
+		flow.To.Address = t
+		if l.translatedPort != 0 {
+			flow.Port = l.translatedPort
 		}
 	}
 	if flow.Protocol == netset.ICMP || flow.Protocol == netset.ICMPv6 {
-		flow.SourcePort, flow.Port = 0, uint16(n[3]<<8|n[4])
+		flow.SourcePort, flow.Port = 0, uint16(l.icmpType<<8|l.icmpCode)
 	}
-	flow.Packets, flow.Bytes = n[8], n[9]
 	var first, last time.Time
-	if n[6] != 0 {
-		first = time.UnixMilli(int64(n[6]))
+	if l.start != 0 {
+		first = time.UnixMilli(int64(l.start))
 	}
-	if n[7] != 0 {
-		last = time.UnixMilli(int64(n[7]))
+	if l.end != 0 {
+		last = time.UnixMilli(int64(l.end))
 	}
 	err = span(&flow, first, last)
 	return flow, err
@@ -182,19 +194,16 @@ func (d *netobservDecoder) read(l *netobservLine) (flow policies.Flow, err error
 // policy's verdict only where it tracks network events; but a TCP connection
 // whose handshake was seen was let through.
 func (l *netobservLine) judge(flow *policies.Flow, isConversation bool) error {
-	switch string(bytes.Trim(l.FlowDirection, `"`)) {
+	switch string(l.direction) {
 	case netobservIngress:
 		flow.Origin.Reporter = policies.DestinationSide
 	case netobservEgress:
 		flow.Origin.Reporter = policies.SourceSide
-	case netobservInner, "", "null":
+	case netobservInner, "":
 	default:
-		return fmt.Errorf("FlowDirection %.40s is none of 0, 1, 2", l.FlowDirection)
+		return fmt.Errorf("FlowDirection %.40q is none of 0, 1, 2", l.direction)
 	}
-	flags, err := l.flags()
-	if err != nil {
-		return err
-	}
+	flags := l.flags
 	if flow.Protocol != netset.TCP {
 		flags = 0
 	}
@@ -205,10 +214,8 @@ func (l *netobservLine) judge(flow *policies.Flow, isConversation bool) error {
 	case isReply, isConversation && answer, syn && !answer && flags&(tcpACK|netobservFINACK|netobservRSTACK) != 0:
 		flow.Verdict = policies.Allow
 	}
-	if isPresent(l.Events) {
-		if err := readNetworkEvents(l.Events, flow); err != nil {
-			return err
-		}
+	if err := readNetworkEvents(l.events, flow); err != nil {
+		return err
 	}
 	if isReply {
 		turnRound(flow)
@@ -221,59 +228,61 @@ var netobservFlags = map[string]uint64{
 	"SYN_ACK": netobservSYNACK, "FIN_ACK": netobservFINACK, "RST_ACK": netobservRSTACK,
 }
 
-// flags returns the flags of all packets together. They are a number, or since
+// takeNetobservFlags takes the flags of all packets together: a number, or since
 // NetObserv 1.8 a list of names.
-func (l *netobservLine) flags() (uint64, error) {
-	if len(l.Flags) == 0 || l.Flags[0] != '[' {
-		return jsonNumber("Flags", l.Flags, 1<<16-1)
+func takeNetobservFlags(s *scan) (flags uint64) {
+	if s.peek() != '[' {
+		return s.uint(1<<16 - 1)
 	}
-	var names []string
-	if err := json.Unmarshal(l.Flags, &names); err != nil {
-		return 0, fmt.Errorf("Flags: %w", explain(err))
+	for in := s.array(); in && s.element(); {
+		flags |= netobservFlags[string(s.string())]
 	}
-	var flags uint64
-	for _, name := range names {
-		flags |= netobservFlags[name]
-	}
-	return flags, nil
+	return flags
 }
 
-// netobservEvent is what the cluster's network says of a packet.
-type netobservEvent struct {
-	Feature   string `json:"Feature"`
-	Action    string `json:"Action"`
-	Type      string `json:"Type"`
-	Direction string `json:"Direction"`
-	Namespace string `json:"Namespace"`
-	Name      string `json:"Name"`
-}
-
-// readNetworkEvents takes verdict and rules from what policy had to say.
+// readNetworkEvents takes verdict and rules from what the cluster's policies had
+// to say.
 func readNetworkEvents(text []byte, flow *policies.Flow) error {
-	var raw []json.RawMessage
-	if err := json.Unmarshal(text, &raw); err != nil {
-		return fmt.Errorf("NetworkEvents: %w", explain(err))
+	if len(text) == 0 {
+		return nil
 	}
 	var allowed, denied, byDestination bool
-	for _, one := range raw {
-		var e netobservEvent
-		if one[0] != '{' {
-			continue // older versions have sentences for people
-		}
-		if err := json.Unmarshal(one, &e); err != nil {
-			return fmt.Errorf("NetworkEvents: %w", explain(err))
-		}
-		if e.Feature != "acl" && e.Feature != "" {
+	s := scan{text: text, name: []byte("NetworkEvents")}
+	for in := s.array(); in && s.element(); {
+		if s.peek() != '{' {
+			s.skip() // older versions have sentences for people
 			continue
 		}
-		hit := policies.Hit{Policy: policies.Ref{Kind: e.Type, Namespace: e.Namespace, Name: e.Name}, Rule: policies.UnknownRule}
-		switch {
-		case strings.HasPrefix(e.Action, "allow"):
+		hit := policies.Hit{Rule: policies.UnknownRule}
+		var feature, action, direction []byte
+		for in := s.object(); in && s.field(); {
+			switch string(s.name) {
+			case "Feature":
+				feature = s.string()
+			case "Action":
+				action = s.string()
+			case "Direction":
+				direction = s.string()
+			case "Type":
+				hit.Policy.Kind = string(s.string())
+			case "Namespace":
+				hit.Policy.Namespace = string(s.string())
+			case "Name":
+				hit.Policy.Name = string(s.string())
+			default:
+				s.skip()
+			}
+		}
+		if len(feature) > 0 && string(feature) != "acl" {
+			continue
+		}
+		switch string(action) {
+		case "allow", "allow-related", "allow-stateless":
 			hit.Action, allowed = policies.ActionAllow, true
-			byDestination = byDestination || strings.EqualFold(e.Direction, "ingress")
-		case e.Action == "drop", e.Action == "reject":
+			byDestination = byDestination || bytes.EqualFold(direction, []byte("ingress"))
+		case "drop", "reject":
 			hit.Action, denied = policies.ActionDeny, true
-		case e.Action == "pass":
+		case "pass":
 			hit.Action = policies.ActionPass
 		default:
 			continue
@@ -286,21 +295,25 @@ func readNetworkEvents(text []byte, flow *policies.Flow) error {
 	case allowed && flow.Verdict != policies.Allow:
 		flow.Verdict, flow.EgressOnly = policies.Allow, !byDestination
 	}
-	return nil
+	return s.end()
 }
 
 // peer returns an end by its names.
-func (d *netobservDecoder) peer(kind, namespace, name, ownerKind, owner string) (policies.FlowPeer, error) {
+func (d *netobservDecoder) peer(e *netobservEnd) (policies.FlowPeer, error) {
 	d.key = d.key[:0]
-	for _, text := range []string{kind, namespace, name, ownerKind, owner} {
+	for _, text := range [][]byte{e.kind, e.namespace, e.name, e.ownerKind, e.owner} {
 		d.key = append(append(d.key, text...), 0)
 	}
 	p, err := d.peers.of(d.key, decodeNetobservPeer)
+	p.Address = e.address
 	return p.FlowPeer, err
 }
 
 func decodeNetobservPeer(key []byte) (peer, error) {
 	parts := strings.Split(string(key), "\x00")
+	if len(parts) != 6 {
+		return peer{}, errors.New("a name has a zero byte in it")
+	}
 	kind, namespace, name, ownerKind, owner := parts[0], parts[1], parts[2], parts[3], parts[4]
 	var p peer
 	switch {

@@ -2,6 +2,7 @@ package flowlog
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-json"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/weir-policy/weir/policies"
@@ -77,86 +77,171 @@ var otlpOwners = []struct{ attribute, kind string }{
 	{"k8s.replicaset.name", "ReplicaSet"},
 }
 
-type otlpLine struct {
-	ResourceLogs []otlpResourceLogs `json:"resourceLogs"`
-	otlpResourceLogs
-	otlpRecord
-}
-
-type otlpResourceLogs struct {
-	Resource struct {
-		Attributes []otlpAttribute `json:"attributes"`
-	} `json:"resource"`
-	ScopeLogs []otlpScopeLogs `json:"scopeLogs"`
-}
-
-type otlpScopeLogs struct {
-	LogRecords []otlpRecord `json:"logRecords"`
+// otlpLogs are the logs of a resource.
+type otlpLogs struct {
+	resource []otlpAttribute
+	records  []otlpRecord
 }
 
 type otlpRecord struct {
-	Time       json.RawMessage `json:"timeUnixNano"`
-	Observed   json.RawMessage `json:"observedTimeUnixNano"`
-	Attributes []otlpAttribute `json:"attributes"`
+	time, observed uint64 // in nanoseconds
+	attributes     []otlpAttribute
 }
 
-type otlpAttribute struct {
-	Key   string    `json:"key"`
-	Value otlpValue `json:"value"`
-}
-
-// otlpValue is a string or a number; other values name no end of a flow.
-type otlpValue struct {
-	String *string         `json:"stringValue"`
-	Int    json.RawMessage `json:"intValue"` // text, for it may have 64 bits
-	Double *float64        `json:"doubleValue"`
-	Array  *struct {
-		Values []otlpValue `json:"values"`
-	} `json:"arrayValue"`
-}
-
-// text is the value as it would be written. It does not keep the record alive.
-func (v *otlpValue) text() string {
-	switch {
-	case v.String != nil:
-		return strings.Clone(*v.String)
-	case len(v.Int) > 0:
-		return jsonText(v.Int)
-	case v.Double != nil && *v.Double == math.Trunc(*v.Double):
-		return strconv.FormatFloat(*v.Double, 'f', 0, 64)
-	case v.Double != nil:
-		return strconv.FormatFloat(*v.Double, 'g', -1, 64)
-	case v.Array != nil && len(v.Array.Values) == 1:
-		return v.Array.Values[0].text()
-	}
-	return ""
-}
+// otlpAttribute has its value as text; a value of several parts names no end of a
+// flow, and is empty.
+type otlpAttribute struct{ key, value string }
 
 type otlpDecoder struct{ *sink }
 
+// decode reads the logs of many resources, of one, or a single log record.
 func (d *otlpDecoder) decode(record []byte) error {
-	var l otlpLine
-	if err := json.Unmarshal(record, &l); err != nil {
-		return explain(err)
+	var all []otlpLogs
+	var one otlpLogs
+	var single otlpRecord
+	found := false
+	s := scan{text: record}
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "resourceLogs":
+			found = true
+			for in := s.array(); in && s.element(); {
+				all = append(all, otlpLogs{})
+				all[len(all)-1].take(&s)
+			}
+		case "resource", "scopeLogs":
+			found = true
+			one.takeField(&s)
+		default:
+			found = single.takeField(&s) || found
+		}
 	}
-	if len(l.otlpRecord.Attributes) > 0 {
-		return d.record(&l.otlpRecord, l.Resource.Attributes)
+	if err := s.end(); err != nil {
+		return err
 	}
-	if l.ResourceLogs == nil && l.ScopeLogs == nil && l.otlpRecord.Attributes == nil {
+	if !found {
 		return errors.New("there are no resourceLogs, scopeLogs or attributes")
 	}
-	for _, logs := range append(l.ResourceLogs, l.otlpResourceLogs) {
+	if single.attributes != nil {
+		return d.record(&single, one.resource)
+	}
+	for _, logs := range append(all, one) {
 		d.logs(&logs)
 	}
 	return nil
 }
 
-func (d *otlpDecoder) logs(logs *otlpResourceLogs) {
-	for _, scope := range logs.ScopeLogs {
-		for i := range scope.LogRecords {
-			if err := d.record(&scope.LogRecords[i], logs.Resource.Attributes); err != nil {
-				d.bad(err)
+func (l *otlpLogs) take(s *scan) {
+	for in := s.object(); in && s.field(); {
+		l.takeField(s)
+	}
+}
+
+func (l *otlpLogs) takeField(s *scan) {
+	switch string(s.name) {
+	case "resource":
+		for in := s.object(); in && s.field(); {
+			if string(s.name) == "attributes" {
+				l.resource = takeOTLPAttributes(s)
+			} else {
+				s.skip()
 			}
+		}
+	case "scopeLogs":
+		for in := s.array(); in && s.element(); {
+			for in := s.object(); in && s.field(); {
+				if string(s.name) != "logRecords" {
+					s.skip()
+					continue
+				}
+				for in := s.array(); in && s.element(); {
+					l.records = append(l.records, otlpRecord{})
+					for in := s.object(); in && s.field(); {
+						l.records[len(l.records)-1].takeField(s)
+					}
+				}
+			}
+		}
+	default:
+		s.skip()
+	}
+}
+
+// takeField takes a field of a log record, and reports whether it is its
+// attributes.
+func (r *otlpRecord) takeField(s *scan) bool {
+	switch string(s.name) {
+	case "timeUnixNano":
+		r.time = s.uint(math.MaxInt64)
+	case "observedTimeUnixNano":
+		r.observed = s.uint(math.MaxInt64)
+	case "attributes":
+		r.attributes = takeOTLPAttributes(s)
+		return true
+	default:
+		s.skip()
+	}
+	return false
+}
+
+func takeOTLPAttributes(s *scan) []otlpAttribute {
+	attributes := []otlpAttribute{}
+	for in := s.array(); in && s.element(); {
+		var a otlpAttribute
+		for in := s.object(); in && s.field(); {
+			switch string(s.name) {
+			case "key":
+				a.key = string(s.string())
+			case "value":
+				a.value = takeOTLPValue(s)
+			default:
+				s.skip()
+			}
+		}
+		attributes = append(attributes, a)
+	}
+	return attributes
+}
+
+// takeOTLPValue takes a string, a number, or a list of one of them.
+func takeOTLPValue(s *scan) (text string) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "stringValue":
+			text = string(s.string())
+		case "intValue":
+			text = string(s.word())
+		case "doubleValue":
+			text = otlpDouble(s.float())
+		case "arrayValue":
+			n := 0
+			for in := s.object(); in && s.field(); {
+				if string(s.name) != "values" {
+					s.skip()
+					continue
+				}
+				for in := s.array(); in && s.element(); {
+					text = takeOTLPValue(s)
+					n++
+				}
+			}
+			if n != 1 {
+				text = ""
+			}
+		default:
+			s.skip()
+		}
+	}
+	return text
+}
+
+// otlpDouble writes a number as it would be written if it were a whole one.
+func otlpDouble(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }
+
+func (d *otlpDecoder) logs(logs *otlpLogs) {
+	for i := range logs.records {
+		if err := d.record(&logs.records[i], logs.resource); err != nil {
+			d.bad(err)
 		}
 	}
 }
@@ -164,8 +249,8 @@ func (d *otlpDecoder) logs(logs *otlpResourceLogs) {
 // record hands over what becomes of a log record.
 func (d *otlpDecoder) record(r *otlpRecord, resource []otlpAttribute) error {
 	fields := otlpFields{}
-	for i := range r.Attributes {
-		fields.add(r.Attributes[i].Key, r.Attributes[i].Value.text())
+	for _, a := range r.attributes {
+		fields.add(a.key, a.value)
 	}
 	if fields[otlpSource+otlpAddress] == "" && fields[otlpDestination+otlpAddress] == "" {
 		d.leaveOut("log record without source and destination")
@@ -177,9 +262,9 @@ func (d *otlpDecoder) record(r *otlpRecord, resource []otlpAttribute) error {
 	}
 	// A resource is who recorded: of an end's own record, that end.
 	own := map[policies.Reporter]string{policies.SourceSide: otlpSource, policies.DestinationSide: otlpDestination}[reporter]
-	for i := range resource {
-		if a := &resource[i]; own != "" && strings.HasPrefix(a.Key, "k8s.") {
-			fields.add(own+a.Key, a.Value.text())
+	for _, a := range resource {
+		if own != "" && strings.HasPrefix(a.key, "k8s.") {
+			fields.add(own+a.key, a.value)
 		}
 	}
 	flow, err := fields.flow()
@@ -187,21 +272,9 @@ func (d *otlpDecoder) record(r *otlpRecord, resource []otlpAttribute) error {
 		return err
 	}
 	flow.Origin.Reporter = reporter
-	if flow.First.IsZero() {
-		for _, at := range []struct {
-			field string
-			nanos json.RawMessage
-		}{{"timeUnixNano", r.Time}, {"observedTimeUnixNano", r.Observed}} {
-			n, err := jsonNumber(at.field, at.nanos, math.MaxInt64)
-			if err != nil {
-				return err
-			}
-			if n != 0 {
-				flow.First = time.Unix(0, int64(n)).UTC()
-				flow.Last = flow.First
-				break
-			}
-		}
+	if at := cmp.Or(r.time, r.observed); flow.First.IsZero() && at != 0 {
+		flow.First = time.Unix(0, int64(at)).UTC()
+		flow.Last = flow.First
 	}
 	d.flow(flow)
 	return nil
@@ -303,7 +376,7 @@ func (f otlpFields) peer(prefix string) policies.FlowPeer {
 	p.Host = p.Pod == "" && f[prefix+otlpNode] != ""
 	if text := f[prefix+otlpAddress]; text != "" {
 		if a, err := netip.ParseAddr(text); err == nil {
-			p.Address = plain(a)
+			p.Address = a.Unmap().WithZone("")
 		} else {
 			p.Names = []string{text}
 		}
@@ -335,7 +408,11 @@ func otlpTime(field, text string) (time.Time, error) {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n > 0 {
 		return time.Unix(0, n).UTC(), nil
 	}
-	return timeOf(field, text)
+	at, ok := parseTime([]byte(text))
+	if !ok {
+		return at, fmt.Errorf("%s %.40q is not a time such as 2026-03-10T12:00:00Z", field, text)
+	}
+	return at, nil
 }
 
 // A file in protobuf holds one message of log data, or several with their
@@ -472,7 +549,7 @@ func noEOF(err error) error {
 
 // protoLogs reads the logs of a resource.
 func (d *otlpDecoder) protoLogs(message []byte) error {
-	var logs otlpResourceLogs
+	var logs otlpLogs
 	err := eachProto(message, func(field protowire.Number, v protoValue) error {
 		switch field {
 		case otlpResourceField:
@@ -480,19 +557,16 @@ func (d *otlpDecoder) protoLogs(message []byte) error {
 				if field != 1 {
 					return nil
 				}
-				return addProtoAttribute(&logs.Resource.Attributes, v.bytes)
+				return addProtoAttribute(&logs.resource, v.bytes)
 			})
 		case otlpScopeLogsField:
-			var scope otlpScopeLogs
-			err := eachProto(v.bytes, func(field protowire.Number, v protoValue) error {
+			return eachProto(v.bytes, func(field protowire.Number, v protoValue) error {
 				if field != otlpLogRecordsField {
 					return nil
 				}
-				scope.LogRecords = append(scope.LogRecords, otlpRecord{})
-				return readProtoRecord(v.bytes, &scope.LogRecords[len(scope.LogRecords)-1])
+				logs.records = append(logs.records, otlpRecord{})
+				return readProtoRecord(v.bytes, &logs.records[len(logs.records)-1])
 			})
-			logs.ScopeLogs = append(logs.ScopeLogs, scope)
-			return err
 		}
 		return nil
 	})
@@ -506,11 +580,11 @@ func readProtoRecord(message []byte, r *otlpRecord) error {
 	return eachProto(message, func(field protowire.Number, v protoValue) error {
 		switch field {
 		case otlpTimeField:
-			r.Time = strconv.AppendUint(nil, v.number, 10)
+			r.time = min(v.number, math.MaxInt64)
 		case otlpObservedField:
-			r.Observed = strconv.AppendUint(nil, v.number, 10)
+			r.observed = min(v.number, math.MaxInt64)
 		case otlpAttributesField:
-			return addProtoAttribute(&r.Attributes, v.bytes)
+			return addProtoAttribute(&r.attributes, v.bytes)
 		}
 		return nil
 	})
@@ -521,9 +595,9 @@ func addProtoAttribute(attributes *[]otlpAttribute, message []byte) error {
 	err := eachProto(message, func(field protowire.Number, v protoValue) (err error) {
 		switch field {
 		case 1:
-			a.Key = string(v.bytes)
+			a.key = clean(v.bytes)
 		case 2:
-			a.Value, err = readProtoAny(v.bytes)
+			a.value, err = readProtoAny(v.bytes)
 		}
 		return err
 	})
@@ -531,21 +605,19 @@ func addProtoAttribute(attributes *[]otlpAttribute, message []byte) error {
 	return err
 }
 
-func readProtoAny(message []byte) (value otlpValue, err error) {
+func readProtoAny(message []byte) (text string, err error) {
 	err = eachProto(message, func(field protowire.Number, v protoValue) error {
 		switch field {
 		case 1:
-			text := string(v.bytes)
-			value.String = &text
+			text = clean(v.bytes)
 		case 3:
-			value.Int = strconv.AppendInt(nil, int64(v.number), 10)
+			text = strconv.FormatInt(int64(v.number), 10)
 		case 4:
-			double := math.Float64frombits(v.number)
-			value.Double = &double
+			text = otlpDouble(math.Float64frombits(v.number))
 		}
 		return nil
 	})
-	return value, err
+	return text, err
 }
 
 // protoValue is the value of a field: bytes, or else a number.
