@@ -464,8 +464,11 @@ func appendReading(b []byte, r FlowReading) []byte {
 	return append(appendNumber(b, "lost", r.Lost), '}')
 }
 
-func importJSON(o *object, reading FlowReading) {
+func importJSON(o *object, reading FlowReading, stored *Stored) {
 	o.value("reading", appendReading(nil, reading))
+	if stored != nil {
+		o.value("stored", append(appendNumber(appendNumber([]byte{'{'}, "added", stored.Added), "known", stored.Known), '}'))
+	}
 	o.close()
 }
 

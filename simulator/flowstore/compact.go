@@ -15,7 +15,7 @@ import (
 // Compacted is what Compact did.
 type Compacted struct {
 	Hours, Days   int    // that were written anew
-	Flows         uint64 // in those hours
+	Records       uint64 // in those hours
 	Removed       int    // files that nobody needs any more
 	Before, After int64  // bytes of the hours' files
 	OpenHours     int    // that are left as they are, for records may still come
@@ -178,7 +178,7 @@ func (s *Store) compactHour(ctx context.Context, now time.Time, files *hourFiles
 		return err
 	}
 	done.Hours++
-	done.Flows += flows.Flows
+	done.Records += uint64(flows.Rows)
 	done.After += flows.Size + tuples.Size
 	return nil
 }
