@@ -55,8 +55,9 @@ type peerKey struct {
 type recorded struct {
 	peer          policies.FlowPeer // of the addresses outside that are alike, one
 	before, after place
-	place         int  // equal for ends in the same places; 0 for those that are nowhere
-	outside       bool // it is one address outside; each record says which
+	place         int       // equal for ends in the same places; 0 for those that are nowhere
+	outside       bool      // it is one address outside; each record says which
+	since         time.Time // of place, by which ends do not differ
 }
 
 // question is what is decided once.
@@ -115,26 +116,34 @@ func (r *Replayer) Add(f policies.Flow) {
 	f.Count = max(1, f.Count)
 	r.total.add(&f)
 	from, to := r.find(&f.From), r.find(&f.To)
-	if missing := firstCause(from, to); missing != nil {
-		r.miss(missing, f.Count)
+	if nowhere := missing(&f, from, to); nowhere != nil {
+		r.miss(nowhere, f.Count)
 		return
 	}
 	q, a := r.ask(&f, from, to)
+	if hasTwins(&f) {
+		a.pairing.add(f.First, sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), f.Count)
+	}
 	t := r.tally(q, a, &f, from, to)
 	t.add(&f)
 	t.keepEarliest(&f)
 }
 
-// firstCause returns the place of the first of some ends that is nowhere; nil
+// missing returns the place of the first of a flow's ends that is nowhere; nil
 // where each is somewhere.
-func firstCause(ends ...*recorded) *place {
+func missing(f *policies.Flow, ends ...*recorded) *place {
 	for _, end := range ends {
-		if end.before.cause != "" {
+		switch {
+		case end.before.cause != "":
 			return &end.before
+		case !f.First.IsZero() && f.First.Before(end.since):
+			return &younger
 		}
 	}
 	return nil
 }
+
+var younger = place{cause: "the pod that has an address is younger than the record of it"}
 
 // ask returns the question that a flow asks, with its answer.
 func (r *Replayer) ask(f *policies.Flow, from, to *recorded) (question, *answer) {
@@ -153,14 +162,16 @@ func (r *Replayer) ask(f *policies.Flow, from, to *recorded) (question, *answer)
 	return q, a
 }
 
-// tally returns what a flow is to be added to, having paired it.
+// hasTwins reports whether both sides of a flow may report it. Nobody does for an
+// end that is not of the recorder's cluster, and a pod and its own node have one
+// recorder.
+func hasTwins(f *policies.Flow) bool {
+	return !isOutside(&f.From) && !isOutside(&f.To) && !f.From.OwnNode && !f.To.OwnNode
+}
+
+// tally returns what a flow is to be added to.
 func (r *Replayer) tally(q question, a *answer, f *policies.Flow, from, to *recorded) *tally {
 	key := r.countedBy(q, a, f, from, to)
-	// Nobody reports for an end that is not of the recorder's cluster, and a pod
-	// and its own node have one recorder.
-	if !isOutside(&f.From) && !isOutside(&f.To) && !f.From.OwnNode && !f.To.OwnNode {
-		a.pairing.add(f.First, sideOf(key.verdict, f.EgressOnly, f.Origin.Reporter), f.Count)
-	}
 	t := a.tally(key)
 	switch {
 	case t != nil:
@@ -179,10 +190,7 @@ func (r *Replayer) tally(q question, a *answer, f *policies.Flow, from, to *reco
 
 // countedBy returns what a flow is counted by.
 func (r *Replayer) countedBy(q question, a *answer, f *policies.Flow, from, to *recorded) tallyKey {
-	key := tallyKey{verdict: f.Verdict}
-	if key.verdict == policies.Undecided {
-		key.verdict = policies.Unknown
-	}
+	key := tallyKey{verdict: known(f.Verdict)}
 	if sideOf(key.verdict, f.EgressOnly, f.Origin.Reporter) == departed {
 		key.half = 1
 	}
@@ -196,6 +204,14 @@ func (r *Replayer) countedBy(q question, a *answer, f *policies.Flow, from, to *
 		key.to = plain(f.To.Address)
 	}
 	return key
+}
+
+// known returns a recorded verdict; that of a record without one is unknown.
+func known(v policies.Verdict) policies.Verdict {
+	if v == policies.Undecided {
+		return policies.Unknown
+	}
+	return v
 }
 
 // unresolved is the flows with an end that is nowhere, for one reason, and the
@@ -298,6 +314,7 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 		}
 	default:
 		e.before = r.before.find(p)
+		e.since, e.before.since = e.before.since, time.Time{}
 		if r.after != nil {
 			e.after = r.after.follow(r.before, e.before, p)
 		}
@@ -429,7 +446,9 @@ func (r *Replayer) Result() *Result {
 			r.merge(rows, q, a, key.verdict, s, &t)
 		}
 	}
-	for _, p := range rows {
+	result.Rows = make([]Row, 0, len(rows))
+	for key, p := range rows {
+		delete(rows, key)
 		p.row.Decision = r.explain(p)
 		if p.row.Outcome == Breaks || p.row.Outcome == Opens {
 			p.row.Base = r.decideExample(p, r.before, p.answer.before)
@@ -630,14 +649,16 @@ func (r *Replayer) decideExample(p *pending, d *directory, was ruling) policies.
 	if target.outside {
 		to = d.judge.Outside(p.row.Example.To.Address)
 	}
-	decision := d.judge.Decide(from, to, p.question.protocol, p.question.port)
-	if source.before.among.choice != "" && was.cause == "" {
-		decision.From = source.before.among.name
+	if was.cause != "" || source.before.among.choice == "" && target.before.among.choice == "" {
+		return d.judge.Decide(from, to, p.question.protocol, p.question.port)
 	}
-	if target.before.among.choice != "" && was.cause == "" {
-		decision.To = target.before.among.name
+	names := [2]policies.Peer{d.judge.Peer(from), d.judge.Peer(to)}
+	for i, end := range []*recorded{source, target} {
+		if end.before.among.choice != "" {
+			names[i] = end.before.among.name
+		}
 	}
-	return decision
+	return d.judge.DecideTogether(from, to, names, netset.PortSpan(p.question.protocol, p.question.port, p.question.port))
 }
 
 func compareRows(a, b Row) int {

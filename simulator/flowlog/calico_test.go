@@ -181,7 +181,7 @@ func TestCalicoFields(t *testing.T) {
 		{"a hit of nothing", []string{aggregated, `{"_source":"x"}`}, `bad: field _source cannot be a string`},
 		{"a hit of another index", []string{aggregated, `{"_index":"dns","_source":{"qname":"example.com"}}`}, `bad: the record has no source_name_aggr and no dest_name_aggr, so it is no flow`},
 		{"policies of three parts", []string{`1|default|shop/knp.default.web-egress|allow|0`, `1|default|x`}, `bad: policy "1|default|x": it has 3 parts, and not index|tier|name|action|rule`},
-		{"cut off", []string{`,"host":"n1"}`, ``}, `bad: not valid JSON: it ends too early`},
+		{"cut off", []string{`,"host":"n1"}`, ``}, `bad: not valid JSON: unexpected end of JSON input`},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

@@ -75,7 +75,7 @@ func (c *calicoReader) read(r *calicoRecord) (flow policies.Flow, err error) {
 		return flow, err
 	}
 	flow.Count = r.count
-	// Where other protocols have ports, Calico counts conversations.
+	// What Calico has in place of the ports of other protocols is not defined.
 	if flow.Protocol.HasPorts() || flow.Protocol == 0 {
 		flow.Port, flow.SourcePort = r.destPort, r.sourcePort
 	}

@@ -212,7 +212,7 @@ func (s *scan) fail(err error) {
 // unexpected fails at the next byte.
 func (s *scan) unexpected() {
 	if s.at >= len(s.text) {
-		s.fail(errors.New("not valid JSON: it ends too early"))
+		s.fail(errors.New("not valid JSON: unexpected end of JSON input"))
 		return
 	}
 	s.fail(fmt.Errorf("not valid JSON: %q is not expected at byte %d", s.text[s.at], s.at+1))
