@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/spf13/cobra"
@@ -30,6 +31,7 @@ func newFlowsImport(s streams) *cobra.Command {
 	out, flows := output{streams: s, kind: report.KindFlowImport}, flowFiles{}
 	var to string
 	var store flowStore
+	in, addresses := input{streams: s}, addressBook{}
 	c := &cobra.Command{
 		Use:   "import FILE...",
 		Short: "Read recorded flows of any format, and store them or write them as Weir's own",
@@ -37,9 +39,12 @@ func newFlowsImport(s streams) *cobra.Command {
 one connection a line, replies turned round to their requests. What was read,
 left out and lost is told at the end, on standard error where the flows go to
 standard output. With --store they become part of a flow store; a file that is in
-it already adds nothing, and one that was interrupted or has grown, the rest.`,
+it already adds nothing, and one that was interrupted or has grown, the rest.
+With --world, ends that are recorded by their address alone become the pods that
+had it then.`,
 		Example: `  weir flows import examples/shop/flows.jsonl.gz --to flows.weir.jsonl.zst
   weir flows import examples/shop/flows.jsonl.gz --store flows
+  weir flows import examples/shop/flows.jsonl.gz --world examples/shop/deploy@2026-03-10T08:00:00Z --store flows
   hubble observe --last 1000 -o jsonpb | weir flows import - > flows.weir.jsonl`,
 		Args: takes(1, math.MaxInt, "flows import takes files of recorded flows, or - for standard input"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -54,13 +59,19 @@ it already adds nothing, and one that was interrupted or has grown, the rest.`,
 			if err != nil {
 				return err
 			}
+			if len(addresses.worlds) > 0 {
+				if err := addresses.learn(c.Context(), &in, time.Now()); err != nil {
+					return err
+				}
+				flows.resolve = addresses.resolve
+			}
 			if store.where != "" {
 				stats, stored, err := flows.importTo(c.Context(), s, &store, files)
 				if err != nil {
 					return err
 				}
 				return out.write(func(w io.Writer, f report.Format, style report.Style) error {
-					return report.WriteImport(w, f, preview.Reading(stats), &stored, style)
+					return report.WriteImport(w, f, preview.Reading(stats), &stored, addresses.told(), style)
 				})
 			}
 			var stats flowlog.Stats
@@ -79,13 +90,15 @@ it already adds nothing, and one that was interrupted or has grown, the rest.`,
 				return err
 			}
 			return out.write(func(w io.Writer, f report.Format, style report.Style) error {
-				return report.WriteImport(w, f, preview.Reading(stats), nil, style)
+				return report.WriteImport(w, f, preview.Reading(stats), nil, addresses.told(), style)
 			})
 		},
 	}
 	out.addTo(c)
 	flows.addReadingTo(c)
 	store.addTo(c)
+	in.addTo(c)
+	addresses.addTo(c)
 	c.Flags().StringVar(&to, "to", "-", "the `file` to write, compressed when its name ends in .gz or .zst; - is standard output")
 	return c
 }
