@@ -27,7 +27,7 @@ type format struct {
 }
 
 // formats are tried in this order.
-var formats = []*format{&hubbleFormat, &weirFormat}
+var formats = []*format{&hubbleFormat, &weirFormat, &ipfixFormat, &netflowFormat, &sflowFormat}
 
 // Formats returns the names that Options.Format may have.
 func Formats() []string {

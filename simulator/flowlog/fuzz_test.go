@@ -12,6 +12,7 @@ import (
 	"github.com/goccy/go-json"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/gopacket/gopacket/layers"
 
 	"github.com/weir-policy/weir/policies"
 )
@@ -36,6 +37,7 @@ func FuzzRead(f *testing.F) {
 		f.Add(zip(f, seed))
 		f.Add(zst(f, seed))
 	}
+	f.Add(captureOf(f, layers.LinkTypeRaw, udpPacket(f, exporter1, with(nil)), udpPacket(f, exporter1, antreaRecord("db-0", 1, 1, 2))))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var flows []policies.Flow
 		var again bytes.Buffer
