@@ -14,6 +14,7 @@ import (
 
 	"github.com/weir-policy/weir/internal/preview"
 	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/simulator/flowlisten"
 	"github.com/weir-policy/weir/simulator/flowlog"
 )
 
@@ -28,32 +29,46 @@ func newFlows(s streams) *cobra.Command {
 
 func newFlowsImport(s streams) *cobra.Command {
 	out, flows := output{streams: s, kind: report.KindFlowImport}, flowFiles{}
-	var to string
+	var to, listen string
 	c := &cobra.Command{
-		Use:   "import FILE...",
+		Use:   "import FILE... | --listen ADDRESS",
 		Short: "Read recorded flows of any format and write them as Weir's own",
 		Long: `Read recorded flows, plain or compressed, and write them as Weir's JSON lines:
 one connection a line, replies turned round to their requests. What was read,
 left out and lost is told at the end, on standard error where the flows go to
-standard output.`,
+standard output.
+
+With --listen, flows are those that routers and nodes export by UDP as IPFIX,
+NetFlow or sFlow, until an interrupt ends it; a file is in its place then.`,
 		Example: `  weir flows import examples/shop/flows.jsonl.gz --to flows.weir.jsonl.zst
   hubble observe --last 1000 -o jsonpb | weir flows import - > flows.weir.jsonl`,
-		Args: takes(1, math.MaxInt, "flows import takes files of recorded flows, or - for standard input"),
+		Args: takes(0, math.MaxInt, ""),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := errors.Join(out.check(), readOnce(args...)); err != nil {
 				return err
 			}
-			flows.patterns = args
-			files, err := flows.files()
-			if err != nil {
-				return err
-			}
 			var stats flowlog.Stats
-			fill := func(w io.Writer) error {
-				var err error
-				stats, err = importFlows(c.Context(), &flows, s, files, w)
+			fill := func(w io.Writer) (err error) {
+				stats, err = listenForFlows(c.Context(), listen, flows.options, s.err, w)
 				return err
 			}
+			switch {
+			case listen != "" && len(args) > 0:
+				return errors.New("flows import takes files or --listen, not both")
+			case listen == "" && len(args) == 0:
+				return errors.New("flows import takes files of recorded flows, or - for standard input, or --listen udp://:2055")
+			case listen == "":
+				flows.patterns = args
+				files, err := flows.files()
+				if err != nil {
+					return err
+				}
+				fill = func(w io.Writer) (err error) {
+					stats, err = importFlows(c.Context(), &flows, s, files, w)
+					return err
+				}
+			}
+			var err error
 			if to == "-" {
 				out.out = s.err
 				err = fill(s.out)
@@ -71,7 +86,21 @@ standard output.`,
 	out.addTo(c)
 	flows.addReadingTo(c)
 	c.Flags().StringVar(&to, "to", "-", "the `file` to write, compressed when its name ends in .gz or .zst; - is standard output")
+	c.Flags().StringVar(&listen, "listen", "", "the `address` at which to receive flow exports, such as udp://:2055")
 	return c
+}
+
+// listenForFlows writes what arrives at an address until ctx ends, and says on
+// told where that is.
+func listenForFlows(ctx context.Context, address string, o flowlog.Options, told, w io.Writer) (flowlog.Stats, error) {
+	records := flowlog.NewWriter(w)
+	l, err := flowlisten.Open(address, flowlisten.Options{Flows: o, Idle: records.Flush})
+	if err != nil {
+		return flowlog.Stats{}, err
+	}
+	fmt.Fprintf(told, "listening at %s; interrupt to end\n", l.Address())
+	stats, err := l.Run(ctx, records.Write)
+	return stats, errors.Join(err, records.Flush())
 }
 
 func importFlows(ctx context.Context, flows *flowFiles, s streams, files []string, w io.Writer) (flowlog.Stats, error) {

@@ -116,13 +116,13 @@ func (e *exported) take(name fieldName, v []byte) {
 	case reverse:
 		switch name.element {
 		case octetDeltaCount:
-			e.answered[0] = number(v)
+			e.answered[0] = unsigned(v)
 		case packetDeltaCount:
-			e.answered[1] = number(v)
+			e.answered[1] = unsigned(v)
 		case octetTotalCount:
-			e.answeredTotal[0] = number(v)
+			e.answeredTotal[0] = unsigned(v)
 		case packetTotalCount:
-			e.answeredTotal[1] = number(v)
+			e.answeredTotal[1] = unsigned(v)
 		}
 	case antreaElements:
 		e.hasAntrea = e.antrea.take(name.element, v) || e.hasAntrea
@@ -132,64 +132,64 @@ func (e *exported) take(name fieldName, v []byte) {
 func (e *exported) takeIANA(element uint16, v []byte) {
 	switch element {
 	case octetDeltaCount, initiatorOctets:
-		e.delta[0] = number(v)
+		e.delta[0] = unsigned(v)
 	case packetDeltaCount, initiatorPackets:
-		e.delta[1] = number(v)
+		e.delta[1] = unsigned(v)
 	case octetTotalCount:
-		e.total[0] = number(v)
+		e.total[0] = unsigned(v)
 	case packetTotalCount:
-		e.total[1] = number(v)
+		e.total[1] = unsigned(v)
 	case responderOctets:
-		e.answered[0] = number(v)
+		e.answered[0] = unsigned(v)
 	case responderPackets:
-		e.answered[1] = number(v)
+		e.answered[1] = unsigned(v)
 	case deltaFlowCount:
-		e.flows = number(v)
+		e.flows = unsigned(v)
 	case protocolIdentifier:
-		e.protocol = netset.Protocol(number(v))
+		e.protocol = netset.Protocol(unsigned(v))
 	case tcpControlBits:
-		e.flags = uint16(number(v))
+		e.flags = uint16(unsigned(v))
 	case sourceTransportPort:
-		e.sourcePort = uint16(number(v))
+		e.sourcePort = uint16(unsigned(v))
 	case destinationTransportPort:
-		e.port = uint16(number(v))
+		e.port = uint16(unsigned(v))
 	case sourceIPv4Address, sourceIPv6Address:
 		takeAddress(&e.from, v)
 	case destinationIPv4Address, destinationIPv6Address:
 		takeAddress(&e.to, v)
 	case icmpTypeCodeIPv4, icmpTypeCodeIPv6:
-		if n := uint16(number(v)); n != 0 || !e.hasICMP {
+		if n := uint16(unsigned(v)); n != 0 || !e.hasICMP {
 			e.icmp, e.hasICMP = n, true
 		}
 	case icmpTypeIPv4, icmpTypeIPv6:
-		e.icmp, e.hasICMP = uint16(number(v))<<8|e.icmp&0xff, true
+		e.icmp, e.hasICMP = uint16(unsigned(v))<<8|e.icmp&0xff, true
 	case icmpCodeIPv4, icmpCodeIPv6:
-		e.icmp, e.hasICMP = e.icmp&0xff00|uint16(number(v))&0xff, true
+		e.icmp, e.hasICMP = e.icmp&0xff00|uint16(unsigned(v))&0xff, true
 	case biflowDirection:
-		e.reversed = number(v) == 2
+		e.reversed = unsigned(v) == 2
 	case forwardingStatus:
-		e.forwarding, e.hasForwarding = number(v), true
+		e.forwarding, e.hasForwarding = unsigned(v), true
 	case firewallEvent:
-		e.firewall, e.hasFirewall = number(v), true
+		e.firewall, e.hasFirewall = unsigned(v), true
 	case firewallExtendedEvent:
-		e.firewallOn = number(v)
+		e.firewallOn = unsigned(v)
 	case samplingInterval, samplerRandomInterval:
-		e.rate = number(v)
+		e.rate = unsigned(v)
 	case samplerID, selectorID:
-		e.sampler = number(v)
+		e.sampler = unsigned(v)
 	case samplingPacketInterval:
-		e.sampled = number(v)
+		e.sampled = unsigned(v)
 	case samplingPacketSpace:
-		e.skipped = number(v)
+		e.skipped = unsigned(v)
 	case samplingSize:
-		e.size = number(v)
+		e.size = unsigned(v)
 	case samplingPopulation:
-		e.population = number(v)
+		e.population = unsigned(v)
 	case samplingProbability:
 		if len(v) == 8 {
-			e.probability = math.Float64frombits(number(v))
+			e.probability = math.Float64frombits(unsigned(v))
 		} else if len(v) == 4 {
-			e.probability = float64(math.Float32frombits(uint32(number(v))))
+			e.probability = float64(math.Float32frombits(uint32(unsigned(v))))
 		}
 	default:
 		e.takeTime(element, v)
@@ -197,7 +197,7 @@ func (e *exported) takeIANA(element uint16, v []byte) {
 }
 
 func (e *exported) takeTime(element uint16, v []byte) {
-	n := number(v)
+	n := unsigned(v)
 	switch element {
 	case flowStartSysUpTime:
 		e.firstUptime, e.hasUptimes = n, true
@@ -227,13 +227,13 @@ func (e *exported) takeTime(element uint16, v []byte) {
 // takeAddress keeps an address unless it is one that stands for none: records of
 // either family may have fields for both.
 func takeAddress(a *netip.Addr, v []byte) {
-	if got := address(v); got.IsValid() && (!got.IsUnspecified() || !a.IsValid()) {
+	if got := addressOf(v); got.IsValid() && (!got.IsUnspecified() || !a.IsValid()) {
 		*a = got
 	}
 }
 
-// number reads an unsigned number of up to eight bytes; longer ones are 0.
-func number(v []byte) (n uint64) {
+// unsigned reads an unsigned number of up to eight bytes; longer ones are 0.
+func unsigned(v []byte) (n uint64) {
 	if len(v) > 8 {
 		return 0
 	}
@@ -473,15 +473,15 @@ func (a *antrea) take(element uint16, v []byte) bool {
 	case 113:
 		a.egress.namespace = v
 	case 115:
-		a.ingress.kind = number(v)
+		a.ingress.kind = unsigned(v)
 	case 118:
-		a.egress.kind = number(v)
+		a.egress.kind = unsigned(v)
 	case 137:
-		a.flowType = number(v)
+		a.flowType = unsigned(v)
 	case 139:
-		a.ingress.action, a.hasActions = number(v), true
+		a.ingress.action, a.hasActions = unsigned(v), true
 	case 140:
-		a.egress.action, a.hasActions = number(v), true
+		a.egress.action, a.hasActions = unsigned(v), true
 	case 143:
 		a.fromLabels = v
 	case 144:
@@ -517,8 +517,8 @@ func (a *antrea) verdict() policies.Verdict {
 // complete adds the names of pods and policies to a flow.
 func (a *antrea) complete(f *policies.Flow) {
 	end := func(p *policies.FlowPeer, namespace, pod, labels []byte) {
-		p.Namespace, p.Pod = text(namespace), text(pod)
-		if len(labels) > 0 && json.Unmarshal([]byte(text(labels)), &p.Labels) != nil {
+		p.Namespace, p.Pod = utf8Text(namespace), utf8Text(pod)
+		if len(labels) > 0 && json.Unmarshal([]byte(utf8Text(labels)), &p.Labels) != nil {
 			p.Labels = nil
 		}
 	}
@@ -540,12 +540,12 @@ func (a *antrea) complete(f *policies.Flow) {
 	}
 }
 
-// text is a string that can be written as JSON and read again.
-func text(b []byte) string { return strings.ToValidUTF8(string(b), "\ufffd") }
+// utf8Text is a string that can be written as JSON and read again.
+func utf8Text(b []byte) string { return strings.ToValidUTF8(string(b), "\ufffd") }
 
 func (p *antreaPolicy) hit() policies.Hit {
 	kinds := []string{"", "NetworkPolicy", "AntreaNetworkPolicy", "AntreaClusterNetworkPolicy"}
-	h := policies.Hit{Policy: policies.Ref{Namespace: text(p.namespace), Name: text(p.name)}, Rule: policies.UnknownRule}
+	h := policies.Hit{Policy: policies.Ref{Namespace: utf8Text(p.namespace), Name: utf8Text(p.name)}, Rule: policies.UnknownRule}
 	if p.kind < uint64(len(kinds)) {
 		h.Policy.Kind = kinds[p.kind]
 	}

@@ -65,10 +65,10 @@ func (p *packets) read(first gopacket.LayerType, data []byte) (packet, bool) {
 		switch layer {
 		case layers.LayerTypeIPv4:
 			// Of a packet within another, the inner one is left: policy is about that.
-			out = packet{from: address(p.ip4.SrcIP), to: address(p.ip4.DstIP), protocol: netset.Protocol(p.ip4.Protocol)}
+			out = packet{from: addressOf(p.ip4.SrcIP), to: addressOf(p.ip4.DstIP), protocol: netset.Protocol(p.ip4.Protocol)}
 			out.fragment = p.ip4.NextLayerType() == gopacket.LayerTypeFragment
 		case layers.LayerTypeIPv6:
-			out = packet{from: address(p.ip6.SrcIP), to: address(p.ip6.DstIP), protocol: netset.Protocol(p.ip6.NextHeader)}
+			out = packet{from: addressOf(p.ip6.SrcIP), to: addressOf(p.ip6.DstIP), protocol: netset.Protocol(p.ip6.NextHeader)}
 		case layers.LayerTypeIPv6HopByHop, layers.LayerTypeIPv6Routing, layers.LayerTypeIPv6Destination:
 			out.protocol = netset.Protocol(p.extension.NextHeader) // that of the last
 		case layers.LayerTypeIPv6Fragment:
@@ -89,7 +89,7 @@ func (p *packets) read(first gopacket.LayerType, data []byte) (packet, bool) {
 	return out, out.from.IsValid() && out.to.IsValid()
 }
 
-func address(b []byte) netip.Addr {
+func addressOf(b []byte) netip.Addr {
 	a, _ := netip.AddrFromSlice(b)
 	return a.Unmap()
 }

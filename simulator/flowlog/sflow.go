@@ -33,7 +33,7 @@ func (d *Datagrams) sflow(b []byte, exporter netip.Addr, at time.Time) error {
 	if size == 0 || len(rest) < size+16 {
 		return errors.New("the agent has no address")
 	}
-	agent := address(rest[:size])
+	agent := addressOf(rest[:size])
 	subAgent, count := binary.BigEndian.Uint32(rest[size:]), binary.BigEndian.Uint32(rest[size+12:])
 	rest = rest[size+16:]
 	if count > maxSamples {
@@ -196,7 +196,7 @@ func (a *sflowAgent) packetOf(records []sflow.FlowRecord) (p packet, size uint64
 
 func sampledIP(s *sflow.SampledIPBase) packet {
 	const syn, ack = 1 << 1, 1 << 4
-	p := packet{from: address(s.SrcIP), to: address(s.DstIP), protocol: netset.Protocol(s.Protocol), sourcePort: uint16(s.SrcPort), port: uint16(s.DstPort)}
+	p := packet{from: addressOf(s.SrcIP), to: addressOf(s.DstIP), protocol: netset.Protocol(s.Protocol), sourcePort: uint16(s.SrcPort), port: uint16(s.DstPort)}
 	p.syn, p.ack = s.TcpFlags&syn != 0, s.TcpFlags&ack != 0
 	return p
 }
