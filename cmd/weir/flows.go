@@ -23,52 +23,68 @@ func newFlows(s streams) *cobra.Command {
 		Use:   "flows",
 		Short: "Work with recorded flows",
 	}
-	c.AddCommand(newFlowsImport(s))
+	c.AddCommand(newFlowsImport(s), newFlowsStats(s), newFlowsCompact(s), newFlowsVerify(s))
 	return group(c)
 }
 
 func newFlowsImport(s streams) *cobra.Command {
 	out, flows := output{streams: s, kind: report.KindFlowImport}, flowFiles{}
 	var to, listen string
+	var store flowStore
 	c := &cobra.Command{
 		Use:   "import FILE... | --listen ADDRESS",
-		Short: "Read recorded flows of any format and write them as Weir's own",
+		Short: "Read recorded flows of any format, and store them or write them as Weir's own",
 		Long: `Read recorded flows, plain or compressed, and write them as Weir's JSON lines:
 one connection a line, replies turned round to their requests. What was read,
 left out and lost is told at the end, on standard error where the flows go to
-standard output.
+standard output. With --store they become part of a flow store; a file that is in
+it already adds nothing, and one that was interrupted or has grown, the rest.
 
 With --listen, flows are those that routers and nodes export by UDP as IPFIX,
 NetFlow or sFlow, until an interrupt ends it; a file is in its place then.`,
 		Example: `  weir flows import examples/shop/flows.jsonl.gz --to flows.weir.jsonl.zst
+  weir flows import examples/shop/flows.jsonl.gz --store flows
   hubble observe --last 1000 -o jsonpb | weir flows import - > flows.weir.jsonl`,
 		Args: takes(0, math.MaxInt, ""),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := errors.Join(out.check(), readOnce(args...)); err != nil {
 				return err
 			}
-			var stats flowlog.Stats
-			fill := func(w io.Writer) (err error) {
-				stats, err = listenForFlows(c.Context(), listen, flows.options, s.err, w)
-				return err
+			if store.where != "" && c.Flags().Changed("to") {
+				return errors.New("--to and --store exclude each other")
 			}
 			switch {
 			case listen != "" && len(args) > 0:
 				return errors.New("flows import takes files or --listen, not both")
+			case listen != "" && store.where != "":
+				return errors.New("--listen and --store exclude each other; import the file that --to names")
 			case listen == "" && len(args) == 0:
 				return errors.New("flows import takes files of recorded flows, or - for standard input, or --listen udp://:2055")
-			case listen == "":
-				flows.patterns = args
-				files, err := flows.files()
+			}
+			flows.patterns = args
+			files, err := flows.files()
+			if err != nil {
+				return err
+			}
+			if store.where != "" {
+				stats, stored, err := flows.importTo(c.Context(), s, &store, files)
 				if err != nil {
 					return err
 				}
-				fill = func(w io.Writer) (err error) {
-					stats, err = importFlows(c.Context(), &flows, s, files, w)
-					return err
-				}
+				return out.write(func(w io.Writer, f report.Format, style report.Style) error {
+					return report.WriteImport(w, f, preview.Reading(stats), &stored, style)
+				})
 			}
-			var err error
+			var stats flowlog.Stats
+			fill := func(w io.Writer) error {
+				var err error
+				if listen != "" {
+					stats, err = listenForFlows(c.Context(), listen, flows.options, s.err, w)
+				} else {
+					stats, err = importFlows(c.Context(), &flows, s, files, w)
+				}
+				return err
+			}
 			if to == "-" {
 				out.out = s.err
 				err = fill(s.out)
@@ -79,12 +95,13 @@ NetFlow or sFlow, until an interrupt ends it; a file is in its place then.`,
 				return err
 			}
 			return out.write(func(w io.Writer, f report.Format, style report.Style) error {
-				return report.WriteImport(w, f, preview.Reading(stats), style)
+				return report.WriteImport(w, f, preview.Reading(stats), nil, style)
 			})
 		},
 	}
 	out.addTo(c)
 	flows.addReadingTo(c)
+	store.addTo(c)
 	c.Flags().StringVar(&to, "to", "-", "the `file` to write, compressed when its name ends in .gz or .zst; - is standard output")
 	c.Flags().StringVar(&listen, "listen", "", "the `address` at which to receive flow exports, such as udp://:2055")
 	return c

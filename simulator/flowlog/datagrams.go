@@ -3,7 +3,6 @@ package flowlog
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/bits"
 	"net/netip"
@@ -207,14 +206,12 @@ func scaled(n, rate uint64) uint64 {
 	return ^uint64(0)
 }
 
-// turnRound makes the flow of a reply that of its request, or says why it cannot.
-func turnRound(f *policies.Flow) (cause string) {
+// toRequest makes the flow of a reply that of its request, or says why it cannot.
+func toRequest(f *policies.Flow) (cause string) {
 	if f.Verdict == policies.Deny {
 		return "dropped reply: it says nothing about the request"
 	}
-	f.From, f.To = f.To, f.From
-	f.Port, f.SourcePort = f.SourcePort, f.Port
-	f.Bytes, f.Packets, f.ReplyBytes, f.ReplyPackets = f.ReplyBytes, f.ReplyPackets, f.Bytes, f.Packets
+	turnRound(f)
 	if hasTypes(f.Protocol) {
 		request, ok := icmpRequests[f.SourcePort&0xff00|uint16(f.Protocol)]
 		if !ok {
@@ -231,26 +228,4 @@ func hasTypes(p netset.Protocol) bool { return p == netset.ICMP || p == netset.I
 func isICMPReply(p netset.Protocol, port uint16) bool {
 	_, reply := icmpRequests[port&0xff00|uint16(p)]
 	return hasTypes(p) && reply
-}
-
-var errTime = errors.New("time is beyond the year 9999")
-
-// settle orders a flow's times, of which at stands in for what was not recorded.
-func settle(f *policies.Flow, at time.Time) error {
-	if f.Last.IsZero() {
-		f.Last = f.First
-	}
-	if f.Last.IsZero() {
-		f.Last = at
-	}
-	if f.First.IsZero() {
-		f.First = f.Last
-	}
-	switch {
-	case f.Last.Year() > 9999 || f.First.Year() > 9999:
-		return errTime
-	case f.Last.Before(f.First):
-		return fmt.Errorf("last %s is before first %s", f.Last.Format(time.RFC3339Nano), f.First.Format(time.RFC3339Nano))
-	}
-	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
 
+	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies"
 )
 
@@ -55,8 +56,8 @@ func told(f policies.Flow) string {
 	return b.String()
 }
 
-// outcome tells what became of datagrams of one exporter.
-func outcome(t testing.TB, o Options, datagrams ...[]byte) string {
+// became tells what became of datagrams of one exporter.
+func became(t testing.TB, o Options, datagrams ...[]byte) string {
 	t.Helper()
 	var lines []string
 	d, err := NewDatagrams(context.Background(), "udp", o, func(f policies.Flow) error {
@@ -71,11 +72,11 @@ func outcome(t testing.TB, o Options, datagrams ...[]byte) string {
 			t.Fatal(err)
 		}
 	}
-	return strings.Join(append(lines, said(d.Finish())...), "\n")
+	return strings.Join(append(lines, besides(d.Finish())...), "\n")
 }
 
-// said is what the statistics say besides the number of flows.
-func said(s Stats) (lines []string) {
+// besides is what the statistics say besides the number of flows.
+func besides(s Stats) (lines []string) {
 	for _, p := range s.FirstBad {
 		lines = append(lines, "bad: "+p.Message)
 	}
@@ -97,7 +98,7 @@ type datagramRow struct {
 func checkDatagrams(t *testing.T, rows []datagramRow) {
 	t.Helper()
 	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) { equal(t, outcome(t, Options{}, row.datagrams...), row.want) })
+		t.Run(row.name, func(t *testing.T) { equal(t, became(t, Options{}, row.datagrams...), row.want) })
 	}
 }
 
@@ -158,7 +159,7 @@ func TestIPFIXRecords(t *testing.T) {
 
 		{"no addresses", [][]byte{ipfixMessage(1, 0, set(2, templateOf(256, element{id: 1, length: 4})), set(256, uint32(1)))}, "left out: 1 record without the addresses of a flow"},
 		{"a time beyond all calendars", [][]byte{one(153, ^uint64(0))}, "bad: time is beyond the year 9999"},
-		{"a clock that went back", [][]byte{with([]element{{id: 150, length: 4}, {id: 151, length: 4}}, uint32(exportedAt), uint32(exportedAt-60))}, "bad: last 2026-03-01T09:59:00Z is before first 2026-03-01T10:00:00Z"},
+		{"a clock that went back", [][]byte{with([]element{{id: 150, length: 4}, {id: 151, length: 4}}, uint32(exportedAt), uint32(exportedAt-60))}, "bad: end 2026-03-01T09:59:00Z is before start 2026-03-01T10:00:00Z"},
 	})
 }
 
@@ -350,7 +351,7 @@ func TestSFlow(t *testing.T) {
 }
 
 func TestDatagramsOfOneFormat(t *testing.T) {
-	got := outcome(t, Options{Format: "netflow"}, with(nil), netflow5Message(0, 0, netflow5Flow(web, db, 43210, 5432, 2, 100, 0x1b, 6)))
+	got := became(t, Options{Format: "netflow"}, with(nil), netflow5Message(0, 0, netflow5Flow(web, db, 43210, 5432, 2, 100, 0x1b, 6)))
 	equal(t, got, webToDB+"unknown 100B/2\nleft out: 1 flow export of the format ipfix")
 	if _, err := NewDatagrams(context.Background(), "udp", Options{Format: "hubble"}, nil); err == nil {
 		t.Error("hubble comes in no datagrams")
@@ -405,9 +406,28 @@ func TestCaptures(t *testing.T) {
 			for _, f := range flows {
 				lines = append(lines, told(f))
 			}
-			equal(t, strings.Join(append(lines, said(stats)...), "\n"), row.want)
+			equal(t, strings.Join(append(lines, besides(stats)...), "\n"), row.want)
 		})
 	}
+}
+
+// TestExampleCaptures writes the example captures, which no other program made.
+func TestExampleCaptures(t *testing.T) {
+	packets := func(datagrams ...[]byte) (all [][]byte) {
+		for _, b := range datagrams {
+			all = append(all, udpPacket(t, exporter1, b))
+		}
+		return all
+	}
+	counted := append(slices.Clone(fiveTuple), element{id: 1, length: 4}, element{id: 2, length: 4})
+	testkit.Golden(t, "testdata/ipfix.pcap", captureOf(t, layers.LinkTypeRaw, packets(one(89, uint8(64)), one(89, uint8(130)), antreaRecord("db-0", 1, 1, 3))...))
+	testkit.Golden(t, "testdata/netflow.pcap", captureOf(t, layers.LinkTypeRaw, packets(
+		netflow9Message(1, 7, set(256, tcp(web, db, 43210, 5432), uint32(4000), uint32(10))),
+		netflow9Message(1, 8, set(0, templateOf(256, counted...))),
+		netflow5Message(0, 1<<14|10, netflow5Flow(web, db, 43210, 5432, 2, 100, 0x1b, 6)))...))
+	testkit.Golden(t, "testdata/sflow.pcap", captureOf(t, layers.LinkTypeRaw, packets(
+		sflowDatagram(sflowSample(1, 0, 4, sampledHeader(tcpFrame(t, db, web, 5432, 43210, true, true)))),
+		sflowDatagram(sflowSample(2, 3, 1<<30|258, sampledHeader(tcpFrame(t, web, db, 43211, 5432, true, false)))))...))
 }
 
 // TestCaptureFiles holds the kinds of capture file to one another.

@@ -1,10 +1,10 @@
 package flowlog
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/goccy/go-json"
@@ -243,8 +243,8 @@ func unsigned(v []byte) (n uint64) {
 	return n
 }
 
-// beyond is a time that settle refuses.
-var beyond = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+// beyond is a time that no flow may have.
+var beyond = time.Unix(lastSecond+1, 0).UTC()
 
 func unixMilli(n, factor uint64) time.Time {
 	if n == 0 {
@@ -306,8 +306,14 @@ func (e *exported) flow(m *message) (flow policies.Flow, cause string, err error
 		Protocol: e.protocol, SourcePort: e.sourcePort, Port: e.port, Count: e.flows,
 		Origin: policies.Origin{Reporter: policies.OnTheWay},
 	}
-	flow.First, flow.Last = e.times(m)
-	if err := settle(&flow, m.exported); err != nil {
+	first, last := e.times(m)
+	if first.IsZero() && last.IsZero() {
+		last = m.exported
+	}
+	if max(first.Unix(), last.Unix()) > lastSecond {
+		return flow, "", errors.New("time is beyond the year 9999")
+	}
+	if err := span(&flow, first, last); err != nil {
 		return flow, "", err
 	}
 	if hasTypes(e.protocol) {
@@ -321,7 +327,7 @@ func (e *exported) flow(m *message) (flow policies.Flow, cause string, err error
 		e.antrea.complete(&flow)
 	}
 	if e.isReply(&flow) {
-		cause = turnRound(&flow)
+		cause = toRequest(&flow)
 	}
 	return flow, cause, nil
 }
@@ -346,7 +352,7 @@ func (e *exported) count(f *policies.Flow, s *stream) {
 // isReply reports whether the record itself tells that it is of replies. The
 // flags of several packets do not: the caller's own are SYN and ACK too.
 func (e *exported) isReply(f *policies.Flow) bool {
-	const syn, ack = 1 << 1, 1 << 4
+	const answer = tcpSYN | tcpACK
 	packets := e.delta[1]
 	if packets == 0 {
 		packets = e.total[1]
@@ -355,7 +361,7 @@ func (e *exported) isReply(f *policies.Flow) bool {
 	case e.reversed:
 		return true
 	case e.protocol == netset.TCP:
-		return packets == 1 && e.answered == counts{} && e.flags&(syn|ack) == syn|ack
+		return packets == 1 && e.answered == counts{} && e.flags&answer == answer
 	}
 	// Where there is no element for it, a port of 0 may mean that nothing is known.
 	return (e.hasICMP || f.Port != 0) && isICMPReply(f.Protocol, f.Port)
@@ -517,8 +523,8 @@ func (a *antrea) verdict() policies.Verdict {
 // complete adds the names of pods and policies to a flow.
 func (a *antrea) complete(f *policies.Flow) {
 	end := func(p *policies.FlowPeer, namespace, pod, labels []byte) {
-		p.Namespace, p.Pod = utf8Text(namespace), utf8Text(pod)
-		if len(labels) > 0 && json.Unmarshal([]byte(utf8Text(labels)), &p.Labels) != nil {
+		p.Namespace, p.Pod = clean(namespace), clean(pod)
+		if len(labels) > 0 && json.Unmarshal([]byte(clean(labels)), &p.Labels) != nil {
 			p.Labels = nil
 		}
 	}
@@ -540,12 +546,9 @@ func (a *antrea) complete(f *policies.Flow) {
 	}
 }
 
-// utf8Text is a string that can be written as JSON and read again.
-func utf8Text(b []byte) string { return strings.ToValidUTF8(string(b), "\ufffd") }
-
 func (p *antreaPolicy) hit() policies.Hit {
 	kinds := []string{"", "NetworkPolicy", "AntreaNetworkPolicy", "AntreaClusterNetworkPolicy"}
-	h := policies.Hit{Policy: policies.Ref{Namespace: utf8Text(p.namespace), Name: utf8Text(p.name)}, Rule: policies.UnknownRule}
+	h := policies.Hit{Policy: policies.Ref{Namespace: clean(p.namespace), Name: clean(p.name)}, Rule: policies.UnknownRule}
 	if p.kind < uint64(len(kinds)) {
 		h.Policy.Kind = kinds[p.kind]
 	}

@@ -162,7 +162,7 @@ func (a *sflowAgent) hand(records []sflow.FlowRecord, rate uint64, reason uint32
 		return nil
 	}
 	if p.protocol == netset.TCP && p.syn && p.ack || isICMPReply(p.protocol, p.port) {
-		if cause := turnRound(&flow); cause != "" {
+		if cause := toRequest(&flow); cause != "" {
 			a.leaveOut(cause)
 			return nil
 		}
@@ -195,8 +195,7 @@ func (a *sflowAgent) packetOf(records []sflow.FlowRecord) (p packet, size uint64
 }
 
 func sampledIP(s *sflow.SampledIPBase) packet {
-	const syn, ack = 1 << 1, 1 << 4
 	p := packet{from: addressOf(s.SrcIP), to: addressOf(s.DstIP), protocol: netset.Protocol(s.Protocol), sourcePort: uint16(s.SrcPort), port: uint16(s.DstPort)}
-	p.syn, p.ack = s.TcpFlags&syn != 0, s.TcpFlags&ack != 0
+	p.syn, p.ack = s.TcpFlags&tcpSYN != 0, s.TcpFlags&tcpACK != 0
 	return p
 }
