@@ -55,7 +55,8 @@ func tableOf(t testing.TB, columns ...any) []byte {
 	must(err)
 	var b bytes.Buffer
 	w := file.NewParquetWriter(&b, root, file.WithWriterProps(parquet.NewWriterProperties(parquet.WithCompression(compress.Codecs.Snappy))))
-	group := w.AppendRowGroup()
+	group, err := w.AppendRowGroupChecked()
+	must(err)
 	for i := 1; i < len(columns); i += 2 {
 		c, err := group.NextColumn()
 		must(err)
