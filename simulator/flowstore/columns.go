@@ -27,7 +27,6 @@ type column struct {
 	moment bool
 	coded  bool
 	key    bool
-	delta  bool // numbers that grow slowly are told by what they differ
 }
 
 func text(name string) column   { return column{name: name, text: true, coded: true} }
@@ -35,7 +34,7 @@ func key(name string) column    { return column{name: name, text: true, coded: t
 func code(name string) column   { return column{name: name, coded: true} }
 func number(name string) column { return column{name: name} }
 func moments(name string) column {
-	return column{name: name, moment: true, delta: true}
+	return column{name: name, moment: true}
 }
 
 func (c column) asKey() column {
@@ -79,9 +78,6 @@ func newLayout(columns []column) *layout {
 		fields = append(fields, node)
 		if c.coded {
 			properties = append(properties, parquet.WithDictionaryFor(c.name, true))
-		}
-		if c.delta {
-			properties = append(properties, parquet.WithEncodingFor(c.name, parquet.Encodings.DeltaBinaryPacked))
 		}
 		if c.key {
 			properties = append(properties, parquet.WithCompressionFor(c.name, compress.Codecs.Uncompressed))
@@ -262,27 +258,14 @@ func (l *layout) checkEncodings(meta *metadata.FileMetaData) error {
 				return fmt.Errorf("column %s of row group %d: it has a dictionary: %t, and should: %t", c.name, g, chunk.HasDictionaryPage(), c.coded)
 			}
 			for _, s := range chunk.EncodingStats() {
-				if s.PageType == dataPage && !slices.Contains(c.encodings(), s.Encoding) {
+				plain := s.Encoding == parquet.Encodings.Plain
+				if s.PageType == 0 && plain == c.coded {
 					return fmt.Errorf("column %s of row group %d: pages are encoded as %s", c.name, g, s.Encoding)
 				}
 			}
 		}
 	}
 	return nil
-}
-
-// dataPage is the type of a page that holds values.
-const dataPage = 0
-
-// encodings are those that a column's pages may have.
-func (c *column) encodings() []parquet.Encoding {
-	switch {
-	case c.coded:
-		return []parquet.Encoding{parquet.Encodings.RLEDict, parquet.Encodings.PlainDict}
-	case c.delta:
-		return []parquet.Encoding{parquet.Encodings.DeltaBinaryPacked}
-	}
-	return []parquet.Encoding{parquet.Encodings.Plain}
 }
 
 // checkSchema says how a file's columns differ from those of the layout.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
@@ -218,10 +217,8 @@ type cursor struct {
 	pages   file.PageReader
 	texts   []string
 	numbers []int64
-	left    int     // values of the page that is read that are not yet read
-	data    []byte  // their encoded form,
-	values  []int64 // or, where those are deltas, they themselves
-	buffer  []int64
+	left    int    // values of the page that is read that are not yet read
+	data    []byte // their encoded form
 	runs    runs
 }
 
@@ -295,18 +292,14 @@ func (c *cursor) open() error {
 		return errEnds
 	}
 	c.left, c.data = int(page.NumValues()), page.Data()
-	if !slices.Contains(c.column.encodings(), parquet.Encoding(page.Encoding())) {
-		return fmt.Errorf("a page is encoded as %s", page.Encoding())
-	}
-	switch {
-	case c.column.delta:
-		c.buffer = resize(c.buffer, c.left)
-		c.values = c.buffer
-		return readDeltas(c.data, c.values)
-	case !c.column.coded && len(c.data) != 8*c.left:
-		return fmt.Errorf("a page of %d numbers has %d bytes", c.left, len(c.data))
-	case !c.column.coded:
+	if !c.column.coded {
+		if page.Encoding() != 0 || len(c.data) != 8*c.left {
+			return fmt.Errorf("a page of %d numbers has %d bytes", c.left, len(c.data))
+		}
 		return nil
+	}
+	if parquet.Encoding(page.Encoding()) != parquet.Encodings.RLEDict && parquet.Encoding(page.Encoding()) != parquet.Encodings.PlainDict {
+		return fmt.Errorf("a page is encoded as %s", page.Encoding())
 	}
 	if len(c.data) == 0 || c.data[0] > 31 {
 		return errors.New("a page has no width")
@@ -324,16 +317,10 @@ func (c *cursor) readNumbers(to []int64) error {
 			continue
 		}
 		n := min(len(to), c.left)
-		if c.column.delta {
-			copy(to, c.values[:n])
-			c.values = c.values[n:]
-		} else {
-			for i := range to[:n] {
-				to[i] = int64(binary.LittleEndian.Uint64(c.data[8*i:]))
-			}
-			c.data = c.data[8*n:]
+		for i := range to[:n] {
+			to[i] = int64(binary.LittleEndian.Uint64(c.data[8*i:]))
 		}
-		to = to[n:]
+		c.data, to = c.data[8*n:], to[n:]
 		c.left -= n
 	}
 	return nil
@@ -372,12 +359,9 @@ func (c *cursor) skip(n int) error {
 			continue
 		}
 		m := min(n, c.left)
-		switch {
-		case c.column.delta:
-			c.values = c.values[m:]
-		case !c.column.coded:
+		if !c.column.coded {
 			c.data = c.data[8*m:]
-		case !c.runs.skip(m):
+		} else if !c.runs.skip(m) {
 			return errEnds
 		}
 		c.left -= m
@@ -556,99 +540,4 @@ func (r *runs) countPacked(n int, counts []uint64) bool {
 		n -= len(part)
 	}
 	return true
-}
-
-// readDeltas reads what Parquet calls DELTA_BINARY_PACKED: the first number, then
-// blocks of what each differs from the one before, by how much more than the
-// least difference of the block, packed in miniblocks.
-func readDeltas(data []byte, to []int64) error {
-	r := deltas{data: data}
-	block, miniblocks, n := r.number(), r.number(), r.number()
-	last := r.signed()
-	if r.bad || miniblocks == 0 || miniblocks > 1<<10 || block%miniblocks != 0 || block == 0 || block > 1<<20 || n != uint64(len(to)) {
-		return errors.New("a page has no deltas")
-	}
-	size := int(block / miniblocks)
-	for i := range to {
-		if i > 0 {
-			if (i-1)%int(block) == 0 {
-				r.least = r.signed()
-				r.widths = r.take(int(miniblocks))
-			}
-			at := (i - 1) % int(block)
-			if at%size == 0 && !r.bad {
-				r.width = int(r.widths[at/size])
-				// Only the bytes of values that are there need be.
-				r.packed = r.take(min((size*r.width+7)/8, len(r.data)))
-				r.bad = r.bad || r.width > 64
-			}
-			if r.bad {
-				return errEnds
-			}
-			delta, ok := r.unpack(at % size)
-			if !ok {
-				return errEnds
-			}
-			last += r.least + int64(delta)
-		}
-		to[i] = last
-	}
-	return nil
-}
-
-type deltas struct {
-	data   []byte
-	bad    bool // it has ended
-	least  int64
-	widths []byte
-	width  int    // of a value of the miniblock, in bits
-	packed []byte // the miniblock
-}
-
-func (r *deltas) number() uint64 {
-	v, n := binary.Uvarint(r.data)
-	if n <= 0 {
-		r.bad = true
-		return 0
-	}
-	r.data = r.data[n:]
-	return v
-}
-
-func (r *deltas) signed() int64 {
-	v := r.number()
-	return int64(v>>1) ^ -int64(v&1)
-}
-
-func (r *deltas) take(n int) []byte {
-	if n > len(r.data) {
-		r.bad = true
-		return nil
-	}
-	taken := r.data[:n]
-	r.data = r.data[n:]
-	return taken
-}
-
-func (r *deltas) unpack(i int) (v uint64, ok bool) {
-	bit := i * r.width
-	at, shift := bit>>3, bit&7
-	if (bit+r.width+7)>>3 > len(r.packed) {
-		return 0, false
-	}
-	if at+9 <= len(r.packed) {
-		v = binary.LittleEndian.Uint64(r.packed[at:])>>shift | uint64(r.packed[at+8])<<(64-shift)
-	} else {
-		for b, part := range r.packed[at:min(at+9, len(r.packed))] {
-			if s := 8*b - shift; s >= 0 {
-				v |= uint64(part) << s
-			} else {
-				v |= uint64(part) >> -s
-			}
-		}
-	}
-	if r.width < 64 {
-		v &= 1<<r.width - 1
-	}
-	return v, true
 }
