@@ -73,7 +73,9 @@ type commit struct {
 	At     time.Time `json:"at,omitzero"`
 	Add    []File    `json:"add,omitempty"`
 	Remove []string  `json:"remove,omitempty"`
-	Source *source   `json:"source,omitempty"`
+	// Forget names files that nobody has committed for long, and nobody may now.
+	Forget []string `json:"forget,omitempty"`
+	Source *source  `json:"source,omitempty"`
 }
 
 // state is what all commits up to one come to.
@@ -111,6 +113,11 @@ func (s *state) allows(c *commit) error {
 			return errOvertaken
 		}
 	}
+	for _, f := range c.Add {
+		if _, ok := s.gone[f.Name]; ok {
+			return errOvertaken
+		}
+	}
 	return nil
 }
 
@@ -120,7 +127,7 @@ var errOvertaken = errors.New("the store was changed meanwhile by another proces
 func (s *state) apply(c *commit) {
 	s.seq++
 	maps.DeleteFunc(s.gone, func(_ string, at time.Time) bool { return at.Before(c.At.Add(-remembered)) })
-	for _, name := range c.Remove {
+	for _, name := range slices.Concat(c.Remove, c.Forget) {
 		delete(s.files, name)
 		s.gone[name] = c.At
 	}
