@@ -393,8 +393,8 @@ func (s *Store) reconcile(ctx context.Context, first, last int64) error {
 		settings["insert_distributed_sync"] = 1
 	}
 	return s.conn.Exec(driver.Context(ctx, driver.WithSettings(settings)), "INSERT INTO "+s.table("tuples")+" ("+columns+")\nSELECT "+strings.Join(terms, ", ")+
-		"\nFROM (\n"+rolled+"\n) ANY LEFT JOIN (\nSELECT "+by+", "+strings.Join(had, ", ")+"\nFROM "+s.table("tuples")+
-		"\nWHERE `hour` >= ? AND `hour` < ?\nGROUP BY "+by+"\n) USING ("+by+")\nWHERE `records` != `had_records`", from, until, from, until)
+		"\nFROM (\n"+rolled+"\n) AS `fresh` ANY LEFT JOIN (\nSELECT "+by+", "+strings.Join(had, ", ")+"\nFROM "+s.table("tuples")+
+		"\nWHERE `hour` >= ? AND `hour` < ?\nGROUP BY "+by+"\n) AS `known` USING ("+by+")\nWHERE `records` != `had_records`", from, until, from, until)
 }
 
 // transient are the codes of what passes: servers that are away, busy or lagging.
