@@ -63,6 +63,8 @@ the expression is false, deny or unknown.`,
 		switch {
 		case len(args) == 0:
 			return nil
+		case strings.TrimSpace(args[0]) == "":
+			return errors.New("the expression is empty; write one as in: weir query 'pods.filter(p, p.node == \"n1\")'")
 		case isWord(args[0]) && !slices.Contains(expression.Variables(), args[0]):
 			return noVerb(c, args)
 		case len(args) > 1:
@@ -123,7 +125,7 @@ the expression is false, deny or unknown.`,
 // isWord reports whether an argument is more likely the name of a question than
 // an expression.
 func isWord(text string) bool {
-	return !strings.ContainsFunc(text, func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') })
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') })
 }
 
 // question is what all questions share: where they read and how they write.

@@ -438,6 +438,7 @@ func decisionJSON(out *bufio.Writer, d *policies.Decision) error {
 
 func replayJSON(o *object, r *simulator.Result, reading FlowReading) {
 	o.number("flows", r.Flows)
+	o.number("paired", r.Paired)
 	o.number("bytes", r.Bytes)
 	o.value("seen", appendSeen([]byte{}, r.First, r.Last))
 	outcomes := []byte{'{'}
@@ -463,8 +464,11 @@ func appendReading(b []byte, r FlowReading) []byte {
 	return append(appendNumber(b, "lost", r.Lost), '}')
 }
 
-func importJSON(o *object, reading FlowReading) {
+func importJSON(o *object, reading FlowReading, stored *Stored) {
 	o.value("reading", appendReading(nil, reading))
+	if stored != nil {
+		o.value("stored", append(appendNumber(appendNumber([]byte{'{'}, "added", stored.Added), "known", stored.Known), '}'))
+	}
 	o.close()
 }
 

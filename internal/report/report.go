@@ -51,6 +51,7 @@ const (
 	KindReplay       Kind = "Replay"
 	KindPreview      Kind = "Preview"
 	KindFlowImport   Kind = "FlowImport"
+	KindFlowStore    Kind = "FlowStore"
 	KindTestRun      Kind = "TestRun"
 	KindCheckRun     Kind = "CheckRun"
 	KindAnswer       Kind = "Answer"
@@ -65,6 +66,7 @@ var formats = map[Kind][]Format{
 	KindReplay:       {Text, JSON},
 	KindPreview:      {Text, Markdown, JSON, SARIF, HTML},
 	KindFlowImport:   {Text, JSON},
+	KindFlowStore:    {Text, JSON},
 	KindTestRun:      {Text, JSON, JUnit, TAP},
 	KindCheckRun:     {Text, JSON, SARIF, JUnit, GitHub},
 	KindAnswer:       {Text, JSON, CSV},
@@ -240,15 +242,29 @@ func WriteReplay(w io.Writer, format Format, result *simulator.Result, reading F
 	return out.Flush()
 }
 
-// WriteImport writes how the reading of recorded flows went.
-func WriteImport(w io.Writer, format Format, reading FlowReading, style Style) error {
+// Stored is what an import added to a store of flows.
+type Stored struct {
+	Added uint64 // flows that are new in it
+	Known uint64 // flows that an earlier import of the same file had added
+}
+
+// WriteImport writes how the reading of recorded flows went, and what was stored
+// of them where they went to a store.
+func WriteImport(w io.Writer, format Format, reading FlowReading, stored *Stored, style Style) error {
 	out := bufio.NewWriter(w)
 	switch format {
 	case Text:
-		fmt.Fprintf(out, "%s read.\n", counted(reading.Records, "flow"))
+		fmt.Fprintf(out, "%s read", counted(reading.Records, "flow"))
+		if stored != nil {
+			fmt.Fprintf(out, ", %s added", grouped(stored.Added))
+		}
+		out.WriteString(".\n")
+		if stored != nil && stored.Known > 0 {
+			fmt.Fprintf(out, "%s known from an earlier import.\n", counted(stored.Known, "flow"))
+		}
 		readingText(out, reading, palette(style))
 	case JSON:
-		importJSON(newObject(out, KindFlowImport), reading)
+		importJSON(newObject(out, KindFlowImport), reading, stored)
 	default:
 		return unsupported(KindFlowImport, format)
 	}

@@ -54,9 +54,15 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 	},
 	KindFlowImport: func(w io.Writer, f Format, empty bool) error {
 		if empty {
-			return WriteImport(w, f, FlowReading{}, Style{})
+			return WriteImport(w, f, FlowReading{}, nil, Style{})
 		}
-		return WriteImport(w, f, shopReading, Style{})
+		return WriteImport(w, f, shopReading, &Stored{Added: 1200, Known: 34}, Style{})
+	},
+	KindFlowStore: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteFlowStore(w, f, &FlowStore{Where: "flows"}, Style{})
+		}
+		return WriteFlowStore(w, f, storedFlows(), Style{})
 	},
 	KindCheckRun: func(w io.Writer, f Format, empty bool) error {
 		if empty {

@@ -229,7 +229,7 @@ func replayed() *simulator.Result {
 		}
 	}
 	return &simulator.Result{
-		Flows: 1_204_331, Bytes: 88_123_456_789, First: first, Last: last,
+		Flows: 1_804_331, Paired: 600_000, Bytes: 88_123_456_789, First: first, Last: last,
 		Outcomes: map[simulator.Outcome]uint64{
 			simulator.Stays: 1_203_850, simulator.Breaks: 214, simulator.Opens: 31, simulator.Drifts: 180, simulator.Undecided: 12,
 		},
@@ -361,3 +361,13 @@ func rewritten() *Conversion {
 		},
 	}
 }
+
+func storedFlows() *FlowStore {
+	return &FlowStore{
+		Where: "s3://flows/shop", Records: 1_234_567, Flows: 2_345_678, First: at(8), Last: at(20), Hours: 12, Compacted: 11, Files: 37,
+		Bytes: 21_000_000, FlowBytes: 20_000_000, Work: &StoreWork{Hours: 3, Days: 1, Records: 300_000, Open: 1, Removed: 9, Forgotten: 2},
+		Verified: true, Problems: []string{"s3://flows/shop/v1/flows/day=2026-03-10/hour=08/sorted-a.parquet: the file is missing"},
+	}
+}
+
+func at(hour int) time.Time { return time.Date(2026, 3, 10, hour, 0, 0, 0, time.UTC) }

@@ -148,15 +148,17 @@ func BenchmarkManyValues(b *testing.B) {
 // machine, and asks it.
 func BenchmarkStore(b *testing.B) {
 	model := worlds.Store(1)
-	var judge *reach.Judge
 	b.Run("New", func(b *testing.B) {
+		var judge *reach.Judge
 		before := heap()
 		for b.Loop() {
 			judge = reach.New(model, reach.Options{})
 		}
 		b.ReportMetric(float64(heap()-before)/1e6, "MB-engine")
+		runtime.KeepAlive(judge)
 	})
 	b.Run("Verdict", func(b *testing.B) {
+		judge := reach.New(model, reach.Options{})
 		random := rand.New(rand.NewPCG(1, 1))
 		var asked []reach.End
 		for range 1 << 12 {

@@ -12,8 +12,8 @@ import (
 	"github.com/weir-policy/weir/policies"
 )
 
-// format is one way in which flows are recorded. One of object, line and magic
-// says how it is known; each format has a file of its own.
+// format is one way in which flows are recorded. Object, line and magic say how
+// it is known; each format has a file of its own.
 type format struct {
 	name string
 	what string // what a record that is not of the format lacks, for people
@@ -27,7 +27,10 @@ type format struct {
 }
 
 // formats are tried in this order.
-var formats = []*format{&hubbleFormat, &weirFormat}
+var formats = []*format{
+	&goldmaneFormat, &hubbleFormat, &weirFormat, &calicoFormat, &calicoTextFormat,
+	&gcpFormat, &gkeFormat, &azureVNetFormat, &azureNSGFormat, &netobservFormat, &otlpFormat, &awsFormat, &conntrackFormat,
+}
 
 // Formats returns the names that Options.Format may have.
 func Formats() []string {
@@ -68,7 +71,8 @@ func (in *input) readInto(s *sink) error {
 		return s.damaged(in.packing, err)
 	}
 	for _, f := range formats {
-		if f.read != nil && (s.options.Format == f.name || s.options.Format == "" && f.magic(head)) {
+		asked := s.options.Format == f.name
+		if f.read != nil && (asked && f.decode == nil || (asked || s.options.Format == "") && f.magic(head)) {
 			s.format = f.name
 			return f.read(in, s)
 		}
@@ -127,6 +131,8 @@ type dispatcher struct {
 	sink     *sink
 	decoders map[*format]decoder
 	last     *format
+	lastText *format // the last whose records are lines of text
+	inPage   bool
 }
 
 func newDispatcher(s *sink) *dispatcher {
@@ -143,10 +149,21 @@ func (d *dispatcher) take(record []byte) {
 	f, unknown := d.formatOf(record)
 	switch {
 	case unknown != nil:
+		if page := pageOf(record); page != nil && !d.inPage {
+			d.inPage = true
+			for _, record := range page {
+				d.take(record)
+			}
+			d.inPage = false
+			return
+		}
 		d.sink.bad(unknown)
 		return
 	case f != d.last:
 		d.last, d.sink.format = f, f.name
+		if f.line != nil {
+			d.lastText = f
+		}
 		if d.decoders[f] == nil {
 			d.decoders[f] = f.decode(d.sink)
 		}
@@ -178,6 +195,8 @@ func (d *dispatcher) formatOf(record []byte) (*format, error) {
 		}
 	}
 	switch {
+	case !isObject && d.lastText != nil:
+		return d.lastText, nil // it says what is wrong, and knows more from the lines before
 	case len(among) == 1:
 		return nil, fmt.Errorf("this is no %s record (%s); leave out the format to have each record looked at", among[0].name, among[0].what)
 	case isObject:
@@ -214,30 +233,35 @@ func hasAll(keys [][]byte, names ...string) bool {
 
 // peers remembers the ends that were decoded, by their text: flows repeat
 // their ends, and an end has many labels.
-type peers map[string]peer
+type peers = cache[peer]
 
 type peer struct {
 	policies.FlowPeer
 	leftOut string // why a flow of this end is left out
 }
 
-const maxPeers = 1 << 15
+// cache remembers what texts stand for that records repeat.
+type cache[V any] map[string]V
 
-// of returns the end that text stands for, as decode reads it.
-func (p peers) of(text []byte, decode func([]byte) (peer, error)) (peer, error) {
+const maxCached = 1 << 15
+
+// of returns what text stands for, as read reads it; the zero value where text
+// is empty or null.
+func (c cache[V]) of(text []byte, read func([]byte) (V, error)) (V, error) {
+	var none V
 	if len(text) == 0 || string(text) == "null" {
-		return peer{}, nil
+		return none, nil
 	}
-	if known, ok := p[string(text)]; ok {
+	if known, ok := c[string(text)]; ok {
 		return known, nil
 	}
-	decoded, err := decode(text)
+	v, err := read(text)
 	if err != nil {
-		return peer{}, err
+		return none, err
 	}
-	if len(p) >= maxPeers {
-		clear(p)
+	if len(c) >= maxCached {
+		clear(c)
 	}
-	p[string(text)] = decoded
-	return decoded, nil
+	c[string(text)] = v
+	return v, nil
 }
