@@ -145,8 +145,14 @@ func (w *Writer) end(ctx context.Context, b *batch) error {
 func (w *Writer) note(ctx context.Context, id, position, taken uint64, state string) error {
 	return w.store.patiently(ctx, func() error {
 		return w.store.insert(ctx, "imports", []string{"at", "name", "size", "sha256", "batch", "position", "taken", "state"}, "", []any{
-			[]time.Time{time.Now().UTC()}, []string{w.source.Name}, []uint64{uint64(w.source.Size)}, []string{w.source.SHA256},
-			[]uint64{id}, []uint64{position}, []uint64{taken}, []string{state},
+			[]time.Time{time.Now().UTC()},
+			[]string{w.source.Name},
+			[]uint64{uint64(w.source.Size)},
+			[]string{w.source.SHA256},
+			[]uint64{id},
+			[]uint64{position},
+			[]uint64{taken},
+			[]string{state},
 		})
 	})
 }

@@ -346,7 +346,12 @@ func golden(t *testing.T, url string) {
 
 	at := func(hour, minute int) time.Time { return time.Date(2026, 11, 2, hour, minute, 0, 0, time.UTC) }
 	for _, r := range []flowrow.Range{
-		{Since: at(3, 0)}, {Until: at(3, 0)}, {Since: at(3, 10)}, {Until: at(3, 10)}, {Since: at(3, 10), Until: at(9, 40)}, {Since: at(3, 10), Until: at(3, 50)},
+		{Since: at(3, 0)},
+		{Until: at(3, 0)},
+		{Since: at(3, 10)},
+		{Until: at(3, 10)},
+		{Since: at(3, 10), Until: at(9, 40)},
+		{Since: at(3, 10), Until: at(3, 50)},
 		{Since: at(3, 10), Until: at(4, 50)},
 	} {
 		got, err := s.Recorded(t.Context(), r)

@@ -120,8 +120,10 @@ func widest(function, state, column string) term {
 var (
 	hourKeys  = []string{"tuple", "hour", "reporter", "verdict", "egress_only"}
 	hourTerms = []term{
-		{"sum(`flows`)", "sum(`flows`)", "sum"}, {"sum(`bytes`)", "sum(`bytes`)", "sum"},
-		{"minMerge(`first`)", "min(`start`)", "min"}, {"maxMerge(`last`)", "max(`end`)", "max"},
+		{"sum(`flows`)", "sum(`flows`)", "sum"},
+		{"sum(`bytes`)", "sum(`bytes`)", "sum"},
+		{"minMerge(`first`)", "min(`start`)", "min"},
+		{"maxMerge(`last`)", "max(`end`)", "max"},
 	}
 	tupleTerms = func() []term {
 		all := []term{plainTerm("protocol"), plainTerm("dst_port")}

@@ -59,17 +59,27 @@ func EndOf(p *policies.FlowPeer) End {
 // Peer returns the peer that the columns describe, or an error that names what
 // cannot be read.
 func (e *End) Peer() (policies.FlowPeer, error) {
+	labels, err := ParseLabels(e[Labels])
+	if err != nil {
+		return policies.FlowPeer{}, err
+	}
+	return e.PeerWith(labels)
+}
+
+// PeerWith is Peer for an end whose labels are known already: ends that have the
+// same can share them.
+func (e *End) PeerWith(labels map[string]string) (policies.FlowPeer, error) {
 	p := policies.FlowPeer{Namespace: e[Namespace], Pod: e[Pod], PodPrefix: e[PodPrefix]}
-	var errs [6]error
+	var errs [5]error
 	p.Workloads, errs[0] = parseOwners(e[Owners], e[Kind], e[Namespace], e[Name])
-	p.Address, errs[1] = parseAddress(e[IP])
+	p.Address, errs[1] = ParseAddress(e[IP])
 	p.Set, errs[2] = parseRef(e[Set])
 	p.Names, errs[3] = split(e[Names], ",")
 	errs[4] = parseNetwork(e[Network], &p)
 	state, hidden := strings.CutSuffix(e[LabelsState], " "+stateNone)
 	p.LabelsPartial = state == statePartial
 	if state != stateNone && !hidden {
-		p.Labels, errs[5] = ParseLabels(e[Labels])
+		p.Labels = labels
 	}
 	for _, err := range errs {
 		if err != nil {
@@ -196,7 +206,8 @@ func formatAddress(a netip.Addr) string {
 	return a.String()
 }
 
-func parseAddress(text string) (netip.Addr, error) {
+// ParseAddress reads an address; none of an empty text.
+func ParseAddress(text string) (netip.Addr, error) {
 	if text == "" {
 		return netip.Addr{}, nil
 	}

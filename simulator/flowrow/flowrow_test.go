@@ -29,7 +29,8 @@ func TestColumnsKeepEnds(t *testing.T) {
 		{Namespace: "shop", Workloads: []policies.Ref{{Kind: "Deployment", Namespace: "shop", Name: "web"}}},
 		{Namespace: "shop", Workloads: []policies.Ref{{Kind: "CronJob", Namespace: "shop", Name: "a"}, {Kind: "Job", Namespace: "shop", Name: "a-1"}}},
 		{Address: netip.MustParseAddr("2001:db8::1"), Outside: true, Names: []string{"a.example", "b,c"}},
-		{Host: true, OwnNode: true}, {Outside: true, Network: policies.PrivateNetwork},
+		{Host: true, OwnNode: true},
+		{Outside: true, Network: policies.PrivateNetwork},
 		{Address: netip.MustParseAddr("10.0.0.1"), Set: policies.Ref{Kind: "NetworkSet", Group: policies.CalicoGroup, Namespace: "shop", Name: "a/b"}},
 	} {
 		e := EndOf(&p)
