@@ -62,6 +62,15 @@ type address struct {
 	schema  schema
 }
 
+// Name returns an address without user, password and parameters, to be printed.
+func Name(where string) string {
+	a, err := parseAddress(where)
+	if err != nil {
+		return Scheme + "..."
+	}
+	return a.name
+}
+
 var plainName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 
 // parseAddress reads clickhouse://user:password@host:9000,host2:9000/database
@@ -163,8 +172,12 @@ func connect(ctx context.Context, where string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open flow store %s: %w", s.name, err), conn.Close())
 	}
-	s.modern = proto.CheckMinVersion(proto.Version{Major: 23, Minor: 3}, server.Version)
+	s.modern = isModern(server.Version)
 	return s, nil
+}
+
+func isModern(v proto.Version) bool {
+	return proto.CheckMinVersion(proto.Version{Major: 23, Minor: 3}, v)
 }
 
 // Close ends all connections.
@@ -216,8 +229,21 @@ func (s *Store) version(ctx context.Context) (version uint32, modern bool, err e
 }
 
 // Schema returns the statements that make the tables on the server at an
-// address, and makes nothing.
-func Schema(ctx context.Context, where string) ([]string, error) {
+// address, and makes nothing. Where a version such as 24.8 is given, no server
+// is asked for its own.
+func Schema(ctx context.Context, where, version string) ([]string, error) {
+	if version != "" {
+		a, err := parseAddress(where)
+		if err != nil {
+			return nil, err
+		}
+		var v proto.Version
+		if _, err := fmt.Sscanf(version, "%d.%d", &v.Major, &v.Minor); err != nil {
+			return nil, fmt.Errorf("server version %q is no version such as 24.8", version)
+		}
+		a.schema.modern = isModern(v)
+		return a.schema.statements(), nil
+	}
 	s, err := connect(ctx, where, Options{})
 	if err != nil {
 		return nil, err
