@@ -59,6 +59,7 @@ var floors = map[string]floor{
 
 	"policies/k8s":      letters,
 	"simulator/flowlog": letters,
+	"simulator/flowrow": letters,
 	"internal/report":   letters,
 	"internal/snapshot": letters,
 
@@ -67,6 +68,7 @@ var floors = map[string]floor{
 	"enforcer/capture":     hands,
 	"simulator/flowlisten": hands,
 	"simulator/flowstore":  hands,
+	"simulator/clickhouse": hands,
 	"internal/cluster":     hands,
 	"internal/render":      hands,
 	"internal/repo":        hands,

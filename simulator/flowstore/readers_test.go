@@ -13,6 +13,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 // TestOthersReadTheSame reads columns with the library in place of our own decoder.
@@ -35,7 +36,7 @@ func TestOthersReadTheSame(t *testing.T) {
 			t.Fatal(err)
 		}
 		for g := range r.NumRowGroups() {
-			for _, column := range []int{flowStart, flowTarget + endName} {
+			for _, column := range []int{flowStart, flowTarget + flowrow.Name} {
 				c, err := r.RowGroup(g).Column(column)
 				if err != nil {
 					t.Fatal(err)
