@@ -68,7 +68,7 @@ func (f *flowFiles) importTo(ctx context.Context, s streams, to *flowStore, file
 func (f *flowFiles) importFile(ctx context.Context, s streams, store writableStore, name string) (stats flowlog.Stats, done flowrow.Imported, err error) {
 	read := func(in io.Reader, name string) func(each func(policies.Flow) error) error {
 		return func(each func(policies.Flow) error) (err error) {
-			each, shown := watched(s.err, each)
+			each, shown := watched(s.err, f.resolved(each))
 			defer shown()
 			stats, err = flowlog.Read(ctx, in, name, f.options, each)
 			return err

@@ -145,6 +145,7 @@ func readOnce(names ...string) error {
 type flowFiles struct {
 	patterns []string
 	options  flowlog.Options
+	resolve  func(*policies.Flow) // names ends that have an address alone; nil for nobody
 }
 
 func (f *flowFiles) addTo(c *cobra.Command) {
@@ -155,6 +156,7 @@ func (f *flowFiles) addTo(c *cobra.Command) {
 func (f *flowFiles) addReadingTo(c *cobra.Command) {
 	c.Flags().StringVar(&f.options.Format, "flow-format", "", "the `format` of the flows: "+strings.Join(flowlog.Formats(), ", ")+" (default: found by looking)")
 	complete(c, "flow-format", flowlog.Formats()...)
+	c.Flags().StringToStringVar(&f.options.Columns, "columns", nil, "what the columns of Parquet files say, as `FIELD=COLUMN`,…, where their names do not tell: "+strings.Join(flowlog.RowFields(), ", "))
 	c.Flags().BoolVar(&f.options.Strict, "strict", false, "fail at the first line of the flows that cannot be read")
 }
 
@@ -183,7 +185,7 @@ func (f *flowFiles) files() ([]string, error) {
 
 // read hands over every flow of every file.
 func (f *flowFiles) read(ctx context.Context, s streams, files []string, each func(policies.Flow) error) (flowlog.Stats, error) {
-	each, done := watched(s.err, each)
+	each, done := watched(s.err, f.resolved(each))
 	defer done()
 	var all flowlog.Stats
 	for _, name := range files {
@@ -194,6 +196,17 @@ func (f *flowFiles) read(ctx context.Context, s streams, files []string, each fu
 		}
 	}
 	return all, nil
+}
+
+// resolved has the ends of each flow named first.
+func (f *flowFiles) resolved(each func(policies.Flow) error) func(policies.Flow) error {
+	if f.resolve == nil {
+		return each
+	}
+	return func(flow policies.Flow) error {
+		f.resolve(&flow)
+		return each(flow)
+	}
 }
 
 func (f *flowFiles) readFile(ctx context.Context, in io.Reader, name string, each func(policies.Flow) error) (flowlog.Stats, error) {

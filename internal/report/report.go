@@ -250,9 +250,17 @@ type Stored struct {
 	Known uint64 // flows that an earlier import of the same file had added
 }
 
+// Resolved is what became of the ends of flows that were recorded by their
+// address alone.
+type Resolved struct {
+	Named uint64            // ends that got the name of whoever had the address then
+	Left  []simulator.Cause // those that did not, by cause; Flows counts ends
+}
+
 // WriteImport writes how the reading of recorded flows went, and what was stored
-// of them where they went to a store.
-func WriteImport(w io.Writer, format Format, reading FlowReading, stored *Stored, style Style) error {
+// of them where they went to a store; resolved is nil where no addresses were
+// looked up.
+func WriteImport(w io.Writer, format Format, reading FlowReading, stored *Stored, resolved *Resolved, style Style) error {
 	out := bufio.NewWriter(w)
 	switch format {
 	case Text:
@@ -264,9 +272,15 @@ func WriteImport(w io.Writer, format Format, reading FlowReading, stored *Stored
 		if stored != nil && stored.Known > 0 {
 			fmt.Fprintf(out, "%s known from an earlier import.\n", counted(stored.Known, "flow"))
 		}
+		if resolved != nil {
+			fmt.Fprintf(out, "%s of addresses alone named.\n", counted(resolved.Named, "end"))
+			for _, left := range resolved.Left {
+				fmt.Fprintf(out, "%s not: %s\n", counted(left.Flows, "end"), left.Text)
+			}
+		}
 		readingText(out, reading, palette(style))
 	case JSON:
-		importJSON(newObject(out, KindFlowImport), reading, stored)
+		importJSON(newObject(out, KindFlowImport), reading, stored, resolved)
 	default:
 		return unsupported(KindFlowImport, format)
 	}

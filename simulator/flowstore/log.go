@@ -55,10 +55,12 @@ type File struct {
 
 // commit is one entry of the log.
 type commit struct {
-	ID     string          `json:"id"` // random: tells whose an entry is
-	At     time.Time       `json:"at,omitzero"`
-	Add    []File          `json:"add,omitempty"`
-	Remove []string        `json:"remove,omitempty"`
+	ID     string    `json:"id"` // random: tells whose an entry is
+	At     time.Time `json:"at,omitzero"`
+	Add    []File    `json:"add,omitempty"`
+	Remove []string  `json:"remove,omitempty"`
+	// Forget names files that nobody has committed for long, and nobody may now.
+	Forget []string        `json:"forget,omitempty"`
 	Source *flowrow.Source `json:"source,omitempty"`
 }
 
@@ -97,6 +99,11 @@ func (s *state) allows(c *commit) error {
 			return errOvertaken
 		}
 	}
+	for _, f := range c.Add {
+		if _, ok := s.gone[f.Name]; ok {
+			return errOvertaken
+		}
+	}
 	return nil
 }
 
@@ -106,7 +113,7 @@ var errOvertaken = errors.New("the store was changed meanwhile by another proces
 func (s *state) apply(c *commit) {
 	s.seq++
 	maps.DeleteFunc(s.gone, func(_ string, at time.Time) bool { return at.Before(c.At.Add(-remembered)) })
-	for _, name := range c.Remove {
+	for _, name := range slices.Concat(c.Remove, c.Forget) {
 		delete(s.files, name)
 		s.gone[name] = c.At
 	}

@@ -440,7 +440,7 @@ func (s *Store) CountTuples(ctx context.Context, each func(tuple uint64, records
 	if err != nil {
 		return err
 	}
-	counts := map[uint64]uint64{}
+	counts := make(map[uint64]uint64, 1<<16)
 	for _, name := range slices.Sorted(maps.Keys(st.files)) {
 		if f := st.files[name]; f.Kind == raw || f.Kind == sorted {
 			if err := s.countTuples(ctx, f, counts); err != nil {
