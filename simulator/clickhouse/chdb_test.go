@@ -44,7 +44,7 @@ type engine struct {
 const revision = 54441
 
 // startEngine starts the engine, or skips the test where there is none.
-func startEngine(t *testing.T) *engine {
+func startEngine(t testing.TB) *engine {
 	t.Helper()
 	library := os.Getenv("WEIR_CHDB")
 	if library == "" {
@@ -199,7 +199,7 @@ func (s *session) send(b *proto.Block) error {
 	return err
 }
 
-var insertion = regexp.MustCompile("(?s)^INSERT INTO (\\S+) \\((.*)\\) FORMAT Native$")
+var insertion = regexp.MustCompile(`(?s)^INSERT INTO (\S+) \((.*)\) FORMAT Native$`)
 
 func (s *session) answer() error {
 	var q chproto.Query

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -34,7 +33,7 @@ type servers struct{ folder, url string }
 const script = "../../tools/clickhouse/servers.sh"
 
 // start starts servers, or skips the test where it is not run to use them.
-func start(t *testing.T, shards, replicas int) *servers {
+func start(t testing.TB, shards, replicas int) *servers {
 	t.Helper()
 	if os.Getenv("WEIR_CLICKHOUSE") == "" {
 		t.Skip("no ClickHouse to ask: make test-clickhouse starts Debian's, where it can be had")
@@ -46,7 +45,7 @@ func start(t *testing.T, shards, replicas int) *servers {
 	return s
 }
 
-func (s *servers) run(t *testing.T, arguments ...string) string {
+func (s *servers) run(t testing.TB, arguments ...string) string {
 	t.Helper()
 	c := exec.Command(script, arguments...)
 	c.Stderr = os.Stderr
@@ -66,7 +65,10 @@ func (s *servers) kill(t *testing.T, node int) {
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err == nil {
-		err = syscall.Kill(pid, syscall.SIGKILL)
+		var process *os.Process
+		if process, err = os.FindProcess(pid); err == nil {
+			err = process.Kill()
+		}
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -312,7 +314,7 @@ func equalAll(t *testing.T, s *Store, m *memory) {
 }
 
 // importAll imports flows as a file of a name.
-func importAll(s *Store, ctx context.Context, name string, flows []policies.Flow) (flowrow.Imported, error) {
+func importAll(ctx context.Context, s *Store, name string, flows []policies.Flow) (flowrow.Imported, error) {
 	return s.Import(ctx, name, strings.NewReader(strings.Repeat(name, len(flows))), func(each func(policies.Flow) error) error {
 		for _, f := range flows {
 			if err := each(f); err != nil {
@@ -325,7 +327,7 @@ func importAll(s *Store, ctx context.Context, name string, flows []policies.Flow
 
 func mustImport(t *testing.T, s *Store, name string, flows []policies.Flow, want flowrow.Imported) {
 	t.Helper()
-	got, err := importAll(s, t.Context(), name, flows)
+	got, err := importAll(t.Context(), s, name, flows)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -549,8 +551,6 @@ func TestRealNodeDies(t *testing.T) {
 
 // An import that is cut off at any point goes on, and counts nothing twice.
 func TestRealResume(t *testing.T) { resume(t, start(t, 1, 1).url) }
-
-var errCut = errors.New("cut off")
 
 func resume(t *testing.T, url string) {
 	all := flows(13, 4000)

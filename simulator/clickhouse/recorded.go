@@ -144,13 +144,16 @@ var (
 // Tuples calls each for every tuple, in the order of their IDs.
 func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	query, arguments := r.gather(hourKeys, hourTerms)
 	hours, err := r.conn.Query(ctx, query, arguments...)
 	if err != nil {
+		cancel()
 		return fmt.Errorf("read tuples of %s: %w", r.name, err)
 	}
-	defer hours.Close()
+	defer func() {
+		cancel() // or closing would read the rest
+		_ = hours.Close()
+	}()
 	// Asked for later, so that of every tuple above there is one.
 	query, arguments = r.gather([]string{"tuple"}, tupleTerms)
 	tuples, err := r.conn.Query(ctx, query, arguments...)

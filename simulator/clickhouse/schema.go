@@ -24,7 +24,7 @@ type schema struct {
 	modern bool
 }
 
-// Column is a column of a table, with the types that modern and old servers have
+// column is a column of a table, with the types that modern and old servers have
 // for it.
 type column struct{ name, modern, old string }
 
@@ -94,7 +94,7 @@ type rollup struct {
 // time in microseconds. Times that no Date can be are those of its bounds.
 const (
 	hourOf = "intDiv(`start`, 3600000000) * 3600000000"
-	dayOf  = "toDate(toDateTime(intDiv(least(greatest(`%s`, toInt64(0)), toInt64(4102444799000000)), 1000000), 'UTC'))"
+	dayOf  = "toDate(toDateTime(intDiv(least(greatest(%s, toInt64(0)), toInt64(4102444799000000)), 1000000), 'UTC'))"
 )
 
 // rollupColumns are those of tuples: what one side reported of a tuple in an
@@ -149,9 +149,11 @@ func rollupOf(from, where string) (columns, query string) {
 	return names(all), "SELECT\n    " + strings.Join(terms, ",\n    ") + "\nFROM " + from + where + "\nGROUP BY " + strings.Join(keys, ", ")
 }
 
+func quoted(name string) string { return "`" + name + "`" }
+
 // table returns the name of a table as readers know it, local that of the part
 // of it that a node of a cluster has.
-func (s *schema) table(name string) string { return "`" + s.database + "`.`" + name + "`" }
+func (s *schema) table(name string) string { return quoted(s.database) + "." + quoted(name) }
 
 func (s *schema) local(name string) string {
 	if s.cluster == "" {
@@ -164,7 +166,7 @@ func (s *schema) onCluster() string {
 	if s.cluster == "" {
 		return ""
 	}
-	return " ON CLUSTER `" + s.cluster + "`"
+	return " ON CLUSTER " + quoted(s.cluster)
 }
 
 // engine returns the engine of a table, with arguments after those of its
@@ -199,7 +201,7 @@ func (s *schema) expiry(at string) string {
 	if s.keep == 0 {
 		return ""
 	}
-	return fmt.Sprintf("\nTTL toDateTime(intDiv(if(`%s` > 0, `%[1]s`, 4000000000000000), 1000000), 'UTC') + INTERVAL %d SECOND", at, int64(s.keep/time.Second))
+	return fmt.Sprintf("\nTTL toDateTime(intDiv(if(%s > 0, %[1]s, 4000000000000000), 1000000), 'UTC') + INTERVAL %d SECOND", quoted(at), int64(s.keep/time.Second))
 }
 
 func (s *schema) columns(columns []column, more ...string) string {
@@ -238,19 +240,19 @@ func (s *schema) statements() []string {
 	_, roll := rollupOf(s.local("flows"), "")
 	all := []string{
 		create(s.local("flows"), s.columns(flowColumns, moments...), s.engine("MergeTree", "flows", "", false),
-			"\nPARTITION BY "+fmt.Sprintf(dayOf, "start")+
+			"\nPARTITION BY "+fmt.Sprintf(dayOf, quoted("start"))+
 				"\nORDER BY (`dst_namespace`, `dst_kind`, `dst_name`, `dst_port`, `protocol`, `src_namespace`, `src_kind`, `src_name`, `tuple`, `reporter`, `verdict`, `start`)"+
 				s.expiry("start")+s.settings()),
 		create(s.local("tuples"), s.columns(rolled),
 			s.engine("SummingMergeTree", "tuples", "("+strings.Join(merged, ", ")+")", false),
-			"\nPARTITION BY "+fmt.Sprintf(dayOf, "hour")+"\nORDER BY (`tuple`, `hour`, `reporter`, `verdict`, `egress_only`)"+
+			"\nPARTITION BY "+fmt.Sprintf(dayOf, quoted("hour"))+"\nORDER BY (`tuple`, `hour`, `reporter`, `verdict`, `egress_only`)"+
 				s.expiry("hour")+s.settings()),
 		"CREATE MATERIALIZED VIEW IF NOT EXISTS " + s.local("tuples_view") + s.onCluster() + "\nTO " + s.local("tuples") + " AS\n" + roll,
 	}
 	if s.cluster != "" {
 		for _, name := range []string{"flows", "tuples"} {
-			all = append(all, fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s%s AS %s\nENGINE = Distributed(`%s`, `%s`, `%s_local`, `tuple`)",
-				s.table(name), s.onCluster(), s.local(name), s.cluster, s.database, name))
+			all = append(all, fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s%s AS %s\nENGINE = Distributed(%s, %s, %s, `tuple`)",
+				s.table(name), s.onCluster(), s.local(name), quoted(s.cluster), quoted(s.database), quoted(name+"_local")))
 		}
 	}
 	return append(all,
