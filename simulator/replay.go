@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,8 +16,9 @@ import (
 )
 
 // Replayer asks what would become of recorded flows. Its memory grows with the
-// distinct ends and questions, not with the flows. It is not safe for
-// concurrent use.
+// distinct ends and questions, with the hours in which both sides report, and with
+// the addresses outside whose flows do not stay as they are; not with the flows.
+// It is not safe for concurrent use.
 type Replayer struct {
 	before, after *directory // after is nil where there is one model
 	peers         map[peerKey][]*recorded
@@ -42,16 +44,21 @@ func New(before, after *reach.Judge) *Replayer {
 // peerKey is what tells most recorded ends apart; their labels and workloads
 // do the rest.
 type peerKey struct {
-	namespace, pod, workload string
-	address                  netip.Addr
-	outside, host, ownNode   bool
+	namespace, pod, prefix, workload string
+	set                              policies.Ref
+	network                          policies.Network
+	// address is the end's own. Of those outside it is one that stands for all
+	// that get the same answers, before the change and, where that differs, after.
+	address, after         netip.Addr
+	outside, host, ownNode bool
 }
 
 // recorded is an end as recorded, and where it is in both worlds.
 type recorded struct {
-	peer          policies.FlowPeer
+	peer          policies.FlowPeer // of the addresses outside that are alike, one
 	before, after place
-	place         int // equal for ends in the same places; 0 for those that are nowhere
+	place         int  // equal for ends in the same places; 0 for those that are nowhere
+	outside       bool // it is one address outside; each record says which
 }
 
 // question is what is decided once.
@@ -62,11 +69,34 @@ type question struct {
 	port     uint16
 }
 
-// answer is a question's verdict under both models, and the flows that ask it:
-// by recorded verdict, and those that only the source's side has judged apart.
+// answer is a question's verdict under both models, and the flows that ask it.
 type answer struct {
 	before, after ruling
-	tallies       [4][2]*tally
+	pairing       pairing
+	tallies       [4][2]*tally        // by verdict and half, of the keys without addresses
+	apart         map[tallyKey]*tally // those of the others
+	sentences     [4][2]*sentence     // of the tallies
+}
+
+// tallyKey is what flows of one answer are counted by.
+type tallyKey struct {
+	verdict  policies.Verdict // as recorded
+	half     int              // 1 for reports of the source's side alone
+	from, to netip.Addr       // of ends outside, where flows do not stay as they are
+}
+
+func (k tallyKey) isApart() bool { return k.from.IsValid() || k.to.IsValid() }
+
+func (k tallyKey) compare(l tallyKey) int {
+	return cmp.Or(cmp.Compare(k.verdict, l.verdict), cmp.Compare(k.half, l.half), k.from.Compare(l.from), k.to.Compare(l.to))
+}
+
+// tally returns what is counted by a key; nil where nothing is.
+func (a *answer) tally(k tallyKey) *tally {
+	if k.isApart() {
+		return a.apart[k]
+	}
+	return a.tallies[k.verdict][k.half]
 }
 
 // ruling is what a judge says, with the two ends it was asked about.
@@ -87,12 +117,29 @@ func (r *Replayer) Add(f policies.Flow) {
 	f.Count = max(1, f.Count)
 	r.total.add(&f)
 	from, to := r.find(&f.From), r.find(&f.To)
-	for _, end := range []*recorded{from, to} {
+	if missing := firstCause(from, to); missing != nil {
+		r.miss(missing, f.Count)
+		return
+	}
+	q, a := r.ask(&f, from, to)
+	t := r.tally(q, a, &f, from, to)
+	t.add(&f)
+	t.keepEarliest(&f)
+}
+
+// firstCause returns the place of the first of some ends that is nowhere; nil
+// where each is somewhere.
+func firstCause(ends ...*recorded) *place {
+	for _, end := range ends {
 		if end.before.cause != "" {
-			r.miss(&end.before, f.Count)
-			return
+			return &end.before
 		}
 	}
+	return nil
+}
+
+// ask returns the question that a flow asks, with its answer.
+func (r *Replayer) ask(f *policies.Flow, from, to *recorded) (question, *answer) {
 	q := question{
 		from: from.place, to: to.place, protocol: f.Protocol, port: f.Port,
 		self: f.From.Pod != "" && f.From.Pod == f.To.Pod && f.From.Namespace == f.To.Namespace,
@@ -105,19 +152,52 @@ func (r *Replayer) Add(f policies.Flow) {
 		}
 		r.questions[q] = a
 	}
-	verdict, half := f.Verdict, 0
+	return q, a
+}
+
+// tally returns what a flow is to be added to, having paired it.
+func (r *Replayer) tally(q question, a *answer, f *policies.Flow, from, to *recorded) *tally {
+	key := r.countedBy(q, a, f, from, to)
+	// Nobody reports for an end that is not of the recorder's cluster, and a pod
+	// and its own node have one recorder.
+	if !isOutside(&f.From) && !isOutside(&f.To) && !f.From.OwnNode && !f.To.OwnNode {
+		a.pairing.add(f.First, sideOf(key.verdict, f.EgressOnly, f.Origin.Reporter), f.Count)
+	}
+	t := a.tally(key)
 	switch {
-	case verdict == policies.Undecided:
-		verdict = policies.Unknown
-	case verdict == policies.Allow && f.EgressOnly:
-		half = 1
+	case t != nil:
+		return t
+	case !key.isApart():
+		t = &tally{}
+		a.tallies[key.verdict][key.half] = t
+		return t
+	case a.apart == nil:
+		a.apart = map[tallyKey]*tally{}
 	}
-	t := &a.tallies[verdict][half]
-	if *t == nil {
-		*t = &tally{}
+	t = &tally{}
+	a.apart[key] = t
+	return t
+}
+
+// countedBy returns what a flow is counted by.
+func (r *Replayer) countedBy(q question, a *answer, f *policies.Flow, from, to *recorded) tallyKey {
+	key := tallyKey{verdict: f.Verdict}
+	if key.verdict == policies.Undecided {
+		key.verdict = policies.Unknown
 	}
-	(*t).add(&f)
-	(*t).keepEarliest(&f)
+	if sideOf(key.verdict, f.EgressOnly, f.Origin.Reporter) == departed {
+		key.half = 1
+	}
+	if !from.outside && !to.outside || r.sentence(q, a, key).outcome == Stays {
+		return key
+	}
+	if from.outside {
+		key.from = plain(f.From.Address)
+	}
+	if to.outside {
+		key.to = plain(f.To.Address)
+	}
+	return key
 }
 
 // unresolved is the flows with an end that is nowhere, for one reason, and the
@@ -193,22 +273,41 @@ func compareExamples(a, b *policies.Flow) int {
 
 // find returns where a recorded end is, and remembers it.
 func (r *Replayer) find(p *policies.FlowPeer) *recorded {
-	key := peerKey{namespace: p.Namespace, pod: p.Pod, address: p.Address, outside: p.Outside, host: p.Host, ownNode: p.OwnNode}
+	key := peerKey{
+		namespace: p.Namespace, pod: p.Pod, prefix: p.PodPrefix, set: p.Set, network: p.Network,
+		address: p.Address, outside: p.Outside, host: p.Host, ownNode: p.OwnNode,
+	}
 	if len(p.Workloads) > 0 {
 		key.workload = p.Workloads[0].Name
 	}
+	address, isOutside := r.before.outsideAddress(p)
+	if isOutside {
+		key.address = r.before.judge.Alike(address)
+		if r.after != nil {
+			key.after = r.after.judge.Alike(address)
+		}
+	}
 	for _, known := range r.peers[key] {
-		if known.peer.LabelsPartial == p.LabelsPartial && (known.peer.Labels == nil) == (p.Labels == nil) &&
+		if known.outside == isOutside && known.peer.LabelsPartial == p.LabelsPartial && (known.peer.Labels == nil) == (p.Labels == nil) &&
 			maps.Equal(known.peer.Labels, p.Labels) && slices.Equal(known.peer.Workloads, p.Workloads) {
 			return known
 		}
 	}
-	e := &recorded{peer: *p, before: r.before.find(p)}
-	if r.after != nil {
-		e.after = r.after.follow(r.before, e.before, p)
+	e := &recorded{peer: kept(*p), outside: isOutside}
+	switch {
+	case isOutside:
+		e.before = place{ends: []reach.End{r.before.judge.Outside(key.address)}}
+		if r.after != nil {
+			e.after = place{ends: []reach.End{r.after.judge.Outside(key.after)}}
+		}
+	default:
+		e.before = r.before.find(p)
+		if r.after != nil {
+			e.after = r.after.follow(r.before, e.before, p)
+		}
 	}
 	if e.before.cause == "" {
-		text := fmt.Sprint(e.before, e.after)
+		text := fmt.Sprint(e.outside, e.before, e.after)
 		if _, ok := r.places[text]; !ok {
 			r.places[text] = len(r.places)
 		}
@@ -218,8 +317,16 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 	return e
 }
 
-// decide answers a question in one world. Where a record may mean several pods,
-// there is an answer only if they all have the same.
+// kept returns an end that does not change with p.
+func kept(p policies.FlowPeer) policies.FlowPeer {
+	p.Labels, p.Workloads, p.Names = maps.Clone(p.Labels), slices.Clone(p.Workloads), slices.Clone(p.Names)
+	return p
+}
+
+const severalPods = "pods of one workload are decided differently, and the record does not say which is meant"
+
+// decide answers a question in one world. Where a record may mean several pods or
+// addresses, there is an answer only if they all have the same.
 func (d *directory) decide(q question, from, to place) ruling {
 	switch cause := cmp.Or(from.cause, to.cause); {
 	case cause != "":
@@ -241,7 +348,7 @@ func (d *directory) decide(q question, from, to place) ruling {
 			case all.verdict == policies.Undecided:
 				all = ruling{verdict: v, from: source, to: target}
 			case v != all.verdict:
-				return ruling{verdict: policies.Unknown, cause: "pods of one workload are decided differently, and the record does not say which is meant", from: source, to: target}
+				return ruling{verdict: policies.Unknown, cause: cmp.Or(from.among.choice, to.among.choice, severalPods), from: source, to: target}
 			}
 		}
 	}
@@ -293,31 +400,36 @@ func (r *Replayer) Result() *Result {
 	}
 	rows := map[rowKey]*pending{}
 	for q, a := range r.questions {
-		if a.before.verdict != policies.Undecided || a.after.verdict != policies.Undecided {
+		if a.isAsked() && (a.before.verdict != policies.Undecided || a.after.verdict != policies.Undecided) {
 			result.Questions++
 		}
-		for verdict, halves := range a.tallies {
-			for half, t := range halves {
-				if t == nil {
-					continue
-				}
-				s := r.sentence(q, a, policies.Verdict(verdict), half == 1)
-				result.Outcomes[s.outcome] += t.flows
-				if s.explained {
-					result.Explained += t.flows
-				}
-				if s.outcome == Undecided {
-					causes[s.cause] += t.flows
-				}
-				r.merge(rows, q, a, policies.Verdict(verdict), s, t)
+		matched := a.pairing.matched()
+		result.Paired += matched
+		for _, key := range a.counted() {
+			t := *a.tally(key)
+			if key.half == 1 {
+				n := min(matched, t.flows)
+				matched -= n
+				result.Bytes -= t.drop(n)
 			}
+			if t.flows == 0 {
+				continue
+			}
+			s := r.sentence(q, a, key)
+			result.Outcomes[s.outcome] += t.flows
+			if s.explained {
+				result.Explained += t.flows
+			}
+			if s.outcome == Undecided {
+				causes[s.cause] += t.flows
+			}
+			r.merge(rows, q, a, key.verdict, s, &t)
 		}
 	}
 	for _, p := range rows {
 		p.row.Decision = r.explain(p)
 		if p.row.Outcome == Breaks || p.row.Outcome == Opens {
-			was := p.answer.before
-			p.row.Base = r.before.judge.Decide(was.from, was.to, p.question.protocol, p.question.port)
+			p.row.Base = r.decideExample(p, r.before, p.answer.before)
 		}
 		result.Rows = append(result.Rows, p.row)
 	}
@@ -331,6 +443,32 @@ func (r *Replayer) Result() *Result {
 	return result
 }
 
+// counted returns what the tallies of an answer are counted by, in order.
+func (a *answer) counted() []tallyKey {
+	keys := slices.Collect(maps.Keys(a.apart))
+	for verdict, halves := range a.tallies {
+		for half, t := range halves {
+			if t != nil {
+				keys = append(keys, tallyKey{verdict: policies.Verdict(verdict), half: half})
+			}
+		}
+	}
+	slices.SortFunc(keys, tallyKey.compare)
+	return keys
+}
+
+func (a *answer) isAsked() bool { return len(a.apart) > 0 || a.tallies != [4][2]*tally{} }
+
+// drop takes flows out, with their share of the bytes, which it returns.
+func (t *tally) drop(flows uint64) (bytes uint64) {
+	if t.flows > 0 {
+		high, low := bits.Mul64(t.bytes, flows)
+		bytes, _ = bits.Div64(high, low, t.flows)
+	}
+	t.flows, t.bytes = t.flows-flows, t.bytes-bytes
+	return bytes
+}
+
 // sentence is what is said about the flows of one tally.
 type sentence struct {
 	outcome   Outcome
@@ -338,7 +476,17 @@ type sentence struct {
 	cause     string
 }
 
-func (r *Replayer) sentence(q question, a *answer, verdict policies.Verdict, egressOnly bool) sentence {
+// sentence says what becomes of a question's flows by what they are counted by.
+func (r *Replayer) sentence(q question, a *answer, key tallyKey) sentence {
+	s := &a.sentences[key.verdict][key.half]
+	if *s == nil {
+		said := r.say(q, a, key.verdict, key.verdict == policies.Allow && key.half == 1)
+		*s = &said
+	}
+	return **s
+}
+
+func (r *Replayer) say(q question, a *answer, verdict policies.Verdict, egressOnly bool) sentence {
 	before, after := a.before, a.after
 	if r.after == nil {
 		after = before
@@ -413,7 +561,7 @@ func keyOf(p policies.Peer) endKey {
 func (r *Replayer) merge(rows map[rowKey]*pending, q question, a *answer, verdict policies.Verdict, s sentence, t *tally) {
 	from, to := r.find(&t.example.From), r.find(&t.example.To)
 	row := Row{
-		Outcome: s.outcome, From: r.peer(from, s.outcome), To: r.peer(to, s.outcome), Protocol: q.protocol, Port: q.port,
+		Outcome: s.outcome, From: r.peer(from, t.example.From.Address, s.outcome), To: r.peer(to, t.example.To.Address, s.outcome), Protocol: q.protocol, Port: q.port,
 		Recorded: verdict, Before: a.before.verdict, After: a.after.verdict, Cause: s.cause,
 	}
 	key := rowKey{row.Outcome, keyOf(row.From), keyOf(row.To), row.Protocol, row.Port, row.Recorded, row.Before, row.After, row.Cause}
@@ -430,17 +578,27 @@ func (r *Replayer) merge(rows map[rowKey]*pending, q question, a *answer, verdic
 	}
 }
 
-// peer names a recorded end for a row.
-func (r *Replayer) peer(e *recorded, o Outcome) policies.Peer {
+// peer names a recorded end for a row, by the address of its example.
+func (r *Replayer) peer(e *recorded, address netip.Addr, o Outcome) policies.Peer {
+	loose := e.before.among.choice != ""
+	switch folded := o == Stays; {
+	case folded && e.outside && e.peer.Set.Name != "":
+		return setPeer(e.peer.Set)
+	case folded && e.outside && e.peer.Network != policies.AnyNetwork:
+		return networkPeer(e.peer.Network)
+	case folded && (e.outside && address.Is6()):
+		return policies.Outside(netset.Block{CIDR: netset.AllIPv6})
+	case folded && (e.outside || loose && e.peer.Set.Name == "" && e.peer.Network == policies.AnyNetwork):
+		return policies.Outside(netset.Block{CIDR: netset.AllIPv4})
+	case folded && e.peer.OwnNode:
+		return policies.Peer{Kind: "Node"}
+	case loose:
+		return e.before.among.name
+	case e.outside:
+		return r.before.judge.Peer(r.before.judge.Outside(address))
+	}
 	p := r.before.judge.Peer(e.before.ends[0])
 	p.Pod = ""
-	if o == Stays && p.IsOutside() {
-		family := netset.AllIPv4
-		if p.CIDR.Addr().Is6() {
-			family = netset.AllIPv6
-		}
-		return policies.Outside(netset.Block{CIDR: family})
-	}
 	return p
 }
 
@@ -456,7 +614,27 @@ func (r *Replayer) explain(p *pending) policies.Decision {
 	if p.question.self {
 		return policies.Decision{Verdict: policies.Allow, Because: "a pod always reaches itself"}
 	}
-	return d.judge.Decide(ruling.from, ruling.to, p.question.protocol, p.question.port)
+	return r.decideExample(p, d, ruling)
+}
+
+// decideExample decides a row's example in one world, by its own addresses.
+func (r *Replayer) decideExample(p *pending, d *directory, was ruling) policies.Decision {
+	source, target := r.find(&p.row.Example.From), r.find(&p.row.Example.To)
+	from, to := was.from, was.to
+	if source.outside {
+		from = d.judge.Outside(p.row.Example.From.Address)
+	}
+	if target.outside {
+		to = d.judge.Outside(p.row.Example.To.Address)
+	}
+	decision := d.judge.Decide(from, to, p.question.protocol, p.question.port)
+	if source.before.among.choice != "" && was.cause == "" {
+		decision.From = source.before.among.name
+	}
+	if target.before.among.choice != "" && was.cause == "" {
+		decision.To = target.before.among.name
+	}
+	return decision
 }
 
 func compareRows(a, b Row) int {

@@ -3,12 +3,14 @@ package simulator
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 )
 
@@ -18,15 +20,18 @@ type directory struct {
 	world      *policies.World
 	namespaces map[string]*members
 	nodes      map[netip.Addr]int
+	named      map[string]int // nodes by their names, and by those of their host endpoints
 	pods       map[netip.Addr]int
 	services   map[netip.Addr]bool
 	workloads  map[policies.Ref]*workload
+	outside    [3]netset.Addresses // by policies.Network: where an end outside can be
 }
 
 // members is what a namespace holds.
 type members struct {
 	workloads []*workload
 	pods      map[string]int // by the names of real pods
+	addresses bool           // those of some pod are known
 }
 
 type workload struct {
@@ -39,7 +44,15 @@ type workload struct {
 // ends may have in common is completed by an example, what this one is called.
 type place struct {
 	ends           []reach.End
+	among          addresses // that the ends are of, where the record does not say which
 	cause, example string
+}
+
+// addresses are those that a record may mean, and why it is not known which.
+type addresses struct {
+	netset.Addresses
+	name   policies.Peer
+	choice string
 }
 
 func nowhere(format string, args ...any) place { return place{cause: fmt.Sprintf(format, args...)} }
@@ -47,7 +60,8 @@ func nowhere(format string, args ...any) place { return place{cause: fmt.Sprintf
 func newDirectory(j *reach.Judge) *directory {
 	d := &directory{
 		judge: j, world: &j.Model().World, namespaces: map[string]*members{},
-		nodes: map[netip.Addr]int{}, pods: map[netip.Addr]int{}, services: map[netip.Addr]bool{}, workloads: map[policies.Ref]*workload{},
+		nodes: map[netip.Addr]int{}, named: map[string]int{}, pods: map[netip.Addr]int{}, services: map[netip.Addr]bool{},
+		workloads: map[policies.Ref]*workload{},
 	}
 	for _, n := range d.world.Namespaces {
 		d.namespaces[n.Name] = &members{pods: map[string]int{}}
@@ -72,12 +86,19 @@ func newDirectory(j *reach.Judge) *directory {
 		for _, a := range p.Addresses {
 			if !p.HostNetwork {
 				d.pods[a] = i
+				ns.addresses = true
 			}
 		}
 	}
 	for i, n := range d.world.Nodes {
+		d.named[n.Name] = i
 		for _, a := range n.Addresses {
 			d.nodes[a] = i
+		}
+	}
+	for _, h := range d.world.Hosts {
+		if i, known := d.named[h.Node]; known && h.Ref.Name != h.Node {
+			d.named[h.Ref.Name] = i
 		}
 	}
 	for _, s := range d.world.Services {
@@ -85,13 +106,49 @@ func newDirectory(j *reach.Judge) *directory {
 			d.services[a] = true
 		}
 	}
+	d.findOutside()
 	return d
 }
 
+// private is the addresses of the policies.PrivateNetwork.
+var private = netset.Prefixes(
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
+)
+
+// findOutside learns where an end outside can be of which no address was kept:
+// not where the world has something itself, nor in IPv6 unless that plays a part.
+func (d *directory) findOutside() {
+	var inside []netset.Addresses
+	for _, known := range []iter.Seq[netip.Addr]{maps.Keys(d.nodes), maps.Keys(d.pods), maps.Keys(d.services)} {
+		for a := range known {
+			inside = append(inside, netset.AddressSpan(a, a))
+		}
+	}
+	all := netset.Prefix(netset.AllIPv4)
+	if d.judge.SpeaksIPv6() {
+		all = netset.EveryAddress()
+	}
+	all = all.Minus(netset.JoinAddresses(inside...)).Minus(netset.Prefixes(d.world.PodCIDRs...))
+	d.outside = [3]netset.Addresses{
+		policies.AnyNetwork: all, policies.PublicNetwork: all.Minus(private), policies.PrivateNetwork: all.Intersect(private),
+	}
+}
+
+// isNamed reports whether a record's end goes by a namespace, and what is in it.
+func isNamed(p *policies.FlowPeer) bool {
+	return p.Namespace != "" && !p.Host && !isOutside(p)
+}
+
+// isOutside reports whether the recorder says that an end is not of the cluster.
+func isOutside(p *policies.FlowPeer) bool {
+	return p.Outside || p.Set.Name != "" || p.Network != policies.AnyNetwork
+}
+
 // find resolves a record's end by the name of its namespace and pod or
-// workload, else by its labels, else by its address.
+// workload, else by its labels, else by its address, else by what is known of it.
 func (d *directory) find(p *policies.FlowPeer) place {
-	if p.Namespace != "" && !p.Host && !p.Outside {
+	if isNamed(p) {
 		ns := d.namespaces[p.Namespace]
 		if ns == nil {
 			return nowhere("namespace %s is not in the world", p.Namespace)
@@ -128,7 +185,7 @@ func (d *directory) within(ns *members, p *policies.FlowPeer) place {
 		switch {
 		case slices.ContainsFunc(p.Workloads, func(claim policies.Ref) bool { return claims(claim, w.ref) }):
 			named = append(named, w)
-		case names(w.ref, p.Pod) && slices.ContainsFunc(w.pods, func(i int) bool { return !contradict(d.world.Pods[i].Labels, p) }):
+		case (names(w.ref, p.Pod) || p.Pod == "" && prefixes(w.ref, p.PodPrefix)) && slices.ContainsFunc(w.pods, func(i int) bool { return !contradict(d.world.Pods[i].Labels, p) }):
 			likely = append(likely, w)
 		}
 	}
@@ -166,6 +223,8 @@ func describe(p *policies.FlowPeer) string {
 	switch {
 	case p.Pod != "":
 		return "pod " + p.Pod
+	case p.PodPrefix != "":
+		return "pod " + p.PodPrefix + "*"
 	case len(p.Workloads) > 0:
 		return p.Workloads[0].Kind + " " + p.Workloads[0].Name
 	case len(p.Labels) > 0:
@@ -216,25 +275,36 @@ func claims(claim, w policies.Ref) bool {
 
 // names reports whether a pod's name is one that the workload's kind gives.
 func names(w policies.Ref, pod string) bool {
-	rest, ok := strings.CutPrefix(pod, w.Name+"-")
-	if !ok {
+	i := strings.LastIndexByte(pod, '-') + 1
+	if !prefixes(w, pod[:i]) {
+		return false
+	}
+	if w.Kind == "StatefulSet" {
+		return isNumber(pod[i:])
+	}
+	return isSuffix(pod[i:])
+}
+
+// prefixes reports whether the names of a workload's pods may begin so, up to
+// and with their last "-".
+func prefixes(w policies.Ref, prefix string) bool {
+	rest, ok := strings.CutPrefix(prefix, w.Name+"-")
+	if !ok || rest != "" && !strings.HasSuffix(rest, "-") {
 		return false
 	}
 	parts := strings.Split(rest, "-")
-	last := parts[len(parts)-1]
+	parts = parts[:len(parts)-1]
 	switch w.Kind {
-	case "StatefulSet":
-		return len(parts) == 1 && isNumber(last)
 	case "Deployment":
-		return len(parts) == 2 && isHash(parts[0]) && isSuffix(last)
+		return len(parts) == 1 && isHash(parts[0])
 	case "CronJob":
-		return (len(parts) == 2 || len(parts) == 3 && isNumber(parts[1])) && isNumber(parts[0]) && isSuffix(last)
+		return (len(parts) == 1 || len(parts) == 2 && isNumber(parts[1])) && isNumber(parts[0])
 	case "Job":
-		return (len(parts) == 1 || len(parts) == 2 && isNumber(parts[0])) && isSuffix(last)
+		return len(parts) == 0 || len(parts) == 1 && isNumber(parts[0])
 	case "Pod":
 		return false
 	}
-	return len(parts) == 1 && isSuffix(last)
+	return len(parts) == 0
 }
 
 // isSuffix reports whether text may end the name of a pod that a controller made.
@@ -340,6 +410,9 @@ func (d *directory) follow(from *directory, was place, p *policies.FlowPeer) pla
 	if was.cause != "" {
 		return was
 	}
+	if was.among.choice != "" {
+		return d.anyOf(was.among)
+	}
 	peer := from.judge.Peer(was.ends[0])
 	switch {
 	case peer.IsOutside():
@@ -368,30 +441,131 @@ func (d *directory) follow(from *directory, was place, p *policies.FlowPeer) pla
 // of no pod and no node of the world is outside only when the recorder says so
 // or it cannot be of the cluster: a world read from files knows few addresses.
 func (d *directory) byAddress(p *policies.FlowPeer) place {
-	a := p.Address
+	a := plain(p.Address)
 	switch node, isNode := d.nodes[a]; {
 	case isNode:
 		return d.at(d.judge.Node(node), p)
 	case p.OwnNode:
 		return place{ends: []reach.End{d.judge.OwnNode()}}
-	case !a.IsValid() && p.Host:
-		return nowhere("a record does not say which node it means")
-	case !a.IsValid() && p.Outside:
-		return nowhere("a record does not say which address outside it means")
+	case p.Host:
+		return d.host(p)
 	case !a.IsValid():
-		return nowhere("a record says nothing about one of its ends")
+		return d.withoutAddress(p)
 	case d.services[a]:
 		return nowhere("a record names the address of a Service, not of the pod behind it")
-	case p.Host:
-		return nowhere("a node is not in the world")
 	}
-	if i, ok := d.pods[a]; ok && !p.Outside {
-		return d.at(d.judge.Pod(i), p)
-	}
-	if p.Outside || d.cannotBeInside(a) {
+	if a, ok := d.outsideAddress(p); ok {
 		return place{ends: []reach.End{d.judge.Outside(a)}}
 	}
+	if i, ok := d.pods[a]; ok {
+		return d.at(d.judge.Pod(i), p)
+	}
 	return nowhere("an address is of no pod and no node in the world")
+}
+
+// plain returns an address as worlds write it.
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+
+// outsideAddress returns the address of an end that is outside by it.
+func (d *directory) outsideAddress(p *policies.FlowPeer) (a netip.Addr, ok bool) {
+	if !p.Address.IsValid() || p.Host || p.OwnNode || isNamed(p) {
+		return netip.Addr{}, false
+	}
+	a = plain(p.Address)
+	_, isNode := d.nodes[a]
+	_, isPod := d.pods[a]
+	switch {
+	case isNode || d.services[a]:
+		return a, false
+	case isOutside(p):
+		return a, true
+	}
+	return a, !isPod && d.cannotBeInside(a)
+}
+
+// host resolves a node that the address does not tell by its own name, or that of
+// its host endpoint.
+func (d *directory) host(p *policies.FlowPeer) place {
+	name := p.Pod
+	if len(p.Workloads) > 0 {
+		name = p.Workloads[0].Name
+	}
+	if i, ok := d.named[name]; ok {
+		return place{ends: []reach.End{d.judge.Node(i)}}
+	}
+	switch {
+	case name != "":
+		return nowhere("node %s is not in the world", name)
+	case p.Address.IsValid():
+		return nowhere("a node is not in the world")
+	}
+	return nowhere("a record does not say which node it means")
+}
+
+// withoutAddress resolves an end outside whose address was not kept: it is
+// whatever end there is in its set, in its network or anywhere outside.
+func (d *directory) withoutAddress(p *policies.FlowPeer) place {
+	switch {
+	case p.Set.Name != "":
+		return d.inSet(p.Set)
+	case p.Network != policies.AnyNetwork:
+		return d.anyOf(addresses{
+			d.outside[p.Network], networkPeer(p.Network),
+			fmt.Sprintf("the record does not say which address of the %s network it means, and they are decided differently", p.Network),
+		})
+	case p.Outside:
+		return d.anyOf(addresses{
+			d.outside[policies.AnyNetwork], policies.Peer{Kind: "Network", Name: "outside"},
+			"the record does not say which address outside it means, and they are decided differently",
+		})
+	}
+	return nowhere("a record says nothing about one of its ends")
+}
+
+func networkPeer(n policies.Network) policies.Peer {
+	return policies.Peer{Kind: "Network", Name: n.String() + " network"}
+}
+
+func setPeer(r policies.Ref) policies.Peer {
+	return policies.Peer{Namespace: r.Namespace, Name: r.Name, Kind: r.Kind}
+}
+
+// inSet resolves an end that is some address of a network set. One of a set with
+// domains may be anywhere outside.
+func (d *directory) inSet(set policies.Ref) place {
+	is := func(s policies.NetworkSet) bool {
+		return s.Ref.Namespace == set.Namespace && s.Ref.Name == set.Name && (set.Kind == "" || s.Ref.Kind == set.Kind)
+	}
+	what := strings.TrimSpace(set.Kind + " " + set.String())
+	i := slices.IndexFunc(d.world.Sets, is)
+	if i < 0 {
+		return nowhere("%s is not in the world", what)
+	}
+	s := &d.world.Sets[i]
+	among := netset.Prefixes(s.Nets...)
+	if len(s.Domains) > 0 {
+		among = among.Union(d.outside[policies.AnyNetwork])
+	}
+	if among.IsEmpty() {
+		return nowhere("%s has no address in the world", what)
+	}
+	return d.anyOf(addresses{
+		among, setPeer(set), fmt.Sprintf("the record does not say which address of the set %s it means, and they are decided differently", set),
+	})
+}
+
+// anyOf returns the place that is some of these addresses outside: one end for
+// all that no rule tells apart.
+func (d *directory) anyOf(among addresses) place {
+	found := place{among: among}
+	known := map[netip.Addr]bool{}
+	for _, e := range d.judge.Ends(policies.Target{Addresses: among.Addresses}) {
+		if a := d.judge.Alike(d.judge.Peer(e).CIDR.Addr()); !known[a] {
+			known[a] = true
+			found.ends = append(found.ends, e)
+		}
+	}
+	return found
 }
 
 var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")

@@ -26,7 +26,8 @@ var Outcomes = [...]Outcome{Breaks, Opens, Drifts, Undecided, Stays}
 
 // Row is recorded flows between two workloads on one port that share an
 // outcome. Where it is Stays, peers outside are folded into all addresses of
-// their family.
+// their family, or of the network set or kind of network that the record names,
+// and a pod's own node has no name.
 type Row struct {
 	Outcome  Outcome
 	From, To policies.Peer // workloads; Pod is never set
@@ -56,23 +57,27 @@ type Cause struct {
 }
 
 // Result is what a replay found. Every flow read is counted in exactly one of
-// Outcomes and Unresolved.
+// Outcomes, Unresolved and Paired.
 type Result struct {
 	Flows       uint64 // flows read, aggregates counted by what they stand for
-	Bytes       uint64
+	Paired      uint64 // flows that the other side reported too, which is what counts
+	Bytes       uint64 // without those of Paired
 	First, Last time.Time
 	Outcomes    map[Outcome]uint64 // all five, in flows
 	Explained   uint64             // flows whose recorded verdict is the base model's
 	Unresolved  uint64             // flows with an end that is not in the base model's world
-	Questions   int                // distinct (from, to, protocol, port) decided
+	Questions   int                // distinct (from, to, protocol, port) decided, addresses outside that no rule tells apart being one
 	Rows        []Row              // worst first, then most flows first
 	Causes      []Cause            // of Unresolved and Undecided, most flows first
 }
 
+// Counted is how many flows there were: those read but for Paired.
+func (r *Result) Counted() uint64 { return r.Flows - r.Paired }
+
 // Fidelity is the share of flows that the base model explains, from 0 to 1.
 func (r *Result) Fidelity() float64 {
-	if r.Flows == 0 {
+	if r.Counted() == 0 {
 		return 0
 	}
-	return float64(r.Explained) / float64(r.Flows)
+	return float64(r.Explained) / float64(r.Counted())
 }

@@ -132,6 +132,16 @@ func (j *Judge) addressesOf(e End) []netip.Addr {
 	return nil
 }
 
+// Alike returns the address that stands for all those that no rule tells from a:
+// two addresses outside with the same one get the same answers.
+func (j *Judge) Alike(a netip.Addr) netip.Addr {
+	return j.atoms[j.atomOf(a.Unmap().WithZone(""))].first
+}
+
+// SpeaksIPv6 reports whether IPv6 plays a part in the model. Where it plays none,
+// addresses of it are denied for want of anybody who has one.
+func (j *Judge) SpeaksIPv6() bool { return j.ipv6 }
+
 // Peer names an end as answers do.
 func (j *Judge) Peer(e End) policies.Peer {
 	switch e.kind {

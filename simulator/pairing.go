@@ -1,0 +1,130 @@
+package simulator
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// pairing recognises the connections of one question that both sides have
+// reported. What the source's side alone has let go says less than what the
+// destination's side reports of the same connection, so as many reports of the
+// former as have one of the latter, whatever its verdict, are counted once. The
+// two may begin in neighbouring hours, no further apart.
+//
+// It keeps two counts for each hour, so the order of reports plays no part; a day
+// takes 100 bytes.
+type pairing struct {
+	days []day
+	high map[hourOf]uint64 // what a count has above its lowest 16 bits
+}
+
+// day is the counts of a day's hours, by side.
+type day struct {
+	number int32 // since 1970, in UTC
+	counts [24][2]uint16
+}
+
+type hourOf struct {
+	hour int64 // since 1970
+	side side
+}
+
+// side is whose report may have a twin.
+type side uint8
+
+const (
+	departed side = iota // the source's, with no word of the destination's
+	arrived              // the destination's
+	neither
+)
+
+// sideOf returns whose report a record is.
+func sideOf(verdict policies.Verdict, egressOnly bool, reporter policies.Reporter) side {
+	switch {
+	case verdict == policies.Allow && egressOnly, verdict == policies.Unknown && reporter == policies.SourceSide:
+		return departed
+	case reporter == policies.DestinationSide:
+		return arrived
+	}
+	return neither
+}
+
+func (p *pairing) add(at time.Time, s side, flows uint64) {
+	if s == neither {
+		return
+	}
+	hour := floorDiv(at.Unix(), 3600)
+	d := p.day(int32(floorDiv(hour, 24)))
+	count := &d.counts[hour-24*int64(d.number)][s]
+	sum := uint64(*count) + flows
+	*count = uint16(sum)
+	if sum >>= 16; sum > 0 {
+		if p.high == nil {
+			p.high = map[hourOf]uint64{}
+		}
+		p.high[hourOf{hour, s}] += sum
+	}
+}
+
+func (p *pairing) day(number int32) *day {
+	if last := len(p.days) - 1; last >= 0 && p.days[last].number == number {
+		return &p.days[last]
+	}
+	i, found := slices.BinarySearchFunc(p.days, number, func(d day, n int32) int { return cmp.Compare(d.number, n) })
+	if !found {
+		p.days = slices.Insert(p.days, i, day{number: number})
+	}
+	return &p.days[i]
+}
+
+func floorDiv(a, b int64) int64 {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return q
+}
+
+// hours yields the counts of each hour, in order, but for those of nothing.
+func (p *pairing) hours() iter.Seq2[int64, [2]uint64] {
+	return func(yield func(int64, [2]uint64) bool) {
+		for i := range p.days {
+			for h, low := range p.days[i].counts {
+				hour := 24*int64(p.days[i].number) + int64(h)
+				counts := [2]uint64{
+					uint64(low[departed]) + p.high[hourOf{hour, departed}]<<16,
+					uint64(low[arrived]) + p.high[hourOf{hour, arrived}]<<16,
+				}
+				if counts != [2]uint64{} && !yield(hour, counts) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// matched returns how many reports of the source's side have a twin: the most
+// that can be, for twins of the same hour or of neighbouring ones.
+func (p *pairing) matched() (flows uint64) {
+	match := func(a, b *uint64) {
+		n := min(*a, *b)
+		*a, *b, flows = *a-n, *b-n, flows+n
+	}
+	var left [2]uint64 // of the hour before
+	var last int64
+	for hour, counts := range p.hours() {
+		if hour != last+1 {
+			left = [2]uint64{}
+		}
+		// The hour before comes first, for nothing later can match what is left of it.
+		match(&left[departed], &counts[arrived])
+		match(&left[arrived], &counts[departed])
+		match(&counts[departed], &counts[arrived])
+		left, last = counts, hour
+	}
+	return flows
+}

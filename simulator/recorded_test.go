@@ -1,0 +1,207 @@
+package simulator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// shelf keeps flows by tuple, in memory, and notes which were looked at.
+type shelf struct {
+	tuples []Tuple
+	flows  [][]policies.Flow // by ID
+	read   []uint64
+	fails  error
+}
+
+// shelve keeps flows; where it is asked to, tuples know their pods by the
+// beginning of their names only.
+func shelve(flows []policies.Flow, byPrefix bool) *shelf {
+	s := &shelf{}
+	ids := map[string]uint64{}
+	for _, f := range flows {
+		f.Count = max(1, f.Count)
+		ends := policies.Flow{From: identity(f.From, byPrefix), To: identity(f.To, byPrefix), Protocol: f.Protocol, Port: f.Port}
+		id, known := ids[fmt.Sprint(ends)]
+		if !known {
+			id = uint64(len(ids))
+			ids[fmt.Sprint(ends)] = id
+			ends.From.Address, ends.To.Address = f.From.Address, f.To.Address
+			s.tuples, s.flows = append(s.tuples, Tuple{ID: id, Flow: ends}), append(s.flows, nil)
+		}
+		t := &s.tuples[id]
+		if t.Flow.From.Address != f.From.Address {
+			t.Flow.From.Address = netip.Addr{}
+		}
+		if t.Flow.To.Address != f.To.Address {
+			t.Flow.To.Address = netip.Addr{}
+		}
+		s.flows[id] = append(s.flows[id], f)
+		t.add(&f)
+	}
+	for i := range s.tuples {
+		slices.SortStableFunc(s.tuples[i].Hours, func(a, b Hour) int { return a.Start.Compare(b.Start) })
+	}
+	return s
+}
+
+func identity(p policies.FlowPeer, byPrefix bool) policies.FlowPeer {
+	p.Address = netip.Addr{}
+	if i := strings.LastIndexByte(p.Pod, '-'); byPrefix && strings.HasPrefix(p.Pod, "web-") {
+		p.Pod, p.PodPrefix = "", p.Pod[:i+1]
+	}
+	return p
+}
+
+func (t *Tuple) add(f *policies.Flow) {
+	start := f.First.Truncate(time.Hour)
+	i := slices.IndexFunc(t.Hours, func(h Hour) bool {
+		return h.Start.Equal(start) && h.Reporter == f.Origin.Reporter && h.Verdict == f.Verdict && h.EgressOnly == f.EgressOnly
+	})
+	if i < 0 {
+		i = len(t.Hours)
+		t.Hours = append(t.Hours, Hour{Start: start, Reporter: f.Origin.Reporter, Verdict: f.Verdict, EgressOnly: f.EgressOnly})
+	}
+	h := &t.Hours[i]
+	h.Flows, h.Bytes = h.Flows+f.Count, h.Bytes+f.Bytes
+	h.First, h.Last = earliest(h.First, f.First), latest(h.Last, f.Last)
+}
+
+// Tuples hands over each tuple in memory that is used again.
+func (s *shelf) Tuples(_ context.Context, each func(*Tuple) error) error {
+	var shared Tuple
+	from, to := labels{}, labels{}
+	for _, t := range s.tuples {
+		shared.ID, shared.Flow, shared.Hours = t.ID, t.Flow, append(shared.Hours[:0], t.Hours...)
+		clear(from)
+		clear(to)
+		if t.Flow.From.Labels != nil {
+			maps.Copy(from, t.Flow.From.Labels)
+			shared.Flow.From.Labels = from
+		}
+		if t.Flow.To.Labels != nil {
+			maps.Copy(to, t.Flow.To.Labels)
+			shared.Flow.To.Labels = to
+		}
+		if err := each(&shared); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *shelf) Flows(_ context.Context, tuples []uint64, each func(policies.Flow) error) error {
+	if !slices.IsSorted(tuples) {
+		return errors.New("tuples are not sorted")
+	}
+	s.read = append(s.read, tuples...)
+	for _, id := range tuples {
+		for _, f := range s.flows[id] {
+			if err := each(f); err != nil {
+				return err
+			}
+		}
+	}
+	return s.fails
+}
+
+// replayRecorded also returns the distinct tuples whose records were read.
+func replayRecorded(before, after *policies.Model, s *shelf) (*Result, []uint64, error) {
+	b, h := reach.New(before, reach.Options{}), (*reach.Judge)(nil)
+	if after != nil {
+		b, h = reach.Pair(before, after, reach.Options{})
+	}
+	r := New(b, h)
+	if err := r.Replay(context.Background(), s); err != nil {
+		return nil, nil, err
+	}
+	slices.Sort(s.read)
+	return r.Result(), slices.Compact(s.read), nil
+}
+
+// TestARecordingIsReplayedAsItsFlows compares Replay with Add, but for examples of
+// what nobody asks about and for the number of questions: an address outside that
+// makes no difference is not asked about.
+func TestARecordingIsReplayedAsItsFlows(t *testing.T) {
+	before, after := shop()
+	comparable := func(r *Result) *Result {
+		r.Questions = 0
+		for i := range r.Rows {
+			if o := r.Rows[i].Outcome; o == Stays || o == Undecided {
+				r.Rows[i].Example = policies.Flow{}
+			}
+		}
+		return r
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		flows := someFlows(t)
+		change := after
+		if rapid.Bool().Draw(t, "one model") {
+			change = nil
+		}
+		want := replay(before, change, flows...)
+		got, _, err := replayRecorded(before, change, shelve(flows, rapid.Bool().Draw(t, "by prefix")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(comparable(want), comparable(got), exact); d != "" {
+			t.Fatal("(-want +got)\n" + d)
+		}
+	})
+}
+
+func TestOnlyRecordsThatTellMoreAreRead(t *testing.T) {
+	before, after := shop()
+	const allow, deny = policies.Allow, policies.Deny
+	at := func(hour int, f policies.Flow) policies.Flow {
+		f.First = noon.Add(time.Duration(hour) * time.Hour)
+		f.Last = f.First
+		return f
+	}
+	for name, row := range map[string]struct {
+		flows []policies.Flow
+		want  []uint64
+	}{
+		"what stays":                             {[]policies.Flow{flow(web, "shop/report-29387520-abcde", 81, allow)}, nil},
+		"what has no verdict":                    {[]policies.Flow{flow(web, db, 5432, policies.Unknown)}, nil},
+		"what breaks":                            {[]policies.Flow{flow(web, db, 5432, allow)}, []uint64{0}},
+		"the first that breaks":                  {[]policies.Flow{at(3, flow("shop/ app=web", db, 5432, allow)), at(2, flow(web, db, 5432, allow)), at(4, flow(web, db, 5432, allow))}, []uint64{1}},
+		"an address that makes no difference":    {[]policies.Flow{flow("outside 192.0.2.0", web, 81, deny), flow("outside 192.0.2.7", web, 81, deny)}, nil},
+		"an address that does":                   {[]policies.Flow{flow("outside 192.0.2.0", web, 80, deny), flow("outside 192.0.2.7", web, 80, deny)}, []uint64{0}},
+		"the only address there is":              {[]policies.Flow{flow("outside 198.51.100.1", web, 80, allow), flow("outside 198.51.100.1", web, 80, allow)}, nil},
+		"an address that makes none, but drifts": {[]policies.Flow{flow("outside 192.0.2.0", web, 81, allow), flow("outside 192.0.2.7", web, 81, allow)}, []uint64{0}},
+		"a namespace that is not there":          {[]policies.Flow{flow("legacy/x 192.0.2.1", db, 1, allow), flow("legacy/x 192.0.2.2", db, 1, allow)}, nil},
+		"a name that an address may tell":        {[]policies.Flow{flow("ops/x 10.1.0.7", db, 1, deny), flow("ops/x 10.1.0.8", db, 1, deny)}, []uint64{0}},
+		"nothing but addresses":                  {[]policies.Flow{flow("10.1.0.7", web, 81, deny), flow("10.1.0.8", web, 81, deny)}, []uint64{0}},
+	} {
+		if _, read, err := replayRecorded(before, after, shelve(row.flows, false)); err != nil || !slices.Equal(read, row.want) {
+			t.Errorf("%s: read %v, want %v (%v)", name, read, row.want, err)
+		}
+	}
+}
+
+func TestARecordingThatCannotBeRead(t *testing.T) {
+	before, after := shop()
+	s := shelve([]policies.Flow{flow(web, db, 5432, policies.Allow)}, false)
+	s.flows[0] = nil
+	if _, _, err := replayRecorded(before, after, s); err == nil || err.Error() != "tuple 0 counts flows of which there is no record; verify the store" {
+		t.Error(err)
+	}
+	s = shelve([]policies.Flow{flow(web, db, 5432, policies.Allow)}, false)
+	s.fails = errors.New("no such file")
+	if _, _, err := replayRecorded(before, after, s); !errors.Is(err, s.fails) || err.Error() != "read flows of 1 tuples: no such file" {
+		t.Error(err)
+	}
+}
