@@ -56,6 +56,11 @@ const (
 	KindAnswer       Kind = "Answer"
 	KindConversion   Kind = "Conversion"
 	KindValue        Kind = "Value"
+	KindFlowList     Kind = "FlowList"
+	KindFlowTop      Kind = "FlowTop"
+	KindFlowGraph    Kind = "FlowGraph"
+	KindFlowStats    Kind = "FlowStats"
+	KindFlowRows     Kind = "FlowRows"
 )
 
 var formats = map[Kind][]Format{
@@ -70,6 +75,11 @@ var formats = map[Kind][]Format{
 	KindAnswer:       {Text, JSON, CSV},
 	KindConversion:   {YAML, Text, JSON},
 	KindValue:        {Text, JSON, CSV},
+	KindFlowList:     {Text, JSON, CSV},
+	KindFlowTop:      {Text, JSON, CSV},
+	KindFlowGraph:    {Text, JSON, DOT, Mermaid, SVG},
+	KindFlowStats:    {Text, JSON},
+	KindFlowRows:     {Text, JSON, CSV},
 }
 
 // Formats returns the forms in which answers of a kind can be written, the
