@@ -66,8 +66,10 @@ func ParseReporter(text string) (Reporter, error) {
 
 // Hit is one rule of a recorded decision, in the recorder's own words.
 type Hit struct {
-	Tier   string
-	Policy Ref // without a kind when the recorder says none; zero at the end of a tier
+	Tier string
+	// Policy is without a kind when the recorder says none. At the end of a tier it
+	// is the one that made the tier concern the traffic, zero when not recorded.
+	Policy Ref
 	Action Action
 	Rule   int  // counted from 0; EndOfTier or UnknownRule
 	Staged bool // evaluated only, not enforced

@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/selector"
@@ -170,7 +171,8 @@ type Pod struct {
 	Ports          []ContainerPort
 	Addresses      []netip.Addr // empty when they are not known
 	HostNetwork    bool
-	Node           string // empty when it is not known
+	Node           string    // empty when it is not known
+	Since          time.Time // when a real pod was made; zero when it is not known
 	// NodeLabels are labels that the pod's node has for certain. They are read
 	// only of pods on the host's network, for nodes that are not in the world.
 	NodeLabels map[string]string

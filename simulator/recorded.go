@@ -100,12 +100,12 @@ type firstSeen struct {
 // record.
 func (r *reading) take(t *Tuple) {
 	from, to := r.locate(&t.Flow.From), r.locate(&t.Flow.To)
-	if from == nil || to == nil {
+	if from == nil || to == nil || !from.since.IsZero() || !to.since.IsZero() {
 		r.undecided = append(r.undecided, t.ID)
 		return
 	}
 	f := t.Flow
-	if cause := firstCause(from, to); cause != nil {
+	if cause := missing(&f, from, to); cause != nil {
 		for i := range t.Hours {
 			t.Hours[i].describe(&f)
 			r.total.add(&f)
@@ -217,7 +217,7 @@ func (r *reading) want(t *tally, at time.Time, tuple uint64) {
 func (r *reading) example(f policies.Flow) {
 	f.Count = max(1, f.Count)
 	from, to := r.find(&f.From), r.find(&f.To)
-	if firstCause(from, to) != nil {
+	if missing(&f, from, to) != nil {
 		return
 	}
 	q, a := r.ask(&f, from, to)

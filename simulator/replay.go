@@ -41,12 +41,10 @@ func New(before, after *reach.Judge) *Replayer {
 	return r
 }
 
-// peerKey is what tells most recorded ends apart; their labels and workloads
-// do the rest.
+// peerKey is what tells most recorded ends apart; all else that they say does the
+// rest.
 type peerKey struct {
-	namespace, pod, prefix, workload string
-	set                              policies.Ref
-	network                          policies.Network
+	namespace, name, workload string // name is of the pod, its prefix or the set
 	// address is the end's own. Of those outside it is one that stands for all
 	// that get the same answers, before the change and, where that differs, after.
 	address, after         netip.Addr
@@ -57,8 +55,9 @@ type peerKey struct {
 type recorded struct {
 	peer          policies.FlowPeer // of the addresses outside that are alike, one
 	before, after place
-	place         int  // equal for ends in the same places; 0 for those that are nowhere
-	outside       bool // it is one address outside; each record says which
+	place         int       // equal for ends in the same places; 0 for those that are nowhere
+	outside       bool      // it is one address outside; each record says which
+	since         time.Time // of place, by which ends do not differ
 }
 
 // question is what is decided once.
@@ -117,8 +116,8 @@ func (r *Replayer) Add(f policies.Flow) {
 	f.Count = max(1, f.Count)
 	r.total.add(&f)
 	from, to := r.find(&f.From), r.find(&f.To)
-	if missing := firstCause(from, to); missing != nil {
-		r.miss(missing, f.Count)
+	if nowhere := missing(&f, from, to); nowhere != nil {
+		r.miss(nowhere, f.Count)
 		return
 	}
 	q, a := r.ask(&f, from, to)
@@ -127,16 +126,21 @@ func (r *Replayer) Add(f policies.Flow) {
 	t.keepEarliest(&f)
 }
 
-// firstCause returns the place of the first of some ends that is nowhere; nil
+// missing returns the place of the first of a flow's ends that is nowhere; nil
 // where each is somewhere.
-func firstCause(ends ...*recorded) *place {
+func missing(f *policies.Flow, ends ...*recorded) *place {
 	for _, end := range ends {
-		if end.before.cause != "" {
+		switch {
+		case end.before.cause != "":
 			return &end.before
+		case !f.First.IsZero() && f.First.Before(end.since):
+			return &younger
 		}
 	}
 	return nil
 }
+
+var younger = place{cause: "the pod that has an address is younger than the record of it"}
 
 // ask returns the question that a flow asks, with its answer.
 func (r *Replayer) ask(f *policies.Flow, from, to *recorded) (question, *answer) {
@@ -274,8 +278,7 @@ func compareExamples(a, b *policies.Flow) int {
 // find returns where a recorded end is, and remembers it.
 func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 	key := peerKey{
-		namespace: p.Namespace, pod: p.Pod, prefix: p.PodPrefix, set: p.Set, network: p.Network,
-		address: p.Address, outside: p.Outside, host: p.Host, ownNode: p.OwnNode,
+		namespace: p.Namespace, name: cmp.Or(p.Pod, p.PodPrefix, p.Set.Name), address: p.Address, outside: p.Outside, host: p.Host, ownNode: p.OwnNode,
 	}
 	if len(p.Workloads) > 0 {
 		key.workload = p.Workloads[0].Name
@@ -288,8 +291,7 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 		}
 	}
 	for _, known := range r.peers[key] {
-		if known.outside == isOutside && known.peer.LabelsPartial == p.LabelsPartial && (known.peer.Labels == nil) == (p.Labels == nil) &&
-			maps.Equal(known.peer.Labels, p.Labels) && slices.Equal(known.peer.Workloads, p.Workloads) {
+		if known.outside == isOutside && known.says(p) {
 			return known
 		}
 	}
@@ -302,6 +304,7 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 		}
 	default:
 		e.before = r.before.find(p)
+		e.since, e.before.since = e.before.since, time.Time{}
 		if r.after != nil {
 			e.after = r.after.follow(r.before, e.before, p)
 		}
@@ -315,6 +318,13 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 	}
 	r.peers[key] = append(r.peers[key], e)
 	return e
+}
+
+// says reports whether an end was recorded as p, but for its address and names.
+func (e *recorded) says(p *policies.FlowPeer) bool {
+	return e.peer.Pod == p.Pod && e.peer.PodPrefix == p.PodPrefix && e.peer.Set == p.Set && e.peer.Network == p.Network &&
+		e.peer.LabelsPartial == p.LabelsPartial && (e.peer.Labels == nil) == (p.Labels == nil) &&
+		maps.Equal(e.peer.Labels, p.Labels) && slices.Equal(e.peer.Workloads, p.Workloads)
 }
 
 // kept returns an end that does not change with p.
@@ -627,14 +637,16 @@ func (r *Replayer) decideExample(p *pending, d *directory, was ruling) policies.
 	if target.outside {
 		to = d.judge.Outside(p.row.Example.To.Address)
 	}
-	decision := d.judge.Decide(from, to, p.question.protocol, p.question.port)
-	if source.before.among.choice != "" && was.cause == "" {
-		decision.From = source.before.among.name
+	if was.cause != "" || source.before.among.choice == "" && target.before.among.choice == "" {
+		return d.judge.Decide(from, to, p.question.protocol, p.question.port)
 	}
-	if target.before.among.choice != "" && was.cause == "" {
-		decision.To = target.before.among.name
+	names := [2]policies.Peer{d.judge.Peer(from), d.judge.Peer(to)}
+	for i, end := range []*recorded{source, target} {
+		if end.before.among.choice != "" {
+			names[i] = end.before.among.name
+		}
 	}
-	return decision
+	return d.judge.DecideTogether(from, to, names, netset.PortSpan(p.question.protocol, p.question.port, p.question.port))
 }
 
 func compareRows(a, b Row) int {

@@ -355,6 +355,40 @@ func TestSeveralPods(t *testing.T) {
 	}
 }
 
+// An address that is known now was perhaps another's before.
+func TestAPodThatIsYoungerThanTheRecord(t *testing.T) {
+	w := world()
+	for i := range w.Pods {
+		if len(w.Pods[i].Addresses) > 0 {
+			w.Pods[i].Since = noon
+		}
+	}
+	for _, row := range []struct {
+		to      string
+		minutes time.Duration
+		want    uint64
+	}{
+		{"10.1.0.7", -1, 1},
+		{"10.1.0.7", 0, 0},
+		{"ops/renamed 10.1.0.7", -1, 1},
+		{"ops/renamed 10.1.0.7", 1, 0},
+		{"ops/api-6d4b75cb6d-hlm9x 10.1.0.7", -1, 0},
+	} {
+		f := flow(web, row.to, 80, policies.Allow)
+		f.First = noon.Add(row.minutes * time.Minute)
+		result := replay(model(w), nil, f)
+		kept, _, err := replayRecorded(model(w), nil, shelve([]policies.Flow{f}, false))
+		if result.Unresolved != row.want || err != nil || kept.Unresolved != row.want {
+			t.Errorf("%s after %d minutes: %d and %d unresolved (%v), want %d: %v", row.to, row.minutes, result.Unresolved, kept.Unresolved, err, row.want, result.Causes)
+		}
+	}
+	f := flow(web, "10.1.0.7", 80, policies.Allow)
+	f.First = time.Time{}
+	if result := replay(model(w), nil, f); result.Unresolved != 0 {
+		t.Errorf("a record without a time: %v", result.Causes)
+	}
+}
+
 // A workload whose labels the change edits is still that workload.
 func TestRelabelled(t *testing.T) {
 	w := world()

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -45,6 +46,7 @@ type workload struct {
 type place struct {
 	ends           []reach.End
 	among          addresses // that the ends are of, where the record does not say which
+	since          time.Time // when the pod was made that the address is of, where nothing else tells
 	cause, example string
 }
 
@@ -154,8 +156,8 @@ func (d *directory) find(p *policies.FlowPeer) place {
 			return nowhere("namespace %s is not in the world", p.Namespace)
 		}
 		found := d.within(ns, p)
-		if i, ok := d.pods[p.Address]; ok && found.cause != "" && d.world.Pods[i].Workload.Namespace == p.Namespace {
-			return d.at(d.judge.Pod(i), p)
+		if i, ok := d.pods[plain(p.Address)]; ok && found.cause != "" && d.world.Pods[i].Workload.Namespace == p.Namespace {
+			return d.holder(i, p)
 		}
 		return found
 	}
@@ -458,9 +460,16 @@ func (d *directory) byAddress(p *policies.FlowPeer) place {
 		return place{ends: []reach.End{d.judge.Outside(a)}}
 	}
 	if i, ok := d.pods[a]; ok {
-		return d.at(d.judge.Pod(i), p)
+		return d.holder(i, p)
 	}
 	return nowhere("an address is of no pod and no node in the world")
+}
+
+// holder returns the place of a pod that is known by its address alone.
+func (d *directory) holder(pod int, p *policies.FlowPeer) place {
+	held := d.at(d.judge.Pod(pod), p)
+	held.since = d.world.Pods[pod].Since
+	return held
 }
 
 // plain returns an address as worlds write it.
@@ -515,7 +524,8 @@ func (d *directory) withoutAddress(p *policies.FlowPeer) place {
 		})
 	case p.Outside:
 		return d.anyOf(addresses{
-			d.outside[policies.AnyNetwork], policies.Peer{Kind: "Network", Name: "outside"},
+			d.outside[policies.AnyNetwork],
+			policies.Peer{Kind: "Network", Name: "outside"},
 			"the record does not say which address outside it means, and they are decided differently",
 		})
 	}

@@ -40,7 +40,7 @@ func (u *Usage) Add(f policies.Flow) {
 	f.Count = max(1, f.Count)
 	u.newest = latest(u.newest, f.Last)
 	from, to := u.replayer.find(&f.From), u.replayer.find(&f.To)
-	if from.before.cause != "" || to.before.cause != "" || f.Protocol == 0 || lacksPort(f.Protocol, f.Port) {
+	if missing(&f, from, to) != nil || f.Protocol == 0 || lacksPort(f.Protocol, f.Port) {
 		return
 	}
 	q := question{from: from.place, to: to.place, protocol: f.Protocol, port: f.Port}

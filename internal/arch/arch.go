@@ -85,6 +85,7 @@ var floors = map[string]floor{
 	"examples/shop/genflows": mains,
 
 	"internal/arch":           tests,
+	"internal/testkit/flows":  tests,
 	"internal/testkit":        tests,
 	"internal/testkit/worlds": tests,
 }

@@ -438,6 +438,7 @@ func decisionJSON(out *bufio.Writer, d *policies.Decision) error {
 
 func replayJSON(o *object, r *simulator.Result, reading FlowReading) {
 	o.number("flows", r.Flows)
+	o.number("paired", r.Paired)
 	o.number("bytes", r.Bytes)
 	o.value("seen", appendSeen([]byte{}, r.First, r.Last))
 	outcomes := []byte{'{'}

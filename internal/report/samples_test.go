@@ -229,7 +229,7 @@ func replayed() *simulator.Result {
 		}
 	}
 	return &simulator.Result{
-		Flows: 1_204_331, Bytes: 88_123_456_789, First: first, Last: last,
+		Flows: 1_804_331, Paired: 600_000, Bytes: 88_123_456_789, First: first, Last: last,
 		Outcomes: map[simulator.Outcome]uint64{
 			simulator.Stays: 1_203_850, simulator.Breaks: 214, simulator.Opens: 31, simulator.Drifts: 180, simulator.Undecided: 12,
 		},

@@ -413,7 +413,7 @@ func replayText(out *bufio.Writer, r *simulator.Result, reading FlowReading, pai
 	if r.Flows == 0 {
 		out.WriteString("No recorded flow was read.\n")
 	} else {
-		out.WriteString(counted(r.Flows, "flow"))
+		out.WriteString(counted(r.Counted(), "flow"))
 		if r.Bytes > 0 {
 			out.WriteString(" of " + byteSize(r.Bytes))
 		}
@@ -421,7 +421,7 @@ func replayText(out *bufio.Writer, r *simulator.Result, reading FlowReading, pai
 			fmt.Fprintf(out, ", %s to %s UTC", first, last)
 		}
 		fmt.Fprintf(out, ", decided in %s.\n", counted(r.Questions, "question"))
-		fmt.Fprintf(out, "The model explains %s of them.\n\n", percent(r.Explained, r.Flows))
+		fmt.Fprintf(out, "The model explains %s of them.\n\n", percent(r.Explained, r.Counted()))
 	}
 	for _, outcome := range simulator.Outcomes {
 		if n := r.Outcomes[outcome]; n > 0 {
@@ -430,6 +430,9 @@ func replayText(out *bufio.Writer, r *simulator.Result, reading FlowReading, pai
 	}
 	if r.Unresolved > 0 {
 		fmt.Fprintf(out, "%12s  unresolved: an end is not in the world\n", grouped(r.Unresolved))
+	}
+	if r.Paired > 0 {
+		fmt.Fprintf(out, "%12s  of them were reported by the other side too, and are counted once\n", grouped(r.Paired))
 	}
 	for _, outcome := range simulator.Outcomes[:4] {
 		rowsText(out, outcomeTitle[outcome], rowsOf(r, outcome), paint)

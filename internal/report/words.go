@@ -517,9 +517,16 @@ func fidelity(p *Preview) phrase {
 	if p.Replay.Flows == 0 {
 		return say("No recorded flow was read, so nothing is known about connections in use.")
 	}
-	text := say("The model explains ", percent(p.Replay.Explained, p.Replay.Flows), " of ", counted(p.Replay.Flows, "recorded flow"))
+	text := say("The model explains ", percent(p.Replay.Explained, p.Replay.Counted()), " of ", counted(p.Replay.Counted(), "recorded flow"))
 	if first, last := moment(p.Replay.First), moment(p.Replay.Last); first != "" && last != "" {
 		text = say(text, " (", first, " to ", last, " UTC)")
+	}
+	switch p.Replay.Paired {
+	case 0:
+	case 1:
+		text = say(text, "; 1 of them was reported by the other side too")
+	default:
+		text = say(text, "; ", grouped(p.Replay.Paired), " of them were reported by the other side too")
 	}
 	return say(text, ".")
 }
@@ -553,7 +560,7 @@ func madeOf(p *Preview) phrase {
 		text = say("Compared ", revisionPhrase(p.Base), " with the same where ", grouped(n), " staged policies are enforced")
 	}
 	if p.Replay != nil {
-		text = say(text, "; replayed ", counted(p.Replay.Flows, "recorded flow"), " in ", counted(p.Replay.Questions, "question"))
+		text = say(text, "; replayed ", counted(p.Replay.Counted(), "recorded flow"), " in ", counted(p.Replay.Questions, "question"))
 	}
 	return say(text, ".")
 }

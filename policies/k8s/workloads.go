@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -31,6 +32,9 @@ func (r *reader) readPod(o object) {
 	p := pod{owner: owner(o), Pod: policies.Pod{Ref: o.ref, Replicas: 1, Place: o.place()}}
 	p.read(o.meta, o.field("spec"))
 	p.hash = p.Labels[templateHash]
+	if made := o.meta.field("creationTimestamp"); made.present() {
+		p.Since, _ = time.Parse(time.RFC3339, made.node.Value) // zero where it is null
+	}
 
 	status := o.field("status")
 	for _, ip := range status.field("podIPs").items() {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // manifest writes an object of namespace shop; owner is "Kind/name" or "".
@@ -151,5 +152,23 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestPodsKnowWhenTheyWereMade(t *testing.T) {
+	for text, want := range map[string]time.Time{
+		"{name: a, creationTimestamp: 2026-03-01T12:00:00Z}":   time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
+		"{name: a, creationTimestamp: '2026-03-01T12:00:00Z'}": time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
+		"{name: a, creationTimestamp: null}":                   {},
+		"{name: a}":                                            {},
+	} {
+		docs, err := Parse("pod.yaml", []byte("{apiVersion: v1, kind: Pod, metadata: "+text+", spec: {containers: [{name: c}]}}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := Read(docs, Options{})
+		if err != nil || len(m.Warnings) > 0 || !m.Pods[0].Since.Equal(want) {
+			t.Errorf("%s: since %v, want %v (%v, %v)", text, m.Pods[0].Since, want, err, m.Warnings)
+		}
 	}
 }

@@ -27,7 +27,7 @@ type format struct {
 }
 
 // formats are tried in this order.
-var formats = []*format{&hubbleFormat, &weirFormat}
+var formats = []*format{&goldmaneFormat, &hubbleFormat, &weirFormat, &calicoFormat, &calicoTextFormat}
 
 // Formats returns the names that Options.Format may have.
 func Formats() []string {
@@ -214,30 +214,35 @@ func hasAll(keys [][]byte, names ...string) bool {
 
 // peers remembers the ends that were decoded, by their text: flows repeat
 // their ends, and an end has many labels.
-type peers map[string]peer
+type peers = cache[peer]
 
 type peer struct {
 	policies.FlowPeer
 	leftOut string // why a flow of this end is left out
 }
 
-const maxPeers = 1 << 15
+// cache remembers what texts stand for that records repeat.
+type cache[V any] map[string]V
 
-// of returns the end that text stands for, as decode reads it.
-func (p peers) of(text []byte, decode func([]byte) (peer, error)) (peer, error) {
+const maxCached = 1 << 15
+
+// of returns what text stands for, as read reads it; the zero value where text
+// is empty or null.
+func (c cache[V]) of(text []byte, read func([]byte) (V, error)) (V, error) {
+	var none V
 	if len(text) == 0 || string(text) == "null" {
-		return peer{}, nil
+		return none, nil
 	}
-	if known, ok := p[string(text)]; ok {
+	if known, ok := c[string(text)]; ok {
 		return known, nil
 	}
-	decoded, err := decode(text)
+	v, err := read(text)
 	if err != nil {
-		return peer{}, err
+		return none, err
 	}
-	if len(p) >= maxPeers {
-		clear(p)
+	if len(c) >= maxCached {
+		clear(c)
 	}
-	p[string(text)] = decoded
-	return decoded, nil
+	c[string(text)] = v
+	return v, nil
 }

@@ -3,15 +3,10 @@ package flowlog
 import (
 	"bytes"
 	"context"
-	stdjson "encoding/json"
 	"fmt"
-	"net/netip"
+	"os"
 	"strings"
 	"testing"
-
-	"github.com/goccy/go-json"
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/weir-policy/weir/policies"
 )
@@ -24,6 +19,7 @@ func seeds() []string {
 		`{"lost_events":{"num_events_lost":"17"}}`,
 		`{"apiVersion":"weir.dev/v1alpha1","kind":"Flow","first":"2026-03-01T10:00:00Z","from":{"pod":"a","address":"10.0.0.1"},"to":{"labels":{"a":"b"}},"protocol":"UDP","port":53,"verdict":"deny","count":7}`,
 		`{"flow":{"l4":{"TCP":null},"source":null,"source_names":["a","\ud83d\ude00"]}}`,
+		aggregated, pushed, textLine, ownLine, `{"_source":` + aggregated + `}`, `{"hits":{"hits":[{"_source":` + aggregated + `}]}}`, "data: " + pushed,
 		"{", "[]", "null", "\x1f\x8b\x08", "\x28\xb5\x2f\xfd",
 	}
 }
@@ -35,6 +31,15 @@ func FuzzRead(f *testing.F) {
 		f.Add([]byte(seed))
 		f.Add(zip(f, seed))
 		f.Add(zst(f, seed))
+	}
+	for _, format := range Formats() {
+		for _, file := range exampleFiles(f, format) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(text)
+		}
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var flows []policies.Flow
@@ -67,33 +72,6 @@ func FuzzRead(f *testing.F) {
 		})
 		if err != nil || i != len(flows) {
 			t.Errorf("read again: %d of %d flows, error %v", i, len(flows), err)
-		}
-	})
-}
-
-// line has the fields of every format that is decoded by a library.
-type line struct {
-	hubbleLine
-	weirLine
-}
-
-// FuzzDecode holds the fast JSON decoder to the standard one: what that
-// accepts must be read alike.
-func FuzzDecode(f *testing.F) {
-	for _, seed := range seeds() {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		var want, got line
-		if stdjson.Unmarshal(text, &want) != nil {
-			return
-		}
-		if err := json.Unmarshal(text, &got); err != nil {
-			t.Fatal(err)
-		}
-		d := cmp.Diff(want, got, cmp.AllowUnexported(line{}), cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
-		if d != "" {
-			t.Error("(-want +got)\n" + d)
 		}
 	})
 }

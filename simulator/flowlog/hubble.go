@@ -1,7 +1,6 @@
 package flowlog
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,81 +8,42 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-json"
-
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 )
 
 // hubbleLine is one ExportEvent of Hubble's exporter, or one response that
-// `hubble observe -o json` prints. Enums are kept raw: they are written as
-// names, but numbers are valid too.
+// `hubble observe -o json` prints. Enums are kept as they stand: they are written
+// as names, but numbers are valid too.
 type hubbleLine struct {
-	Flow       hubbleFlow      `json:"flow"`
-	Lost       *hubbleLost     `json:"lost_events"`
-	NodeStatus json.RawMessage `json:"node_status"`
-	AgentEvent json.RawMessage `json:"agent_event"`
-	DebugEvent json.RawMessage `json:"debug_event"`
-	Time       time.Time       `json:"time"`
-}
-
-type hubbleLost struct {
-	Events json.RawMessage `json:"num_events_lost"`
+	flow                              hubbleFlow
+	hasLost, hasNodeStatus, hasOthers bool
+	lost                              uint64
+	time                              time.Time
 }
 
 type hubbleFlow struct {
-	Time             time.Time       `json:"time"`
-	Verdict          json.RawMessage `json:"verdict"`
-	DropReason       uint32          `json:"drop_reason"`
-	DropReasonDesc   json.RawMessage `json:"drop_reason_desc"`
-	IP               hubbleIP        `json:"IP"`
-	L4               hubbleL4        `json:"l4"`
-	Source           json.RawMessage `json:"source"`
-	Destination      json.RawMessage `json:"destination"`
-	Type             json.RawMessage `json:"Type"`
-	SourceNames      []string        `json:"source_names"`
-	DestinationNames []string        `json:"destination_names"`
-	EventType        struct {
-		Type int32 `json:"type"`
-	} `json:"event_type"`
-	Direction  json.RawMessage `json:"traffic_direction"`
-	TracePoint json.RawMessage `json:"trace_observation_point"`
-	IsReply    *bool           `json:"is_reply"`
-	Reply      bool            `json:"reply"`
-	Aggregate  struct {
-		Ingress uint64 `json:"ingress_flow_count"`
-		Egress  uint64 `json:"egress_flow_count"`
-		Unknown uint64 `json:"unknown_direction_flow_count"`
-	} `json:"aggregate"`
-}
-
-type hubbleIP struct {
-	Source      netip.Addr `json:"source"`
-	Destination netip.Addr `json:"destination"`
+	isPresent                     bool // anything was recorded
+	time                          time.Time
+	verdict, dropReasonDesc       []byte
+	dropReason                    uint64
+	from, to                      netip.Addr
+	l4                            hubbleL4
+	source, destination           []byte // JSON
+	sourceNames, destinationNames []byte // JSON
+	kind                          []byte
+	eventType                     uint64
+	direction, tracePoint         []byte
+	isReply, replyKnown           bool
+	reply                         bool
+	aggregated                    uint64
 }
 
 type hubbleL4 struct {
-	TCP    *hubblePorts `json:"TCP"`
-	UDP    *hubblePorts `json:"UDP"`
-	SCTP   *hubblePorts `json:"SCTP"`
-	ICMPv4 *hubbleICMP  `json:"ICMPv4"`
-	ICMPv6 *hubbleICMP  `json:"ICMPv6"`
-	VRRP   *struct{}    `json:"VRRP"`
-	IGMP   *struct{}    `json:"IGMP"`
-}
-
-type hubblePorts struct {
-	Source      uint32 `json:"source_port"`
-	Destination uint32 `json:"destination_port"`
-	Flags       struct {
-		SYN bool `json:"SYN"`
-		ACK bool `json:"ACK"`
-	} `json:"flags"`
-}
-
-type hubbleICMP struct {
-	Type uint32 `json:"type"`
-	Code uint32 `json:"code"`
+	protocol             netset.Protocol
+	sourcePort, destPort uint16
+	syn, ack             bool
+	icmpType, icmpCode   uint8
 }
 
 // The kinds of Cilium event that a flow may come from.
@@ -94,62 +54,182 @@ const (
 	policyVerdictEvent = 5
 )
 
-// reset forgets the line but keeps its memory.
-func (l *hubbleLine) reset() {
-	f := &l.Flow
-	*l = hubbleLine{
-		NodeStatus: l.NodeStatus[:0], AgentEvent: l.AgentEvent[:0], DebugEvent: l.DebugEvent[:0],
-		Flow: hubbleFlow{
-			Verdict: f.Verdict[:0], DropReasonDesc: f.DropReasonDesc[:0], Source: f.Source[:0], Destination: f.Destination[:0],
-			Type: f.Type[:0], Direction: f.Direction[:0], TracePoint: f.TracePoint[:0],
-		},
-	}
-}
-
-// isPresent reports whether the line has a flow of which anything was recorded.
-func (f *hubbleFlow) isPresent() bool {
-	return len(f.Verdict)+len(f.Source)+len(f.Destination) > 0 || f.IP != hubbleIP{} || f.L4 != hubbleL4{}
-}
-
 var hubbleFormat = format{
 	name: "hubble",
 	what: "it has no flow",
 	object: func(keys [][]byte) bool {
 		return hasAny(keys, "flow", "lost_events", "node_status", "agent_event", "debug_event")
 	},
-	decode: func(s *sink) decoder { return &hubbleDecoder{sink: s, peers: peers{}} },
+	decode: func(s *sink) decoder { return &hubbleDecoder{sink: s, peers: peers{}, names: cache[[]string]{}} },
 }
 
 type hubbleDecoder struct {
 	*sink
-	peers  peers
-	buffer hubbleLine
+	peers peers
+	names cache[[]string]
 }
 
 func (d *hubbleDecoder) decode(record []byte) error {
-	l := &d.buffer
-	l.reset()
-	if err := json.Unmarshal(record, l); err != nil {
-		return explain(err)
+	var l hubbleLine
+	s := scan{text: record}
+	l.take(&s)
+	if err := s.end(); err != nil {
+		return err
 	}
 	switch {
-	case l.Flow.isPresent():
-		return d.decodeFlow(&l.Flow, l.Time)
-	case l.Lost != nil:
-		n, err := strconv.ParseUint(word(l.Lost.Events, nil), 10, 64)
-		if err != nil && len(l.Lost.Events) > 0 {
-			return fmt.Errorf("num_events_lost %s is not a number", l.Lost.Events)
-		}
-		d.stats.Lost += n
+	case l.flow.isPresent:
+		return d.decodeFlow(&l.flow, l.time)
+	case l.hasLost:
+		d.stats.Lost += l.lost
 		d.leaveOut("report of lost events")
-	case len(l.NodeStatus) > 0:
+	case l.hasNodeStatus:
 		d.leaveOut("node status")
-	case len(l.AgentEvent)+len(l.DebugEvent) > 0:
+	case l.hasOthers:
 		d.leaveOut("agent or debug event")
 	default:
 		return errors.New("the event has no flow that says anything")
 	}
 	return nil
+}
+
+func (l *hubbleLine) take(s *scan) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "flow":
+			l.flow.take(s)
+		case "lost_events":
+			l.hasLost = s.peek() == '{'
+			for in := s.object(); in && s.field(); {
+				if string(s.name) == "num_events_lost" {
+					l.lost = s.uint(1<<64 - 1)
+				} else {
+					s.skip()
+				}
+			}
+		case "node_status":
+			l.hasNodeStatus = true
+			s.skip()
+		case "agent_event", "debug_event":
+			l.hasOthers = true
+			s.skip()
+		case "time":
+			l.time = s.time()
+		default:
+			s.skip()
+		}
+	}
+}
+
+func (f *hubbleFlow) take(s *scan) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "time":
+			f.time = s.time()
+		case "verdict":
+			f.verdict = s.word()
+			f.isPresent = true
+		case "drop_reason":
+			f.dropReason = s.uint(1<<32 - 1)
+		case "drop_reason_desc":
+			f.dropReasonDesc = s.word()
+		case "IP":
+			for in := s.object(); in && s.field(); {
+				f.isPresent = true
+				switch string(s.name) {
+				case "source":
+					f.from = s.address()
+				case "destination":
+					f.to = s.address()
+				default:
+					s.skip()
+				}
+			}
+		case "l4":
+			f.l4.take(s)
+			f.isPresent = f.isPresent || f.l4.protocol != 0
+		case "source":
+			f.source = s.raw()
+			f.isPresent = true
+		case "destination":
+			f.destination = s.raw()
+			f.isPresent = true
+		case "Type":
+			f.kind = s.word()
+		case "source_names":
+			f.sourceNames = s.raw()
+		case "destination_names":
+			f.destinationNames = s.raw()
+		case "event_type":
+			for in := s.object(); in && s.field(); {
+				if string(s.name) == "type" {
+					f.eventType = s.uint(1<<31 - 1)
+				} else {
+					s.skip()
+				}
+			}
+		case "traffic_direction":
+			f.direction = s.word()
+		case "trace_observation_point":
+			f.tracePoint = s.word()
+		case "is_reply":
+			f.replyKnown = !s.null()
+			f.isReply = f.replyKnown && s.bool()
+		case "reply":
+			f.reply = s.bool()
+		case "aggregate":
+			for in := s.object(); in && s.field(); {
+				switch string(s.name) {
+				case "ingress_flow_count", "egress_flow_count", "unknown_direction_flow_count":
+					f.aggregated += s.uint(1<<32 - 1)
+				default:
+					s.skip()
+				}
+			}
+		default:
+			s.skip()
+		}
+	}
+}
+
+// hubbleProtocols are the fields of l4, of which a flow has one.
+var hubbleProtocols = map[string]netset.Protocol{
+	"TCP": netset.TCP, "UDP": netset.UDP, "SCTP": netset.SCTP, "ICMPv4": netset.ICMP, "ICMPv6": netset.ICMPv6, "VRRP": 112, "IGMP": 2,
+}
+
+func (l *hubbleL4) take(s *scan) {
+	for in := s.object(); in && s.field(); {
+		protocol := hubbleProtocols[string(s.name)]
+		if protocol == 0 || s.null() {
+			s.skip()
+			continue
+		}
+		l.protocol = protocol
+		for in := s.object(); in && s.field(); {
+			switch string(s.name) {
+			case "source_port":
+				l.sourcePort = uint16(s.uint(65535))
+			case "destination_port":
+				l.destPort = uint16(s.uint(65535))
+			case "type":
+				l.icmpType = uint8(s.uint(255))
+			case "code":
+				l.icmpCode = uint8(s.uint(255))
+			case "flags":
+				for in := s.object(); in && s.field(); {
+					switch string(s.name) {
+					case "SYN":
+						l.syn = s.bool()
+					case "ACK":
+						l.ack = s.bool()
+					default:
+						s.skip()
+					}
+				}
+			default:
+				s.skip()
+			}
+		}
+	}
 }
 
 // decodeFlow hands over a flow, or says why it is none of its own.
@@ -168,53 +248,55 @@ func (d *hubbleDecoder) decodeFlow(f *hubbleFlow, written time.Time) error {
 
 func (d *hubbleDecoder) read(f *hubbleFlow, written time.Time) (flow policies.Flow, cause string, err error) {
 	leftOut := func(cause string) (policies.Flow, string, error) { return policies.Flow{}, cause, nil }
-	bad := func(format string, args ...any) (policies.Flow, string, error) {
-		return policies.Flow{}, "", fmt.Errorf(format, args...)
+	bad := func(where string, err error) (policies.Flow, string, error) {
+		return policies.Flow{}, "", fmt.Errorf("%s: %w", where, err)
 	}
-	switch word(f.Type, hubbleTypes) {
+	switch enum(f.kind, hubbleTypes) {
 	case "L7":
 		return leftOut("layer 7 event: its connection was reported too")
 	case "SOCK":
 		return leftOut("socket event: it comes before policy")
 	}
-	if f.EventType.Type == captureEvent {
+	if f.eventType == captureEvent {
 		return leftOut("debug capture")
 	}
-	verdict, cause := f.verdict()
+	verdict, cause := f.policyVerdict()
 	if cause != "" {
 		return leftOut(cause)
 	}
-	protocol, sourcePort, port, err := f.L4.read()
+	protocol, sourcePort, port := f.l4.read()
+	from, err := d.peers.of(f.source, decodeHubblePeer)
 	if err != nil {
-		return bad("%w", err)
+		return bad("source", err)
 	}
-	from, err := d.peers.of(f.Source, decodeHubblePeer)
+	to, err := d.peers.of(f.destination, decodeHubblePeer)
 	if err != nil {
-		return bad("source: %w", explain(err))
-	}
-	to, err := d.peers.of(f.Destination, decodeHubblePeer)
-	if err != nil {
-		return bad("destination: %w", explain(err))
+		return bad("destination", err)
 	}
 	if cause := from.leftOut + to.leftOut; cause != "" {
 		return leftOut(cause)
 	}
-	from.Address, to.Address = f.IP.Source.Unmap().WithZone(""), f.IP.Destination.Unmap().WithZone("")
-	from.Names, to.Names = f.SourceNames, f.DestinationNames
+	from.Address, to.Address = f.from, f.to
+	if from.Names, err = d.names.of(f.sourceNames, readNames); err != nil {
+		return bad("source_names", err)
+	}
+	if to.Names, err = d.names.of(f.destinationNames, readNames); err != nil {
+		return bad("destination_names", err)
+	}
 
 	flow = policies.Flow{
-		First: utc(f.Time), From: from.FlowPeer, To: to.FlowPeer,
+		First: f.time, From: from.FlowPeer, To: to.FlowPeer,
 		Protocol: protocol, Port: port, SourcePort: sourcePort, Verdict: verdict,
-		Count: max(1, f.Aggregate.Ingress+f.Aggregate.Egress+f.Aggregate.Unknown),
+		Count: f.aggregated,
 	}
 	if flow.First.IsZero() {
-		flow.First = utc(written)
+		flow.First = written
 	}
 	flow.Last = flow.First
 
-	reply, known := f.isReply()
+	reply, known := f.direct()
 	switch {
-	case !known && f.EventType.Type == traceEvent:
+	case !known && f.eventType == traceEvent:
 		return leftOut("trace of a packet whose direction was not recorded")
 	case reply && verdict != policies.Allow:
 		return leftOut("dropped reply: it says nothing about the request")
@@ -237,7 +319,7 @@ func (d *hubbleDecoder) read(f *hubbleFlow, written time.Time) (flow policies.Fl
 
 // reporter is whose side of the request's connection was looked at.
 func (f *hubbleFlow) reporter(reply bool) policies.Reporter {
-	switch word(f.Direction, hubbleDirections) {
+	switch enum(f.direction, hubbleDirections) {
 	case "EGRESS":
 		if reply {
 			return policies.DestinationSide
@@ -252,11 +334,11 @@ func (f *hubbleFlow) reporter(reply bool) policies.Reporter {
 	return policies.UnknownReporter
 }
 
-// verdict is what policy said of the packet, or why it said nothing.
-func (f *hubbleFlow) verdict() (v policies.Verdict, leftOut string) {
-	switch name := word(f.Verdict, hubbleVerdicts); name {
+// policyVerdict is what policy said of the packet, or why it said nothing.
+func (f *hubbleFlow) policyVerdict() (v policies.Verdict, leftOut string) {
+	switch name := enum(f.verdict, hubbleVerdicts); name {
 	case "FORWARDED":
-		if point := word(f.TracePoint, hubbleTracePoints); strings.HasPrefix(point, "FROM_") {
+		if point := enum(f.tracePoint, hubbleTracePoints); strings.HasPrefix(point, "FROM_") {
 			return 0, "trace point before policy"
 		}
 		return policies.Allow, ""
@@ -277,15 +359,15 @@ func (f *hubbleFlow) verdict() (v policies.Verdict, leftOut string) {
 }
 
 func (f *hubbleFlow) dropped() (v policies.Verdict, leftOut string) {
-	reason := word(f.DropReasonDesc, nil)
+	reason := string(f.dropReasonDesc)
 	if reason == "" || reason == "DROP_REASON_UNKNOWN" || reason == "0" {
-		reason = strconv.Itoa(int(f.DropReason))
+		reason = strconv.FormatUint(f.dropReason, 10)
 	}
 	switch reason {
 	case "POLICY_DENIED", "133", "POLICY_DENY", "181":
 		return policies.Deny, ""
 	case "0":
-		if f.EventType.Type == policyVerdictEvent {
+		if f.eventType == policyVerdictEvent {
 			return policies.Deny, ""
 		}
 		return policies.Unknown, ""
@@ -293,22 +375,19 @@ func (f *hubbleFlow) dropped() (v policies.Verdict, leftOut string) {
 	return 0, "dropped, but not by policy: " + reason
 }
 
-// isReply reports whether the packet goes against the direction in which its
+// direct reports whether the packet goes against the direction in which its
 // connection was opened. Drops come before connection tracking, so they are
 // taken as they stand unless the packet itself tells.
-func (f *hubbleFlow) isReply() (reply, known bool) {
+func (f *hubbleFlow) direct() (reply, known bool) {
 	switch {
-	case f.IsReply != nil:
-		return *f.IsReply, true
-	case f.Reply:
+	case f.replyKnown:
+		return f.isReply, true
+	case f.reply:
 		return true, true
-	case f.L4.TCP != nil && f.L4.TCP.Flags.SYN:
-		return f.L4.TCP.Flags.ACK, true
-	case f.L4.ICMPv4 != nil:
-		_, reply := icmpRequests[uint16(f.L4.ICMPv4.Type)<<8|uint16(netset.ICMP)]
-		return reply, true
-	case f.L4.ICMPv6 != nil:
-		_, reply := icmpRequests[uint16(f.L4.ICMPv6.Type)<<8|uint16(netset.ICMPv6)]
+	case f.l4.protocol == netset.TCP && f.l4.syn:
+		return f.l4.ack, true
+	case f.l4.protocol == netset.ICMP, f.l4.protocol == netset.ICMPv6:
+		_, reply := icmpRequests[uint16(f.l4.icmpType)<<8|uint16(f.l4.protocol)]
 		return reply, true
 	}
 	return false, false
@@ -324,71 +403,53 @@ var icmpRequests = map[uint16]uint8{
 // seenLeaving reports whether only the source's policies had judged the packet
 // when it was seen.
 func (f *hubbleFlow) seenLeaving() bool {
-	switch word(f.Direction, hubbleDirections) {
+	switch enum(f.direction, hubbleDirections) {
 	case "EGRESS":
 		return true
 	case "INGRESS":
 		return false
 	}
-	switch word(f.TracePoint, hubbleTracePoints) {
+	switch enum(f.tracePoint, hubbleTracePoints) {
 	case "TO_STACK", "TO_OVERLAY", "TO_NETWORK", "TO_CRYPTO":
 		return true
 	}
 	return false
 }
 
-func (l *hubbleL4) read() (protocol netset.Protocol, sourcePort, port uint16, err error) {
-	transport := func(p netset.Protocol, t *hubblePorts) (netset.Protocol, uint16, uint16, error) {
-		if high := max(t.Source, t.Destination); high > 65535 {
-			return 0, 0, 0, fmt.Errorf("port %d is above 65535", high)
-		}
-		return p, uint16(t.Source), uint16(t.Destination), nil
+func (l *hubbleL4) read() (protocol netset.Protocol, sourcePort, port uint16) {
+	if l.protocol == netset.ICMP || l.protocol == netset.ICMPv6 {
+		return l.protocol, 0, uint16(l.icmpType)<<8 | uint16(l.icmpCode)
 	}
-	icmp := func(p netset.Protocol, t *hubbleICMP) (netset.Protocol, uint16, uint16, error) {
-		if high := max(t.Type, t.Code); high > 255 {
-			return 0, 0, 0, fmt.Errorf("ICMP type or code %d is above 255", high)
-		}
-		return p, 0, uint16(t.Type<<8 | t.Code), nil
-	}
-	switch {
-	case l.TCP != nil:
-		return transport(netset.TCP, l.TCP)
-	case l.UDP != nil:
-		return transport(netset.UDP, l.UDP)
-	case l.SCTP != nil:
-		return transport(netset.SCTP, l.SCTP)
-	case l.ICMPv4 != nil:
-		return icmp(netset.ICMP, l.ICMPv4)
-	case l.ICMPv6 != nil:
-		return icmp(netset.ICMPv6, l.ICMPv6)
-	case l.VRRP != nil:
-		return 112, 0, 0, nil
-	case l.IGMP != nil:
-		return 2, 0, 0, nil
-	}
-	return 0, 0, 0, nil
-}
-
-type hubblePeer struct {
-	Namespace string   `json:"namespace"`
-	Labels    []string `json:"labels"`
-	Pod       string   `json:"pod_name"`
-	Workloads []struct {
-		Name string `json:"name"`
-		Kind string `json:"kind"`
-	} `json:"workloads"`
+	return l.protocol, l.sourcePort, l.destPort
 }
 
 func decodeHubblePeer(text []byte) (peer, error) {
-	var h hubblePeer
-	if err := json.Unmarshal(text, &h); err != nil {
+	var p peer
+	var labels []string
+	s := scan{text: text}
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "namespace":
+			p.Namespace = string(s.string())
+		case "labels":
+			labels = takeNames(&s)
+		case "pod_name":
+			p.Pod = string(s.string())
+		case "workloads":
+			for in := s.array(); in && s.element(); {
+				p.Workloads = append(p.Workloads, takeHubbleWorkload(&s))
+			}
+		default:
+			s.skip()
+		}
+	}
+	if err := s.end(); err != nil {
 		return peer{}, err
 	}
-	p := peer{FlowPeer: policies.FlowPeer{Namespace: h.Namespace, Pod: h.Pod}}
-	for _, w := range h.Workloads {
-		p.Workloads = append(p.Workloads, policies.Ref{Kind: w.Kind, Namespace: h.Namespace, Name: w.Name})
+	for i := range p.Workloads {
+		p.Workloads[i].Namespace = p.Namespace
 	}
-	for _, label := range h.Labels {
+	for _, label := range labels {
 		source, text, found := strings.Cut(label, ":")
 		if !found || strings.Contains(source, "=") {
 			source, text = "k8s", label
@@ -424,6 +485,20 @@ func decodeHubblePeer(text []byte) (peer, error) {
 	return p, nil
 }
 
+func takeHubbleWorkload(s *scan) (w policies.Ref) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "name":
+			w.Name = string(s.string())
+		case "kind":
+			w.Kind = string(s.string())
+		default:
+			s.skip()
+		}
+	}
+	return w
+}
+
 // The names behind the numbers that an enum may be written as.
 var (
 	hubbleTypes       = []string{"UNKNOWN_TYPE", "L3_L4", "L7", "SOCK"}
@@ -435,20 +510,19 @@ var (
 	}
 )
 
-// word returns the name that raw, a JSON string or number, means in an enum;
-// without names, what it says. It is empty for null and for nothing at all.
-func word(raw json.RawMessage, names []string) string {
-	text := bytes.Trim(raw, `"`)
-	if len(raw) > len(text) {
-		for _, name := range names {
-			if name == string(text) {
-				return name
-			}
-		}
-		return string(text)
-	}
-	if len(text) == 0 || string(text) == "null" {
+// enum returns the name that text, a name or a number, means in an enum. It is
+// empty for nothing.
+func enum(text []byte, names []string) string {
+	if len(text) == 0 {
 		return ""
+	}
+	for _, name := range names {
+		if name == string(text) {
+			return name
+		}
+	}
+	if text[0] > '9' {
+		return string(text)
 	}
 	if n, err := strconv.Atoi(string(text)); err == nil && n >= 0 && n < len(names) {
 		return names[n]

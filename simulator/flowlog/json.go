@@ -3,44 +3,22 @@ package flowlog
 import (
 	"bytes"
 	stdjson "encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-	"time"
-
-	"github.com/goccy/go-json"
 
 	"github.com/weir-policy/weir/policies"
 )
 
-// explain says a JSON error in one clause without the decoder's own names.
-func explain(err error) error {
-	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) {
-		return fmt.Errorf("field %s cannot be a %s", wrongType.Field, wrongType.Value)
-	}
-	var wrongTime *time.ParseError
-	if errors.As(err, &wrongTime) {
-		return fmt.Errorf("%q is not a time such as 2026-03-10T12:00:00Z", strings.Trim(wrongTime.Value, `"`))
-	}
-	return fmt.Errorf("not valid JSON: %w", err)
-}
-
 // objectKeys returns the keys of a JSON object, in order.
 func objectKeys(record []byte) ([][]byte, error) {
-	var whole stdjson.RawMessage
-	if err := stdjson.Unmarshal(record, &whole); err != nil {
-		return nil, explain(err)
-	}
 	var keys [][]byte
-	d := stdjson.NewDecoder(bytes.NewReader(record))
-	eachField(d, func(key string) error { //nolint:errcheck // it is known to be valid
-		keys = append(keys, []byte(key))
-		return d.Decode(&whole)
-	})
-	return keys, nil
+	s := scan{text: record}
+	for in := s.object(); in && s.field(); {
+		keys = append(keys, s.name)
+		s.skip()
+	}
+	return keys, s.end()
 }
 
 // eachField calls value for every key of the object that comes next; value takes
@@ -62,8 +40,11 @@ func eachField(d *stdjson.Decoder, value func(key string) error) error {
 	return err
 }
 
-// wrappers are the fields of a document whose array holds the records.
-var wrappers = []string{"items", "records", "flows", "entries", "resourceLogs"}
+// wrappers are the fields of a document whose array holds the records. An answer
+// of Elasticsearch has them in the hits of its hits.
+var wrappers = []string{"items", "records", "flows", "entries", "resourceLogs", hits}
+
+const hits = "hits"
 
 // documentShape is how a file holds JSON records.
 type documentShape int
@@ -95,7 +76,7 @@ func shapeOf(head []byte) documentShape {
 			return d.Decode(new(stdjson.RawMessage))
 		}
 		token, err := d.Token()
-		isWrapped = err == nil && (token == stdjson.Delim('[') || token == nil)
+		isWrapped = err == nil && (token == stdjson.Delim('[') || token == nil || key == hits && token == stdjson.Delim('{'))
 		return io.EOF
 	})
 	switch {
@@ -137,8 +118,9 @@ func (in *input) document(s *sink, shape documentShape) error {
 // walker goes from record to record of a document.
 type walker struct {
 	*stdjson.Decoder
-	wrapped, arrays    bool // what stands at the top
-	inWrapper, inArray bool
+	wrapped, arrays bool // what stands at the top
+	depth           int  // of objects that were entered
+	inArray         bool
 }
 
 func (w *walker) next() (stdjson.RawMessage, error) {
@@ -153,32 +135,56 @@ func (w *walker) next() (stdjson.RawMessage, error) {
 			if _, err := w.Token(); err != nil {
 				return nil, err
 			}
-		case w.inWrapper && w.More():
+		case w.depth > 0 && w.More():
 			key, err := w.Token()
 			if err != nil {
 				return nil, err
 			}
-			if name, ok := key.(string); ok && slices.Contains(wrappers, name) {
-				w.inArray, err = w.open('[')
-			} else {
-				err = w.Decode(new(stdjson.RawMessage))
-			}
-			if err != nil {
+			if err := w.enter(key); err != nil {
 				return nil, err
 			}
-		case w.inWrapper:
-			w.inWrapper = false
+		case w.depth > 0:
+			w.depth--
 			if _, err := w.Token(); err != nil {
 				return nil, err
 			}
 		default:
-			opened, err := w.open(map[bool]stdjson.Delim{true: '{', false: '['}[w.wrapped])
-			if err != nil {
-				return nil, err
+			want := stdjson.Delim('[')
+			if w.wrapped {
+				want = '{'
 			}
-			w.inWrapper, w.inArray = opened && w.wrapped, opened && !w.wrapped
+			opened, err := w.open(want)
+			switch {
+			case err != nil:
+				return nil, err
+			case opened && w.wrapped:
+				w.depth++
+			default:
+				w.inArray = opened
+			}
 		}
 	}
+}
+
+// enter takes the value of a field of the document, or enters it if it may hold
+// records.
+func (w *walker) enter(key stdjson.Token) error {
+	name, ok := key.(string)
+	if !ok || !slices.Contains(wrappers, name) {
+		return w.Decode(new(stdjson.RawMessage))
+	}
+	token, err := w.Token()
+	switch {
+	case err != nil:
+		return err
+	case token == stdjson.Delim('['):
+		w.inArray = true
+	case token == stdjson.Delim('{') && name == hits:
+		w.depth++
+	case token != nil:
+		return fmt.Errorf("%s is expected here, and not %v", stdjson.Delim('['), token)
+	}
+	return nil
 }
 
 // open takes the brace or bracket that is to come next; null stands for an empty

@@ -15,8 +15,8 @@ import (
 
 const apiVersion = "weir.dev/v1alpha1"
 
-// weirLine is a flow as docs/schemas/flow.json describes it. A field that is
-// absent was not recorded.
+// weirLine is a flow as docs/schemas/flow.json describes it, to be written. A
+// field that is absent was not recorded.
 type weirLine struct {
 	APIVersion string          `json:"apiVersion"`
 	Kind       string          `json:"kind"`
@@ -48,6 +48,7 @@ type weirOrigin struct {
 
 type weirHit struct {
 	Tier      string `json:"tier,omitempty"`
+	Group     string `json:"group,omitempty"`
 	Kind      string `json:"kind,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name,omitempty"`
@@ -79,41 +80,47 @@ type weirWorkload struct {
 }
 
 type weirSet struct {
+	Group     string `json:"group,omitempty"`
 	Kind      string `json:"kind,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
 }
 
-func (l *weirLine) reset() { *l = weirLine{From: l.From[:0], To: l.To[:0]} }
-
 var weirFormat = format{
 	name:   "weir",
 	what:   "its kind is not Flow",
 	object: func(keys [][]byte) bool { return hasAll(keys, "apiVersion", "kind") },
-	decode: func(s *sink) decoder { return &weirDecoder{sink: s, peers: peers{}} },
+	decode: func(s *sink) decoder {
+		return &weirDecoder{sink: s, peers: peers{}, traces: cache[[]policies.Hit]{}, origins: cache[policies.Origin]{}}
+	},
 }
 
 type weirDecoder struct {
 	*sink
-	peers  peers
-	buffer weirLine
+	peers   peers
+	traces  cache[[]policies.Hit]
+	origins cache[policies.Origin]
+}
+
+// weirText is a line as it stands; what is JSON is read only once.
+type weirText struct {
+	apiVersion, kind, verdict, protocol []byte
+	from, to, policies, origin          []byte // JSON
 }
 
 func (d *weirDecoder) decode(record []byte) error {
-	l := &d.buffer
-	l.reset()
-	if err := json.Unmarshal(record, l); err != nil {
-		return explain(err)
+	var l weirText
+	flow := policies.Flow{Verdict: policies.Unknown}
+	s := scan{text: record}
+	l.take(&s, &flow)
+	if err := s.end(); err != nil {
+		return err
 	}
 	switch {
-	case l.Kind != "Flow":
-		return fmt.Errorf("kind %q is not Flow", l.Kind)
-	case l.APIVersion != apiVersion:
-		return fmt.Errorf("apiVersion %q is not %s", l.APIVersion, apiVersion)
-	}
-	flow := policies.Flow{
-		First: utc(l.First), Last: utc(l.Last), Port: l.Port, SourcePort: l.SourcePort, Verdict: policies.Unknown, EgressOnly: l.EgressOnly,
-		Count: l.Count, Bytes: l.Bytes, Packets: l.Packets, ReplyBytes: l.ReplyBytes, ReplyPackets: l.ReplyPackets,
+	case string(l.kind) != "Flow":
+		return fmt.Errorf("kind %q is not Flow", l.kind)
+	case string(l.apiVersion) != apiVersion:
+		return fmt.Errorf("apiVersion %q is not %s", l.apiVersion, apiVersion)
 	}
 	if flow.First.IsZero() {
 		flow.First = flow.Last
@@ -125,89 +132,224 @@ func (d *weirDecoder) decode(record []byte) error {
 		return fmt.Errorf("last %s is before first %s", flow.Last.Format(time.RFC3339Nano), flow.First.Format(time.RFC3339Nano))
 	}
 	var err error
-	if l.Verdict != "" {
-		if err := flow.Verdict.UnmarshalText([]byte(l.Verdict)); err != nil {
+	if len(l.verdict) > 0 {
+		if err := flow.Verdict.UnmarshalText(l.verdict); err != nil {
 			return err
 		}
 	}
-	if l.Protocol != "" {
-		if flow.Protocol, err = netset.ParseProtocol(l.Protocol); err != nil {
+	if len(l.protocol) > 0 {
+		if flow.Protocol, err = netset.ParseProtocol(string(l.protocol)); err != nil {
 			return err
 		}
 	}
-	if l.Origin != nil {
-		if flow.Origin, err = l.Origin.read(); err != nil {
-			return err
-		}
+	if flow.Origin, err = d.origins.of(l.origin, decodeWeirOrigin); err != nil {
+		return fmt.Errorf("origin: %w", err)
 	}
-	for _, h := range l.Policies {
-		hit, err := h.read()
-		if err != nil {
-			return err
-		}
-		flow.Hits = append(flow.Hits, hit)
+	if flow.Hits, err = d.traces.of(l.policies, decodeWeirHits); err != nil {
+		return fmt.Errorf("policies: %w", err)
 	}
-	from, err := d.peers.of(l.From, decodeWeirPeer)
+	from, err := d.peers.of(l.from, decodeWeirPeer)
 	if err != nil {
-		return fmt.Errorf("from: %w", explain(err))
+		return fmt.Errorf("from: %w", err)
 	}
-	to, err := d.peers.of(l.To, decodeWeirPeer)
+	to, err := d.peers.of(l.to, decodeWeirPeer)
 	if err != nil {
-		return fmt.Errorf("to: %w", explain(err))
+		return fmt.Errorf("to: %w", err)
 	}
 	flow.From, flow.To = from.FlowPeer, to.FlowPeer
 	d.flow(flow)
 	return nil
 }
 
-func (o *weirOrigin) read() (policies.Origin, error) {
-	reporter, err := policies.ParseReporter(o.Reporter)
-	if err == nil && (o.Window < 0 || o.Window > maxWindowSeconds) {
-		err = fmt.Errorf("window %g is no number of seconds from 0 to %d", o.Window, maxWindowSeconds)
+func (l *weirText) take(s *scan, f *policies.Flow) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "apiVersion":
+			l.apiVersion = s.string()
+		case "kind":
+			l.kind = s.string()
+		case "first":
+			f.First = s.time()
+		case "last":
+			f.Last = s.time()
+		case "from":
+			l.from = s.raw()
+		case "to":
+			l.to = s.raw()
+		case "protocol":
+			l.protocol = s.string()
+		case "port":
+			f.Port = uint16(s.uint(65535))
+		case "verdict":
+			l.verdict = s.string()
+		case "egressOnly":
+			f.EgressOnly = s.bool()
+		case "count":
+			f.Count = s.uint(1<<64 - 1)
+		case "sourcePort":
+			f.SourcePort = uint16(s.uint(65535))
+		case "bytes":
+			f.Bytes = s.uint(1<<64 - 1)
+		case "packets":
+			f.Packets = s.uint(1<<64 - 1)
+		case "replyBytes":
+			f.ReplyBytes = s.uint(1<<64 - 1)
+		case "replyPackets":
+			f.ReplyPackets = s.uint(1<<64 - 1)
+		case "policies":
+			l.policies = s.raw()
+		case "origin":
+			l.origin = s.raw()
+		default:
+			s.skip()
+		}
 	}
-	return policies.Origin{Format: o.Format, Reporter: reporter, Window: time.Duration(o.Window * float64(time.Second))}, err
+}
+
+func decodeWeirOrigin(text []byte) (o policies.Origin, err error) {
+	var reporter string
+	var window float64
+	s := scan{text: text, name: []byte("origin")}
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "format":
+			o.Format = string(s.string())
+		case "reporter":
+			reporter = string(s.string())
+		case "window":
+			window = s.float()
+		default:
+			s.skip()
+		}
+	}
+	if err := s.end(); err != nil {
+		return o, err
+	}
+	if window < 0 || window > maxWindowSeconds {
+		return o, fmt.Errorf("window %g is no number of seconds from 0 to %d", window, maxWindowSeconds)
+	}
+	o.Window = time.Duration(window * float64(time.Second)).Round(time.Microsecond)
+	o.Reporter, err = policies.ParseReporter(reporter)
+	return o, err
 }
 
 // maxWindowSeconds is a year: nobody aggregates flows for longer.
 const maxWindowSeconds = 366 * 24 * 60 * 60
 
-func (h *weirHit) read() (policies.Hit, error) {
-	action, err := policies.ParseAction(h.Action)
-	hit := policies.Hit{
-		Tier: h.Tier, Policy: policies.Ref{Kind: h.Kind, Namespace: h.Namespace, Name: h.Name},
-		Action: action, Rule: policies.UnknownRule, Staged: h.Staged,
+func decodeWeirHits(text []byte) (hits []policies.Hit, err error) {
+	s := scan{text: text, name: []byte("policies")}
+	for in := s.array(); in && s.element(); {
+		hits = append(hits, takeWeirHit(&s))
 	}
-	switch {
-	case h.EndOfTier:
-		hit.Rule = policies.EndOfTier
-	case h.Rule != nil && *h.Rule < 0:
-		return hit, fmt.Errorf("rule %d of policy %s is below 0", *h.Rule, h.Name)
-	case h.Rule != nil:
-		hit.Rule = *h.Rule
-	}
-	return hit, err
+	return hits, s.end()
 }
 
-func decodeWeirPeer(text []byte) (peer, error) {
-	var w weirPeer
-	if err := json.Unmarshal(text, &w); err != nil {
+func takeWeirHit(s *scan) policies.Hit {
+	hit := policies.Hit{Rule: policies.UnknownRule}
+	endOfTier := false
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "tier":
+			hit.Tier = string(s.string())
+		case "group":
+			hit.Policy.Group = string(s.string())
+		case "kind":
+			hit.Policy.Kind = string(s.string())
+		case "namespace":
+			hit.Policy.Namespace = string(s.string())
+		case "name":
+			hit.Policy.Name = string(s.string())
+		case "action":
+			var err error
+			if hit.Action, err = policies.ParseAction(string(s.string())); err != nil {
+				s.fail(err)
+			}
+		case "rule":
+			if !s.null() {
+				hit.Rule = int(s.uint(1<<31 - 1))
+			}
+		case "endOfTier":
+			endOfTier = s.bool()
+		case "staged":
+			hit.Staged = s.bool()
+		default:
+			s.skip()
+		}
+	}
+	if endOfTier {
+		hit.Rule = policies.EndOfTier
+	}
+	return hit
+}
+
+func decodeWeirPeer(text []byte) (p peer, err error) {
+	var network string
+	var workload policies.Ref
+	s := scan{text: text}
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "namespace":
+			p.Namespace = string(s.string())
+		case "pod":
+			p.Pod = string(s.string())
+		case "podPrefix":
+			p.PodPrefix = string(s.string())
+		case "workload":
+			workload = takeWeirRef(&s)
+		case "labels":
+			p.Labels = map[string]string{}
+			for in := s.object(); in && s.field(); {
+				key := string(s.name)
+				p.Labels[key] = string(s.string())
+			}
+		case "labelsPartial":
+			p.LabelsPartial = s.bool()
+		case "address":
+			p.Address = s.address()
+		case "network":
+			network = string(s.string())
+		case "set":
+			p.Set = takeWeirRef(&s)
+		case "outside":
+			p.Outside = s.bool()
+		case "host":
+			p.Host = s.bool()
+		case "ownNode":
+			p.OwnNode = s.bool()
+		case "names":
+			for in := s.array(); in && s.element(); {
+				p.Names = append(p.Names, string(s.string()))
+			}
+		default:
+			s.skip()
+		}
+	}
+	if err := s.end(); err != nil {
 		return peer{}, err
 	}
-	p := peer{FlowPeer: policies.FlowPeer{
-		Namespace: w.Namespace, Pod: w.Pod, PodPrefix: w.PodPrefix, Labels: w.Labels, LabelsPartial: w.LabelsPartial,
-		Address: w.Address.Unmap().WithZone(""), Outside: w.Outside, Host: w.Host, OwnNode: w.OwnNode, Names: w.Names,
-	}}
-	var err error
-	if p.Network, err = policies.ParseNetwork(w.Network); err != nil {
-		return peer{}, err
+	if workload != (policies.Ref{}) {
+		p.Workloads = []policies.Ref{{Kind: workload.Kind, Namespace: p.Namespace, Name: workload.Name}}
 	}
-	if w.Set != nil {
-		p.Set = policies.Ref{Kind: w.Set.Kind, Namespace: w.Set.Namespace, Name: w.Set.Name}
+	p.Network, err = policies.ParseNetwork(network)
+	return p, err
+}
+
+func takeWeirRef(s *scan) (r policies.Ref) {
+	for in := s.object(); in && s.field(); {
+		switch string(s.name) {
+		case "group":
+			r.Group = string(s.string())
+		case "kind":
+			r.Kind = string(s.string())
+		case "namespace":
+			r.Namespace = string(s.string())
+		case "name":
+			r.Name = string(s.string())
+		default:
+			s.skip()
+		}
 	}
-	if w.Workload != nil {
-		p.Workloads = []policies.Ref{{Kind: w.Workload.Kind, Namespace: w.Namespace, Name: w.Workload.Name}}
-	}
-	return p, nil
+	return r
 }
 
 // Writer writes flows as Weir's own JSON lines. Equal flows give equal lines.
@@ -261,7 +403,7 @@ func (w *Writer) Flush() error { return w.w.Flush() }
 
 func encodeWeirHit(h policies.Hit) weirHit {
 	w := weirHit{
-		Tier: h.Tier, Kind: h.Policy.Kind, Namespace: h.Policy.Namespace, Name: h.Policy.Name,
+		Tier: h.Tier, Group: h.Policy.Group, Kind: h.Policy.Kind, Namespace: h.Policy.Namespace, Name: h.Policy.Name,
 		EndOfTier: h.Rule == policies.EndOfTier, Staged: h.Staged,
 	}
 	if h.Rule >= 0 {
@@ -279,7 +421,7 @@ func encodeWeirPeer(p policies.FlowPeer) (json.RawMessage, error) {
 		Address: p.Address, Network: p.Network.String(), Outside: p.Outside, Host: p.Host, OwnNode: p.OwnNode, Names: p.Names,
 	}
 	if p.Set.Name != "" {
-		w.Set = &weirSet{p.Set.Kind, p.Set.Namespace, p.Set.Name}
+		w.Set = &weirSet{p.Set.Group, p.Set.Kind, p.Set.Namespace, p.Set.Name}
 	}
 	if len(p.Workloads) > 0 {
 		w.Workload = &weirWorkload{p.Workloads[0].Kind, p.Workloads[0].Name}

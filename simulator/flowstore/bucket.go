@@ -1,0 +1,250 @@
+package flowstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// S3 says how S3-compatible storage is reached. Keys come from the environment,
+// from the files of the AWS and MinIO tools, or from the machine's role.
+type S3 struct {
+	Endpoint string // as in https://minio.shop.example:9000; that of AWS where it is empty
+	Region   string
+	Retries  int // of a request that the server could not answer; 10 where it is zero
+}
+
+// bucket is a folder of a bucket.
+type bucket struct {
+	client *minio.Client
+	name   string
+	prefix string // ends in a slash
+	tmp    string
+}
+
+func openBucket(ctx context.Context, where string, o Options) (*bucket, error) {
+	name, prefix, _ := strings.Cut(where, "/")
+	if name == "" {
+		return nil, errors.New("it names no bucket; write s3://bucket/prefix")
+	}
+	endpoint := o.S3.Endpoint
+	if endpoint == "" {
+		endpoint = "https://s3.amazonaws.com"
+	}
+	at, err := url.Parse(endpoint)
+	if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
+		return nil, fmt.Errorf("endpoint %q is not of the form https://host:port", endpoint)
+	}
+	client, err := minio.New(at.Host, &minio.Options{
+		Secure: at.Scheme == "https", Region: o.S3.Region, MaxRetries: o.S3.Retries,
+		Creds: credentials.NewChainCredentials([]credentials.Provider{
+			&credentials.EnvAWS{}, &credentials.EnvMinio{}, &credentials.FileAWSCredentials{}, &credentials.FileMinioClient{}, &credentials.IAM{},
+		}),
+	})
+	if err != nil {
+		return nil, err
+	}
+	b := &bucket{client: client, name: name, prefix: path.Join(prefix, "v1") + "/", tmp: os.TempDir()}
+	if o.ReadOnly {
+		return b, b.exists(ctx)
+	}
+	return b, b.checkConditions(ctx)
+}
+
+// exists fails with fs.ErrNotExist where nothing is in the store.
+func (b *bucket) exists(ctx context.Context) error {
+	found := errors.New("found")
+	err := b.list(ctx, logFolder, "", func(entry) error { return found })
+	switch {
+	case errors.Is(err, found):
+		return nil
+	case err == nil:
+		return fs.ErrNotExist
+	}
+	return err
+}
+
+// checkConditions makes sure that the server refuses to write a file twice where
+// it is asked to: without that, two writers would undo each other's commits.
+func (b *bucket) checkConditions(ctx context.Context) error {
+	const probe = "once"
+	text := []byte("A file that no server may write twice.\n")
+	err := b.putNew(ctx, probe, text)
+	if err == nil {
+		err = b.putNew(ctx, probe, text)
+	}
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err == nil:
+		return errors.New("the server writes a file again though asked not to (If-None-Match); a flow store needs one that does not, such as AWS S3, MinIO or Ceph of today")
+	}
+	return err
+}
+
+func (b *bucket) String() string {
+	return "s3://" + b.name + "/" + strings.TrimSuffix(b.prefix, "/")
+}
+
+func (b *bucket) spool() (*os.File, error) { return os.CreateTemp(b.tmp, "weir-*.parquet") }
+
+func (b *bucket) sweep(time.Time) error { return nil }
+
+func (b *bucket) put(ctx context.Context, name string, spooled *os.File) error {
+	info, err := spooled.Stat()
+	if err != nil {
+		return err
+	}
+	if _, err := spooled.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	_, err = b.client.PutObject(ctx, b.name, b.prefix+name, spooled, info.Size(), minio.PutObjectOptions{ContentType: "application/vnd.apache.parquet"})
+	return b.explain(err)
+}
+
+func (b *bucket) putNew(ctx context.Context, name string, data []byte) error {
+	o := minio.PutObjectOptions{ContentType: "application/json", DisableMultipart: true}
+	o.SetMatchETagExcept("*")
+	_, err := b.client.PutObject(ctx, b.name, b.prefix+name, bytes.NewReader(data), int64(len(data)), o)
+	return b.explain(err)
+}
+
+func (b *bucket) open(ctx context.Context, name string) (blob, error) {
+	info, err := b.client.StatObject(ctx, b.name, b.prefix+name, minio.StatObjectOptions{})
+	if err != nil {
+		return nil, b.explain(err)
+	}
+	return &remoteBlob{ctx: ctx, bucket: b, key: name, bytes: info.Size, blocks: map[int64][]byte{}}, nil
+}
+
+func (b *bucket) list(ctx context.Context, under, after string, each func(entry) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	o := minio.ListObjectsOptions{Prefix: b.prefix + under, Recursive: true}
+	if after != "" {
+		o.StartAfter = b.prefix + after
+	}
+	for object := range b.client.ListObjectsIter(ctx, b.name, o) {
+		if object.Err != nil {
+			return b.explain(object.Err)
+		}
+		name := strings.TrimPrefix(object.Key, b.prefix)
+		if name <= after {
+			continue
+		}
+		if err := each(entry{name, object.Size, object.LastModified}); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (b *bucket) remove(ctx context.Context, name string) error {
+	err := b.explain(b.client.RemoveObject(ctx, b.name, b.prefix+name, minio.RemoveObjectOptions{}))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// explain says what an error of the server means here.
+func (b *bucket) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	response := minio.ToErrorResponse(err)
+	switch {
+	case response.Code == "PreconditionFailed" || response.StatusCode == http.StatusPreconditionFailed:
+		return fs.ErrExist
+	case response.Code == "NoSuchKey":
+		return fs.ErrNotExist
+	case response.Code == "NoSuchBucket":
+		return fmt.Errorf("there is no bucket %s; make it first", b.name)
+	case response.StatusCode == http.StatusNotFound && response.Code != "NoSuchBucket":
+		return fs.ErrNotExist
+	case response.StatusCode == http.StatusForbidden:
+		return fmt.Errorf("the server does not let these keys do that (%w); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to ones that may read, write, list and delete", err)
+	case response.StatusCode >= 500 || response.StatusCode == http.StatusTooManyRequests:
+		return fmt.Errorf("the server keeps answering %d, after several tries: %w", response.StatusCode, err)
+	}
+	return err
+}
+
+// remoteBlob reads a file of a bucket by blocks, of which it keeps the last.
+type remoteBlob struct {
+	ctx    context.Context
+	bucket *bucket
+	key    string
+	bytes  int64
+
+	mu     sync.Mutex
+	blocks map[int64][]byte
+	recent []int64
+}
+
+const (
+	blockSize = 1 << 20
+	maxBlocks = 64
+)
+
+func (r *remoteBlob) size() int64  { return r.bytes }
+func (r *remoteBlob) name() string { return r.bucket.String() + "/" + r.key }
+func (r *remoteBlob) Close() error { return nil }
+
+func (r *remoteBlob) ReadAt(to []byte, at int64) (int, error) {
+	n := 0
+	for n < len(to) {
+		if at >= r.bytes {
+			return n, io.EOF
+		}
+		block, err := r.block(at / blockSize)
+		if err != nil {
+			return n, err
+		}
+		m := copy(to[n:], block[at%blockSize:])
+		n += m
+		at += int64(m)
+	}
+	return n, nil
+}
+
+func (r *remoteBlob) block(i int64) ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if block, ok := r.blocks[i]; ok {
+		return block, nil
+	}
+	var o minio.GetObjectOptions
+	first, last := i*blockSize, min((i+1)*blockSize, r.bytes)-1
+	if err := o.SetRange(first, last); err != nil {
+		return nil, err
+	}
+	object, err := r.bucket.client.GetObject(r.ctx, r.bucket.name, r.bucket.prefix+r.key, o)
+	if err != nil {
+		return nil, r.bucket.explain(err)
+	}
+	defer object.Close()
+	block := make([]byte, last-first+1)
+	if _, err := io.ReadFull(object, block); err != nil {
+		return nil, fmt.Errorf("%s: %w", r.name(), r.bucket.explain(err))
+	}
+	if len(r.recent) == maxBlocks {
+		delete(r.blocks, r.recent[0])
+		r.recent = r.recent[1:]
+	}
+	r.blocks[i], r.recent = block, append(r.recent, i)
+	return block, nil
+}

@@ -1,0 +1,397 @@
+package flowstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/compress"
+	"github.com/apache/arrow-go/v18/parquet/file"
+	"github.com/apache/arrow-go/v18/parquet/metadata"
+	"github.com/apache/arrow-go/v18/parquet/schema"
+)
+
+// column is one column of a file. Texts are always in a dictionary, numbers
+// where they are coded. Keys have no codec: packed codes hardly compress, and
+// unpacking would cost more than reading them.
+type column struct {
+	name   string
+	text   bool
+	moment bool
+	coded  bool
+	key    bool
+}
+
+func text(name string) column   { return column{name: name, text: true, coded: true} }
+func key(name string) column    { return column{name: name, text: true, coded: true, key: true} }
+func code(name string) column   { return column{name: name, coded: true} }
+func number(name string) column { return column{name: name} }
+func moments(name string) column {
+	return column{name: name, moment: true}
+}
+
+func (c column) asKey() column {
+	c.key = true
+	return c
+}
+
+// vector is what one column has in some rows.
+type vector struct {
+	texts   []string // the dictionary of a text column
+	numbers []int64  // the dictionary of a coded number column, else the values
+	codes   []int32  // which of the dictionary the rows have
+}
+
+// layout is the columns of a kind of file.
+type layout struct {
+	columns []column
+	schema  *schema.GroupNode
+	props   *parquet.WriterProperties
+}
+
+func newLayout(columns []column) *layout {
+	l := &layout{columns: columns}
+	var fields schema.FieldList
+	properties := []parquet.WriterProperty{
+		parquet.WithCreatedBy("weir"), parquet.WithVersion(parquet.V2_LATEST),
+		parquet.WithDictionaryDefault(false), parquet.WithBatchSize(1 << 16), parquet.WithDataPageSize(1 << 20),
+		parquet.WithCompression(compress.Codecs.Zstd), parquet.WithCompressionLevel(1), parquet.WithPageIndexEnabled(true),
+	}
+	for _, c := range columns {
+		var node schema.Node
+		switch {
+		case c.text:
+			node = schema.MustPrimitive(schema.NewPrimitiveNodeLogical(c.name, parquet.Repetitions.Required, schema.StringLogicalType{}, parquet.Types.ByteArray, 0, -1))
+		case c.moment:
+			node = schema.MustPrimitive(schema.NewPrimitiveNodeLogical(c.name, parquet.Repetitions.Required,
+				schema.NewTimestampLogicalType(true, schema.TimeUnitMicros), parquet.Types.Int64, 0, -1))
+		default:
+			node = schema.NewInt64Node(c.name, parquet.Repetitions.Required, -1)
+		}
+		fields = append(fields, node)
+		if c.coded {
+			properties = append(properties, parquet.WithDictionaryFor(c.name, true))
+		}
+		if c.key {
+			properties = append(properties, parquet.WithCompressionFor(c.name, compress.Codecs.Uncompressed))
+		}
+	}
+	l.schema = schema.MustGroup(schema.NewGroupNode("flows", parquet.Repetitions.Required, fields, -1))
+	l.props = parquet.NewWriterProperties(properties...)
+	return l
+}
+
+func (l *layout) index(name string) int {
+	for i, c := range l.columns {
+		if c.name == name {
+			return i
+		}
+	}
+	panic("no column " + name)
+}
+
+// flowColumns are those of flows; flowNumbers names the rest by their places.
+var flowLayout = newLayout(slices.Concat([]column{moments("start"), moments("end")}, endLayout("src_"), endLayout("dst_"), []column{
+	key("protocol"), code("src_port"), code("dst_port").asKey(),
+	key("verdict"), code("egress_only").asKey(), key("reporter"), key("format"), code("window_us"),
+	code("flows"), number("bytes"), number("packets"), number("reply_bytes"), number("reply_packets"),
+	text("policies"), code("tuple").asKey(),
+}))
+
+// The places of the columns of flows; those of the ends stand at flowSource
+// and flowTarget.
+const (
+	flowStart = iota
+	flowEnd
+	flowSource
+	flowTarget   = flowSource + endTexts
+	flowProtocol = flowTarget + endTexts + iota - 4
+	flowSourcePort
+	flowPort
+	flowVerdict
+	flowEgressOnly
+	flowReporter
+	flowFormat
+	flowWindow
+	flowCount
+	flowBytes
+	flowPackets
+	flowReplyBytes
+	flowReplyPackets
+	flowPolicies
+	flowTuple
+)
+
+// endLayout returns the columns of one end.
+func endLayout(prefix string) []column {
+	var all []column
+	for i, name := range endColumns {
+		c := key(prefix + name)
+		c.key = i != endPod && i != endIP && i != endNames
+		all = append(all, c)
+	}
+	return all
+}
+
+// pageRows is how many rows a page of coded values has. Other pages have a size.
+const pageRows = 1 << 17
+
+// groupWriter writes row groups of a file.
+type groupWriter struct {
+	layout *layout
+	file   *file.Writer
+}
+
+func newGroupWriter(w io.Writer, l *layout) (*groupWriter, error) {
+	f, err := file.NewParquetWriterWithError(struct{ io.Writer }{w}, l.schema, file.WithWriterProps(l.props))
+	return &groupWriter{l, f}, err
+}
+
+// write writes one row group; vectorOf returns a column, and is called once for
+// each in their order.
+func (g *groupWriter) write(vectorOf func(column int) vector) error {
+	group, err := g.file.AppendRowGroupChecked()
+	if err != nil {
+		return err
+	}
+	for i := range g.layout.columns {
+		to, err := group.NextColumn()
+		if err == nil {
+			err = writeVector(to, vectorOf(i))
+		}
+		if err = errors.Join(err, to.Close()); err != nil {
+			return fmt.Errorf("column %s: %w", g.layout.columns[i].name, err)
+		}
+	}
+	return group.Close()
+}
+
+func writeVector(to file.ColumnChunkWriter, v vector) error {
+	if v.codes == nil {
+		_, err := to.(*file.Int64ColumnChunkWriter).WriteBatch(v.numbers, nil, nil)
+		return err
+	}
+	var dictionary arrow.Array
+	if v.texts != nil {
+		b := array.NewBinaryBuilder(memory.DefaultAllocator, arrow.BinaryTypes.Binary)
+		for _, text := range v.texts {
+			b.AppendString(text)
+		}
+		dictionary = b.NewArray()
+	} else {
+		b := array.NewInt64Builder(memory.DefaultAllocator)
+		b.AppendValues(v.numbers, nil)
+		dictionary = b.NewArray()
+	}
+	defer dictionary.Release()
+	encoder, ok := to.CurrentEncoder().(interface {
+		PutDictionary(values arrow.Array) error
+		NumEntries() int
+	})
+	if !ok {
+		return errors.New("the writer has no dictionary")
+	}
+	if err := encoder.PutDictionary(dictionary); err != nil {
+		return err
+	}
+	if encoder.NumEntries() != dictionary.Len() {
+		return errors.New("the dictionary has a value twice")
+	}
+	if stats := to.PageStatistics(); stats != nil {
+		stats.IncNumValues(int64(len(v.codes)))
+		if err := stats.UpdateFromArrow(dictionary, false); err != nil {
+			return err
+		}
+	}
+	for rest := v.codes; len(rest) > 0; {
+		n := min(len(rest), pageRows)
+		data := array.NewData(arrow.PrimitiveTypes.Int32, n, []*memory.Buffer{nil, memory.NewBufferBytes(arrow.Int32Traits.CastToBytes(rest[:n]))}, nil, 0, 0)
+		codes := array.NewInt32Data(data)
+		err := to.WriteDictIndices(codes, nil, nil)
+		codes.Release()
+		data.Release()
+		if err != nil {
+			return err
+		}
+		rest = rest[n:]
+		if len(rest) > 0 {
+			if err := to.(interface{ FlushCurrentPage() error }).FlushCurrentPage(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// close ends the file, and makes sure that it is encoded as was asked: a writer
+// may give up a dictionary without a word.
+func (g *groupWriter) close() error {
+	if err := g.file.Close(); err != nil {
+		return err
+	}
+	meta, err := g.file.FileMetadata()
+	if err != nil {
+		return err
+	}
+	return g.layout.checkEncodings(meta)
+}
+
+func (l *layout) checkEncodings(meta *metadata.FileMetaData) error {
+	for g := range meta.NumRowGroups() {
+		group := meta.RowGroup(g)
+		for i, c := range l.columns {
+			chunk, err := group.ColumnChunk(i)
+			if err != nil {
+				return err
+			}
+			if chunk.HasDictionaryPage() != c.coded {
+				return fmt.Errorf("column %s of row group %d: it has a dictionary: %t, and should: %t", c.name, g, chunk.HasDictionaryPage(), c.coded)
+			}
+			for _, s := range chunk.EncodingStats() {
+				plain := s.Encoding == parquet.Encodings.Plain
+				if s.PageType == 0 && plain == c.coded {
+					return fmt.Errorf("column %s of row group %d: pages are encoded as %s", c.name, g, s.Encoding)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// checkSchema says how a file's columns differ from those of the layout.
+func (l *layout) checkSchema(s *schema.Schema) error {
+	if s.NumColumns() != len(l.columns) {
+		return fmt.Errorf("it has %d columns instead of %d; it was not written by this store, or by another version", s.NumColumns(), len(l.columns))
+	}
+	for i, c := range l.columns {
+		have := s.Column(i)
+		want := parquet.Types.Int64
+		if c.text {
+			want = parquet.Types.ByteArray
+		}
+		if have.Name() != c.name || have.PhysicalType() != want || have.MaxDefinitionLevel() != 0 {
+			return fmt.Errorf("column %d is %s %s instead of %s %s; it was not written by this store", i+1, have.PhysicalType(), have.Name(), want, c.name)
+		}
+	}
+	return nil
+}
+
+// coder gives values codes in the order in which they come.
+type coder[T comparable] struct {
+	codes  map[T]int32
+	values []T
+	last   int32
+}
+
+func newCoder[T comparable]() *coder[T] { return &coder[T]{codes: map[T]int32{}} }
+
+func (c *coder[T]) code(v T) int32 {
+	if c.last < int32(len(c.values)) && c.values[c.last] == v {
+		return c.last
+	}
+	i, ok := c.codes[v]
+	if !ok {
+		i = int32(len(c.values))
+		c.codes[v] = i
+		c.values = append(c.values, v)
+	}
+	c.last = i
+	return i
+}
+
+// The functions below make the vector of a column of n rows.
+
+func plain(n int, value func(i int) int64) vector {
+	numbers := make([]int64, n)
+	for i := range numbers {
+		numbers[i] = value(i)
+	}
+	return vector{numbers: numbers}
+}
+
+func coded(n int, value func(i int) int64) vector {
+	c, codes := newCoder[int64](), make([]int32, n)
+	for i := range codes {
+		codes[i] = c.code(value(i))
+	}
+	return vector{numbers: c.values, codes: codes}
+}
+
+// looked is a text column of which each row has one of few things, by its place.
+func looked(n, things int, text func(thing int) string, thing func(i int) int) vector {
+	c, codes := newCoder[string](), make([]int32, n)
+	known := make([]int32, things) // the code of a thing, plus one
+	for i := range codes {
+		at := thing(i)
+		if known[at] == 0 {
+			known[at] = c.code(text(at)) + 1
+		}
+		codes[i] = known[at] - 1
+	}
+	return vector{texts: c.values, codes: codes}
+}
+
+// flowVectors returns the columns of rows.
+func (t *table) flowVectors(rows []row) func(column int) vector {
+	n := len(rows)
+	small := func(text func(int) string, value func(r *row) int) vector {
+		return looked(n, 256, text, func(i int) int { return value(&rows[i]) })
+	}
+	return func(column int) vector {
+		switch {
+		case flowSource <= column && column < flowTarget:
+			return looked(n, len(t.ends), func(e int) string { return t.ends[e].texts[column-flowSource] }, func(i int) int { return int(rows[i].from) })
+		case flowTarget <= column && column < flowProtocol:
+			return looked(n, len(t.ends), func(e int) string { return t.ends[e].texts[column-flowTarget] }, func(i int) int { return int(rows[i].to) })
+		}
+		switch column {
+		case flowStart:
+			return plain(n, func(i int) int64 { return rows[i].start })
+		case flowEnd:
+			return plain(n, func(i int) int64 { return rows[i].end })
+		case flowProtocol:
+			return small(protocolText, func(r *row) int { return int(t.tuples[r.tuple].protocol) })
+		case flowSourcePort:
+			return coded(n, func(i int) int64 { return int64(rows[i].sourcePort) })
+		case flowPort:
+			return coded(n, func(i int) int64 { return int64(t.tuples[rows[i].tuple].port) })
+		case flowVerdict:
+			return small(verdictText, func(r *row) int { return int(r.verdict) })
+		case flowEgressOnly:
+			return coded(n, func(i int) int64 { return asNumber(rows[i].egressOnly) })
+		case flowReporter:
+			return small(reporterText, func(r *row) int { return int(r.reporter) })
+		case flowFormat:
+			return looked(n, len(t.texts), func(i int) string { return t.texts[i] }, func(i int) int { return int(rows[i].format) })
+		case flowWindow:
+			return coded(n, func(i int) int64 { return rows[i].window })
+		case flowCount:
+			return coded(n, func(i int) int64 { return int64(rows[i].count) })
+		case flowBytes:
+			return plain(n, func(i int) int64 { return int64(rows[i].bytes) })
+		case flowPackets:
+			return plain(n, func(i int) int64 { return int64(rows[i].packets) })
+		case flowReplyBytes:
+			return plain(n, func(i int) int64 { return int64(rows[i].replyBytes) })
+		case flowReplyPackets:
+			return plain(n, func(i int) int64 { return int64(rows[i].replyPackets) })
+		case flowPolicies:
+			return looked(n, len(t.texts), func(i int) string { return t.texts[i] }, func(i int) int { return int(rows[i].hits) })
+		case flowTuple:
+			return coded(n, func(i int) int64 { return int64(t.tuples[rows[i].tuple].id) })
+		}
+		panic("no such column")
+	}
+}
+
+func asNumber(set bool) int64 {
+	if set {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,218 @@
+package flowstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// Writer adds flows to a store. It is not safe for concurrent use, but a store
+// may have many.
+type Writer struct {
+	store  *Store
+	table  *table
+	rows   []row
+	source *source // what was read of a file so far
+	was    uint64  // how much of it the last commit told
+	added  uint64
+}
+
+// NewWriter returns a Writer of flows that come from nowhere in particular.
+func (s *Store) NewWriter() *Writer { return &Writer{store: s, table: newTable()} }
+
+// maxImportRows is how many rows are written to new files at once.
+const maxImportRows = 1 << 20
+
+// Add takes one flow. The flow's maps and slices must not change afterwards.
+// Now and then it commits all that was taken so far.
+func (w *Writer) Add(ctx context.Context, f *policies.Flow) error {
+	w.rows = append(w.rows, w.table.row(f))
+	if w.source != nil {
+		w.source.Flows++
+	}
+	if len(w.rows) >= min(maxImportRows, w.store.groupRows()) || w.table.size > w.store.tableSize() {
+		return w.Commit(ctx)
+	}
+	return nil
+}
+
+// Commit makes the flows that were taken part of the store: all or, where it
+// fails, none since the last commit.
+func (w *Writer) Commit(ctx context.Context) error {
+	c := &commit{}
+	if w.source != nil {
+		told := *w.source
+		c.Source = &told
+	}
+	rows := w.rows
+	slices.SortStableFunc(rows, func(a, b row) int { return compareInt(hourOf(a.start), hourOf(b.start)) })
+	for len(rows) > 0 {
+		hour, n := hourOf(rows[0].start), 0
+		for n < len(rows) && hourOf(rows[n].start) == hour {
+			n++
+		}
+		sortByTime(rows[:n])
+		f := File{Kind: raw, Hour: moment(hour)}
+		if err := w.store.writeFlows(ctx, &f, w.table, rows[:n]); err != nil {
+			return err
+		}
+		c.Add = append(c.Add, f)
+		rows = rows[n:]
+	}
+	if len(c.Add) == 0 && c.Source == nil {
+		return nil
+	}
+	err := w.store.append(ctx, c, func(st *state) error {
+		if c.Source != nil && st.sources[c.Source.key()].Flows != w.was {
+			return fmt.Errorf("%s is being imported by another process: %w", c.Source.Name, errOvertaken)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.added += uint64(len(w.rows))
+	w.rows, w.table = w.rows[:0], newTable()
+	if c.Source != nil {
+		w.was = c.Source.Flows
+	}
+	return nil
+}
+
+func compareInt(a, b int64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+const hourMicros = int64(time.Hour / time.Microsecond)
+
+// hourOf returns when the hour of a moment begins.
+func hourOf(micros int64) int64 {
+	rest := micros % hourMicros
+	if rest < 0 {
+		rest += hourMicros
+	}
+	return micros - rest
+}
+
+// writeFlows stores rows of one hour as a file.
+func (s *Store) writeFlows(ctx context.Context, f *File, t *table, rows []row) error {
+	return s.write(ctx, f, func(to io.Writer) error {
+		g, err := newGroupWriter(to, flowLayout)
+		if err != nil {
+			return err
+		}
+		f.count(rows)
+		if err := g.write(t.flowVectors(rows)); err != nil {
+			return err
+		}
+		return g.close()
+	})
+}
+
+// count adds to what the manifest says of a file's rows.
+func (f *File) count(rows []row) {
+	for i := range rows {
+		r := &rows[i]
+		f.Flows += r.count
+		if first := moment(r.start); f.Rows+int64(i) == 0 || first.Before(f.First) {
+			f.First = first
+		}
+		if last := moment(r.end); last.After(f.Last) {
+			f.Last = last
+		}
+	}
+	f.Rows += int64(len(rows))
+}
+
+// Imported is what became of a file.
+type Imported struct {
+	Added uint64 // flows that are new in the store
+	Known uint64 // flows that were in it from an earlier import of the file
+}
+
+// Import adds the flows of a file that read hands over, in the order in which
+// they stand. What an earlier import of the same file has added is left out, also
+// where that one was interrupted, or the file has grown since. Where read fails,
+// the flows before are added.
+func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, read func(each func(policies.Flow) error) error) (Imported, error) {
+	st, err := s.refresh(ctx)
+	if err != nil {
+		return Imported{}, err
+	}
+	src, err := identifySource(ctx, name, file, st)
+	if err != nil {
+		return Imported{}, err
+	}
+	known := src.Flows
+	if src.Whole {
+		return Imported{Known: known}, nil
+	}
+	w := s.NewWriter()
+	w.source, w.was = &src, st.sources[src.key()].Flows
+	seen := uint64(0)
+	var errAdd error
+	errRead := read(func(f policies.Flow) error {
+		if seen++; seen <= known {
+			return nil
+		}
+		errAdd = w.Add(ctx, &f)
+		return errAdd
+	})
+	src.Whole = errRead == nil
+	if errAdd == nil && ctx.Err() == nil {
+		errRead = errors.Join(errRead, w.Commit(ctx))
+	}
+	return Imported{Added: w.added, Known: min(seen, known)}, errRead
+}
+
+// identifySource reads a file through, and says what is known of it or, where it
+// has grown, of what it was. It leaves the file at its start.
+func identifySource(ctx context.Context, name string, file io.ReadSeeker, st *state) (source, error) {
+	var sizes []int64
+	for key := range st.sources {
+		sizes = append(sizes, key.size)
+	}
+	slices.Sort(sizes)
+	sum, at, found := sha256.New(), int64(0), source{}
+	for _, size := range slices.Compact(sizes) {
+		if size == 0 {
+			continue
+		}
+		n, err := io.CopyN(sum, file, size-at)
+		if at += n; err == io.EOF {
+			break
+		}
+		if err != nil {
+			return source{}, fmt.Errorf("%s: %w", name, err)
+		}
+		if known, ok := st.sources[sourceKey{at, hex.EncodeToString(sum.Sum(nil))}]; ok {
+			found = known
+		}
+		if err := ctx.Err(); err != nil {
+			return source{}, err
+		}
+	}
+	n, err := io.Copy(sum, file)
+	if err != nil {
+		return source{}, fmt.Errorf("%s: %w", name, err)
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return source{}, fmt.Errorf("%s: %w", name, err)
+	}
+	at += n
+	whole := found.Whole && found.Size == at
+	return source{Name: name, Size: at, SHA256: hex.EncodeToString(sum.Sum(nil)), Flows: found.Flows, Whole: whole}, nil
+}

@@ -1,0 +1,290 @@
+package flowstore
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The manifest is a log: one small file for each commit, numbered, that says
+// which files it adds and removes. Whoever creates the next number has
+// committed; whoever finds it taken reads what others did, and tries the number
+// after it. Now and then a file sums up all commits before it, so that nobody
+// reads from the start.
+
+const (
+	logFolder    = "manifest/"
+	logName      = logFolder + "%016d.json"
+	summaryName  = logFolder + "%016d.all.json"
+	summaryEvery = 64
+)
+
+// kind is what a file of the store holds.
+type kind string
+
+const (
+	raw    kind = "raw"    // flows of an hour, by time
+	sorted kind = "sorted" // flows of an hour, by tuple
+	hourly kind = "hourly" // the tuples of an hour
+	daily  kind = "daily"  // the tuples of a day, by hour
+)
+
+// File is one file of the store, as the manifest knows it.
+type File struct {
+	Name   string    `json:"name"`
+	Kind   kind      `json:"kind"`
+	Hour   time.Time `json:"hour"` // the first of the day, for a daily file
+	Size   int64     `json:"size"`
+	Rows   int64     `json:"rows"`
+	Flows  uint64    `json:"flows"`          // aggregates counted by what they stand for
+	First  time.Time `json:"first,omitzero"` // the earliest start
+	Last   time.Time `json:"last,omitzero"`  // the latest end
+	SHA256 string    `json:"sha256"`
+	// Of names the sorted files whose tuples these are.
+	Of []string `json:"of,omitempty"`
+}
+
+// source is a file that was imported, or that much of it.
+type source struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+	Flows  uint64 `json:"flows"` // how many of its flows are in the store
+	Whole  bool   `json:"whole,omitempty"`
+}
+
+type sourceKey struct {
+	size int64
+	sum  string
+}
+
+func (s *source) key() sourceKey { return sourceKey{s.Size, s.SHA256} }
+
+// commit is one entry of the log.
+type commit struct {
+	ID     string    `json:"id"` // random: tells whose an entry is
+	At     time.Time `json:"at,omitzero"`
+	Add    []File    `json:"add,omitempty"`
+	Remove []string  `json:"remove,omitempty"`
+	Source *source   `json:"source,omitempty"`
+}
+
+// state is what all commits up to one come to.
+type state struct {
+	seq     uint64
+	files   map[string]File
+	sources map[sourceKey]source
+	gone    map[string]time.Time // files that were removed, and when
+}
+
+// remembered is for how long the manifest tells when a file was removed. One
+// that is still there afterwards is removed whatever its age.
+const remembered = 7 * 24 * time.Hour
+
+// summary is a state as it is stored.
+type summary struct {
+	Seq     uint64               `json:"seq"`
+	Files   []File               `json:"files"`
+	Sources []source             `json:"sources"`
+	Gone    map[string]time.Time `json:"gone"`
+}
+
+func newState() *state {
+	return &state{files: map[string]File{}, sources: map[sourceKey]source{}, gone: map[string]time.Time{}}
+}
+
+func (s *state) clone() *state {
+	return &state{s.seq, maps.Clone(s.files), maps.Clone(s.sources), maps.Clone(s.gone)}
+}
+
+// allows says why a commit cannot follow the state; nil where it can.
+func (s *state) allows(c *commit) error {
+	for _, name := range c.Remove {
+		if _, ok := s.files[name]; !ok {
+			return errOvertaken
+		}
+	}
+	return nil
+}
+
+// errOvertaken is the end of work whose ground somebody else has changed.
+var errOvertaken = errors.New("the store was changed meanwhile by another process")
+
+func (s *state) apply(c *commit) {
+	s.seq++
+	maps.DeleteFunc(s.gone, func(_ string, at time.Time) bool { return at.Before(c.At.Add(-remembered)) })
+	for _, name := range c.Remove {
+		delete(s.files, name)
+		s.gone[name] = c.At
+	}
+	for _, f := range c.Add {
+		s.files[f.Name] = f
+	}
+	if c.Source != nil {
+		s.sources[c.Source.key()] = *c.Source
+	}
+}
+
+func (s *state) summary() *summary {
+	sum := &summary{Seq: s.seq, Gone: s.gone}
+	for _, name := range slices.Sorted(maps.Keys(s.files)) {
+		sum.Files = append(sum.Files, s.files[name])
+	}
+	for _, src := range s.sources {
+		sum.Sources = append(sum.Sources, src)
+	}
+	slices.SortFunc(sum.Sources, func(a, b source) int { return strings.Compare(a.SHA256, b.SHA256) })
+	return sum
+}
+
+func (s *summary) state() *state {
+	st := newState()
+	st.seq = s.Seq
+	for _, f := range s.Files {
+		st.files[f.Name] = f
+	}
+	for _, src := range s.Sources {
+		st.sources[src.key()] = src
+	}
+	maps.Copy(st.gone, s.Gone)
+	return st
+}
+
+// refresh returns the state after a known one, or the same where nothing new
+// has happened.
+func refresh(ctx context.Context, b blobs, known *state) (*state, error) {
+	for {
+		st, again, err := follow(ctx, b, known)
+		if err != nil || !again {
+			return st, err
+		}
+		known = newState() // entries between were summed up and removed
+	}
+}
+
+func follow(ctx context.Context, b blobs, known *state) (st *state, again bool, err error) {
+	var entries []string
+	var newest string
+	err = b.list(ctx, logFolder, fmt.Sprintf(logName, known.seq), func(e entry) error {
+		if strings.HasSuffix(e.name, ".all.json") {
+			newest = e.name
+		} else {
+			entries = append(entries, e.name)
+		}
+		return nil
+	})
+	if err != nil || len(entries)+len(newest) == 0 {
+		return known, false, err
+	}
+	st = known.clone()
+	if first := fmt.Sprintf(logName, known.seq+1); newest != "" && (known.seq == 0 || len(entries) == 0 || entries[0] != first) {
+		var sum summary
+		if err := readJSON(ctx, b, newest, &sum); err != nil {
+			return nil, errors.Is(err, fs.ErrNotExist), err
+		}
+		st = sum.state()
+	}
+	for _, name := range entries {
+		next := fmt.Sprintf(logName, st.seq+1)
+		if name < next {
+			continue
+		}
+		if name > next {
+			return nil, false, fmt.Errorf("%s: the manifest has no entry %s: it was removed by hand, or the store was copied while it was written; restore that file", b, next)
+		}
+		var c commit
+		if err := readJSON(ctx, b, name, &c); err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, true, nil
+			}
+			return nil, false, err
+		}
+		if err := st.allows(&c); err != nil {
+			return nil, false, fmt.Errorf("%s/%s: it removes a file that is not there; the manifest is damaged", b, name)
+		}
+		st.apply(&c)
+	}
+	return st, false, nil
+}
+
+func readJSON(ctx context.Context, b blobs, name string, to any) error {
+	data, err := readAll(ctx, b, name)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, to); err != nil {
+		return fmt.Errorf("%s/%s: it is damaged: %w", b, name, err)
+	}
+	return nil
+}
+
+// append commits, and returns the state with it. Check is asked for every state
+// that the commit would follow; it may change the commit.
+func (s *Store) append(ctx context.Context, c *commit, check func(*state) error) error {
+	c.ID = rand.Text()
+	for {
+		st, err := s.refresh(ctx)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(st.allows(c), check(st)); err != nil {
+			return err
+		}
+		data, err := json.Marshal(c)
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf(logName, st.seq+1)
+		err = s.blobs.putNew(ctx, name, append(data, '\n'))
+		if errors.Is(err, fs.ErrExist) {
+			var theirs commit
+			if err := readJSON(ctx, s.blobs, name, &theirs); err != nil {
+				return err
+			}
+			if theirs.ID != c.ID { // else the answer to our own was lost
+				continue
+			}
+			err = nil
+		}
+		if err != nil {
+			return fmt.Errorf("commit to %s: %w", s.blobs, err)
+		}
+		next := st.clone()
+		next.apply(c)
+		s.known.Store(next)
+		if next.seq%summaryEvery == 0 {
+			return s.sumUp(ctx, next)
+		}
+		return nil
+	}
+}
+
+// sumUp stores a state. All that do it for the same number store the same.
+func (s *Store) sumUp(ctx context.Context, st *state) error {
+	data, err := json.Marshal(st.summary())
+	if err != nil {
+		return err
+	}
+	err = s.blobs.putNew(ctx, fmt.Sprintf(summaryName, st.seq), append(data, '\n'))
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// refresh returns the state of now.
+func (s *Store) refresh(ctx context.Context) (*state, error) {
+	st, err := refresh(ctx, s.blobs, s.known.Load())
+	if err != nil {
+		return nil, err
+	}
+	s.known.Store(st)
+	return st, nil
+}

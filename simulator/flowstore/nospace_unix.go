@@ -1,0 +1,7 @@
+//go:build unix
+
+package flowstore
+
+import "syscall"
+
+var errNoSpace error = syscall.ENOSPC

@@ -1,0 +1,501 @@
+package flowstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/file"
+)
+
+// batchRows is how many rows are decoded at a time.
+const batchRows = 4096
+
+// groupReader reads columns of a file, batch by batch.
+type groupReader struct {
+	blob    blob
+	layout  *layout
+	file    *file.Reader
+	wanted  []int
+	at      int   // the row group that is read
+	left    int64 // rows of it that are not yet read
+	cursors []*cursor
+	vectors []vector // those of wanted columns hold the last batch
+}
+
+// newGroupReader reads the wanted columns of a file, or all where wanted is nil.
+func newGroupReader(b blob, l *layout, wanted []int) (g *groupReader, err error) {
+	g = &groupReader{blob: b, layout: l, wanted: wanted, at: -1, cursors: make([]*cursor, len(l.columns)), vectors: make([]vector, len(l.columns))}
+	if wanted == nil {
+		for i := range l.columns {
+			g.wanted = append(g.wanted, i)
+		}
+	}
+	defer g.recovered(&err)
+	props := parquet.NewReaderProperties(memory.DefaultAllocator)
+	props.BufferedStreamEnabled, props.BufferSize = true, 1<<16
+	if g.file, err = file.NewParquetReader(io.NewSectionReader(b, 0, b.size()), file.WithReadProps(props)); err != nil {
+		return nil, g.damage(fmt.Errorf("it is damaged, or no Parquet file: %w", err))
+	}
+	if err := l.checkSchema(g.file.MetaData().Schema); err != nil {
+		return nil, g.damage(err)
+	}
+	return g, nil
+}
+
+// recovered turns what a damaged file made the library do into an error.
+func (g *groupReader) recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = g.damage(fmt.Errorf("it is damaged (%v)", r))
+	}
+}
+
+func (g *groupReader) total() int64 { return g.file.NumRows() }
+
+// nextGroup goes on to the next row group; it reports whether there is one.
+func (g *groupReader) nextGroup() (bool, error) {
+	g.at++
+	if g.at >= g.file.NumRowGroups() {
+		return false, nil
+	}
+	group := g.file.RowGroup(g.at)
+	g.left = group.NumRows()
+	for _, i := range g.wanted {
+		pages, err := group.GetColumnPageReader(i)
+		if err != nil {
+			return false, g.damage(err)
+		}
+		pages.SetMaxPageHeaderSize(1 << 20)
+		c := &cursor{column: &g.layout.columns[i], pages: pages}
+		if err := c.readDictionary(); err != nil {
+			return false, g.damageIn(i, err)
+		}
+		g.cursors[i] = c
+		g.vectors[i].texts, g.vectors[i].numbers = c.texts, c.numbers
+	}
+	return true, nil
+}
+
+func (g *groupReader) damageIn(column int, err error) error {
+	return g.damage(fmt.Errorf("it is damaged in column %s of row group %d: %w", g.layout.columns[column].name, g.at, err))
+}
+
+// read decodes the next batch of one row group into vectors, and returns how
+// many rows that is; 0 at the end.
+func (g *groupReader) read() (int, error) { return g.readUpTo(batchRows) }
+
+func (g *groupReader) readUpTo(most int64) (n int, err error) {
+	defer g.recovered(&err)
+	for g.left == 0 {
+		more, err := g.nextGroup()
+		if err != nil || !more {
+			return 0, err
+		}
+	}
+	n = int(min(most, batchRows, g.left))
+	for _, i := range g.wanted {
+		if err := g.fill(i, n); err != nil {
+			return 0, err
+		}
+	}
+	g.left -= int64(n)
+	return n, nil
+}
+
+// fill decodes the next n values of a column.
+func (g *groupReader) fill(column, n int) error {
+	c, v := g.cursors[column], &g.vectors[column]
+	if c.column.coded {
+		v.codes = resize(v.codes, n)
+		if err := c.readCodes(v.codes); err != nil {
+			return g.damageIn(column, err)
+		}
+		return nil
+	}
+	v.numbers = resize(v.numbers, n)
+	if err := c.readNumbers(v.numbers); err != nil {
+		return g.damageIn(column, err)
+	}
+	return nil
+}
+
+func resize[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n, max(n, batchRows))
+	}
+	return s[:n]
+}
+
+// seek goes to a row of the file, counted from 0.
+func (g *groupReader) seek(row int64) (err error) {
+	defer g.recovered(&err)
+	first := int64(0)
+	for i := range g.file.NumRowGroups() {
+		rows := g.file.MetaData().RowGroup(i).NumRows()
+		if row < first+rows {
+			if g.at != i {
+				g.at = i - 1
+				if _, err := g.nextGroup(); err != nil {
+					return err
+				}
+			}
+			return g.seekInGroup(row - first)
+		}
+		first += rows
+	}
+	return g.damage(fmt.Errorf("it has no row %d", row))
+}
+
+func (g *groupReader) seekInGroup(row int64) error {
+	total := g.file.MetaData().RowGroup(g.at).NumRows()
+	at := total - g.left
+	for _, i := range g.wanted {
+		c := g.cursors[i]
+		var err error
+		if row >= at && row-at <= int64(c.left) {
+			err = c.skip(int(row - at))
+		} else {
+			err = c.seek(row)
+		}
+		if err != nil {
+			return g.damageIn(i, err)
+		}
+	}
+	g.left = total - row
+	return nil
+}
+
+// cursor reads one column of a row group.
+type cursor struct {
+	column  *column
+	pages   file.PageReader
+	texts   []string
+	numbers []int64
+	page    file.DataPage // the page that is read
+	left    int           // values of it that are not yet read
+	data    []byte        // their encoded form
+	runs    runs
+}
+
+var errEnds = errors.New("it ends before its last value")
+
+func (c *cursor) readDictionary() error {
+	if !c.column.coded {
+		return nil
+	}
+	if !c.pages.Next() && c.pages.Err() != nil {
+		return c.pages.Err()
+	}
+	page, ok := c.pages.Page().(*file.DictionaryPage)
+	if !ok {
+		return errors.New("it has no dictionary")
+	}
+	data, n := page.Data(), int(page.NumValues())
+	if c.column.text {
+		return c.readTexts(data, n)
+	}
+	if len(data) != 8*n {
+		return fmt.Errorf("its dictionary of %d numbers has %d bytes", n, len(data))
+	}
+	c.numbers = make([]int64, n)
+	for i := range c.numbers {
+		c.numbers[i] = int64(binary.LittleEndian.Uint64(data[8*i:]))
+	}
+	return nil
+}
+
+func (c *cursor) readTexts(data []byte, n int) error {
+	all := string(data)
+	c.texts = make([]string, 0, min(n, len(data)/4))
+	for at := 0; len(c.texts) < n; {
+		if len(all)-at < 4 {
+			return errors.New("its dictionary ends early")
+		}
+		size := int(binary.LittleEndian.Uint32(data[at:]))
+		if at += 4; size < 0 || size > len(all)-at {
+			return errors.New("its dictionary ends early")
+		}
+		c.texts = append(c.texts, all[at:at+size])
+		at += size
+	}
+	return nil
+}
+
+// entries returns how many values the dictionary has.
+func (c *cursor) entries() int {
+	if c.column.text {
+		return len(c.texts)
+	}
+	return len(c.numbers)
+}
+
+// nextPage reads the next page.
+func (c *cursor) nextPage() error {
+	if !c.pages.Next() {
+		if err := c.pages.Err(); err != nil {
+			return err
+		}
+		return errEnds
+	}
+	return c.open()
+}
+
+// open begins with the page that the page reader is at.
+func (c *cursor) open() error {
+	page, ok := c.pages.Page().(file.DataPage)
+	if !ok {
+		return errEnds
+	}
+	c.left, c.data = int(page.NumValues()), page.Data()
+	if !c.column.coded {
+		if page.Encoding() != 0 || len(c.data) != 8*c.left {
+			return fmt.Errorf("a page of %d numbers has %d bytes", c.left, len(c.data))
+		}
+		return nil
+	}
+	if parquet.Encoding(page.Encoding()) != parquet.Encodings.RLEDict && parquet.Encoding(page.Encoding()) != parquet.Encodings.PlainDict {
+		return fmt.Errorf("a page is encoded as %s", page.Encoding())
+	}
+	if len(c.data) == 0 || c.data[0] > 31 {
+		return errors.New("a page has no width")
+	}
+	c.runs = newRuns(c.data[1:], int(c.data[0]))
+	return nil
+}
+
+func (c *cursor) readNumbers(to []int64) error {
+	for len(to) > 0 {
+		if c.left == 0 {
+			if err := c.nextPage(); err != nil {
+				return err
+			}
+			continue
+		}
+		n := min(len(to), c.left)
+		for i := range to[:n] {
+			to[i] = int64(binary.LittleEndian.Uint64(c.data[8*i:]))
+		}
+		c.data, to = c.data[8*n:], to[n:]
+		c.left -= n
+	}
+	return nil
+}
+
+func (c *cursor) readCodes(to []int32) error {
+	entries := int32(c.entries())
+	for len(to) > 0 {
+		if c.left == 0 {
+			if err := c.nextPage(); err != nil {
+				return err
+			}
+			continue
+		}
+		n := min(len(to), c.left)
+		if !c.runs.read(to[:n]) {
+			return errEnds
+		}
+		for _, code := range to[:n] {
+			if uint32(code) >= uint32(entries) {
+				return fmt.Errorf("code %d is not in its dictionary of %d", code, entries)
+			}
+		}
+		to = to[n:]
+		c.left -= n
+	}
+	return nil
+}
+
+func (c *cursor) skip(n int) error {
+	for n > 0 {
+		if c.left == 0 {
+			if err := c.nextPage(); err != nil {
+				return err
+			}
+			continue
+		}
+		m := min(n, c.left)
+		if !c.column.coded {
+			c.data = c.data[8*m:]
+		} else if !c.runs.skip(m) {
+			return errEnds
+		}
+		c.left -= m
+		n -= m
+	}
+	return nil
+}
+
+// seek goes to a row of the row group, by the index of its pages.
+func (c *cursor) seek(row int64) error {
+	if err := c.pages.SeekToPageWithRow(row); err != nil {
+		return err
+	}
+	page, ok := c.pages.Page().(interface{ FirstRowIndex() int64 })
+	if !ok {
+		return errEnds
+	}
+	if err := c.open(); err != nil {
+		return err
+	}
+	return c.skip(int(row - page.FirstRowIndex()))
+}
+
+// runs reads what Parquet calls the hybrid of run lengths and packed bits.
+type runs struct {
+	data   []byte
+	width  int
+	repeat int   // values left of a run
+	value  int32 // that run's
+	packed int   // values left of packed ones
+	bit    int   // where the next of them begins in data
+}
+
+func newRuns(data []byte, width int) runs { return runs{data: data, width: width} }
+
+// next begins the next run; it reports whether there is one.
+func (r *runs) next() bool {
+	if r.bit > 0 {
+		r.data, r.bit = r.data[(r.bit+7)/8:], 0
+	}
+	header, n := binary.Uvarint(r.data)
+	if n <= 0 || header>>1 > 1<<31 {
+		return false
+	}
+	r.data = r.data[n:]
+	if header&1 == 1 {
+		r.packed = int(header>>1) * 8
+		// The last group may be cut short where no values are in it.
+		if have := len(r.data) * 8 / max(1, r.width); r.width > 0 {
+			r.packed = min(r.packed, have)
+		}
+		return r.packed > 0
+	}
+	size := (r.width + 7) / 8
+	if len(r.data) < size {
+		return false
+	}
+	r.value = 0
+	for i := range size {
+		r.value |= int32(r.data[i]) << (8 * i)
+	}
+	r.data, r.repeat = r.data[size:], int(header>>1)
+	return true
+}
+
+func (r *runs) read(to []int32) bool {
+	for len(to) > 0 {
+		switch {
+		case r.repeat > 0:
+			n := min(len(to), r.repeat)
+			for i := range to[:n] {
+				to[i] = r.value
+			}
+			r.repeat -= n
+			to = to[n:]
+		case r.packed > 0:
+			n := min(len(to), r.packed)
+			r.unpack(to[:n])
+			r.packed -= n
+			to = to[n:]
+			if r.packed == 0 {
+				r.bit = (r.bit + 7) &^ 7
+			}
+		case !r.next():
+			return false
+		}
+	}
+	return true
+}
+
+// unpack reads packed values. Four bytes and seven bits hold the widest.
+func (r *runs) unpack(to []int32) {
+	mask, bit, data := uint64(1)<<r.width-1, r.bit, r.data
+	fast := 0
+	if len(data) >= 8 && r.width > 0 {
+		fast = min(len(to), max(0, ((len(data)-8)*8-bit)/r.width))
+	}
+	for i := range to[:fast] {
+		to[i] = int32(binary.LittleEndian.Uint64(data[bit>>3:]) >> (bit & 7) & mask)
+		bit += r.width
+	}
+	for i := range to[fast:] {
+		var word uint64
+		for b := range min(5, len(data)-bit>>3) {
+			word |= uint64(data[bit>>3+b]) << (8 * b)
+		}
+		to[fast+i] = int32(word >> (bit & 7) & mask)
+		bit += r.width
+	}
+	r.bit = bit
+}
+
+func (r *runs) skip(n int) bool {
+	for n > 0 {
+		switch {
+		case r.repeat > 0:
+			m := min(n, r.repeat)
+			r.repeat -= m
+			n -= m
+		case r.packed > 0:
+			m := min(n, r.packed)
+			r.bit += m * r.width
+			r.packed -= m
+			n -= m
+			if r.packed == 0 {
+				r.bit = (r.bit + 7) &^ 7
+			}
+		case !r.next():
+			return false
+		}
+	}
+	return true
+}
+
+// count adds n values to counts; it reports whether they were there and in
+// range.
+func (r *runs) count(n int, counts []uint64) bool {
+	for n > 0 {
+		switch {
+		case r.repeat > 0:
+			m := min(n, r.repeat)
+			if uint32(r.value) >= uint32(len(counts)) {
+				return false
+			}
+			counts[r.value] += uint64(m)
+			r.repeat -= m
+			n -= m
+		case r.packed > 0:
+			m := min(n, r.packed)
+			if !r.countPacked(m, counts) {
+				return false
+			}
+			r.packed -= m
+			n -= m
+			if r.packed == 0 {
+				r.bit = (r.bit + 7) &^ 7
+			}
+		case !r.next():
+			return false
+		}
+	}
+	return true
+}
+
+func (r *runs) countPacked(n int, counts []uint64) bool {
+	var some [256]int32
+	for n > 0 {
+		part := some[:min(n, len(some))]
+		r.unpack(part)
+		for _, code := range part {
+			if uint(code) >= uint(len(counts)) {
+				return false
+			}
+			counts[code]++
+		}
+		n -= len(part)
+	}
+	return true
+}

@@ -1,0 +1,620 @@
+package flowstore
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator"
+)
+
+// Range is a span of time, from Since, included, to Until, excluded. A zero time
+// is no bound. A flow is of the time at which it was first seen.
+type Range struct{ Since, Until time.Time }
+
+// micros returns the bounds as columns have them.
+func (r Range) micros() (since, until int64) {
+	since, until = -1<<63, 1<<63-1
+	if !r.Since.IsZero() {
+		since = r.Since.UnixMicro()
+	}
+	if !r.Until.IsZero() {
+		until = r.Until.UnixMicro()
+	}
+	return since, until
+}
+
+// recorded is a range of a store at one moment.
+type recorded struct {
+	store *Store
+	state *state
+	Range
+}
+
+// Recorded returns the flows of a range as they are now: what others add or
+// compact later changes nothing, as long as the grace lasts.
+func (s *Store) Recorded(ctx context.Context, r Range) (simulator.Recorded, error) {
+	st, err := s.refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &recorded{s, st, r}, nil
+}
+
+// hours returns the hours of the range in order. Those of which it holds all
+// are whole.
+func (r *recorded) hours() (hours []*hourFiles, whole func(*hourFiles) bool) {
+	since, until := r.micros()
+	all := r.state.byHour()
+	for _, at := range slices.SortedFunc(maps.Keys(all), time.Time.Compare) {
+		first := at.UnixMicro()
+		if len(all[at].all()) > 0 && first+hourMicros > since && first < until {
+			hours = append(hours, all[at])
+		}
+	}
+	return hours, func(h *hourFiles) bool {
+		first := h.hour.UnixMicro()
+		return since <= first && first+hourMicros <= until
+	}
+}
+
+// maxSources is how many files of tuples are read at a time.
+const maxSources = 48
+
+// rolls returns readers of all tuples of the range: of the files that have them,
+// and of the flows that none has.
+func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours []*hourFiles) (_ []*rollReader, err error) {
+	rolled := map[int64]bool{}
+	var all []*rollReader
+	defer func() {
+		if err != nil {
+			closeAll(all)
+		}
+	}()
+	roller := r.store.newRoller()
+	defer roller.discard()
+	since, until := r.micros()
+	for _, h := range hours {
+		files := h.raw
+		if whole(h) {
+			rolled[h.hour.UnixMicro()] = true
+		} else {
+			files = h.all()
+		}
+		for _, f := range files {
+			t := newTable()
+			err := r.store.readFlows(ctx, f, t, func(reader *flowReader, rows []row) error {
+				if !whole(h) {
+					rows = slices.DeleteFunc(rows, func(r row) bool { return r.start < since || r.start >= until })
+				}
+				if t.size > r.store.tableSize() {
+					fresh := newTable()
+					for i := range rows {
+						rows[i] = fresh.adopt(t, &rows[i])
+					}
+					t = fresh
+					reader.setTable(t)
+				}
+				return roller.add(t, rows)
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	if roller.next > 0 {
+		if all, err = roller.sources(); err != nil {
+			return nil, err
+		}
+	}
+	var files []File
+	for _, name := range slices.Sorted(maps.Keys(r.state.files)) {
+		f := r.state.files[name]
+		end := f.Hour.Add(time.Hour)
+		if f.Kind == daily {
+			end = f.Hour.AddDate(0, 0, 1)
+		}
+		if (f.Kind == hourly || f.Kind == daily) && end.UnixMicro() > since && f.Hour.UnixMicro() < until {
+			files = append(files, f)
+		}
+	}
+	for len(files) > 0 {
+		n := min(len(files), maxSources)
+		some, err := r.store.openRolls(ctx, r.state, files[:n], func(hour int64) bool { return rolled[hour] })
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+		files = files[n:]
+		if len(all) > maxSources {
+			one, err := r.store.joinRolls(ctx, all)
+			all = nil
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, one)
+		}
+	}
+	return all, nil
+}
+
+// joinRolls merges readers into one, and closes them.
+func (s *Store) joinRolls(ctx context.Context, all []*rollReader) (_ *rollReader, err error) {
+	defer closeAll(all)
+	spooled, err := s.blobs.spool()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			discard(spooled)
+		}
+	}()
+	w, err := newRollWriter(spooled, nil)
+	if err != nil {
+		return nil, err
+	}
+	err = mergeRolls(ctx, all, func(m *rollReader) error {
+		own, err := m.roll()
+		if err != nil {
+			return err
+		}
+		return w.add(own, m.table)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := w.close(); err != nil {
+		return nil, err
+	}
+	return newSpooledReader(spooled)
+}
+
+// Tuples calls each for every tuple, in the order of their IDs.
+func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error) error {
+	hours, whole := r.hours()
+	sources, err := r.rolls(ctx, whole, hours)
+	if err != nil {
+		return err
+	}
+	defer closeAll(sources)
+	var tuple simulator.Tuple
+	var ips [2]string
+	hand := func() error {
+		for i, peer := range [...]*policies.FlowPeer{&tuple.Flow.From, &tuple.Flow.To} {
+			if ips[i] == several {
+				ips[i] = ""
+			}
+			var err error
+			if peer.Address, err = parseAddress(ips[i]); err != nil {
+				return err
+			}
+		}
+		return each(&tuple)
+	}
+	err = mergeRolls(ctx, sources, func(m *rollReader) error {
+		from, to := m.addresses()
+		if len(tuple.Hours) == 0 || tuple.ID != m.now.id {
+			if len(tuple.Hours) > 0 {
+				if err := hand(); err != nil {
+					return err
+				}
+			}
+			full, err := m.roll()
+			if err != nil {
+				return err
+			}
+			tuple.ID, tuple.Hours = full.id, tuple.Hours[:0]
+			if tuple.Flow, err = m.flow(full); err != nil {
+				return m.numbers.damage(err)
+			}
+			ips = [2]string{from, to}
+		}
+		if ips[0] != from {
+			ips[0] = several
+		}
+		if ips[1] != to {
+			ips[1] = several
+		}
+		tuple.Hours = addHour(tuple.Hours, &m.now)
+		return nil
+	})
+	if err == nil && len(tuple.Hours) > 0 {
+		err = hand()
+	}
+	return err
+}
+
+// flow returns the ends, protocol and port of a roll.
+func (m *rollReader) flow(r *roll) (policies.Flow, error) {
+	f := policies.Flow{Protocol: r.protocol, Port: r.port}
+	for _, side := range []struct {
+		end  uint32
+		peer *policies.FlowPeer
+	}{{r.from, &f.From}, {r.to, &f.To}} {
+		texts := m.table.ends[side.end].texts
+		texts[endIP] = ""
+		p, err := m.table.parsePeer(&texts)
+		if err != nil {
+			return f, err
+		}
+		*side.peer = *p
+	}
+	return f, nil
+}
+
+// addHour adds what one more file says of a tuple.
+func addHour(hours []simulator.Hour, r *roll) []simulator.Hour {
+	own := simulator.Hour{
+		Start: moment(r.hour), Reporter: r.reporter, Verdict: r.verdict, EgressOnly: r.egressOnly,
+		Flows: r.flows, Bytes: r.bytes, First: moment(r.first), Last: moment(r.last),
+	}
+	if n := len(hours); n > 0 {
+		if last := &hours[n-1]; last.Start == own.Start && last.Reporter == own.Reporter && last.Verdict == own.Verdict && last.EgressOnly == own.EgressOnly {
+			last.Flows += own.Flows
+			last.Bytes += own.Bytes
+			if own.First.Before(last.First) {
+				last.First = own.First
+			}
+			if own.Last.After(last.Last) {
+				last.Last = own.Last
+			}
+			return hours
+		}
+	}
+	return append(hours, own)
+}
+
+// span is rows of a file, one after another.
+type span struct{ first, rows int64 }
+
+// Flows calls each for every record of the tuples, by hour.
+func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policies.Flow) error) error {
+	hours, _ := r.hours()
+	since, until := r.micros()
+	spans, err := r.spans(ctx, tuples, hours)
+	if err != nil {
+		return err
+	}
+	emit := func(t *table, rows []row) error {
+		for i := range rows {
+			if rows[i].start < since || rows[i].start >= until {
+				continue
+			}
+			if _, wanted := slices.BinarySearch(tuples, t.tuples[rows[i].tuple].id); !wanted {
+				continue
+			}
+			f, err := t.flow(&rows[i])
+			if err != nil {
+				return err
+			}
+			if err := each(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, h := range hours {
+		if found := spans[h.hour.UnixMicro()]; h.sorted != nil && len(found) > 0 {
+			if err := r.store.readSpans(ctx, *h.sorted, found, emit); err != nil {
+				return err
+			}
+		}
+		for _, f := range h.raw {
+			if err := r.store.readTuples(ctx, f, tuples, emit); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// spans returns where the tuples' rows stand in the sorted files, by hour.
+func (r *recorded) spans(ctx context.Context, tuples []uint64, hours []*hourFiles) (map[int64][]span, error) {
+	sortedHours := map[int64]bool{}
+	for _, h := range hours {
+		if h.sorted != nil {
+			sortedHours[h.hour.UnixMicro()] = true
+		}
+	}
+	spans := map[int64][]span{}
+	for _, f := range r.state.files {
+		if f.Kind != hourly && f.Kind != daily {
+			continue
+		}
+		readers, err := r.store.openRolls(ctx, r.state, []File{f}, func(hour int64) bool { return sortedHours[hour] })
+		if err != nil {
+			return nil, err
+		}
+		reader := readers[0]
+		for {
+			more, err := reader.next()
+			if err != nil || !more {
+				reader.done()
+				if err != nil {
+					return nil, err
+				}
+				break
+			}
+			if _, wanted := slices.BinarySearch(tuples, reader.now.id); wanted {
+				spans[reader.now.hour] = append(spans[reader.now.hour], span{reader.now.row, reader.now.rows})
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+	for hour, all := range spans {
+		slices.SortFunc(all, func(a, b span) int { return compareInt(a.first, b.first) })
+		joined := all[:1]
+		for _, s := range all[1:] {
+			if last := &joined[len(joined)-1]; last.first+last.rows == s.first {
+				last.rows += s.rows
+			} else {
+				joined = append(joined, s)
+			}
+		}
+		spans[hour] = joined
+	}
+	return spans, nil
+}
+
+// readSpans hands over rows of a sorted file.
+func (s *Store) readSpans(ctx context.Context, f File, spans []span, emit func(*table, []row) error) error {
+	b, err := s.openFile(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	r, err := newFlowReader(b, newTable())
+	if err != nil {
+		return err
+	}
+	for _, at := range spans {
+		if err := r.seek(at.first); err != nil {
+			return err
+		}
+		for left := at.rows; left > 0; {
+			rows, err := r.nextUpTo(left)
+			if err == nil && len(rows) == 0 {
+				err = r.damage(errEnds)
+			}
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err == nil {
+				err = emit(r.table, rows)
+			}
+			if err != nil {
+				return err
+			}
+			left -= int64(len(rows))
+		}
+	}
+	return nil
+}
+
+// readTuples hands over the rows of tuples in a file that is not sorted by them,
+// and some others.
+func (s *Store) readTuples(ctx context.Context, f File, tuples []uint64, emit func(*table, []row) error) error {
+	b, err := s.openFile(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	r, err := newFlowReader(b, newTable())
+	if err != nil {
+		return err
+	}
+	return r.eachGroup(ctx, func() bool {
+		return slices.ContainsFunc(r.vectors[flowTuple].numbers, func(id int64) bool {
+			_, wanted := slices.BinarySearch(tuples, uint64(id))
+			return wanted
+		})
+	}, func(rows []row) error { return emit(r.table, rows) })
+}
+
+// eachGroup hands over the rows of the row groups that are wanted, once their
+// dictionaries are in vectors.
+func (f *flowReader) eachGroup(ctx context.Context, wanted func() bool, take func([]row) error) error {
+	for {
+		more, err := f.nextGroupSafely()
+		if err != nil || !more {
+			return err
+		}
+		for wanted() && f.left > 0 {
+			rows, err := f.next()
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err == nil {
+				err = take(rows)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (g *groupReader) nextGroupSafely() (more bool, err error) {
+	defer g.recovered(&err)
+	return g.nextGroup()
+}
+
+// CountTuples calls each with how many records there are of every tuple, in no
+// order. It reads one column, and of sorted files its runs.
+func (s *Store) CountTuples(ctx context.Context, each func(tuple uint64, records uint64)) error {
+	st, err := s.refresh(ctx)
+	if err != nil {
+		return err
+	}
+	counts := map[uint64]uint64{}
+	for _, name := range slices.Sorted(maps.Keys(st.files)) {
+		if f := st.files[name]; f.Kind == raw || f.Kind == sorted {
+			if err := s.countTuples(ctx, f, counts); err != nil {
+				return err
+			}
+		}
+	}
+	for tuple, n := range counts {
+		each(tuple, n)
+	}
+	return nil
+}
+
+func (s *Store) countTuples(ctx context.Context, f File, counts map[uint64]uint64) error {
+	b, err := s.openFile(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	g, err := newGroupReader(b, flowLayout, []int{flowTuple})
+	if err != nil {
+		return err
+	}
+	var local []uint64
+	for {
+		more, err := g.nextGroupSafely()
+		if err != nil || !more {
+			return err
+		}
+		ids := g.vectors[flowTuple].numbers
+		local = resize(local, len(ids))
+		clear(local)
+		if err := g.count(flowTuple, local); err != nil {
+			return err
+		}
+		for code, n := range local {
+			counts[uint64(ids[code])] += n
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// count adds to counts how often the row group has each code of a column.
+func (g *groupReader) count(column int, counts []uint64) (err error) {
+	defer g.recovered(&err)
+	c := g.cursors[column]
+	for left := g.left; left > 0; {
+		if err := c.nextPage(); err != nil {
+			return g.damageIn(column, err)
+		}
+		if !c.runs.count(c.left, counts) {
+			return g.damageIn(column, fmt.Errorf("it ends early, or has codes that are not in its dictionary of %d", len(counts)))
+		}
+		left -= int64(c.left)
+		c.left = 0
+	}
+	g.left = 0
+	return nil
+}
+
+// Stats is what a store holds.
+type Stats struct {
+	Records     uint64 // rows
+	Flows       uint64 // aggregates counted by what they stand for
+	First, Last time.Time
+	Hours       int // with any flows
+	Compacted   int // of those, whose flows are all sorted
+	Bytes       int64
+	FlowBytes   int64 // of those, of the flows themselves
+	Files       []File
+}
+
+// Stats says what the store holds, from the manifest alone.
+func (s *Store) Stats(ctx context.Context) (Stats, error) {
+	st, err := s.refresh(ctx)
+	if err != nil {
+		return Stats{}, err
+	}
+	var stats Stats
+	for _, h := range st.byHour() {
+		if len(h.all()) > 0 {
+			stats.Hours++
+		}
+		if h.sorted != nil && len(h.raw) == 0 {
+			stats.Compacted++
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(st.files)) {
+		f := st.files[name]
+		stats.Files = append(stats.Files, f)
+		stats.Bytes += f.Size
+		if f.Kind != raw && f.Kind != sorted {
+			continue
+		}
+		stats.FlowBytes += f.Size
+		stats.Records += uint64(f.Rows)
+		stats.Flows += f.Flows
+		if !f.First.IsZero() && (stats.First.IsZero() || f.First.Before(stats.First)) {
+			stats.First = f.First
+		}
+		if f.Last.After(stats.Last) {
+			stats.Last = f.Last
+		}
+	}
+	return stats, nil
+}
+
+// Keep says what Retain leaves. A zero field is no bound.
+type Keep struct {
+	Since time.Time // hours that end before are removed
+	Bytes int64     // the oldest hours are removed until no more than this is left
+}
+
+// Retain removes the flows of old hours, and returns how many hours those were.
+// Flows without a time are older than any bytes, and have no age. The space is
+// free when the grace is over, and the next Compact or Retain has run.
+func (s *Store) Retain(ctx context.Context, now time.Time, keep Keep) (int, error) {
+	st, err := s.refresh(ctx)
+	if err != nil {
+		return 0, err
+	}
+	hours := st.byHour()
+	c := &commit{At: now}
+	var total int64
+	for _, f := range st.files {
+		total += f.Size
+	}
+	removed := map[time.Time]bool{}
+	for _, at := range slices.SortedFunc(maps.Keys(hours), time.Time.Compare) {
+		h := hours[at]
+		tooOld := !keep.Since.IsZero() && !at.IsZero() && !at.Add(time.Hour).After(keep.Since)
+		if !tooOld && (keep.Bytes == 0 || total <= keep.Bytes) {
+			continue
+		}
+		removed[at] = true
+		files := h.all()
+		if h.hourly != nil {
+			files = append(files, *h.hourly)
+		}
+		for _, f := range files {
+			c.Remove = append(c.Remove, f.Name)
+			total -= f.Size
+		}
+	}
+	if len(removed) > 0 {
+		left := map[time.Time]bool{}
+		for at := range hours {
+			if !removed[at] {
+				left[dayOf(at)] = true
+			}
+		}
+		for _, f := range st.files {
+			if f.Kind == daily && !left[f.Hour] {
+				c.Remove = append(c.Remove, f.Name)
+			}
+		}
+		if err := s.append(ctx, c, func(*state) error { return nil }); err != nil {
+			return 0, err
+		}
+	}
+	_, err = s.sweep(ctx, now)
+	return len(removed), err
+}

@@ -1,0 +1,547 @@
+package flowstore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+)
+
+// roll is what one side reported of a tuple in one hour, with one verdict.
+type roll struct {
+	id                    uint64 // of the tuple
+	hour, first, last     int64
+	flows, bytes, packets uint64
+	row, rows             int64  // where its flows stand in the hour's sorted file
+	from, to              uint32 // ends in a table: their identities, with an address or several
+	port                  uint16
+	protocol              netset.Protocol
+	verdict               policies.Verdict
+	reporter              policies.Reporter
+	egressOnly            bool
+}
+
+// several stands in an ip column for addresses of which there are many.
+const several = "*"
+
+// compareRolls orders rolls by tuple, then time.
+func compareRolls(a, b *roll) int {
+	return cmp.Or(
+		cmp.Compare(a.id, b.id), cmp.Compare(a.hour, b.hour), cmp.Compare(a.reporter, b.reporter),
+		cmp.Compare(a.verdict, b.verdict), compareBools(a.egressOnly, b.egressOnly),
+	)
+}
+
+func (r *roll) add(o *roll) {
+	r.first, r.last = min(r.first, o.first), max(r.last, o.last)
+	r.flows += o.flows
+	r.bytes += o.bytes
+	r.packets += o.packets
+	r.row = min(r.row, o.row)
+	r.rows += o.rows
+}
+
+// rollLayout has row groups of rollRows rows.
+var rollLayout = newLayout(slices.Concat([]column{
+	{name: "hour", moment: true, coded: true, key: true}, code("tuple").asKey(),
+	key("reporter"), key("verdict"), code("egress_only").asKey(),
+	number("flows"), number("bytes"), number("packets"), moments("start"), moments("end"), number("row"), number("rows"),
+	key("protocol"), code("dst_port").asKey(),
+}, endLayout("src_"), endLayout("dst_")))
+
+const (
+	rollHour = iota
+	rollTuple
+	rollReporter
+	rollVerdict
+	rollEgressOnly
+	rollFlows
+	rollBytes
+	rollPackets
+	rollStart
+	rollEnd
+	rollRow
+	rollCount
+	rollProtocol
+	rollPort
+	rollSource
+	rollTarget = rollSource + endTexts
+)
+
+const rollRows = 1 << 14
+
+func (t *table) rollVectors(rolls []roll) func(column int) vector {
+	n := len(rolls)
+	small := func(text func(int) string, value func(r *roll) int) vector {
+		return looked(n, 256, text, func(i int) int { return value(&rolls[i]) })
+	}
+	return func(column int) vector {
+		switch {
+		case rollSource <= column && column < rollTarget:
+			return looked(n, len(t.ends), func(e int) string { return t.ends[e].texts[column-rollSource] }, func(i int) int { return int(rolls[i].from) })
+		case rollTarget <= column:
+			return looked(n, len(t.ends), func(e int) string { return t.ends[e].texts[column-rollTarget] }, func(i int) int { return int(rolls[i].to) })
+		}
+		switch column {
+		case rollHour:
+			return coded(n, func(i int) int64 { return rolls[i].hour })
+		case rollTuple:
+			return coded(n, func(i int) int64 { return int64(rolls[i].id) })
+		case rollReporter:
+			return small(reporterText, func(r *roll) int { return int(r.reporter) })
+		case rollVerdict:
+			return small(verdictText, func(r *roll) int { return int(r.verdict) })
+		case rollEgressOnly:
+			return coded(n, func(i int) int64 { return asNumber(rolls[i].egressOnly) })
+		case rollFlows:
+			return plain(n, func(i int) int64 { return int64(rolls[i].flows) })
+		case rollBytes:
+			return plain(n, func(i int) int64 { return int64(rolls[i].bytes) })
+		case rollPackets:
+			return plain(n, func(i int) int64 { return int64(rolls[i].packets) })
+		case rollStart:
+			return plain(n, func(i int) int64 { return rolls[i].first })
+		case rollEnd:
+			return plain(n, func(i int) int64 { return rolls[i].last })
+		case rollRow:
+			return plain(n, func(i int) int64 { return rolls[i].row })
+		case rollCount:
+			return plain(n, func(i int) int64 { return rolls[i].rows })
+		case rollProtocol:
+			return small(protocolText, func(r *roll) int { return int(r.protocol) })
+		case rollPort:
+			return coded(n, func(i int) int64 { return int64(rolls[i].port) })
+		}
+		panic("no such column")
+	}
+}
+
+// rollWriter writes rolls that come in order.
+type rollWriter struct {
+	groups *groupWriter
+	table  *table
+	rolls  []roll
+	file   *File
+}
+
+func newRollWriter(w io.Writer, f *File) (*rollWriter, error) {
+	g, err := newGroupWriter(w, rollLayout)
+	return &rollWriter{groups: g, table: newTable(), file: f}, err
+}
+
+// add takes a roll whose ends are in another table. Those of equal order are
+// one.
+func (w *rollWriter) add(r *roll, of *table) error {
+	if n := len(w.rolls); n > 0 && compareRolls(&w.rolls[n-1], r) == 0 {
+		last := &w.rolls[n-1]
+		last.add(r)
+		last.from = w.table.join(last.from, &of.ends[r.from].texts)
+		last.to = w.table.join(last.to, &of.ends[r.to].texts)
+		return nil
+	}
+	if len(w.rolls) == rollRows {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	own := *r
+	own.from, own.to = w.table.end(&of.ends[r.from].texts), w.table.end(&of.ends[r.to].texts)
+	w.rolls = append(w.rolls, own)
+	return nil
+}
+
+func (w *rollWriter) flush() error {
+	if w.file != nil {
+		for i := range w.rolls {
+			r := &w.rolls[i]
+			if first := moment(r.first); w.file.Rows+int64(i) == 0 || first.Before(w.file.First) {
+				w.file.First = first
+			}
+			if last := moment(r.last); last.After(w.file.Last) {
+				w.file.Last = last
+			}
+			w.file.Flows += r.flows
+		}
+		w.file.Rows += int64(len(w.rolls))
+	}
+	err := w.groups.write(w.table.rollVectors(w.rolls))
+	w.rolls, w.table = w.rolls[:0], newTable()
+	return err
+}
+
+func (w *rollWriter) close() error {
+	if len(w.rolls) > 0 {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	return w.groups.close()
+}
+
+// join returns an end with several addresses where another has another one.
+func (t *table) join(i uint32, other *[endTexts]string) uint32 {
+	texts := t.ends[i].texts
+	if texts[endIP] == other[endIP] || texts[endIP] == several {
+		return i
+	}
+	texts[endIP] = several
+	return t.end(&texts)
+}
+
+// roller makes rolls of flows. What is too much for memory it puts into files
+// of rolls.
+type roller struct {
+	store  *Store
+	hour   int64
+	table  *table // of the rolls
+	rolls  []roll
+	byKey  map[rollKey]int
+	ends   map[uint32]uint32 // of the flows' table, reduced
+	of     *table
+	last   int // the roll of the flow before
+	next   int64
+	spools []*os.File
+}
+
+type rollKey struct {
+	tuple, hour uint64
+	side        uint32
+}
+
+const maxRolls = 1 << 19
+
+func (s *Store) newRoller() *roller {
+	return &roller{store: s, table: newTable(), byKey: map[rollKey]int{}, last: -1}
+}
+
+// add takes flows of a table in the order in which they are stored.
+func (r *roller) add(of *table, rows []row) error {
+	if r.of != of {
+		r.of, r.ends = of, map[uint32]uint32{}
+	}
+	for i := range rows {
+		if err := r.addRow(&rows[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *roller) addRow(f *row) error {
+	tuple, hour := &r.of.tuples[f.tuple], hourOf(f.start)
+	from, to := r.end(f.from), r.end(f.to)
+	own := roll{
+		id: tuple.id, hour: hour, first: f.start, last: f.end, flows: f.count, bytes: f.bytes, packets: f.packets, row: r.next, rows: 1,
+		from: from, to: to, port: tuple.port, protocol: tuple.protocol, verdict: f.verdict, reporter: f.reporter, egressOnly: f.egressOnly,
+	}
+	r.next++
+	if r.last < 0 || compareRolls(&r.rolls[r.last], &own) != 0 {
+		key := rollKey{own.id, uint64(hour), uint32(own.reporter)<<16 | uint32(own.verdict)<<8 | uint32(asNumber(own.egressOnly))}
+		at, ok := r.byKey[key]
+		if !ok {
+			if len(r.rolls) >= maxRolls || r.table.size > r.store.tableSize() {
+				if err := r.spill(); err != nil {
+					return err
+				}
+				own.from, own.to = r.end(f.from), r.end(f.to)
+			}
+			r.last = len(r.rolls)
+			r.byKey[key] = r.last
+			r.rolls = append(r.rolls, own)
+			return nil
+		}
+		r.last = at
+	}
+	known := &r.rolls[r.last]
+	known.add(&own)
+	if known.from != from {
+		known.from = r.table.join(known.from, &r.table.ends[from].texts)
+	}
+	if known.to != to {
+		known.to = r.table.join(known.to, &r.table.ends[to].texts)
+	}
+	return nil
+}
+
+// end returns an end of the flows as rolls have it.
+func (r *roller) end(i uint32) uint32 {
+	if own, ok := r.ends[i]; ok {
+		return own
+	}
+	texts := identityOf(&r.of.ends[i].texts)
+	texts[endIP] = r.of.ends[i].texts[endIP]
+	own := r.table.end(&texts)
+	r.ends[i] = own
+	return own
+}
+
+// spill writes the rolls so far to a spooled file.
+func (r *roller) spill() error {
+	spooled, err := r.store.blobs.spool()
+	if err != nil {
+		return err
+	}
+	r.spools = append(r.spools, spooled)
+	w, err := newRollWriter(spooled, nil)
+	if err != nil {
+		return err
+	}
+	if err := r.each(w.add); err != nil {
+		return err
+	}
+	r.table, r.rolls, r.last = newTable(), r.rolls[:0], -1
+	clear(r.byKey)
+	clear(r.ends)
+	return w.close()
+}
+
+// each hands over the rolls in memory, in order.
+func (r *roller) each(take func(*roll, *table) error) error {
+	slices.SortFunc(r.rolls, func(a, b roll) int { return compareRolls(&a, &b) })
+	for i := range r.rolls {
+		if err := take(&r.rolls[i], r.table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sources returns readers of all rolls, and discards what was spooled when the
+// last is closed.
+func (r *roller) sources() ([]*rollReader, error) {
+	if err := r.spill(); err != nil {
+		return nil, err
+	}
+	var all []*rollReader
+	for len(r.spools) > 0 {
+		reader, err := newSpooledReader(r.spools[0])
+		if err != nil {
+			closeAll(all)
+			return nil, err
+		}
+		all = append(all, reader)
+		r.spools = r.spools[1:]
+	}
+	return all, nil
+}
+
+// write writes all rolls in order.
+func (r *roller) write(ctx context.Context, w *rollWriter) error {
+	if len(r.spools) == 0 {
+		return r.each(w.add)
+	}
+	sources, err := r.sources()
+	if err != nil {
+		return err
+	}
+	defer closeAll(sources)
+	return mergeRolls(ctx, sources, func(m *rollReader) error {
+		own, err := m.roll()
+		if err != nil {
+			return err
+		}
+		return w.add(own, m.table)
+	})
+}
+
+// discard removes what was spooled.
+func (r *roller) discard() {
+	for _, f := range r.spools {
+		discard(f)
+	}
+}
+
+// rollReader reads rolls in order, one by one. What says who a tuple is, it
+// reads only when asked.
+type rollReader struct {
+	numbers *groupReader
+	ends    *groupReader // opened when it is needed
+	valid   func(hour int64) bool
+	done    func()
+	n, i    int
+	row     int64 // of the roll that it is at
+	group   int
+
+	verdicts  []policies.Verdict
+	reporters []policies.Reporter
+	known     []bool // by code of hour
+
+	now    roll // where it is; its ends are not set
+	table  *table
+	source endReader
+	target endReader
+}
+
+var rollNumbers = []int{
+	rollHour, rollTuple, rollReporter, rollVerdict, rollEgressOnly, rollFlows, rollBytes, rollPackets, rollStart, rollEnd, rollRow, rollCount,
+	rollSource + endIP, rollTarget + endIP,
+}
+
+func newRollReader(b blob, valid func(hour int64) bool) (*rollReader, error) {
+	numbers, err := newGroupReader(b, rollLayout, rollNumbers)
+	if err != nil {
+		b.Close()
+		return nil, err
+	}
+	return &rollReader{numbers: numbers, valid: valid, group: -1, row: -1, table: newTable(), done: func() { b.Close() }}, nil
+}
+
+func newSpooledReader(spooled *os.File) (*rollReader, error) {
+	info, err := spooled.Stat()
+	if err != nil {
+		discard(spooled)
+		return nil, err
+	}
+	r, err := newRollReader(&localBlob{spooled, info.Size(), spooled.Name()}, nil)
+	if err != nil {
+		discard(spooled)
+		return nil, err
+	}
+	r.done = func() { discard(spooled) }
+	return r, nil
+}
+
+func closeAll(all []*rollReader) {
+	for _, r := range all {
+		r.done()
+	}
+}
+
+// next goes on to the next roll; it reports whether there is one.
+func (r *rollReader) next() (bool, error) {
+	for {
+		if r.i == r.n {
+			n, err := r.numbers.read()
+			if err != nil || n == 0 {
+				return false, err
+			}
+			r.n, r.i = n, 0
+			if r.group != r.numbers.at {
+				if err := r.newWords(); err != nil {
+					return false, err
+				}
+			}
+		}
+		i, v := r.i, r.numbers.vectors
+		r.i++
+		r.row++
+		hour := v[rollHour].codes[i]
+		if !r.known[hour] {
+			continue
+		}
+		r.now.id = uint64(v[rollTuple].numbers[v[rollTuple].codes[i]])
+		r.now.hour = v[rollHour].numbers[hour]
+		r.now.reporter, r.now.verdict = r.reporters[v[rollReporter].codes[i]], r.verdicts[v[rollVerdict].codes[i]]
+		r.now.egressOnly = v[rollEgressOnly].numbers[v[rollEgressOnly].codes[i]] != 0
+		r.now.flows, r.now.bytes, r.now.packets = uint64(v[rollFlows].numbers[i]), uint64(v[rollBytes].numbers[i]), uint64(v[rollPackets].numbers[i])
+		r.now.first, r.now.last = v[rollStart].numbers[i], v[rollEnd].numbers[i]
+		r.now.row, r.now.rows = v[rollRow].numbers[i], v[rollCount].numbers[i]
+		return true, nil
+	}
+}
+
+func (r *rollReader) newWords() error {
+	r.group = r.numbers.at
+	var errs [2]error
+	r.verdicts, errs[0] = each(r.numbers.vectors[rollVerdict].texts, parseVerdict)
+	r.reporters, errs[1] = each(r.numbers.vectors[rollReporter].texts, policies.ParseReporter)
+	for _, err := range errs {
+		if err != nil {
+			return r.numbers.damage(err)
+		}
+	}
+	r.known = r.known[:0]
+	for _, hour := range r.numbers.vectors[rollHour].numbers {
+		r.known = append(r.known, r.valid == nil || r.valid(hour))
+	}
+	return nil
+}
+
+// addresses returns what the ip columns say at the roll that it is at.
+func (r *rollReader) addresses() (from, to string) {
+	v, i := r.numbers.vectors, r.i-1
+	source, target := &v[rollSource+endIP], &v[rollTarget+endIP]
+	return source.texts[source.codes[i]], target.texts[target.codes[i]]
+}
+
+// roll returns the roll that it is at, with its ends in the reader's table.
+func (r *rollReader) roll() (*roll, error) {
+	if r.ends == nil {
+		var wanted []int
+		for i := rollProtocol; i < len(rollLayout.columns); i++ {
+			wanted = append(wanted, i)
+		}
+		var err error
+		if r.ends, err = newGroupReader(r.numbers.blob, rollLayout, wanted); err != nil {
+			return nil, err
+		}
+	}
+	group := r.ends.at
+	if err := r.ends.seek(r.row); err != nil {
+		return nil, err
+	}
+	if _, err := r.ends.readUpTo(1); err != nil {
+		return nil, err
+	}
+	if group != r.ends.at {
+		r.table, r.source, r.target = newTable(), newEndReader(), newEndReader()
+	}
+	v := r.ends.vectors
+	r.now.from = r.source.of(r.table, v[rollSource:rollTarget], 0)
+	r.now.to = r.target.of(r.table, v[rollTarget:], 0)
+	r.now.port = uint16(v[rollPort].numbers[v[rollPort].codes[0]])
+	var err error
+	if r.now.protocol, err = parseProtocol(v[rollProtocol].texts[v[rollProtocol].codes[0]]); err != nil {
+		return nil, r.ends.damage(err)
+	}
+	return &r.now, nil
+}
+
+// mergeRolls calls take with the reader that is at the next roll in order.
+func mergeRolls(ctx context.Context, all []*rollReader, take func(*rollReader) error) error {
+	var live []*rollReader // sorted by where they are
+	compare := func(a, b *rollReader) int { return compareRolls(&a.now, &b.now) }
+	for _, r := range all {
+		more, err := r.next()
+		if err != nil {
+			return err
+		}
+		if more {
+			live = append(live, r)
+		}
+	}
+	slices.SortStableFunc(live, compare)
+	for steps := 0; len(live) > 0; steps++ {
+		if steps%batchRows == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r := live[0]
+		if err := take(r); err != nil {
+			return err
+		}
+		before := r.now.id
+		more, err := r.next()
+		if err != nil {
+			return err
+		}
+		if !more {
+			live = live[1:]
+			continue
+		}
+		if r.now.id < before {
+			return r.numbers.damage(fmt.Errorf("it is damaged: its tuples are not in order"))
+		}
+		if len(live) == 1 || compare(r, live[1]) <= 0 {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(live[1:], r, compare)
+		copy(live, live[1:1+at])
+		live[at] = r
+	}
+	return nil
+}

@@ -1,0 +1,424 @@
+package flowstore
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+)
+
+// The text columns that say what one end of a flow is, in their order.
+const (
+	endNamespace = iota
+	endKind
+	endName
+	endPod
+	endPodPrefix
+	endOwners
+	endLabels
+	endLabelsState
+	endIP
+	endNetwork
+	endSet
+	endNames
+	endTexts
+)
+
+var endColumns = [endTexts]string{
+	"namespace", "kind", "name", "pod", "pod_prefix", "owners", "labels", "labels_state", "ip", "network", "set", "names",
+}
+
+// end is one end of flows, as the columns say it.
+type end struct {
+	texts    [endTexts]string
+	identity uint64 // of what its tuples are told apart by
+	peer     *policies.FlowPeer
+}
+
+// row is a flow whose texts are in a table.
+type row struct {
+	start, end                               int64 // in microseconds
+	count                                    uint64
+	bytes, packets, replyBytes, replyPackets uint64
+	window                                   int64 // in microseconds
+	from, to                                 uint32
+	tuple                                    uint32
+	hits, format                             uint32
+	sourcePort                               uint16
+	verdict                                  policies.Verdict
+	reporter                                 policies.Reporter
+	egressOnly                               bool
+}
+
+// rowSize is about what a row takes in memory, with its place in an order.
+const rowSize = 104
+
+// tuple is what is decided once.
+type tuple struct {
+	id       uint64
+	from, to uint32 // ends of any of its rows
+	port     uint16
+	protocol netset.Protocol
+}
+
+// table holds what rows share. Its size is that of the texts, about.
+type table struct {
+	ends    []end
+	byTexts map[[endTexts]string]uint32
+	byPeer  map[peerKey]uint32
+	tuples  []tuple
+	byTuple map[uint64]uint32
+	texts   []string // hits and formats
+	byText  map[string]uint32
+	hits    map[uint32][]policies.Hit
+	labels  map[string]map[string]string
+	size    int
+}
+
+func newTable() *table {
+	return &table{
+		byTexts: map[[endTexts]string]uint32{}, byPeer: map[peerKey]uint32{}, byTuple: map[uint64]uint32{},
+		byText: map[string]uint32{}, hits: map[uint32][]policies.Hit{}, labels: map[string]map[string]string{},
+	}
+}
+
+// peerKey knows a peer again by its maps and slices themselves, which flows
+// share, not by what is in them.
+type peerKey struct {
+	namespace, pod, podPrefix     string
+	labels, workloads, names      uintptr
+	nLabels, nWorkloads, nNames   int
+	partial, outside, host, owner bool
+	network                       policies.Network
+	address                       netip.Addr
+	set                           policies.Ref
+}
+
+// maxPeers bounds how many peers are known by their maps: those stay in memory.
+const maxPeers = 1 << 16
+
+func (t *table) peer(p *policies.FlowPeer) uint32 {
+	key := peerKey{
+		namespace: p.Namespace, pod: p.Pod, podPrefix: p.PodPrefix,
+		labels: reflect.ValueOf(p.Labels).Pointer(), nLabels: len(p.Labels),
+		workloads: reflect.ValueOf(p.Workloads).Pointer(), nWorkloads: len(p.Workloads),
+		names: reflect.ValueOf(p.Names).Pointer(), nNames: len(p.Names),
+		partial: p.LabelsPartial, outside: p.Outside, host: p.Host, owner: p.OwnNode,
+		network: p.Network, address: p.Address, set: p.Set,
+	}
+	if i, ok := t.byPeer[key]; ok {
+		return i
+	}
+	texts := [endTexts]string{
+		endNamespace: p.Namespace, endPod: p.Pod, endPodPrefix: p.PodPrefix, endOwners: formatOwners(p),
+		endLabels: formatLabels(p.Labels), endLabelsState: labelsState(p), endIP: formatAddress(p.Address),
+		endNetwork: formatNetwork(p), endSet: formatRef(p.Set), endNames: formatNames(p.Names),
+	}
+	if len(p.Workloads) > 0 {
+		texts[endKind], texts[endName] = p.Workloads[0].Kind, p.Workloads[0].Name
+	}
+	i := t.end(&texts)
+	if len(t.byPeer) >= maxPeers {
+		clear(t.byPeer)
+		for i := range t.ends {
+			t.ends[i].peer = nil
+		}
+	}
+	t.byPeer[key] = i
+	if t.ends[i].peer == nil {
+		own := *p
+		t.ends[i].peer = &own // keeps the maps, so that no other gets their place
+	} else {
+		delete(t.byPeer, key)
+	}
+	return i
+}
+
+func (t *table) end(texts *[endTexts]string) uint32 {
+	if i, ok := t.byTexts[*texts]; ok {
+		return i
+	}
+	e := end{texts: *texts}
+	e.identity = identify(&e.texts)
+	i := uint32(len(t.ends))
+	t.ends = append(t.ends, e)
+	t.byTexts[*texts] = i
+	t.size += 800
+	for _, text := range texts {
+		t.size += len(text)
+	}
+	return i
+}
+
+func (t *table) text(text string) uint32 {
+	if i, ok := t.byText[text]; ok {
+		return i
+	}
+	i := uint32(len(t.texts))
+	t.texts = append(t.texts, text)
+	t.byText[text] = i
+	t.size += 64 + len(text)
+	return i
+}
+
+// identify hashes what tells an end's tuples apart: all but addresses and DNS
+// names, and of a pod's name only what its workload or prefix does not say.
+func identify(texts *[endTexts]string) uint64 {
+	kept := identityOf(texts)
+	var b []byte
+	for _, text := range kept {
+		b = binary.AppendUvarint(b, uint64(len(text)))
+		b = append(b, text...)
+	}
+	return xxhash.Sum64(b)
+}
+
+// identityOf returns the texts of an end without what its tuples leave out.
+func identityOf(texts *[endTexts]string) [endTexts]string {
+	kept := *texts
+	kept[endIP], kept[endNames] = "", ""
+	switch {
+	case kept[endPod] == "":
+	case kept[endName] != "" || kept[endPodPrefix] != "":
+		kept[endPod] = ""
+	default:
+		if prefix := generatedPrefix(kept[endPod]); prefix != "" {
+			kept[endPod], kept[endPodPrefix] = "", prefix
+		}
+	}
+	return kept
+}
+
+// generatedPrefix returns a pod's name without the suffix that its ReplicaSet
+// gave it, where it surely has one: web-7d9c8b6f5-x2x4z, and not db-mssql.
+func generatedPrefix(pod string) string {
+	last := strings.LastIndexByte(pod, '-')
+	if last < 0 {
+		return ""
+	}
+	hash := strings.LastIndexByte(pod[:last], '-')
+	if hash <= 0 || len(pod)-last-1 != 5 || last-hash-1 < 8 || last-hash-1 > 10 {
+		return ""
+	}
+	generated := func(text string) bool {
+		return !strings.ContainsFunc(text, func(r rune) bool { return !strings.ContainsRune("bcdfghjklmnpqrstvwxz2456789", r) })
+	}
+	if !generated(pod[last+1:]) || !generated(pod[hash+1:last]) || !strings.ContainsAny(pod[hash+1:last], "2456789") {
+		return ""
+	}
+	return pod[:last+1]
+}
+
+// tupleID returns the ID of the tuple between two ends, and whether they are one
+// and the same pod.
+func (t *table) tupleID(from, to uint32, protocol netset.Protocol, port uint16) uint64 {
+	a, b := &t.ends[from], &t.ends[to]
+	var bytes [20]byte
+	binary.LittleEndian.PutUint64(bytes[0:], a.identity)
+	binary.LittleEndian.PutUint64(bytes[8:], b.identity)
+	binary.LittleEndian.PutUint16(bytes[16:], port)
+	bytes[18] = byte(protocol)
+	if self(&a.texts, &b.texts) {
+		bytes[19] = 1
+		return xxhash.Sum64(append(bytes[:], a.texts[endPod]...))
+	}
+	return xxhash.Sum64(bytes[:])
+}
+
+func self(a, b *[endTexts]string) bool {
+	return a[endPod] != "" && a[endPod] == b[endPod] && a[endNamespace] == b[endNamespace]
+}
+
+func (t *table) tuple(from, to uint32, protocol netset.Protocol, port uint16) uint32 {
+	return t.tupleOf(t.tupleID(from, to, protocol, port), from, to, protocol, port)
+}
+
+func (t *table) tupleOf(id uint64, from, to uint32, protocol netset.Protocol, port uint16) uint32 {
+	key := id
+	if i, ok := t.byTuple[key]; ok {
+		return i
+	}
+	i := uint32(len(t.tuples))
+	t.tuples = append(t.tuples, tuple{id, from, to, port, protocol})
+	t.byTuple[key] = i
+	t.size += 80
+	return i
+}
+
+// row returns a flow as a row. The flow's maps and slices must not change
+// afterwards.
+func (t *table) row(f *policies.Flow) row {
+	from, to := t.peer(&f.From), t.peer(&f.To)
+	return row{
+		start: f.First.UnixMicro(), end: f.Last.UnixMicro(), count: max(1, f.Count),
+		bytes: f.Bytes, packets: f.Packets, replyBytes: f.ReplyBytes, replyPackets: f.ReplyPackets,
+		window: f.Origin.Window.Microseconds(), from: from, to: to, tuple: t.tuple(from, to, f.Protocol, f.Port),
+		hits: t.text(formatHits(f.Hits)), format: t.text(f.Origin.Format), sourcePort: f.SourcePort,
+		verdict: f.Verdict, reporter: f.Origin.Reporter, egressOnly: f.EgressOnly,
+	}
+}
+
+// flow returns the flow of a row. Flows share their label maps and slices.
+func (t *table) flow(r *row) (policies.Flow, error) {
+	from, err := t.peerOf(r.from)
+	if err != nil {
+		return policies.Flow{}, err
+	}
+	to, err := t.peerOf(r.to)
+	if err != nil {
+		return policies.Flow{}, err
+	}
+	hits, known := t.hits[r.hits]
+	if !known {
+		if hits, err = parseHits(t.texts[r.hits]); err != nil {
+			return policies.Flow{}, fmt.Errorf("policies: %w", err)
+		}
+		t.hits[r.hits] = hits
+	}
+	tuple := &t.tuples[r.tuple]
+	return policies.Flow{
+		First: moment(r.start), Last: moment(r.end), From: *from, To: *to, Protocol: tuple.protocol, Port: tuple.port,
+		Verdict: r.verdict, EgressOnly: r.egressOnly, Count: r.count, SourcePort: r.sourcePort,
+		Bytes: r.bytes, Packets: r.packets, ReplyBytes: r.replyBytes, ReplyPackets: r.replyPackets, Hits: hits,
+		Origin: policies.Origin{Format: t.texts[r.format], Reporter: r.reporter, Window: time.Duration(r.window) * time.Microsecond},
+	}, nil
+}
+
+// moment returns a time of a column; that of the zero time is zero again.
+func moment(micros int64) time.Time { return time.UnixMicro(micros).UTC() }
+
+func (t *table) peerOf(i uint32) (*policies.FlowPeer, error) {
+	e := &t.ends[i]
+	if e.peer == nil {
+		p, err := t.parsePeer(&e.texts)
+		if err != nil {
+			return nil, err
+		}
+		e.peer = p
+	}
+	return e.peer, nil
+}
+
+func (t *table) parsePeer(texts *[endTexts]string) (*policies.FlowPeer, error) {
+	p := &policies.FlowPeer{Namespace: texts[endNamespace], Pod: texts[endPod], PodPrefix: texts[endPodPrefix]}
+	var errs [5]error
+	p.Workloads, errs[0] = parseOwners(texts[endOwners], texts[endKind], texts[endNamespace], texts[endName])
+	p.Address, errs[1] = parseAddress(texts[endIP])
+	p.Set, errs[2] = parseRef(texts[endSet])
+	p.Names, errs[3] = split(texts[endNames], ",")
+	errs[4] = parseNetwork(texts[endNetwork], p)
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	state, hidden := strings.CutSuffix(texts[endLabelsState], " "+stateNone)
+	p.LabelsPartial = state == statePartial
+	if state == stateNone || hidden {
+		return p, nil
+	}
+	known, ok := t.labels[texts[endLabels]]
+	if !ok {
+		var err error
+		if known, err = parseLabels(texts[endLabels]); err != nil {
+			return nil, err
+		}
+		t.labels[texts[endLabels]] = known
+	}
+	p.Labels = known
+	return p, nil
+}
+
+// compareTuples orders tuples as compacted files do: by destination, port,
+// protocol and source.
+func (t *table) compareTuples(a, b *tuple) int {
+	x, y := &t.ends[a.to].texts, &t.ends[b.to].texts
+	if c := compareEnds(x, y); c != 0 {
+		return c
+	}
+	if c := cmp.Or(cmp.Compare(a.port, b.port), cmp.Compare(a.protocol, b.protocol)); c != 0 {
+		return c
+	}
+	x, y = &t.ends[a.from].texts, &t.ends[b.from].texts
+	return cmp.Or(compareEnds(x, y), cmp.Compare(a.id, b.id))
+}
+
+func compareEnds(a, b *[endTexts]string) int {
+	return cmp.Or(
+		strings.Compare(a[endNamespace], b[endNamespace]), strings.Compare(a[endKind], b[endKind]), strings.Compare(a[endName], b[endName]),
+	)
+}
+
+// compareWithin orders the rows of one tuple.
+func compareWithin(a, b *row) int {
+	return cmp.Or(
+		cmp.Compare(a.reporter, b.reporter), cmp.Compare(a.verdict, b.verdict), compareBools(a.egressOnly, b.egressOnly),
+		cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end), cmp.Compare(a.sourcePort, b.sourcePort),
+	)
+}
+
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// ranks returns for each tuple its place in the order of compacted files.
+func (t *table) ranks() []uint32 {
+	order := make([]uint32, len(t.tuples))
+	for i := range order {
+		order[i] = uint32(i)
+	}
+	slices.SortFunc(order, func(a, b uint32) int { return t.compareTuples(&t.tuples[a], &t.tuples[b]) })
+	ranks := make([]uint32, len(order))
+	for rank, i := range order {
+		ranks[i] = uint32(rank)
+	}
+	return ranks
+}
+
+// sortByTuple sorts rows as compacted files do, in place.
+func (t *table) sortByTuple(rows []row) {
+	ranks := t.ranks()
+	next := make([]int, len(ranks)+1)
+	for i := range rows {
+		next[ranks[rows[i].tuple]+1]++
+	}
+	for i := range len(ranks) {
+		next[i+1] += next[i]
+	}
+	bounds := slices.Clone(next)
+	// Each row is swapped to the next free place of its tuple.
+	for rank := range ranks {
+		for at := next[rank]; at < bounds[rank+1]; at = next[rank] {
+			to := ranks[rows[at].tuple]
+			if int(to) == rank {
+				next[rank]++
+				continue
+			}
+			rows[at], rows[next[to]] = rows[next[to]], rows[at]
+			next[to]++
+		}
+	}
+	for rank := range ranks {
+		within := rows[bounds[rank]:bounds[rank+1]]
+		slices.SortStableFunc(within, func(a, b row) int { return compareWithin(&a, &b) })
+	}
+}
+
+func sortByTime(rows []row) {
+	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.start, b.start) })
+}

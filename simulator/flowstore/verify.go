@@ -1,0 +1,133 @@
+package flowstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+)
+
+// Verify reads every file through, and returns all that is wrong: files that
+// are missing, changed or cut off, and tuples that do not have the flows that
+// they stand for. Each error names the file and says what to do.
+func (s *Store) Verify(ctx context.Context, progress Progress) []error {
+	st, err := s.refresh(ctx)
+	if err != nil {
+		return []error{err}
+	}
+	var errs []error
+	var total, done int64
+	for _, f := range st.files {
+		total += f.Size
+	}
+	damaged := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(st.files)) {
+		f := st.files[name]
+		if err := s.verifyFile(ctx, f); err != nil {
+			if ctx.Err() != nil {
+				return append(errs, ctx.Err())
+			}
+			damaged[name] = true
+			errs = append(errs, err)
+		}
+		done += f.Size
+		if progress != nil {
+			progress(done, total)
+		}
+	}
+	for _, f := range slices.SortedFunc(maps.Values(st.files), func(a, b File) int { return a.Hour.Compare(b.Hour) }) {
+		if f.Kind == sorted && !damaged[f.Name] {
+			if err := s.verifyTuples(ctx, st, f, damaged); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errs
+}
+
+func (s *Store) verifyFile(ctx context.Context, f File) error {
+	b, err := s.openFile(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(b, 0, b.size())); err != nil {
+		return fmt.Errorf("%s: %w", b.name(), err)
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != f.SHA256 {
+		return fmt.Errorf("%s: its SHA-256 is %s instead of %s: it was changed; bring it back from a copy", b.name(), got, f.SHA256)
+	}
+	layout := flowLayout
+	if f.Kind == hourly || f.Kind == daily {
+		layout = rollLayout
+	}
+	g, err := newGroupReader(b, layout, nil)
+	if err != nil {
+		return err
+	}
+	var rows int64
+	for {
+		n, err := g.read()
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			break
+		}
+		rows += int64(n)
+	}
+	if rows != f.Rows {
+		return fmt.Errorf("%s: it has %d rows instead of %d", b.name(), rows, f.Rows)
+	}
+	if err := layout.checkEncodings(g.file.MetaData()); err != nil {
+		return fmt.Errorf("%s: %w", b.name(), err)
+	}
+	return nil
+}
+
+// verifyTuples compares the records of a sorted file, tuple by tuple, with what
+// replay reads in their place.
+func (s *Store) verifyTuples(ctx context.Context, st *state, f File, damaged map[string]bool) error {
+	counts := map[uint64]uint64{}
+	if err := s.countTuples(ctx, f, counts); err != nil {
+		return err
+	}
+	var of []File
+	for _, t := range st.files {
+		if (t.Kind == hourly || t.Kind == daily) && slices.Contains(t.Of, f.Name) {
+			if damaged[t.Name] {
+				return nil
+			}
+			of = append(of, t)
+		}
+	}
+	if len(of) != 1 {
+		return fmt.Errorf("%s/%s: %d files have its tuples instead of 1; the manifest is damaged", s.blobs, f.Name, len(of))
+	}
+	readers, err := s.openRolls(ctx, st, of, func(hour int64) bool { return hour == f.Hour.UnixMicro() })
+	if err != nil {
+		return err
+	}
+	defer closeAll(readers)
+	for {
+		more, err := readers[0].next()
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		counts[readers[0].now.id] -= uint64(readers[0].now.rows)
+	}
+	for _, n := range counts {
+		if n != 0 {
+			return errors.New(s.blobs.String() + "/" + of[0].Name + ": its tuples do not have as many records as " + f.Name + "; remove the hour and import it again")
+		}
+	}
+	return nil
+}
