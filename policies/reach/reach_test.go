@@ -2,6 +2,7 @@ package reach_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -318,5 +319,28 @@ shop {podSelector: {}, ingress: [{ports: [{port: x}]}]}`)
 		if got := judge.Verdict(endOf(t, judge, "shop/web"), endOf(t, judge, "shop/many"), netset.TCP, port); got != want {
 			t.Errorf("port %d: got %v, want %v", port, got, want)
 		}
+	}
+}
+
+func TestAddressesThatNoRuleTellsApart(t *testing.T) {
+	j := reach.New(modelWith(t, `data {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.128/25]}}]}]}`), reach.Options{})
+	for _, row := range []struct {
+		a, b string
+		want bool
+	}{
+		{"192.0.2.1", "192.0.2.127", true},
+		{"192.0.2.127", "192.0.2.128", false},
+		{"192.0.1.255", "192.0.2.0", false},
+		{"192.0.3.0", "255.255.255.255", true},
+		{"192.0.2.1", "::ffff:192.0.2.2", true},
+		{"fe80::1%eth0", "::", true},
+	} {
+		if got := j.Alike(netip.MustParseAddr(row.a)) == j.Alike(netip.MustParseAddr(row.b)); got != row.want {
+			t.Errorf("%s is like %s: %v", row.a, row.b, got)
+		}
+	}
+	four := readModel(t, "{apiVersion: v1, kind: Pod, metadata: {name: a}, status: {phase: Running, podIP: 10.0.0.1}}\n", nil)
+	if !j.SpeaksIPv6() || reach.New(four, reach.Options{}).SpeaksIPv6() {
+		t.Error("a model speaks IPv6 where something of it does, and nowhere else")
 	}
 }
