@@ -88,6 +88,7 @@ type reading struct {
 	*Replayer
 	undecided []uint64 // tuples that are decided record by record
 	wanted    map[*tally]*firstSeen
+	sums      []Hour // of the tuple at hand
 }
 
 // firstSeen is the tuples among whose records the example of a tally is.
@@ -105,9 +106,10 @@ func (r *reading) take(t *Tuple) {
 		return
 	}
 	f := t.Flow
+	r.sum(t)
 	if cause := missing(&f, from, to); cause != nil {
-		for i := range t.Hours {
-			t.Hours[i].describe(&f)
+		for i := range r.sums {
+			r.sums[i].describe(&f)
 			r.total.add(&f)
 			r.miss(cause, f.Count)
 		}
@@ -118,8 +120,8 @@ func (r *reading) take(t *Tuple) {
 		r.undecided = append(r.undecided, t.ID)
 		return
 	}
-	for i := range t.Hours {
-		t.Hours[i].describe(&f)
+	for i := range r.sums {
+		r.sums[i].describe(&f)
 		r.total.add(&f)
 		counts := r.tally(q, a, &f, from, to)
 		counts.add(&f)
@@ -130,12 +132,41 @@ func (r *reading) take(t *Tuple) {
 			counts.keepFirst(&f)
 		}
 	}
+	if hasTwins(&f) {
+		for i := range t.Hours {
+			h := &t.Hours[i]
+			a.pairing.add(h.Start, sideOf(known(h.Verdict), h.EgressOnly, h.Reporter), max(1, h.Flows))
+		}
+	}
+}
+
+// sum adds up the hours of a tuple in which one side reported one verdict.
+func (r *reading) sum(t *Tuple) {
+	r.sums = r.sums[:0]
+	var sum *Hour
+	for i := range t.Hours {
+		h := &t.Hours[i]
+		if sum == nil || !sum.isLike(h) {
+			k := slices.IndexFunc(r.sums, func(s Hour) bool { return s.isLike(h) })
+			if k < 0 {
+				k = len(r.sums)
+				r.sums = append(r.sums, Hour{Reporter: h.Reporter, Verdict: h.Verdict, EgressOnly: h.EgressOnly})
+			}
+			sum = &r.sums[k]
+		}
+		sum.Flows, sum.Bytes = sum.Flows+max(1, h.Flows), sum.Bytes+h.Bytes
+		sum.First, sum.Last = earliest(sum.First, h.First), latest(sum.Last, h.Last)
+	}
+}
+
+func (h *Hour) isLike(g *Hour) bool {
+	return h.Reporter == g.Reporter && h.Verdict == g.Verdict && h.EgressOnly == g.EgressOnly
 }
 
 // describe makes a flow of what was reported in an hour.
 func (h *Hour) describe(f *policies.Flow) {
 	f.First, f.Last, f.Verdict, f.EgressOnly = h.First, h.Last, h.Verdict, h.EgressOnly
-	f.Count, f.Bytes, f.Origin.Reporter = max(1, h.Flows), h.Bytes, h.Reporter
+	f.Count, f.Bytes, f.Origin.Reporter = h.Flows, h.Bytes, h.Reporter
 }
 
 // keepFirst is keepEarliest for a flow whose maps and slices may change.
@@ -186,18 +217,15 @@ func (r *reading) dependsOnRecord(t *Tuple, q question, a *answer, from, to *rec
 	if from.place == to.place && t.Flow.From.Pod == "" && !allowed {
 		return true
 	}
-	return (isLoose(&t.Flow.From) || isLoose(&t.Flow.To)) && !r.allStay(t, q, a, from, to)
+	return (isLoose(&t.Flow.From) || isLoose(&t.Flow.To)) && !r.allStay(t.Flow, q, a, from, to)
 }
 
-func (r *reading) allStay(t *Tuple, q question, a *answer, from, to *recorded) bool {
-	f := t.Flow
-	for i := range t.Hours {
-		t.Hours[i].describe(&f)
-		if r.sentence(q, a, r.countedBy(q, a, &f, from, to)).outcome != Stays {
-			return false
-		}
-	}
-	return true
+// allStay reports whether all that was reported of a tuple stays as it is.
+func (r *reading) allStay(f policies.Flow, q question, a *answer, from, to *recorded) bool {
+	return !slices.ContainsFunc(r.sums, func(sum Hour) bool {
+		sum.describe(&f)
+		return r.sentence(q, a, r.countedBy(q, a, &f, from, to)).outcome != Stays
+	})
 }
 
 // want notes that the example of a tally may be of a tuple.

@@ -121,6 +121,9 @@ func (r *Replayer) Add(f policies.Flow) {
 		return
 	}
 	q, a := r.ask(&f, from, to)
+	if hasTwins(&f) {
+		a.pairing.add(f.First, sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), f.Count)
+	}
 	t := r.tally(q, a, &f, from, to)
 	t.add(&f)
 	t.keepEarliest(&f)
@@ -159,14 +162,16 @@ func (r *Replayer) ask(f *policies.Flow, from, to *recorded) (question, *answer)
 	return q, a
 }
 
-// tally returns what a flow is to be added to, having paired it.
+// hasTwins reports whether both sides of a flow may report it. Nobody does for an
+// end that is not of the recorder's cluster, and a pod and its own node have one
+// recorder.
+func hasTwins(f *policies.Flow) bool {
+	return !isOutside(&f.From) && !isOutside(&f.To) && !f.From.OwnNode && !f.To.OwnNode
+}
+
+// tally returns what a flow is to be added to.
 func (r *Replayer) tally(q question, a *answer, f *policies.Flow, from, to *recorded) *tally {
 	key := r.countedBy(q, a, f, from, to)
-	// Nobody reports for an end that is not of the recorder's cluster, and a pod
-	// and its own node have one recorder.
-	if !isOutside(&f.From) && !isOutside(&f.To) && !f.From.OwnNode && !f.To.OwnNode {
-		a.pairing.add(f.First, sideOf(key.verdict, f.EgressOnly, f.Origin.Reporter), f.Count)
-	}
 	t := a.tally(key)
 	switch {
 	case t != nil:
@@ -185,10 +190,7 @@ func (r *Replayer) tally(q question, a *answer, f *policies.Flow, from, to *reco
 
 // countedBy returns what a flow is counted by.
 func (r *Replayer) countedBy(q question, a *answer, f *policies.Flow, from, to *recorded) tallyKey {
-	key := tallyKey{verdict: f.Verdict}
-	if key.verdict == policies.Undecided {
-		key.verdict = policies.Unknown
-	}
+	key := tallyKey{verdict: known(f.Verdict)}
 	if sideOf(key.verdict, f.EgressOnly, f.Origin.Reporter) == departed {
 		key.half = 1
 	}
@@ -202,6 +204,14 @@ func (r *Replayer) countedBy(q question, a *answer, f *policies.Flow, from, to *
 		key.to = plain(f.To.Address)
 	}
 	return key
+}
+
+// known returns a recorded verdict; that of a record without one is unknown.
+func known(v policies.Verdict) policies.Verdict {
+	if v == policies.Undecided {
+		return policies.Unknown
+	}
+	return v
 }
 
 // unresolved is the flows with an end that is nowhere, for one reason, and the
@@ -436,7 +446,9 @@ func (r *Replayer) Result() *Result {
 			r.merge(rows, q, a, key.verdict, s, &t)
 		}
 	}
-	for _, p := range rows {
+	result.Rows = make([]Row, 0, len(rows))
+	for key, p := range rows {
+		delete(rows, key)
 		p.row.Decision = r.explain(p)
 		if p.row.Outcome == Breaks || p.row.Outcome == Opens {
 			p.row.Base = r.decideExample(p, r.before, p.answer.before)

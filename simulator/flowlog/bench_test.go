@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,3 +58,19 @@ func BenchmarkReadCalico(b *testing.B)     { benchmarkRead(b, aggregated) }
 func BenchmarkReadCalicoText(b *testing.B) { benchmarkRead(b, textLine) }
 func BenchmarkReadGoldmane(b *testing.B)   { benchmarkRead(b, pushed) }
 func BenchmarkReadWeir(b *testing.B)       { benchmarkRead(b, ownLine) }
+
+func BenchmarkReadAWS(b *testing.B)       { benchmarkRead(b, firstLine(b, "aws-vpc.log")) }
+func BenchmarkReadConntrack(b *testing.B) { benchmarkRead(b, firstLine(b, "conntrack.log")) }
+func BenchmarkReadGCP(b *testing.B)       { benchmarkRead(b, firstLine(b, "gcp-vpc.json")) }
+func BenchmarkReadGKE(b *testing.B)       { benchmarkRead(b, firstLine(b, "gke-policy.json")) }
+func BenchmarkReadNetObserv(b *testing.B) { benchmarkRead(b, firstLine(b, "netobserv.json")) }
+
+// firstLine returns the first record of an example.
+func firstLine(b *testing.B, name string) string {
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		b.Fatal(err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return line
+}

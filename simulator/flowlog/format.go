@@ -12,8 +12,8 @@ import (
 	"github.com/weir-policy/weir/policies"
 )
 
-// format is one way in which flows are recorded. One of object, line and magic
-// says how it is known; each format has a file of its own.
+// format is one way in which flows are recorded. Object, line and magic say how
+// it is known; each format has a file of its own.
 type format struct {
 	name string
 	what string // what a record that is not of the format lacks, for people
@@ -27,7 +27,10 @@ type format struct {
 }
 
 // formats are tried in this order.
-var formats = []*format{&goldmaneFormat, &hubbleFormat, &weirFormat, &calicoFormat, &calicoTextFormat}
+var formats = []*format{
+	&goldmaneFormat, &hubbleFormat, &weirFormat, &calicoFormat, &calicoTextFormat,
+	&gcpFormat, &gkeFormat, &azureVNetFormat, &azureNSGFormat, &netobservFormat, &otlpFormat, &awsFormat, &conntrackFormat,
+}
 
 // Formats returns the names that Options.Format may have.
 func Formats() []string {
@@ -68,7 +71,8 @@ func (in *input) readInto(s *sink) error {
 		return s.damaged(in.packing, err)
 	}
 	for _, f := range formats {
-		if f.read != nil && (s.options.Format == f.name || s.options.Format == "" && f.magic(head)) {
+		asked := s.options.Format == f.name
+		if f.read != nil && (asked && f.decode == nil || (asked || s.options.Format == "") && f.magic(head)) {
 			s.format = f.name
 			return f.read(in, s)
 		}
@@ -127,6 +131,8 @@ type dispatcher struct {
 	sink     *sink
 	decoders map[*format]decoder
 	last     *format
+	lastText *format // the last whose records are lines of text
+	inPage   bool
 }
 
 func newDispatcher(s *sink) *dispatcher {
@@ -143,10 +149,21 @@ func (d *dispatcher) take(record []byte) {
 	f, unknown := d.formatOf(record)
 	switch {
 	case unknown != nil:
+		if page := pageOf(record); page != nil && !d.inPage {
+			d.inPage = true
+			for _, record := range page {
+				d.take(record)
+			}
+			d.inPage = false
+			return
+		}
 		d.sink.bad(unknown)
 		return
 	case f != d.last:
 		d.last, d.sink.format = f, f.name
+		if f.line != nil {
+			d.lastText = f
+		}
 		if d.decoders[f] == nil {
 			d.decoders[f] = f.decode(d.sink)
 		}
@@ -178,6 +195,8 @@ func (d *dispatcher) formatOf(record []byte) (*format, error) {
 		}
 	}
 	switch {
+	case !isObject && d.lastText != nil:
+		return d.lastText, nil // it says what is wrong, and knows more from the lines before
 	case len(among) == 1:
 		return nil, fmt.Errorf("this is no %s record (%s); leave out the format to have each record looked at", among[0].name, among[0].what)
 	case isObject:

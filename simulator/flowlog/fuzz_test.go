@@ -21,6 +21,7 @@ func seeds() []string {
 		`{"flow":{"l4":{"TCP":null},"source":null,"source_names":["a","\ud83d\ude00"]}}`,
 		aggregated, pushed, textLine, ownLine, `{"_source":` + aggregated + `}`, `{"hits":{"hits":[{"_source":` + aggregated + `}]}}`, "data: " + pushed,
 		"{", "[]", "null", "\x1f\x8b\x08", "\x28\xb5\x2f\xfd",
+		string(otlpMessage()), string(framed(otlpMessage())),
 	}
 }
 
@@ -39,6 +40,9 @@ func FuzzRead(f *testing.F) {
 				f.Fatal(err)
 			}
 			f.Add(text)
+			for line := range bytes.Lines(text) {
+				f.Add(line)
+			}
 		}
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

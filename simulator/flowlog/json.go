@@ -10,13 +10,24 @@ import (
 	"github.com/weir-policy/weir/policies"
 )
 
-// objectKeys returns the keys of a JSON object, in order.
+// logEntry is the field in which a log entry holds the record proper.
+const logEntry = "jsonPayload"
+
+// objectKeys returns the keys of a JSON object, in order, with those of a log
+// entry's payload as "jsonPayload.key" behind it.
 func objectKeys(record []byte) ([][]byte, error) {
 	var keys [][]byte
 	s := scan{text: record}
 	for in := s.object(); in && s.field(); {
 		keys = append(keys, s.name)
-		s.skip()
+		if string(s.name) != logEntry || s.peek() != '{' {
+			s.skip()
+			continue
+		}
+		for in := s.object(); in && s.field(); {
+			keys = append(keys, slices.Concat([]byte(logEntry+"."), s.name))
+			s.skip()
+		}
 	}
 	return keys, s.end()
 }
@@ -46,6 +57,30 @@ var wrappers = []string{"items", "records", "flows", "entries", "resourceLogs", 
 
 const hits = "hits"
 
+// pageOf returns the records of a page of them that is itself on one line, as
+// objects; nil when it is none.
+func pageOf(line []byte) [][]byte {
+	s := scan{text: line}
+	var page [][]byte
+	for in := s.object(); in && s.field(); {
+		if page != nil || !slices.Contains(wrappers, string(s.name)) || s.peek() != '[' {
+			s.skip()
+			continue
+		}
+		page = [][]byte{}
+		for in := s.array(); in && s.element(); {
+			if s.peek() != '{' {
+				return nil
+			}
+			page = append(page, s.raw())
+		}
+	}
+	if s.end() != nil {
+		return nil
+	}
+	return page
+}
+
 // documentShape is how a file holds JSON records.
 type documentShape int
 
@@ -59,6 +94,9 @@ const (
 func shapeOf(head []byte) documentShape {
 	head = bytes.TrimSpace(head)
 	if len(head) == 0 || head[0] != '[' && head[0] != '{' {
+		return oneALine
+	}
+	if inside := bytes.TrimLeft(head[1:], " \t\r\n"); head[0] == '[' && len(inside) > 0 && inside[0] != '{' && inside[0] != ']' {
 		return oneALine
 	}
 	line, rest, _ := bytes.Cut(head, []byte("\n"))
