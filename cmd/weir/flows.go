@@ -22,7 +22,7 @@ func newFlows(s streams) *cobra.Command {
 		Use:   "flows",
 		Short: "Work with recorded flows",
 	}
-	c.AddCommand(newFlowsImport(s))
+	c.AddCommand(newFlowsImport(s), newFlowsList(s), newFlowsTop(s), newFlowsGraph(s), newFlowsStats(s))
 	return group(c)
 }
 
