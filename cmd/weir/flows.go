@@ -22,7 +22,7 @@ func newFlows(s streams) *cobra.Command {
 		Use:   "flows",
 		Short: "Work with recorded flows",
 	}
-	c.AddCommand(newFlowsImport(s), newFlowsList(s), newFlowsTop(s), newFlowsGraph(s), newFlowsStats(s))
+	c.AddCommand(newFlowsImport(s), newFlowsList(s), newFlowsTop(s), newFlowsGraph(s), newFlowsExport(s), newFlowsStats(s), newFlowsSQL(s))
 	return group(c)
 }
 

@@ -31,6 +31,10 @@ type recording interface {
 	Size(ctx context.Context) (files int, bytes uint64, err error)
 }
 
+const flowsUsage = "a `file` of recorded flows, a pattern such as 'flows/*.jsonl.gz', -, or a flow store (a folder or s3://bucket/prefix); repeatable"
+
+func readsStdin(patterns []string) bool { return slices.Contains(patterns, "-") }
+
 // open returns what --flows names: files, or a store.
 func (f *flowFiles) open(ctx context.Context, s streams) (recording, error) {
 	if len(f.patterns) == 0 {
@@ -127,7 +131,7 @@ func newChoice(s streams) *choice { return &choice{streams: s, now: time.Now} }
 
 func (o *choice) addTo(c *cobra.Command) {
 	f := c.Flags()
-	f.StringArrayVar(&o.flows.patterns, "flows", nil, "a `file` of recorded flows, a pattern such as 'flows/*.jsonl.gz', -, or a flow store (a folder or s3://bucket/prefix); repeatable")
+	f.StringArrayVar(&o.flows.patterns, "flows", nil, flowsUsage)
 	o.flows.addReadingTo(c)
 	f.StringArrayVar(&o.peers, "peer", nil, "with this `end` on either side: shop/*, shop/web, shop/Deployment/web, shop/pod/web-0, app=web, shop/app=web, an address, a CIDR, or world; repeatable")
 	f.StringArrayVar(&o.from, "from", nil, "from this `end`; repeatable")

@@ -53,6 +53,14 @@ type FlowStats struct {
 	Size  uint64 // of the files, in bytes; 0 where it is not known
 }
 
+// FlowExport says what was written for others to read.
+type FlowExport struct {
+	Selection
+	Records uint64
+	As      string            // the format
+	Lost    []simulator.Cause // what it has no place for, with how many records said it
+}
+
 // FlowRows is the answer to a question in SQL. Values are nil, int64, uint64,
 // float64 or string.
 type FlowRows struct {
@@ -129,6 +137,30 @@ func WriteFlowStats(w io.Writer, format Format, s *FlowStats, style Style) error
 		flowStatsJSON(newObject(out, KindFlowStats), s)
 	default:
 		return unsupported(KindFlowStats, format)
+	}
+	return out.Flush()
+}
+
+// WriteFlowExport says what was written for others to read.
+func WriteFlowExport(w io.Writer, format Format, e *FlowExport, style Style) error {
+	out := bufio.NewWriter(w)
+	switch format {
+	case Text:
+		paint := palette(style)
+		fmt.Fprintf(out, "%s written as %s.\n", counted(e.Records, "record"), e.As)
+		for _, l := range e.Lost {
+			out.WriteString(paint.dim(clean(fmt.Sprintf("not kept, for %s has no place for it: %s, of %s", e.As, l.Text, counted(l.Flows, "record")))) + "\n")
+		}
+		selectionText(out, &e.Selection, paint)
+	case JSON:
+		o := newObject(out, KindFlowExport)
+		o.text("as", e.As)
+		o.number("records", e.Records)
+		list(o, "lost", slices.Values(e.Lost), appendCause)
+		selectionJSON(o, &e.Selection)
+		o.close()
+	default:
+		return unsupported(KindFlowExport, format)
 	}
 	return out.Flush()
 }
@@ -219,7 +251,7 @@ func flowListText(out *bufio.Writer, l *FlowList, paint paint) {
 	if l.Next != "" {
 		out.WriteString(paint.dim(fmt.Sprintf("\n%s of %s records. The next page: --after %s", grouped(len(l.Flows)), grouped(l.Matched), l.Next)) + "\n")
 	}
-	selectionText(out, &l.Selection, paint)
+	selectionText(out, briefly(l.Selection), paint)
 }
 
 // flowEnd names an end by the best that the record has.
@@ -280,6 +312,18 @@ func selectionText(out *bufio.Writer, s *Selection, paint paint) {
 		out.WriteString(paint.dim("\n"+counted(s.NotSaying, "record")+verb(s.NotSaying, " does", " do")+" not say enough to tell, and "+verb(s.NotSaying, "is", "are")+" left out.") + "\n")
 	}
 	readingText(out, s.Reading, paint)
+}
+
+// briefly is a selection without the causes for which records were left out.
+func briefly(s Selection) *Selection {
+	var left uint64
+	for _, c := range s.Reading.LeftOut {
+		left += c.Flows
+	}
+	if s.Reading.LeftOut = nil; left > 0 {
+		s.Reading.LeftOut = []simulator.Cause{{Text: "weir flows stats says why", Flows: left}}
+	}
+	return &s
 }
 
 func flowListJSON(o *object, l *FlowList) error {
@@ -356,7 +400,7 @@ func flowTopText(out *bufio.Writer, t *FlowTop, paint paint) {
 		total += fmt.Sprintf("; %s of %s groups are shown", grouped(len(t.Rows)), grouped(t.Groups))
 	}
 	out.WriteString(paint.dim(total+".") + "\n")
-	selectionText(out, &t.Selection, paint)
+	selectionText(out, briefly(t.Selection), paint)
 }
 
 func percentOf(share float64) string { return strconv.FormatFloat(100*share, 'f', 1, 64) + "%" }
@@ -405,7 +449,7 @@ func flowGraphText(out *bufio.Writer, g *FlowGraph, paint paint) {
 	tableText(out, []string{"from", "", "to", "verdict", "ports", "flows", "bytes", "last"}, rows, paint,
 		func(i int, text string) string { return paint.verdict(g.Edges[i].Verdict, text) })
 	out.WriteString(paint.dim(fmt.Sprintf("\n%s in %s.", counted(g.Total.Flows, "flow"), counted(g.Records, "record"))) + "\n")
-	selectionText(out, &g.Selection, paint)
+	selectionText(out, briefly(g.Selection), paint)
 }
 
 func recordedPorts(p netset.Ports) string {

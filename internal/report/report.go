@@ -61,6 +61,7 @@ const (
 	KindFlowGraph    Kind = "FlowGraph"
 	KindFlowStats    Kind = "FlowStats"
 	KindFlowRows     Kind = "FlowRows"
+	KindFlowExport   Kind = "FlowExport"
 )
 
 var formats = map[Kind][]Format{
@@ -80,6 +81,7 @@ var formats = map[Kind][]Format{
 	KindFlowGraph:    {Text, JSON, DOT, Mermaid, SVG},
 	KindFlowStats:    {Text, JSON},
 	KindFlowRows:     {Text, JSON, CSV},
+	KindFlowExport:   {Text, JSON},
 }
 
 // Formats returns the forms in which answers of a kind can be written, the

@@ -70,6 +70,12 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 		}
 		return WriteFlowStats(w, f, &FlowStats{Selection: shopSelection, Census: censused(listed().Flows), Files: 2, Size: 4711}, Style{})
 	},
+	KindFlowExport: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteFlowExport(w, f, &FlowExport{As: "jsonl"}, Style{})
+		}
+		return WriteFlowExport(w, f, &FlowExport{Selection: shopSelection, Records: 12, As: "hubble", Lost: []simulator.Cause{{Text: "bytes and packets", Flows: 11}}}, Style{})
+	},
 	KindFlowRows: func(w io.Writer, f Format, empty bool) error {
 		if empty {
 			return WriteFlowRows(w, f, &FlowRows{Columns: []string{"start"}}, Style{})
