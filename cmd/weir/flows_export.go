@@ -28,17 +28,17 @@ var exports = []string{"jsonl", "hubble", "otlp"}
 
 func newFlowsExport(s streams) *cobra.Command {
 	out, chosen := output{streams: s, kind: report.KindFlowExport}, newChoice(s)
-	var to, as string
+	var into, as string
 	c := &cobra.Command{
-		Use:   "export --flows FILE --to FILE",
+		Use:   "export --flows FILE --into FILE",
 		Short: "Write recorded flows in a format that others read",
 		Long: `Write recorded flows, all or those that flags choose, as lines of Weir's own
 JSON (jsonl), as Hubble exports them (hubble), or as log records of OpenTelemetry
 in JSON (otlp). What a format has no place for is told at the end, on standard
 error where the flows go to standard output.`,
-		Example: `  weir flows export --flows examples/shop/flows.jsonl.gz --verdict deny --to denied.jsonl
-  weir flows export --flows examples/shop/flows.jsonl.gz --as otlp --to flows.otlp.jsonl.zst`,
-		Args: takes(0, 0, "flows export takes no arguments; name what to read as in --flows flows.jsonl.gz, and where to write as in --to flows.weir.jsonl.zst"),
+		Example: `  weir flows export --flows examples/shop/flows.jsonl.gz --verdict deny --into denied.jsonl
+  weir flows export --flows examples/shop/flows.jsonl.gz --as otlp --into flows.otlp.jsonl.zst`,
+		Args: takes(0, 0, "flows export takes no arguments; name what to read as in --flows flows.jsonl.gz, and where to write as in --into flows.weir.jsonl.zst"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var err error
 			if !slices.Contains(exports, as) {
@@ -50,11 +50,11 @@ error where the flows go to standard output.`,
 			}
 			answer := report.FlowExport{As: as}
 			fill := func(w io.Writer) error { return chosen.export(c.Context(), filter, w, &answer) }
-			if to == "-" {
+			if into == "-" {
 				out.out = s.err
 				err = fill(s.out)
 			} else {
-				err = writeFile(to, 0o644, func(w io.Writer) error { return compressed(to, w, fill) })
+				err = writeFile(into, 0o644, func(w io.Writer) error { return compressed(into, w, fill) })
 			}
 			if err != nil {
 				return err
@@ -67,7 +67,7 @@ error where the flows go to standard output.`,
 	}
 	chosen.addTo(c)
 	out.addTo(c)
-	c.Flags().StringVar(&to, "to", "-", "the `file` to write, compressed when its name ends in .gz or .zst; - is standard output")
+	c.Flags().StringVar(&into, "into", "-", "the `file` to write, compressed when its name ends in .gz or .zst; - is standard output")
 	c.Flags().StringVar(&as, "as", "jsonl", "the `format` to write: "+strings.Join(exports, ", "))
 	complete(c, "as", exports...)
 	return c
