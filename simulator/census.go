@@ -11,7 +11,7 @@ import (
 type Census struct {
 	Records uint64
 	// Total counts connections that both sides report once, which is not known
-	// where TooMany is set.
+	// where TooMany is set. Its times are those of all records.
 	Total       Counts
 	TooMany     bool
 	WithoutTime uint64
@@ -21,7 +21,8 @@ type Census struct {
 	Windows     map[time.Duration]uint64 // the first few that records aggregate
 	Ends        EndCensus
 
-	ledger *ledger
+	ledger      *ledger
+	first, last time.Time
 }
 
 // EndCensus is what records say of their ends, two of each record.
@@ -61,6 +62,7 @@ func (c *Census) Add(f *policies.Flow) {
 	if f.First.IsZero() {
 		c.WithoutTime++
 	}
+	c.first, c.last = earliest(c.first, f.First), latest(c.last, f.Last)
 	c.Ends.add(&f.From)
 	c.Ends.add(&f.To)
 	if c.ledger == nil {
@@ -77,6 +79,7 @@ func (c *Census) Close() {
 		c.ledger.each(func(_ connectionKey, _ report, counts Counts) { c.Total.join(counts) })
 		c.ledger = nil
 	}
+	c.Total.First, c.Total.Last = c.first, c.last
 }
 
 func (c *EndCensus) add(p *policies.FlowPeer) {
