@@ -108,9 +108,9 @@ func tellsMore(p, q *policies.FlowPeer) bool {
 }
 
 // Resolve gives each end that a record knows by its address alone the name of
-// whoever had that address during the whole of the record's time. It returns why,
-// for each end that it leaves as it is.
-func (l *Leases) Resolve(f *policies.Flow) (causes []string) {
+// whoever had that address during the whole of the record's time. It returns to
+// how many it did, and why, for each end that it leaves as it is.
+func (l *Leases) Resolve(f *policies.Flow) (named int, causes []string) {
 	for _, p := range []*policies.FlowPeer{&f.From, &f.To} {
 		if !p.Address.IsValid() || p.Namespace != "" || p.Pod != "" || p.Host || p.OwnNode || isOutside(p) {
 			continue
@@ -120,10 +120,11 @@ func (l *Leases) Resolve(f *policies.Flow) (causes []string) {
 			causes = append(causes, cause)
 			continue
 		}
+		named++
 		p.Namespace, p.Pod, p.Host = who.Namespace, who.Pod, who.Host
 		p.Workloads, p.Labels, p.LabelsPartial = who.Workloads, who.Labels, who.LabelsPartial
 	}
-	return causes
+	return named, causes
 }
 
 // holder returns who had an address from first to last.

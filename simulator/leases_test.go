@@ -84,7 +84,8 @@ func TestAnAddressIsOfThePodThatHadIt(t *testing.T) {
 		{10, 10, "host 10.1.0.1", "node"},
 	} {
 		f := seen(row.first, row.last, row.from)
-		got := strings.Join(l.Resolve(&f), "; ")
+		_, causes := l.Resolve(&f)
+		got := strings.Join(causes, "; ")
 		if p := f.From; got == "" {
 			switch {
 			case p.Host:
@@ -104,7 +105,7 @@ func TestAnAddressIsOfThePodThatHadIt(t *testing.T) {
 		}
 	}
 	timeless := policies.Flow{To: end("10.1.0.1")}
-	if got := l.Resolve(&timeless); !slices.Equal(got, []string{"a record says no time, so nobody knows who had its address then"}) {
+	if _, got := l.Resolve(&timeless); !slices.Equal(got, []string{"a record says no time, so nobody knows who had its address then"}) {
 		t.Error(got)
 	}
 }
@@ -147,8 +148,8 @@ func TestNoAddressIsGivenToAnother(t *testing.T) {
 		for range 10 {
 			first, last := span("asked")
 			one, other := seen(first, last, "10.1.0.1"), seen(first, last, "10.1.0.1")
-			causes := forward.Resolve(&one)
-			if again := shuffled.Resolve(&other); !cmp.Equal(one, other, exact) || !slices.Equal(causes, again) {
+			_, causes := forward.Resolve(&one)
+			if _, again := shuffled.Resolve(&other); !cmp.Equal(one, other, exact) || !slices.Equal(causes, again) {
 				t.Fatalf("in order: %v %v, shuffled: %v %v", one.From, causes, other.From, again)
 			}
 			wrong := one.From.Pod != "" && (owner[first] != one.From.Pod || owner[last] != one.From.Pod)

@@ -42,6 +42,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	questions := `{"from":"storefront/web","to":"payments/db","port":5432}
 {"from":"payments/api","to":"payments/db","protocol":"TCP","port":5432}
 {"from":"world","to":"storefront/gateway","port":"any"}`
+	store := filepath.Join(t.TempDir(), "store")
 	for _, row := range []struct {
 		schema string
 		args   string
@@ -91,10 +92,14 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"conversion", "convert -o json --to calico -f DEPLOY"},
 		{"conversion", "convert -o json --to networkpolicy -f CONVERT"},
 		{"flowimport", "flows import -o json --to IMPORTED FLOWS"},
+		{"flowimport", "flows import -o json --store STORE FLOWS"},
+		{"flowstore", "flows compact -o json --store STORE"},
+		{"flowstore", "flows verify -o json --store STORE"},
+		{"flowstore", "flows stats -o json --store STORE"},
 	} {
 		t.Run(row.args, func(t *testing.T) {
 			imported := filepath.Join(t.TempDir(), "flows.jsonl")
-			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "TESTS", filepath.Join(shop, "tests"), "REPO", repo, "STAGED", filepath.Join(shop, "..", "staged"), "CONVERT", filepath.Join(shop, "..", "convert", "calico.yaml"), "CALICO", filepath.Join(shop, "..", "calico"), "FLOWS", flows, "IMPORTED", imported).Replace(row.args))
+			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "TESTS", filepath.Join(shop, "tests"), "REPO", repo, "STAGED", filepath.Join(shop, "..", "staged"), "CONVERT", filepath.Join(shop, "..", "convert", "calico.yaml"), "CALICO", filepath.Join(shop, "..", "calico"), "FLOWS", flows, "IMPORTED", imported, "STORE", store).Replace(row.args))
 			printed := weir(t, questions, args...)
 			schema := testkit.Schema(t, row.schema)
 			answers := json.NewDecoder(bytes.NewReader(printed))

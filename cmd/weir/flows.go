@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/spf13/cobra"
@@ -22,31 +23,59 @@ func newFlows(s streams) *cobra.Command {
 		Use:   "flows",
 		Short: "Work with recorded flows",
 	}
-	c.AddCommand(newFlowsImport(s), newFlowsList(s), newFlowsTop(s), newFlowsGraph(s), newFlowsExport(s), newFlowsStats(s), newFlowsSQL(s))
+	c.AddCommand(
+		newFlowsImport(s), newFlowsList(s), newFlowsTop(s), newFlowsGraph(s), newFlowsExport(s), newFlowsStats(s), newFlowsSQL(s),
+		newFlowsCompact(s), newFlowsVerify(s),
+	)
 	return group(c)
 }
 
 func newFlowsImport(s streams) *cobra.Command {
 	out, flows := output{streams: s, kind: report.KindFlowImport}, flowFiles{}
 	var to string
+	var store flowStore
+	in, addresses := input{streams: s}, addressBook{}
 	c := &cobra.Command{
 		Use:   "import FILE...",
-		Short: "Read recorded flows of any format and write them as Weir's own",
+		Short: "Read recorded flows of any format, and store them or write them as Weir's own",
 		Long: `Read recorded flows, plain or compressed, and write them as Weir's JSON lines:
 one connection a line, replies turned round to their requests. What was read,
 left out and lost is told at the end, on standard error where the flows go to
-standard output.`,
+standard output. With --store they become part of a flow store; a file that is in
+it already adds nothing, and one that was interrupted or has grown, the rest.
+With --world, ends that are recorded by their address alone become the pods that
+had it then.`,
 		Example: `  weir flows import examples/shop/flows.jsonl.gz --to flows.weir.jsonl.zst
+  weir flows import examples/shop/flows.jsonl.gz --store flows
+  weir flows import examples/shop/flows.jsonl.gz --world examples/shop/deploy@2026-03-10T08:00:00Z --store flows
   hubble observe --last 1000 -o jsonpb | weir flows import - > flows.weir.jsonl`,
 		Args: takes(1, math.MaxInt, "flows import takes files of recorded flows, or - for standard input"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := errors.Join(out.check(), readOnce(args...)); err != nil {
 				return err
 			}
+			if store.where != "" && c.Flags().Changed("to") {
+				return errors.New("--to and --store exclude each other")
+			}
 			flows.patterns = args
 			files, err := flows.files()
 			if err != nil {
 				return err
+			}
+			if len(addresses.worlds) > 0 {
+				if err := addresses.learn(c.Context(), &in, time.Now()); err != nil {
+					return err
+				}
+				flows.resolve = addresses.resolve
+			}
+			if store.where != "" {
+				stats, stored, err := flows.importTo(c.Context(), s, &store, files)
+				if err != nil {
+					return err
+				}
+				return out.write(func(w io.Writer, f report.Format, style report.Style) error {
+					return report.WriteImport(w, f, preview.Reading(stats), &stored, addresses.told(), style)
+				})
 			}
 			var stats flowlog.Stats
 			fill := func(w io.Writer) error {
@@ -64,12 +93,15 @@ standard output.`,
 				return err
 			}
 			return out.write(func(w io.Writer, f report.Format, style report.Style) error {
-				return report.WriteImport(w, f, preview.Reading(stats), style)
+				return report.WriteImport(w, f, preview.Reading(stats), nil, addresses.told(), style)
 			})
 		},
 	}
 	out.addTo(c)
 	flows.addReadingTo(c)
+	store.addTo(c)
+	in.addTo(c)
+	addresses.addTo(c)
 	c.Flags().StringVar(&to, "to", "-", "the `file` to write, compressed when its name ends in .gz or .zst; - is standard output")
 	return c
 }

@@ -145,6 +145,7 @@ func readOnce(names ...string) error {
 type flowFiles struct {
 	patterns []string
 	options  flowlog.Options
+	resolve  func(*policies.Flow) // names ends that have an address alone; nil for nobody
 }
 
 func (f *flowFiles) addTo(c *cobra.Command) {
@@ -183,7 +184,7 @@ func (f *flowFiles) files() ([]string, error) {
 
 // read hands over every flow of every file.
 func (f *flowFiles) read(ctx context.Context, s streams, files []string, each func(policies.Flow) error) (flowlog.Stats, error) {
-	each, done := watched(s.err, each)
+	each, done := watched(s.err, f.resolved(each))
 	defer done()
 	var all flowlog.Stats
 	for _, name := range files {
@@ -194,6 +195,17 @@ func (f *flowFiles) read(ctx context.Context, s streams, files []string, each fu
 		}
 	}
 	return all, nil
+}
+
+// resolved has the ends of each flow named first.
+func (f *flowFiles) resolved(each func(policies.Flow) error) func(policies.Flow) error {
+	if f.resolve == nil {
+		return each
+	}
+	return func(flow policies.Flow) error {
+		f.resolve(&flow)
+		return each(flow)
+	}
 }
 
 func (f *flowFiles) readFile(ctx context.Context, in io.Reader, name string, each func(policies.Flow) error) (flowlog.Stats, error) {

@@ -45,3 +45,18 @@ func watched(to io.Writer, each func(policies.Flow) error) (func(policies.Flow) 
 		}
 	}
 }
+
+// progressed returns what shows somebody at a terminal how much of a work is
+// done, and for how long it will last, and what clears that line at the end.
+// Anywhere else to stays empty.
+func progressed(to io.Writer, done string) (func(sofar, of int64), func()) {
+	if !isTerminal(to) {
+		return nil, func() {}
+	}
+	began := time.Now()
+	return func(sofar, of int64) {
+		elapsed := time.Since(began)
+		left := time.Duration(float64(elapsed) / float64(max(1, sofar)) * float64(of-sofar)).Round(time.Second)
+		fmt.Fprintf(to, "%s%d%% %s, %s left", clearLine, 100*sofar/max(1, of), done, left)
+	}, func() { fmt.Fprint(to, clearLine) }
+}

@@ -464,8 +464,15 @@ func appendReading(b []byte, r FlowReading) []byte {
 	return append(appendNumber(b, "lost", r.Lost), '}')
 }
 
-func importJSON(o *object, reading FlowReading) {
+func importJSON(o *object, reading FlowReading, stored *Stored, resolved *Resolved) {
 	o.value("reading", appendReading(nil, reading))
+	if stored != nil {
+		o.value("stored", append(appendNumber(appendNumber([]byte{'{'}, "added", stored.Added), "known", stored.Known), '}'))
+	}
+	if resolved != nil {
+		b := appendNumber([]byte{'{'}, "named", resolved.Named)
+		o.value("resolved", append(appendList(appendName(b, "left"), resolved.Left, appendCause), '}'))
+	}
 	o.close()
 }
 

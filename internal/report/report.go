@@ -51,6 +51,7 @@ const (
 	KindReplay       Kind = "Replay"
 	KindPreview      Kind = "Preview"
 	KindFlowImport   Kind = "FlowImport"
+	KindFlowStore    Kind = "FlowStore"
 	KindTestRun      Kind = "TestRun"
 	KindCheckRun     Kind = "CheckRun"
 	KindAnswer       Kind = "Answer"
@@ -71,6 +72,7 @@ var formats = map[Kind][]Format{
 	KindReplay:       {Text, JSON},
 	KindPreview:      {Text, Markdown, JSON, SARIF, HTML},
 	KindFlowImport:   {Text, JSON},
+	KindFlowStore:    {Text, JSON},
 	KindTestRun:      {Text, JSON, JUnit, TAP},
 	KindCheckRun:     {Text, JSON, SARIF, JUnit, GitHub},
 	KindAnswer:       {Text, JSON, CSV},
@@ -252,15 +254,43 @@ func WriteReplay(w io.Writer, format Format, result *simulator.Result, reading F
 	return out.Flush()
 }
 
-// WriteImport writes how the reading of recorded flows went.
-func WriteImport(w io.Writer, format Format, reading FlowReading, style Style) error {
+// Stored is what an import added to a store of flows.
+type Stored struct {
+	Added uint64 // flows that are new in it
+	Known uint64 // flows that an earlier import of the same file had added
+}
+
+// Resolved is what became of the ends of flows that were recorded by their
+// address alone.
+type Resolved struct {
+	Named uint64            // ends that got the name of whoever had the address then
+	Left  []simulator.Cause // those that did not, by cause; Flows counts ends
+}
+
+// WriteImport writes how the reading of recorded flows went, and what was stored
+// of them where they went to a store; resolved is nil where no addresses were
+// looked up.
+func WriteImport(w io.Writer, format Format, reading FlowReading, stored *Stored, resolved *Resolved, style Style) error {
 	out := bufio.NewWriter(w)
 	switch format {
 	case Text:
-		fmt.Fprintf(out, "%s read.\n", counted(reading.Records, "flow"))
+		fmt.Fprintf(out, "%s read", counted(reading.Records, "flow"))
+		if stored != nil {
+			fmt.Fprintf(out, ", %s added", grouped(stored.Added))
+		}
+		out.WriteString(".\n")
+		if stored != nil && stored.Known > 0 {
+			fmt.Fprintf(out, "%s known from an earlier import.\n", counted(stored.Known, "flow"))
+		}
+		if resolved != nil {
+			fmt.Fprintf(out, "%s of addresses alone named.\n", counted(resolved.Named, "end"))
+			for _, left := range resolved.Left {
+				fmt.Fprintf(out, "%s not: %s\n", counted(left.Flows, "end"), left.Text)
+			}
+		}
 		readingText(out, reading, palette(style))
 	case JSON:
-		importJSON(newObject(out, KindFlowImport), reading)
+		importJSON(newObject(out, KindFlowImport), reading, stored, resolved)
 	default:
 		return unsupported(KindFlowImport, format)
 	}

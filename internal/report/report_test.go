@@ -93,9 +93,17 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 	},
 	KindFlowImport: func(w io.Writer, f Format, empty bool) error {
 		if empty {
-			return WriteImport(w, f, FlowReading{}, Style{})
+			return WriteImport(w, f, FlowReading{}, nil, nil, Style{})
 		}
-		return WriteImport(w, f, shopReading, Style{})
+		return WriteImport(w, f, shopReading, &Stored{Added: 1200, Known: 34}, &Resolved{Named: 1100, Left: []simulator.Cause{
+			{Text: "nobody is known to have had an address", Flows: 99}, {Text: "several pods had an address in the time of a record", Flows: 1},
+		}}, Style{})
+	},
+	KindFlowStore: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteFlowStore(w, f, &FlowStore{Where: "flows"}, Style{})
+		}
+		return WriteFlowStore(w, f, storedFlows(), Style{})
 	},
 	KindCheckRun: func(w io.Writer, f Format, empty bool) error {
 		if empty {

@@ -420,3 +420,13 @@ func censused(flows []policies.Flow) *simulator.Census {
 	census.Close()
 	return census
 }
+
+func storedFlows() *FlowStore {
+	return &FlowStore{
+		Where: "s3://flows/shop", Records: 1_234_567, Flows: 2_345_678, First: at(8), Last: at(20), Hours: 12, Compacted: 11, Files: 37,
+		Bytes: 21_000_000, FlowBytes: 20_000_000, Work: &StoreWork{Hours: 3, Days: 1, Records: 300_000, Open: 1, Removed: 9, Forgotten: 2},
+		Verified: true, Problems: []string{"s3://flows/shop/v1/flows/day=2026-03-10/hour=08/sorted-a.parquet: the file is missing"},
+	}
+}
+
+func at(hour int) time.Time { return time.Date(2026, 3, 10, hour, 0, 0, 0, time.UTC) }

@@ -130,6 +130,7 @@ func (a *anonymizer) object(o Object) Object {
 	_, a.kind = o.Kind()
 	renamed := Object(mapping(a.rename("", map[string]any(o))))
 	meta := renamed.metadata()
+	delete(meta, "creationTimestamp")
 	name := text(o.metadata()["name"])
 	switch {
 	case name == "", a.kind == "BaselineAdminNetworkPolicy": // whose name is given

@@ -65,7 +65,7 @@ var (
 		"Node":           paths("metadata.labels", "spec.{podCIDR,podCIDRs}", "status.addresses.{type,address}"),
 		"Service": paths("spec.{type,externalName,selector,clusterIP,clusterIPs}",
 			"spec.ports.{name,protocol,port,targetPort}"),
-		"Pod":                   paths(append(podFields, "status.{phase,podIP,hostIP}", "status.podIPs.ip", "status.hostIPs.ip")...),
+		"Pod":                   paths(append(podFields, "metadata.creationTimestamp", "status.{phase,podIP,hostIP}", "status.podIPs.ip", "status.hostIPs.ip")...),
 		"ReplicationController": workloadFields,
 		"Deployment":            workloadFields,
 		"ReplicaSet":            workloadFields,

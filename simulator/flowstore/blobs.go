@@ -37,7 +37,7 @@ type blobs interface {
 // blob is an open file.
 type blob interface {
 	io.ReaderAt
-	io.Closer
+	close()
 	size() int64
 	name() string
 }
@@ -53,7 +53,7 @@ func readAll(ctx context.Context, b blobs, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer f.close()
 	data, err := io.ReadAll(io.NewSectionReader(f, 0, f.size()))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.name(), err)
@@ -181,6 +181,7 @@ type localBlob struct {
 	at    string
 }
 
+func (b *localBlob) close()       { b.File.Close() }
 func (b *localBlob) size() int64  { return b.bytes }
 func (b *localBlob) name() string { return b.at }
 

@@ -58,10 +58,14 @@ func openBucket(ctx context.Context, where string, o Options) (*bucket, error) {
 		return nil, err
 	}
 	b := &bucket{client: client, name: name, prefix: path.Join(prefix, "v1") + "/", tmp: os.TempDir()}
+	check := b.checkConditions
 	if o.ReadOnly {
-		return b, b.exists(ctx)
+		check = b.exists
 	}
-	return b, b.checkConditions(ctx)
+	if err := check(ctx); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // exists fails with fs.ErrNotExist where nothing is in the store.
@@ -202,7 +206,7 @@ const (
 
 func (r *remoteBlob) size() int64  { return r.bytes }
 func (r *remoteBlob) name() string { return r.bucket.String() + "/" + r.key }
-func (r *remoteBlob) Close() error { return nil }
+func (r *remoteBlob) close()       {}
 
 func (r *remoteBlob) ReadAt(to []byte, at int64) (int, error) {
 	n := 0
@@ -236,7 +240,7 @@ func (r *remoteBlob) block(i int64) ([]byte, error) {
 	if err != nil {
 		return nil, r.bucket.explain(err)
 	}
-	defer object.Close()
+	defer object.Close() //nolint:errcheck // all that was wanted is read
 	block := make([]byte, last-first+1)
 	if _, err := io.ReadFull(object, block); err != nil {
 		return nil, fmt.Errorf("%s: %w", r.name(), r.bucket.explain(err))

@@ -1,6 +1,7 @@
 package flowstore
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/metadata"
 	"github.com/apache/arrow-go/v18/parquet/schema"
+	"github.com/cespare/xxhash/v2"
 )
 
 // column is one column of a file. Texts are always in a dictionary, numbers
@@ -86,15 +88,6 @@ func newLayout(columns []column) *layout {
 	return l
 }
 
-func (l *layout) index(name string) int {
-	for i, c := range l.columns {
-		if c.name == name {
-			return i
-		}
-	}
-	panic("no column " + name)
-}
-
 // flowColumns are those of flows; flowNumbers names the rest by their places.
 var flowLayout = newLayout(slices.Concat([]column{moments("start"), moments("end")}, endLayout("src_"), endLayout("dst_"), []column{
 	key("protocol"), code("src_port"), code("dst_port").asKey(),
@@ -145,11 +138,18 @@ const pageRows = 1 << 17
 type groupWriter struct {
 	layout *layout
 	file   *file.Writer
+	sum    *xxhash.Digest // of what was written of a column
+	sums   []byte
 }
 
+// sumsKey is where a file's metadata has the xxHash64 of each column of each row
+// group, in hexadecimal.
+const sumsKey = "weir.xxh64"
+
 func newGroupWriter(w io.Writer, l *layout) (*groupWriter, error) {
-	f, err := file.NewParquetWriterWithError(struct{ io.Writer }{w}, l.schema, file.WithWriterProps(l.props))
-	return &groupWriter{l, f}, err
+	sum := xxhash.New()
+	f, err := file.NewParquetWriterWithError(io.MultiWriter(w, sum), l.schema, file.WithWriterProps(l.props))
+	return &groupWriter{layout: l, file: f, sum: sum}, err
 }
 
 // write writes one row group; vectorOf returns a column, and is called once for
@@ -160,13 +160,15 @@ func (g *groupWriter) write(vectorOf func(column int) vector) error {
 		return err
 	}
 	for i := range g.layout.columns {
+		g.sum.Reset()
 		to, err := group.NextColumn()
 		if err == nil {
-			err = writeVector(to, vectorOf(i))
+			err = errors.Join(writeVector(to, vectorOf(i)), to.Close())
 		}
-		if err = errors.Join(err, to.Close()); err != nil {
+		if err != nil {
 			return fmt.Errorf("column %s: %w", g.layout.columns[i].name, err)
 		}
+		g.sums = g.sum.Sum(g.sums)
 	}
 	return group.Close()
 }
@@ -231,6 +233,9 @@ func writeVector(to file.ColumnChunkWriter, v vector) error {
 // close ends the file, and makes sure that it is encoded as was asked: a writer
 // may give up a dictionary without a word.
 func (g *groupWriter) close() error {
+	if err := g.file.AppendKeyValueMetadata(sumsKey, hex.EncodeToString(g.sums)); err != nil {
+		return err
+	}
 	if err := g.file.Close(); err != nil {
 		return err
 	}

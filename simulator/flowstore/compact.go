@@ -15,7 +15,7 @@ import (
 // Compacted is what Compact did.
 type Compacted struct {
 	Hours, Days   int    // that were written anew
-	Flows         uint64 // in those hours
+	Records       uint64 // in those hours
 	Removed       int    // files that nobody needs any more
 	Before, After int64  // bytes of the hours' files
 	OpenHours     int    // that are left as they are, for records may still come
@@ -178,7 +178,7 @@ func (s *Store) compactHour(ctx context.Context, now time.Time, files *hourFiles
 		return err
 	}
 	done.Hours++
-	done.Flows += flows.Flows
+	done.Records += uint64(flows.Rows)
 	done.After += flows.Size + tuples.Size
 	return nil
 }
@@ -192,7 +192,7 @@ func (s *Store) sortFlows(ctx context.Context, files *hourFiles, emit func(*tabl
 	var runs []blob
 	defer func() {
 		for _, b := range runs {
-			b.Close()
+			b.close()
 		}
 	}()
 	for _, f := range files.all() {
@@ -258,7 +258,7 @@ func (s *Store) readFlows(ctx context.Context, f File, t *table, each func(*flow
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer b.close()
 	r, err := newFlowReader(b, t)
 	if err != nil {
 		return err
@@ -289,7 +289,7 @@ func (s *Store) openFile(ctx context.Context, f File) (blob, error) {
 		return nil, err
 	case b.size() != f.Size:
 		size := b.size()
-		b.Close()
+		b.close()
 		return nil, fmt.Errorf("%s: it has %d bytes instead of %d: it was cut off or changed", b.name(), size, f.Size)
 	}
 	return b, nil
@@ -342,10 +342,7 @@ func (s *Store) spoolRun(t *table, rows []row) (_ blob, err error) {
 
 type spooledBlob struct{ localBlob }
 
-func (b *spooledBlob) Close() error {
-	discard(b.File)
-	return nil
-}
+func (b *spooledBlob) close() { discard(b.File) }
 
 // mergeRuns merges sorted files of flows. It uses the space of out.
 func (s *Store) mergeRuns(ctx context.Context, runs []blob, out []row, emit func(*table, []row) error) error {

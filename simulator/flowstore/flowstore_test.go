@@ -349,4 +349,3 @@ func drawPeer(t *rapid.T) policies.FlowPeer {
 	}
 	return p
 }
-

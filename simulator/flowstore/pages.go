@@ -2,6 +2,7 @@ package flowstore
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
+	"github.com/cespare/xxhash/v2"
 )
 
 // batchRows is how many rows are decoded at a time.
@@ -24,6 +26,8 @@ type groupReader struct {
 	left    int64 // rows of it that are not yet read
 	cursors []*cursor
 	vectors []vector // those of wanted columns hold the last batch
+	sums    []byte
+	buffer  []byte
 }
 
 // newGroupReader reads the wanted columns of a file, or all where wanted is nil.
@@ -64,6 +68,9 @@ func (g *groupReader) nextGroup() (bool, error) {
 	group := g.file.RowGroup(g.at)
 	g.left = group.NumRows()
 	for _, i := range g.wanted {
+		if err := g.checkSum(i); err != nil {
+			return false, g.damageIn(i, err)
+		}
 		pages, err := group.GetColumnPageReader(i)
 		if err != nil {
 			return false, g.damage(err)
@@ -77,6 +84,42 @@ func (g *groupReader) nextGroup() (bool, error) {
 		g.vectors[i].texts, g.vectors[i].numbers = c.texts, c.numbers
 	}
 	return true, nil
+}
+
+// checkSum compares a column of the row group with its sum: what is not
+// compressed may be damaged without anybody's noticing.
+func (g *groupReader) checkSum(column int) error {
+	at := g.at*len(g.layout.columns) + column
+	if g.sums == nil {
+		value := g.file.MetaData().KeyValueMetadata().FindValue(sumsKey)
+		if value == nil || len(*value) != 16*len(g.layout.columns)*g.file.NumRowGroups() {
+			return errors.New("the file has no sums of its columns")
+		}
+		sums, err := hex.DecodeString(*value)
+		if err != nil {
+			return fmt.Errorf("sums of columns: %w", err)
+		}
+		g.sums = sums
+	}
+	chunk, err := g.file.MetaData().RowGroup(g.at).ColumnChunk(column)
+	if err != nil {
+		return err
+	}
+	first := chunk.DataPageOffset()
+	if chunk.HasDictionaryPage() {
+		first = chunk.DictionaryPageOffset()
+	}
+	sum := xxhash.New()
+	if g.buffer == nil {
+		g.buffer = make([]byte, 1<<18)
+	}
+	if _, err := io.CopyBuffer(sum, io.NewSectionReader(g.blob, first, chunk.TotalCompressedSize()), g.buffer); err != nil {
+		return err
+	}
+	if sum.Sum64() != binary.BigEndian.Uint64(g.sums[8*at:]) {
+		return errors.New("its sum is wrong: it was changed")
+	}
+	return nil
 }
 
 func (g *groupReader) damageIn(column int, err error) error {
@@ -174,9 +217,8 @@ type cursor struct {
 	pages   file.PageReader
 	texts   []string
 	numbers []int64
-	page    file.DataPage // the page that is read
-	left    int           // values of it that are not yet read
-	data    []byte        // their encoded form
+	left    int    // values of the page that is read that are not yet read
+	data    []byte // their encoded form
 	runs    runs
 }
 

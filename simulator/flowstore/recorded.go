@@ -368,7 +368,7 @@ func (s *Store) readSpans(ctx context.Context, f File, spans []span, emit func(*
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer b.close()
 	r, err := newFlowReader(b, newTable())
 	if err != nil {
 		return err
@@ -404,7 +404,7 @@ func (s *Store) readTuples(ctx context.Context, f File, tuples []uint64, emit fu
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer b.close()
 	r, err := newFlowReader(b, newTable())
 	if err != nil {
 		return err
@@ -471,7 +471,7 @@ func (s *Store) countTuples(ctx context.Context, f File, counts map[uint64]uint6
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer b.close()
 	g, err := newGroupReader(b, flowLayout, []int{flowTuple})
 	if err != nil {
 		return err

@@ -48,7 +48,8 @@ func (r *roll) add(o *roll) {
 
 // rollLayout has row groups of rollRows rows.
 var rollLayout = newLayout(slices.Concat([]column{
-	{name: "hour", moment: true, coded: true, key: true}, code("tuple").asKey(),
+	{name: "hour", moment: true, coded: true, key: true},
+	code("tuple").asKey(),
 	key("reporter"), key("verdict"), code("egress_only").asKey(),
 	number("flows"), number("bytes"), number("packets"), moments("start"), moments("end"), number("row"), number("rows"),
 	key("protocol"), code("dst_port").asKey(),
@@ -197,7 +198,6 @@ func (t *table) join(i uint32, other *[endTexts]string) uint32 {
 // of rolls.
 type roller struct {
 	store  *Store
-	hour   int64
 	table  *table // of the rolls
 	rolls  []roll
 	byKey  map[rollKey]int
@@ -385,10 +385,10 @@ var rollNumbers = []int{
 func newRollReader(b blob, valid func(hour int64) bool) (*rollReader, error) {
 	numbers, err := newGroupReader(b, rollLayout, rollNumbers)
 	if err != nil {
-		b.Close()
+		b.close()
 		return nil, err
 	}
-	return &rollReader{numbers: numbers, valid: valid, group: -1, row: -1, table: newTable(), done: func() { b.Close() }}, nil
+	return &rollReader{numbers: numbers, valid: valid, group: -1, row: -1, table: newTable(), done: b.close}, nil
 }
 
 func newSpooledReader(spooled *os.File) (*rollReader, error) {

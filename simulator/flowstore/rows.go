@@ -80,6 +80,7 @@ type table struct {
 	texts   []string // hits and formats
 	byText  map[string]uint32
 	hits    map[uint32][]policies.Hit
+	byHits  map[*policies.Hit]uint32
 	labels  map[string]map[string]string
 	size    int
 }
@@ -87,35 +88,24 @@ type table struct {
 func newTable() *table {
 	return &table{
 		byTexts: map[[endTexts]string]uint32{}, byPeer: map[peerKey]uint32{}, byTuple: map[uint64]uint32{},
-		byText: map[string]uint32{}, hits: map[uint32][]policies.Hit{}, labels: map[string]map[string]string{},
+		byText: map[string]uint32{}, hits: map[uint32][]policies.Hit{}, byHits: map[*policies.Hit]uint32{}, labels: map[string]map[string]string{},
 	}
 }
 
-// peerKey knows a peer again by its maps and slices themselves, which flows
-// share, not by what is in them.
+// peerKey leads to a peer that may be the same. Flows share their maps and slices,
+// so that a peer is known again by those themselves, not by what is in them.
 type peerKey struct {
-	namespace, pod, podPrefix     string
-	labels, workloads, names      uintptr
-	nLabels, nWorkloads, nNames   int
-	partial, outside, host, owner bool
-	network                       policies.Network
-	address                       netip.Addr
-	set                           policies.Ref
+	pod     string
+	address netip.Addr
+	labels  uintptr
 }
 
 // maxPeers bounds how many peers are known by their maps: those stay in memory.
 const maxPeers = 1 << 16
 
 func (t *table) peer(p *policies.FlowPeer) uint32 {
-	key := peerKey{
-		namespace: p.Namespace, pod: p.Pod, podPrefix: p.PodPrefix,
-		labels: reflect.ValueOf(p.Labels).Pointer(), nLabels: len(p.Labels),
-		workloads: reflect.ValueOf(p.Workloads).Pointer(), nWorkloads: len(p.Workloads),
-		names: reflect.ValueOf(p.Names).Pointer(), nNames: len(p.Names),
-		partial: p.LabelsPartial, outside: p.Outside, host: p.Host, owner: p.OwnNode,
-		network: p.Network, address: p.Address, set: p.Set,
-	}
-	if i, ok := t.byPeer[key]; ok {
+	key := peerKey{p.Pod, p.Address, reflect.ValueOf(p.Labels).Pointer()}
+	if i, ok := t.byPeer[key]; ok && same(t.ends[i].peer, p) {
 		return i
 	}
 	texts := [endTexts]string{
@@ -133,12 +123,38 @@ func (t *table) peer(p *policies.FlowPeer) uint32 {
 			t.ends[i].peer = nil
 		}
 	}
-	t.byPeer[key] = i
 	if t.ends[i].peer == nil {
 		own := *p
-		t.ends[i].peer = &own // keeps the maps, so that no other gets their place
-	} else {
-		delete(t.byPeer, key)
+		t.ends[i].peer = &own // keeps the maps, so that no others get their places
+		t.byPeer[key] = i
+	}
+	return i
+}
+
+// same reports whether two peers share all that they have.
+func same(a, b *policies.FlowPeer) bool {
+	return a.Namespace == b.Namespace && a.Pod == b.Pod && a.PodPrefix == b.PodPrefix && a.Address == b.Address && a.Set == b.Set &&
+		a.Network == b.Network && a.LabelsPartial == b.LabelsPartial && a.Outside == b.Outside && a.Host == b.Host && a.OwnNode == b.OwnNode &&
+		len(a.Labels) == len(b.Labels) && reflect.ValueOf(a.Labels).Pointer() == reflect.ValueOf(b.Labels).Pointer() &&
+		shared(a.Workloads, b.Workloads) && shared(a.Names, b.Names)
+}
+
+// shared reports whether two slices are one.
+func shared[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// hitsOf returns the text of hits. It knows slices again that flows share.
+func (t *table) hitsOf(hits []policies.Hit) uint32 {
+	if len(hits) == 0 {
+		return t.text("")
+	}
+	if i, ok := t.byHits[&hits[0]]; ok && len(t.hits[i]) == len(hits) && shared(t.hits[i], hits) {
+		return i
+	}
+	i := t.text(formatHits(hits))
+	if len(t.byHits) < maxPeers && t.hits[i] == nil {
+		t.byHits[&hits[0]], t.hits[i] = i, hits
 	}
 	return i
 }
@@ -262,7 +278,7 @@ func (t *table) row(f *policies.Flow) row {
 		start: f.First.UnixMicro(), end: f.Last.UnixMicro(), count: max(1, f.Count),
 		bytes: f.Bytes, packets: f.Packets, replyBytes: f.ReplyBytes, replyPackets: f.ReplyPackets,
 		window: f.Origin.Window.Microseconds(), from: from, to: to, tuple: t.tuple(from, to, f.Protocol, f.Port),
-		hits: t.text(formatHits(f.Hits)), format: t.text(f.Origin.Format), sourcePort: f.SourcePort,
+		hits: t.hitsOf(f.Hits), format: t.text(f.Origin.Format), sourcePort: f.SourcePort,
 		verdict: f.Verdict, reporter: f.Origin.Reporter, egressOnly: f.EgressOnly,
 	}
 }

@@ -58,7 +58,7 @@ func (s *Store) scanFile(ctx context.Context, f File, q *Query, each func(*polic
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer b.close()
 	r, err := newFlowReader(b, newTable())
 	if err != nil {
 		return err

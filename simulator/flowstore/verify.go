@@ -54,7 +54,7 @@ func (s *Store) verifyFile(ctx context.Context, f File) error {
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer b.close()
 	sum := sha256.New()
 	if _, err := io.Copy(sum, io.NewSectionReader(b, 0, b.size())); err != nil {
 		return fmt.Errorf("%s: %w", b.name(), err)

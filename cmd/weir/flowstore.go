@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowstore"
+)
+
+// flowStore is the flags by which a verb names a store of flows.
+type flowStore struct {
+	where   string
+	options flowstore.Options
+}
+
+func (f *flowStore) addTo(c *cobra.Command) {
+	c.Flags().StringVar(&f.where, "store", "", "the flow `store`: a folder, or s3://bucket/prefix")
+	c.Flags().StringVar(&f.options.S3.Endpoint, "s3-endpoint", os.Getenv("AWS_ENDPOINT_URL"), "the `URL` of S3-compatible storage (default: AWS, or $AWS_ENDPOINT_URL)")
+	c.Flags().StringVar(&f.options.S3.Region, "s3-region", os.Getenv("AWS_REGION"), "the `region` of the bucket (default: $AWS_REGION)")
+}
+
+// open opens a store that is there.
+func (f *flowStore) open(ctx context.Context) (*flowstore.Store, error) {
+	if f.where == "" {
+		return nil, errors.New("name the flow store, as in --store flows or --store s3://bucket/prefix")
+	}
+	f.options.ReadOnly = true
+	return flowstore.Open(ctx, f.where, f.options)
+}
+
+// importTo adds the flows of files to a store, which it makes where there is
+// none.
+func (f *flowFiles) importTo(ctx context.Context, s streams, to *flowStore, files []string) (all flowlog.Stats, stored report.Stored, err error) {
+	store, err := flowstore.Open(ctx, to.where, to.options)
+	if err != nil {
+		return all, stored, err
+	}
+	for _, name := range files {
+		stats, done, err := f.importFile(ctx, s, store, name)
+		all.Add(stats)
+		stored.Added += done.Added
+		stored.Known += done.Known
+		if err != nil {
+			return all, stored, err
+		}
+	}
+	return all, stored, nil
+}
+
+func (f *flowFiles) importFile(ctx context.Context, s streams, store *flowstore.Store, name string) (stats flowlog.Stats, done flowstore.Imported, err error) {
+	read := func(in io.Reader, name string) func(each func(policies.Flow) error) error {
+		return func(each func(policies.Flow) error) (err error) {
+			each, shown := watched(s.err, f.resolved(each))
+			defer shown()
+			stats, err = flowlog.Read(ctx, in, name, f.options, each)
+			return err
+		}
+	}
+	if name == "-" {
+		w := store.NewWriter()
+		err := read(s.in, "standard input")(func(flow policies.Flow) error {
+			done.Added++
+			return w.Add(ctx, &flow)
+		})
+		return stats, done, errors.Join(err, w.Commit(ctx))
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return stats, done, err
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err == nil && !info.Mode().IsRegular() {
+		return stats, done, fmt.Errorf("flows: %s is no file; name files, as in '%s', or - for standard input", name, filepath.Join(name, "*"))
+	}
+	shown := filepath.ToSlash(filepath.Clean(name))
+	done, err = store.Import(ctx, shown, file, read(file, shown))
+	return stats, done, err
+}
+
+func newFlowsVerify(s streams) *cobra.Command {
+	return newStoreVerb(s, &cobra.Command{
+		Use:   "verify --store STORE",
+		Short: "Read a flow store through, and say what is wrong with it",
+		Long: `Read every file of a flow store, and say which are missing, cut off or changed, and
+whose tuples are not those of the flows. Exits with status 1 where anything is wrong.`,
+		Example: `  weir flows import examples/shop/flows.jsonl.gz --store flows
+  weir flows verify --store flows`,
+	}, func(ctx context.Context, store *flowstore.Store, r *report.FlowStore) error {
+		progress, done := progressed(s.err, "verified")
+		defer done()
+		r.Verified = true
+		for _, err := range store.Verify(ctx, progress) {
+			r.Problems = append(r.Problems, err.Error())
+		}
+		return ctx.Err()
+	})
+}
+
+func newFlowsCompact(s streams) *cobra.Command {
+	var keepFor, keepSize string
+	c := newStoreVerb(s, &cobra.Command{
+		Use:   "compact --store STORE",
+		Short: "Sort the flows of closed hours, so that replays of them are quick",
+		Long: `Sort the flows of every hour that has ended an hour ago by who talks to whom, and add
+up what each pair came to: replays then read sums in place of records. Files that
+were replaced go away a quarter of an hour later, with the next run. Run it once
+an hour; it may be stopped at any time.`,
+		Example: `  weir flows import examples/shop/flows.jsonl.gz --store flows
+  weir flows compact --store flows --keep 30d --keep-size 100GB`,
+	}, func(ctx context.Context, store *flowstore.Store, r *report.FlowStore) error {
+		now := time.Now()
+		var keep flowstore.Keep
+		age, errAge := parseAge(keepFor)
+		size, errSize := parseSize(keepSize)
+		if err := errors.Join(errAge, errSize); err != nil {
+			return err
+		}
+		if age > 0 {
+			keep.Since = now.Add(-age)
+		}
+		keep.Bytes = size
+		r.Work = &report.StoreWork{}
+		var err error
+		if r.Work.Forgotten, err = store.Retain(ctx, now, keep); err != nil {
+			return err
+		}
+		progress, shown := progressed(s.err, "compacted")
+		defer shown()
+		did, err := store.Compact(ctx, now, progress)
+		r.Work.Hours, r.Work.Days, r.Work.Records, r.Work.Open, r.Work.Removed = did.Hours, did.Days, did.Records, did.OpenHours, did.Removed
+		return err
+	})
+	c.Flags().StringVar(&keepFor, "keep", "", "remove hours that ended longer ago than this `time`, as in 30d or 12h (default: keep all)")
+	c.Flags().StringVar(&keepSize, "keep-size", "", "remove the oldest hours until no more than this `size` is left, as in 100GB (default: keep all)")
+	return c
+}
+
+// newStoreVerb makes a verb that works on a store and says what it then holds.
+func newStoreVerb(s streams, c *cobra.Command, work func(context.Context, *flowstore.Store, *report.FlowStore) error) *cobra.Command {
+	out, flags := output{streams: s, kind: report.KindFlowStore}, flowStore{}
+	c.Args = takes(0, 0, "flows "+c.Name()+" takes no arguments; the store is named as in --store flows")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := out.check(); err != nil {
+			return err
+		}
+		store, err := flags.open(c.Context())
+		if err != nil {
+			return err
+		}
+		r := &report.FlowStore{Where: flags.where}
+		if err := work(c.Context(), store, r); err != nil {
+			return err
+		}
+		stats, err := store.Stats(c.Context())
+		if err != nil {
+			return err
+		}
+		r.Records, r.Flows, r.First, r.Last, r.Hours, r.Compacted = stats.Records, stats.Flows, stats.First, stats.Last, stats.Hours, stats.Compacted
+		r.Files, r.Bytes, r.FlowBytes = len(stats.Files), uint64(stats.Bytes), uint64(stats.FlowBytes)
+		err = out.write(func(w io.Writer, f report.Format, style report.Style) error {
+			return report.WriteFlowStore(w, f, r, style)
+		})
+		if err == nil && len(r.Problems) > 0 {
+			return errNo
+		}
+		return err
+	}
+	out.addTo(c)
+	flags.addTo(c)
+	return c
+}
+
+// parseAge reads a duration such as 30d or 12h; none of an empty text.
+func parseAge(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n > 0 {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	if d, err := time.ParseDuration(text); err == nil && d > 0 {
+		return d, nil
+	}
+	return 0, fmt.Errorf("--keep: %q is no time such as 30d or 12h", text)
+}
+
+// parseSize reads a size such as 100GB; none of an empty text.
+func parseSize(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	number, unit := strings.TrimRight(text, "kKMGTB"), int64(1)
+	switch strings.TrimSuffix(strings.ToUpper(text[len(number):]), "B") {
+	case "":
+	case "K":
+		unit = 1e3
+	case "M":
+		unit = 1e6
+	case "G":
+		unit = 1e9
+	case "T":
+		unit = 1e12
+	default:
+		unit = 0
+	}
+	if n, err := strconv.ParseUint(number, 10, 22); err == nil && n > 0 && unit > 0 {
+		return int64(n) * unit, nil
+	}
+	return 0, fmt.Errorf("--keep-size: %q is no size such as 100GB or 500MB", text)
+}
