@@ -115,6 +115,53 @@ func (r *recordedStore) Size(ctx context.Context) (files int, bytes uint64, err 
 	return len(stats.Files), uint64(stats.Bytes), err
 }
 
+// replaySpan is the flags by which replays choose flows by time.
+type replaySpan struct{ choice }
+
+func (p *replaySpan) addTo(c *cobra.Command) {
+	p.now = time.Now
+	c.Flags().StringVar(&p.since, "since", "", "only flows first seen at this `moment` or later: 30d, 12h, 2026-03-01, 2026-03-01T12:00:00Z")
+	c.Flags().StringVar(&p.until, "until", "", "only flows first seen before this `moment`")
+}
+
+// store returns the flows of a store, if --flows names one.
+func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorded, error) {
+	since, until, err := p.span()
+	if err != nil || !slices.ContainsFunc(f.patterns, isStore) {
+		return nil, err
+	}
+	r, err := f.open(ctx, p.streams)
+	if err != nil {
+		return nil, err
+	}
+	return r.(*recordedStore).Recorded(ctx, flowstore.Range{Since: since, Until: until})
+}
+
+// read hands over the flows of files that are of the time asked for.
+func (p *replaySpan) read(ctx context.Context, f *flowFiles, s streams, files []string, each func(policies.Flow) error) (flowlog.Stats, error) {
+	const cause = "no time recorded, and only some of the time is asked for"
+	since, until, err := p.span()
+	if err != nil {
+		return flowlog.Stats{}, err
+	}
+	filter := simulator.Filter{Since: since, Until: until}
+	var without uint64
+	stats, err := f.read(ctx, s, files, func(flow policies.Flow) error {
+		switch filter.Match(&flow) {
+		case simulator.Yes:
+			return each(flow)
+		case simulator.NotSay:
+			without++
+		}
+		return nil
+	})
+	if without > 0 {
+		stats.Flows -= without
+		stats.Add(flowlog.Stats{LeftOut: map[string]uint64{cause: without}})
+	}
+	return stats, err
+}
+
 // choice is the flags by which recorded flows are chosen.
 type choice struct {
 	streams
