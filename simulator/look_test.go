@@ -189,9 +189,13 @@ func TestFilterOfRecords(t *testing.T) {
 var flows = rapid.Custom(func(t *rapid.T) policies.Flow {
 	peer := func(label string) policies.FlowPeer {
 		return rapid.SampledFrom([]policies.FlowPeer{
-			{Namespace: "shop", Pod: "web-7c9f8d5b6-2x4z6"}, {Namespace: "shop", Pod: "web-7c9f8d5b6-9x4z6"}, {Namespace: "shop", Pod: "db-0"},
+			{Namespace: "shop", Pod: "web-7c9f8d5b6-2x4z6"},
+			{Namespace: "shop", Pod: "web-7c9f8d5b6-9x4z6"},
+			{Namespace: "shop", Pod: "db-0"},
 			{Namespace: "bank", Workloads: []policies.Ref{{Kind: "Deployment", Namespace: "bank", Name: "web"}}},
-			{Outside: true, Address: netip.MustParseAddr("192.0.2.1")}, {Host: true}, {},
+			{Outside: true, Address: netip.MustParseAddr("192.0.2.1")},
+			{Host: true},
+			{},
 		}).Draw(t, label)
 	}
 	f := policies.Flow{

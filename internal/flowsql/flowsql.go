@@ -65,12 +65,12 @@ func Ask(ctx context.Context, scan Scan, question string, o Options) (*Answer, e
 		return nil, fmt.Errorf("prepare SQL: %w", err)
 	}
 	db := sql.OpenDB(connector{d})
-	defer db.Close()
+	defer db.Close() //nolint:errcheck // it holds nothing
 	c, err := db.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("prepare SQL: %w", err)
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // as above
 	if err := restrict(ctx, c, o); err != nil {
 		return nil, fmt.Errorf("prepare SQL: %w", err)
 	}
@@ -163,7 +163,7 @@ func ask(ctx context.Context, c *sql.Conn, question string, o Options) (*Answer,
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
+	defer rows.Close() //nolint:errcheck // rows.Err says it
 	a := &Answer{}
 	if a.Columns, err = rows.Columns(); err != nil {
 		return nil, err

@@ -186,13 +186,13 @@ func (c *cursor) Rowid() (int64, error) {
 	return 0, c.failed
 }
 
-// Close ends the scan, and waits for it.
+// Close ends the scan, and waits for it: what was on its way is dropped.
 func (c *cursor) Close() error {
 	if c.stop == nil {
 		return nil
 	}
 	c.stop()
-	for range c.batches { //nolint:revive // what was on its way
+	for range c.batches {
 	}
 	c.stop = nil
 	return nil

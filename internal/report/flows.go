@@ -638,8 +638,16 @@ func flowStatsJSON(o *object, s *FlowStats) {
 	b := []byte{'{'}
 	e := &s.Ends
 	for _, n := range []share{
-		{"pods", e.Pods}, {"nodes", e.Nodes}, {"outside", e.Outside}, {"addressOnly", e.AddressOnly}, {"nothing", e.Nothing}, {"namedPods", e.Named},
-		{"workloads", e.Workloads}, {"labelsComplete", e.LabelsComplete}, {"labelsPartial", e.LabelsPartial}, {"labelsNone", e.NoneOf},
+		{"pods", e.Pods},
+		{"nodes", e.Nodes},
+		{"outside", e.Outside},
+		{"addressOnly", e.AddressOnly},
+		{"nothing", e.Nothing},
+		{"namedPods", e.Named},
+		{"workloads", e.Workloads},
+		{"labelsComplete", e.LabelsComplete},
+		{"labelsPartial", e.LabelsPartial},
+		{"labelsNone", e.NoneOf},
 	} {
 		b = appendNumber(b, n.name, n.n)
 	}

@@ -20,7 +20,11 @@ var exported = rapid.Custom(func(t *rapid.T) policies.Flow {
 	peer := func(name, address string) policies.FlowPeer {
 		p := rapid.SampledFrom([]policies.FlowPeer{
 			{Namespace: "shop", Pod: "web-0", Labels: map[string]string{"app": "web", "tier": ""}, LabelsPartial: true, Workloads: []policies.Ref{{Kind: "StatefulSet", Namespace: "shop", Name: "web"}}},
-			{Namespace: "shop", Pod: "db-0"}, {Outside: true, Names: []string{"cdn.example"}}, {Host: true}, {Host: true, OwnNode: true}, {},
+			{Namespace: "shop", Pod: "db-0"},
+			{Outside: true, Names: []string{"cdn.example"}},
+			{Host: true},
+			{Host: true, OwnNode: true},
+			{},
 		}).Draw(t, name)
 		p.Address = netip.MustParseAddr(address)
 		return p
