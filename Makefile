@@ -16,7 +16,7 @@ BENCHTIME ?= 1s
 COUNT     ?= 1
 PACKAGES  ?= ./...
 
-.PHONY: help all build test test-cluster lint format golden fuzz bench demo clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse lint format golden fuzz bench demo clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,14 @@ test: ## run the tests
 # The first time it builds the API server, which takes some ten minutes.
 test-cluster: ## run the tests that want a real Kubernetes API server
 	assets=$$(tools/control-plane/build.sh) && KUBEBUILDER_ASSETS=$$assets go test -count=1 -run Real ./internal/cluster
+
+# Debian's servers want root to be installed, the current engine wants npm; what
+# cannot be had is left out, and said.
+test-clickhouse: ## run the tests that want a real ClickHouse
+	servers=; engine=; \
+	if tools/clickhouse/servers.sh install; then servers=1; else echo "not tried with Debian's ClickHouse servers"; fi; \
+	engine=$$(tools/clickhouse/engine.sh) || echo "not tried with the current ClickHouse engine"; \
+	WEIR_CLICKHOUSE=$$servers WEIR_CHDB=$$engine go test -count=1 -timeout 20m -run Real ./simulator/clickhouse
 
 lint: $(LINTER) ## run the linters
 	$(LINTER) run

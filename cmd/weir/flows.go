@@ -15,6 +15,7 @@ import (
 
 	"github.com/weir-policy/weir/internal/preview"
 	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/simulator/flowlisten"
 	"github.com/weir-policy/weir/simulator/flowlog"
 )
 
@@ -25,18 +26,18 @@ func newFlows(s streams) *cobra.Command {
 	}
 	c.AddCommand(
 		newFlowsImport(s), newFlowsList(s), newFlowsTop(s), newFlowsGraph(s), newFlowsExport(s), newFlowsStats(s), newFlowsSQL(s),
-		newFlowsCompact(s), newFlowsVerify(s),
+		newFlowsCompact(s), newFlowsVerify(s), newFlowsSchema(s),
 	)
 	return group(c)
 }
 
 func newFlowsImport(s streams) *cobra.Command {
 	out, flows := output{streams: s, kind: report.KindFlowImport}, flowFiles{}
-	var to string
+	var to, listen string
 	var store flowStore
 	in, addresses := input{streams: s}, addressBook{}
 	c := &cobra.Command{
-		Use:   "import FILE...",
+		Use:   "import FILE... | --listen ADDRESS",
 		Short: "Read recorded flows of any format, and store them or write them as Weir's own",
 		Long: `Read recorded flows, plain or compressed, and write them as Weir's JSON lines:
 one connection a line, replies turned round to their requests. What was read,
@@ -44,18 +45,29 @@ left out and lost is told at the end, on standard error where the flows go to
 standard output. With --store they become part of a flow store; a file that is in
 it already adds nothing, and one that was interrupted or has grown, the rest.
 With --world, ends that are recorded by their address alone become the pods that
-had it then.`,
+had it then.
+
+With --listen, flows are those that routers and nodes export by UDP as IPFIX,
+NetFlow or sFlow, until an interrupt ends it; a file is in its place then.`,
 		Example: `  weir flows import examples/shop/flows.jsonl.gz --to flows.weir.jsonl.zst
   weir flows import examples/shop/flows.jsonl.gz --store flows
   weir flows import examples/shop/flows.jsonl.gz --world examples/shop/deploy@2026-03-10T08:00:00Z --store flows
   hubble observe --last 1000 -o jsonpb | weir flows import - > flows.weir.jsonl`,
-		Args: takes(1, math.MaxInt, "flows import takes files of recorded flows, or - for standard input"),
+		Args: takes(0, math.MaxInt, ""),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := errors.Join(out.check(), readOnce(args...)); err != nil {
 				return err
 			}
 			if store.where != "" && c.Flags().Changed("to") {
 				return errors.New("--to and --store exclude each other")
+			}
+			switch {
+			case listen != "" && len(args) > 0:
+				return errors.New("flows import takes files or --listen, not both")
+			case listen != "" && store.where != "":
+				return errors.New("--listen and --store exclude each other; import the file that --to names")
+			case listen == "" && len(args) == 0:
+				return errors.New("flows import takes files of recorded flows, or - for standard input, or --listen udp://:2055")
 			}
 			flows.patterns = args
 			files, err := flows.files()
@@ -80,7 +92,11 @@ had it then.`,
 			var stats flowlog.Stats
 			fill := func(w io.Writer) error {
 				var err error
-				stats, err = importFlows(c.Context(), &flows, s, files, w)
+				if listen != "" {
+					stats, err = listenForFlows(c.Context(), listen, flows.options, s.err, w)
+				} else {
+					stats, err = importFlows(c.Context(), &flows, s, files, w)
+				}
 				return err
 			}
 			if to == "-" {
@@ -103,7 +119,21 @@ had it then.`,
 	in.addTo(c)
 	addresses.addTo(c)
 	c.Flags().StringVar(&to, "to", "-", "the `file` to write, compressed when its name ends in .gz or .zst; - is standard output")
+	c.Flags().StringVar(&listen, "listen", "", "the `address` at which to receive flow exports, such as udp://:2055")
 	return c
+}
+
+// listenForFlows writes what arrives at an address until ctx ends, and says on
+// told where that is.
+func listenForFlows(ctx context.Context, address string, o flowlog.Options, told, w io.Writer) (flowlog.Stats, error) {
+	records := flowlog.NewWriter(w)
+	l, err := flowlisten.Open(address, flowlisten.Options{Flows: o, Idle: records.Flush})
+	if err != nil {
+		return flowlog.Stats{}, err
+	}
+	fmt.Fprintf(told, "listening at %s; interrupt to end\n", l.Address())
+	stats, err := l.Run(ctx, records.Write)
+	return stats, errors.Join(err, records.Flush())
 }
 
 func importFlows(ctx context.Context, flows *flowFiles, s streams, files []string, w io.Writer) (flowlog.Stats, error) {

@@ -17,8 +17,8 @@ import (
 	"github.com/weir-policy/weir/simulator/flowlog"
 )
 
-// flowWriter writes flows in one format.
-type flowWriter interface {
+// lineWriter writes flows in one format.
+type lineWriter interface {
 	Write(policies.Flow) error
 	Flush() error
 }
@@ -76,7 +76,7 @@ error where the flows go to standard output.`,
 // export writes the flows that the flags choose.
 func (o *choice) export(ctx context.Context, f *simulator.Filter, w io.Writer, answer *report.FlowExport) error {
 	lost := map[string]uint64{}
-	var to flowWriter = flowlog.NewWriter(w)
+	var to lineWriter = flowlog.NewWriter(w)
 	switch answer.As {
 	case "hubble":
 		to = flowlog.NewHubbleWriter(w, lost)

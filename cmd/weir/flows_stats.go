@@ -34,7 +34,7 @@ flow store holds, from its manifest alone.`,
 		case byStore && byFlows:
 			return errors.New("--flows and --store exclude each other; a store is read record by record as --flows STORE")
 		case !byFlows && !byStore:
-			return errors.New("name what to read as in --flows flows.jsonl.gz, or the flow store as in --store flows or --store s3://bucket/prefix")
+			return errors.New("name what to read as in --flows flows.jsonl.gz, or the flow store as in --store flows, s3://bucket/prefix or clickhouse://host/database")
 		case byStore:
 			return ofStore(c, args)
 		}

@@ -15,7 +15,9 @@ import (
 
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator/clickhouse"
 	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowrow"
 	"github.com/weir-policy/weir/simulator/flowstore"
 )
 
@@ -26,7 +28,7 @@ type flowStore struct {
 }
 
 func (f *flowStore) addTo(c *cobra.Command) {
-	c.Flags().StringVar(&f.where, "store", "", "the flow `store`: a folder, or s3://bucket/prefix")
+	c.Flags().StringVar(&f.where, "store", "", "the flow `store`: a folder, s3://bucket/prefix, or clickhouse://user@host:9000/database")
 	c.Flags().StringVar(&f.options.S3.Endpoint, "s3-endpoint", os.Getenv("AWS_ENDPOINT_URL"), "the `URL` of S3-compatible storage (default: AWS, or $AWS_ENDPOINT_URL)")
 	c.Flags().StringVar(&f.options.S3.Region, "s3-region", os.Getenv("AWS_REGION"), "the `region` of the bucket (default: $AWS_REGION)")
 }
@@ -34,7 +36,10 @@ func (f *flowStore) addTo(c *cobra.Command) {
 // open opens a store that is there.
 func (f *flowStore) open(ctx context.Context) (*flowstore.Store, error) {
 	if f.where == "" {
-		return nil, errors.New("name the flow store, as in --store flows or --store s3://bucket/prefix")
+		return nil, errors.New("name the flow store, as in --store flows, --store s3://bucket/prefix or --store clickhouse://host/database")
+	}
+	if isClickHouse(f.where) {
+		return nil, fmt.Errorf("%s is a database, which sorts, sums up and forgets by itself; this works on a folder or on s3://bucket/prefix", clickhouse.Name(f.where))
 	}
 	f.options.ReadOnly = true
 	return flowstore.Open(ctx, f.where, f.options)
@@ -43,10 +48,11 @@ func (f *flowStore) open(ctx context.Context) (*flowstore.Store, error) {
 // importTo adds the flows of files to a store, which it makes where there is
 // none.
 func (f *flowFiles) importTo(ctx context.Context, s streams, to *flowStore, files []string) (all flowlog.Stats, stored report.Stored, err error) {
-	store, err := flowstore.Open(ctx, to.where, to.options)
+	store, done, err := to.openToWrite(ctx, s)
 	if err != nil {
 		return all, stored, err
 	}
+	defer func() { err = errors.Join(err, done()) }()
 	for _, name := range files {
 		stats, done, err := f.importFile(ctx, s, store, name)
 		all.Add(stats)
@@ -59,7 +65,7 @@ func (f *flowFiles) importTo(ctx context.Context, s streams, to *flowStore, file
 	return all, stored, nil
 }
 
-func (f *flowFiles) importFile(ctx context.Context, s streams, store *flowstore.Store, name string) (stats flowlog.Stats, done flowstore.Imported, err error) {
+func (f *flowFiles) importFile(ctx context.Context, s streams, store writableStore, name string) (stats flowlog.Stats, done flowrow.Imported, err error) {
 	read := func(in io.Reader, name string) func(each func(policies.Flow) error) error {
 		return func(each func(policies.Flow) error) (err error) {
 			each, shown := watched(s.err, f.resolved(each))
@@ -69,7 +75,7 @@ func (f *flowFiles) importFile(ctx context.Context, s streams, store *flowstore.
 		}
 	}
 	if name == "-" {
-		w := store.NewWriter()
+		w := store.newWriter()
 		err := read(s.in, "standard input")(func(flow policies.Flow) error {
 			done.Added++
 			return w.Add(ctx, &flow)

@@ -17,7 +17,9 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/clickhouse"
 	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowrow"
 	"github.com/weir-policy/weir/simulator/flowstore"
 )
 
@@ -31,7 +33,7 @@ type recording interface {
 	Size(ctx context.Context) (files int, bytes uint64, err error)
 }
 
-const flowsUsage = "a `file` of recorded flows, a pattern such as 'flows/*.jsonl.gz', -, or a flow store (a folder or s3://bucket/prefix); repeatable"
+const flowsUsage = "a `file` of recorded flows, a pattern such as 'flows/*.jsonl.gz', -, or a flow store (a folder, s3://bucket/prefix or clickhouse://host/database); repeatable"
 
 func readsStdin(patterns []string) bool { return slices.Contains(patterns, "-") }
 
@@ -44,7 +46,7 @@ func (f *flowFiles) open(ctx context.Context, s streams) (recording, error) {
 		if len(f.patterns) > 1 {
 			return nil, fmt.Errorf("--flows: %s is a flow store, and stands alone", f.patterns[i])
 		}
-		return openStore(ctx, f.patterns[i])
+		return openStore(ctx, f.patterns[i], s)
 	}
 	files, err := f.files()
 	return &recordedFiles{f, s, files}, err
@@ -77,28 +79,41 @@ func (r *recordedFiles) Size(context.Context) (files int, bytes uint64, err erro
 	return len(r.files), bytes, nil
 }
 
-// recordedStore is flows in a store.
+// store is a recording that is kept by tuple.
+type store interface {
+	recording
+	Recorded(ctx context.Context, r flowrow.Range) (simulator.Recorded, error)
+}
+
+// recordedStore is flows in a store of files.
 type recordedStore struct{ *flowstore.Store }
+
+// recordedDatabase is flows in ClickHouse.
+type recordedDatabase struct{ *clickhouse.Store }
 
 // isStore reports whether --flows names a store rather than files.
 func isStore(name string) bool {
-	if strings.HasPrefix(name, "s3://") {
+	if strings.HasPrefix(name, "s3://") || isClickHouse(name) {
 		return true
 	}
 	info, err := os.Stat(filepath.Join(name, "v1"))
 	return err == nil && info.IsDir()
 }
 
-func openStore(ctx context.Context, where string) (*recordedStore, error) {
-	store, err := flowstore.Open(ctx, where, flowstore.Options{ReadOnly: true, S3: flowstore.S3{
+func openStore(ctx context.Context, where string, s streams) (store, error) {
+	if isClickHouse(where) {
+		d, err := clickhouse.Open(ctx, where, clickhouse.Options{ReadOnly: true, Told: func(what string) { fmt.Fprintln(s.err, what) }})
+		return &recordedDatabase{d}, err
+	}
+	files, err := flowstore.Open(ctx, where, flowstore.Options{ReadOnly: true, S3: flowstore.S3{
 		Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Region: os.Getenv("AWS_REGION"),
 	}})
-	return &recordedStore{store}, err
+	return &recordedStore{files}, err
 }
 
 func (r *recordedStore) Scan(ctx context.Context, f *simulator.Filter, each func(*policies.Flow) error) (flowlog.Stats, error) {
 	// Names are not asked for: what does not say them is to be told.
-	query := flowstore.Query{Range: flowstore.Range{Since: f.Since, Until: f.Until}}
+	query := flowstore.Query{Range: flowrow.Range{Since: f.Since, Until: f.Until}}
 	if len(f.Verdicts) == 1 {
 		query.Verdict = f.Verdicts[0]
 	}
@@ -113,6 +128,20 @@ func (r *recordedStore) Scan(ctx context.Context, f *simulator.Filter, each func
 func (r *recordedStore) Size(ctx context.Context) (files int, bytes uint64, err error) {
 	stats, err := r.Stats(ctx)
 	return len(stats.Files), uint64(stats.Bytes), err
+}
+
+func (r *recordedDatabase) Scan(ctx context.Context, f *simulator.Filter, each func(*policies.Flow) error) (flowlog.Stats, error) {
+	var stats flowlog.Stats
+	err := r.Store.Scan(ctx, flowrow.Filter{Range: flowrow.Range{Since: f.Since, Until: f.Until}, Verdicts: f.Verdicts}, func(f policies.Flow) error {
+		stats.Flows++
+		return each(&f)
+	})
+	return stats, err
+}
+
+// Size returns nothing: what a database takes is not asked for.
+func (r *recordedDatabase) Size(context.Context) (files int, bytes uint64, err error) {
+	return 0, 0, nil
 }
 
 // replaySpan is the flags by which replays choose flows by time.
@@ -134,7 +163,7 @@ func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorde
 	if err != nil {
 		return nil, err
 	}
-	return r.(*recordedStore).Recorded(ctx, flowstore.Range{Since: since, Until: until})
+	return r.(store).Recorded(ctx, flowrow.Range{Since: since, Until: until})
 }
 
 // read hands over the flows of files that are of the time asked for.

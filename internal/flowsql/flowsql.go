@@ -21,7 +21,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/weir-policy/weir/policies"
-	"github.com/weir-policy/weir/simulator/flowstore"
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 // Scan calls each for the flows of a time, from since, included, to until,
@@ -59,7 +59,7 @@ func Ask(ctx context.Context, scan Scan, question string, o Options) (*Answer, e
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	table := &table{ctx: ctx, scan: scan, columns: flowstore.Columns()}
+	table := &table{ctx: ctx, scan: scan, columns: flowrow.FlowColumns()}
 	d := &sqlite.Driver{}
 	if err := d.RegisterModule("recorded", module{table}); err != nil {
 		return nil, fmt.Errorf("prepare SQL: %w", err)
@@ -222,7 +222,7 @@ func explain(question string, err error) error {
 		switch m[1] {
 		case "column":
 			var names []string
-			for _, c := range flowstore.Columns() {
+			for _, c := range flowrow.FlowColumns() {
 				names = append(names, c.Name)
 			}
 			hint = policies.Near(word, names)

@@ -12,7 +12,7 @@ import (
 	"modernc.org/sqlite/vtab"
 
 	"github.com/weir-policy/weir/policies"
-	"github.com/weir-policy/weir/simulator/flowstore"
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 // momentLayout is how a moment stands in the table: texts of it are in order of
@@ -23,7 +23,7 @@ const momentLayout = "2006-01-02 15:04:05.000000"
 type table struct {
 	ctx     context.Context
 	scan    Scan
-	columns []flowstore.Column
+	columns []flowrow.Column
 	failed  error // what a cursor ended with
 }
 
@@ -32,7 +32,7 @@ type module struct{ *table }
 func (m module) Create(c vtab.Context, _ []string) (vtab.Table, error) {
 	var columns []string
 	for _, column := range m.columns {
-		kind := map[flowstore.ColumnType]string{flowstore.TextColumn: "TEXT", flowstore.MomentColumn: "TEXT", flowstore.NumberColumn: "INTEGER"}[column.Type]
+		kind := map[flowrow.ColumnType]string{flowrow.TextColumn: "TEXT", flowrow.MomentColumn: "TEXT", flowrow.NumberColumn: "INTEGER"}[column.Type]
 		columns = append(columns, `"`+column.Name+`" `+kind)
 	}
 	return m.table, c.Declare("CREATE TABLE flows (" + strings.Join(columns, ", ") + ")")

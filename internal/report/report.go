@@ -52,6 +52,7 @@ const (
 	KindPreview      Kind = "Preview"
 	KindFlowImport   Kind = "FlowImport"
 	KindFlowStore    Kind = "FlowStore"
+	KindFlowSchema   Kind = "FlowSchema"
 	KindTestRun      Kind = "TestRun"
 	KindCheckRun     Kind = "CheckRun"
 	KindAnswer       Kind = "Answer"
@@ -73,6 +74,7 @@ var formats = map[Kind][]Format{
 	KindPreview:      {Text, Markdown, JSON, SARIF, HTML},
 	KindFlowImport:   {Text, JSON},
 	KindFlowStore:    {Text, JSON},
+	KindFlowSchema:   {Text, JSON},
 	KindTestRun:      {Text, JSON, JUnit, TAP},
 	KindCheckRun:     {Text, JSON, SARIF, JUnit, GitHub},
 	KindAnswer:       {Text, JSON, CSV},

@@ -105,6 +105,13 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 		}
 		return WriteFlowStore(w, f, storedFlows(), Style{})
 	},
+	KindFlowSchema: func(w io.Writer, f Format, empty bool) error {
+		s := &FlowSchema{Where: "clickhouse://flows:9000/weir"}
+		if !empty {
+			s.Statements = []string{"CREATE TABLE `weir`.`flows` (\n    `start` Int64\n)", "CREATE TABLE `weir`.`tuples` (\n    `tuple` UInt64\n)"}
+		}
+		return WriteFlowSchema(w, f, s)
+	},
 	KindCheckRun: func(w io.Writer, f Format, empty bool) error {
 		if empty {
 			return WriteCheckRun(w, f, &CheckRun{Result: &lint.Result{}}, Style{})

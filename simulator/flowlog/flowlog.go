@@ -2,7 +2,7 @@
 // them as Weir's own JSON lines.
 //
 // It tells formats apart by looking, record by record, plain or compressed with
-// gzip or zstd. docs/flows.md says what each field becomes, and what is left out
+// gzip or zstd; a table is read as a whole. docs/flows.md says what each field becomes, and what is left out
 // and why.
 package flowlog
 
@@ -26,6 +26,9 @@ const MaxLine = 1 << 20
 type Options struct {
 	Format string // one of Formats, or empty to look at each record
 	Strict bool   // stop at the first bad record
+	// Columns says which column of a table has which of RowFields; of the others,
+	// those that are known by their names are found.
+	Columns map[string]string
 }
 
 // Stats is what became of every record: lines, or what else a format consists
@@ -83,11 +86,38 @@ func Read(ctx context.Context, r io.Reader, name string, o Options, each func(po
 	defer plain.Close()
 
 	s := &sink{ctx: ctx, options: o, each: each, at: policies.Place{File: name}}
+	if packing == "" {
+		s.whole = wholeFile(r)
+	}
 	in := &input{Reader: bufio.NewReaderSize(plain, MaxLine), packing: packing}
 	if err := in.readInto(s); err != nil {
 		return s.stats, err
 	}
 	return s.stats, s.stopped
+}
+
+// wholeFile returns the file that r reads, or nil where r is no file that can be
+// read at any place.
+func wholeFile(r io.Reader) *io.SectionReader {
+	f, ok := r.(interface {
+		io.ReaderAt
+		io.Seeker
+	})
+	if !ok {
+		return nil
+	}
+	here, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil
+	}
+	if _, err := f.Seek(here, io.SeekStart); err != nil {
+		return nil
+	}
+	return io.NewSectionReader(f, 0, size)
 }
 
 // sink takes what becomes of the records of one file.
@@ -98,7 +128,8 @@ type sink struct {
 	at      policies.Place // of the record that is being read
 	format  string         // of that record
 	stats   Stats
-	stopped error // why nothing more is to be read
+	whole   *io.SectionReader // the file itself, for formats that begin at its end; may be nil
+	stopped error             // why nothing more is to be read
 }
 
 // flow takes a flow of the record at hand.

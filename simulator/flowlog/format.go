@@ -30,6 +30,7 @@ type format struct {
 var formats = []*format{
 	&goldmaneFormat, &hubbleFormat, &weirFormat, &calicoFormat, &calicoTextFormat,
 	&gcpFormat, &gkeFormat, &azureVNetFormat, &azureNSGFormat, &netobservFormat, &otlpFormat, &awsFormat, &conntrackFormat,
+	&ipfixFormat, &netflowFormat, &sflowFormat, &parquetFormat,
 }
 
 // Formats returns the names that Options.Format may have.

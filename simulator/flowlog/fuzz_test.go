@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gopacket/gopacket/layers"
+
 	"github.com/weir-policy/weir/policies"
 )
 
@@ -33,6 +35,7 @@ func FuzzRead(f *testing.F) {
 		f.Add(zip(f, seed))
 		f.Add(zst(f, seed))
 	}
+	f.Add(captureOf(f, layers.LinkTypeRaw, udpPacket(f, exporter1, with(nil)), udpPacket(f, exporter1, antreaRecord("db-0", 1, 1, 2))))
 	for _, format := range Formats() {
 		for _, file := range exampleFiles(f, format) {
 			text, err := os.ReadFile(file)

@@ -16,6 +16,8 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/metadata"
 	"github.com/apache/arrow-go/v18/parquet/schema"
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 // column is one column of a file. Texts are always in a dictionary, numbers
@@ -102,8 +104,8 @@ const (
 	flowStart = iota
 	flowEnd
 	flowSource
-	flowTarget   = flowSource + endTexts
-	flowProtocol = flowTarget + endTexts + iota - 4
+	flowTarget   = flowSource + flowrow.Texts
+	flowProtocol = flowTarget + flowrow.Texts + iota - 4
 	flowSourcePort
 	flowPort
 	flowVerdict
@@ -123,9 +125,9 @@ const (
 // endLayout returns the columns of one end.
 func endLayout(prefix string) []column {
 	var all []column
-	for i, name := range endColumns {
+	for i, name := range flowrow.Columns {
 		c := key(prefix + name)
-		c.key = i != endPod && i != endIP && i != endNames
+		c.key = i != flowrow.Pod && i != flowrow.IP && i != flowrow.Names
 		all = append(all, c)
 	}
 	return all

@@ -280,11 +280,13 @@ func (s *Store) readFlows(ctx context.Context, f File, t *table, each func(*flow
 	}
 }
 
+var errMissing = errors.New("the file is missing")
+
 func (s *Store) openFile(ctx context.Context, f File) (blob, error) {
 	b, err := s.blobs.open(ctx, f.Name)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("%s/%s: the file is missing; the store was compacted meanwhile (then do it again), or somebody removed it", s.blobs, f.Name)
+		return nil, fmt.Errorf("%s/%s: %w; the store was compacted meanwhile (then do it again), or somebody removed it", s.blobs, f.Name, errMissing)
 	case err != nil:
 		return nil, err
 	case b.size() != f.Size:
@@ -546,21 +548,34 @@ func (s *Store) sweep(ctx context.Context, now time.Time) (int, error) {
 	}
 	before := now.Add(-s.options.Grace)
 	var old []string
+	forget := &commit{At: now}
 	for _, under := range []string{"flows/", "tuples/"} {
 		err := s.blobs.list(ctx, under, "", func(e entry) error {
 			_, needed := st.files[e.name]
 			at, replaced := st.gone[e.name]
-			if !replaced {
-				at = e.modified
-			}
-			if !needed && !at.After(before) {
+			switch {
+			case needed:
+			case replaced && !at.After(before):
 				old = append(old, e.name)
+			case !replaced && !e.modified.After(before):
+				forget.Forget = append(forget.Forget, e.name)
 			}
 			return nil
 		})
 		if err != nil {
 			return 0, err
 		}
+	}
+	if len(forget.Forget) > 0 {
+		// Who has not committed them yet is told, and does not.
+		err := s.append(ctx, forget, func(st *state) error {
+			forget.Forget = slices.DeleteFunc(forget.Forget, func(name string) bool { _, needed := st.files[name]; return needed })
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+		old = append(old, forget.Forget...)
 	}
 	summed := ""
 	var entries []string

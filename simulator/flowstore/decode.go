@@ -5,39 +5,16 @@ import (
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 // The words of small columns, by number.
 
-func protocolText(p int) string {
-	if p == 0 {
-		return ""
-	}
-	return netset.Protocol(p).String()
-}
+func protocolText(p int) string { return flowrow.ProtocolText(netset.Protocol(p)) }
 
-func verdictText(v int) string {
-	if policies.Verdict(v) == policies.Undecided {
-		return ""
-	}
-	return policies.Verdict(v).String()
-}
+func verdictText(v int) string { return flowrow.VerdictText(policies.Verdict(v)) }
 
 func reporterText(r int) string { return policies.Reporter(r).String() }
-
-func parseProtocol(text string) (netset.Protocol, error) {
-	if text == "" {
-		return 0, nil
-	}
-	return netset.ParseProtocol(text)
-}
-
-func parseVerdict(text string) (v policies.Verdict, err error) {
-	if text != "" {
-		err = v.UnmarshalText([]byte(text))
-	}
-	return v, err
-}
 
 // each parses the texts of a dictionary.
 func each[T any](texts []string, parse func(string) (T, error)) ([]T, error) {
@@ -68,9 +45,9 @@ type flowReader struct {
 
 // endReader knows which end of the table some codes mean.
 type endReader struct {
-	last  [endTexts]int32
+	last  [flowrow.Texts]int32
 	end   uint32
-	known map[[endTexts]int32]uint32
+	known map[[flowrow.Texts]int32]uint32
 }
 
 func newFlowReader(b blob, t *table) (*flowReader, error) {
@@ -130,8 +107,8 @@ func (f *flowReader) newWords() error {
 	f.group, f.tuples = f.at, make([]uint32, len(f.vectors[flowTuple].numbers))
 	f.source, f.target = newEndReader(), newEndReader()
 	var errs [3]error
-	f.protocols, errs[0] = each(f.vectors[flowProtocol].texts, parseProtocol)
-	f.verdicts, errs[1] = each(f.vectors[flowVerdict].texts, parseVerdict)
+	f.protocols, errs[0] = each(f.vectors[flowProtocol].texts, flowrow.ParseProtocol)
+	f.verdicts, errs[1] = each(f.vectors[flowVerdict].texts, flowrow.ParseVerdict)
 	f.reporters, errs[2] = each(f.vectors[flowReporter].texts, policies.ParseReporter)
 	for _, err := range errs {
 		if err != nil {
@@ -148,7 +125,7 @@ func (f *flowReader) newWords() error {
 }
 
 func newEndReader() endReader {
-	return endReader{known: map[[endTexts]int32]uint32{}, last: [endTexts]int32{-1}}
+	return endReader{known: map[[flowrow.Texts]int32]uint32{}, last: [flowrow.Texts]int32{-1}}
 }
 
 // of returns the end that row i of the columns has.
@@ -164,7 +141,7 @@ func (e *endReader) of(t *table, columns []vector, i int) uint32 {
 	}
 	end, ok := e.known[e.last]
 	if !ok {
-		var texts [endTexts]string
+		var texts flowrow.End
 		for c := range columns {
 			texts[c] = columns[c].texts[e.last[c]]
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 var equal = gocmp.Options{cmpopts.EquateComparable(netip.Addr{}), cmpopts.EquateComparable(time.Time{})}
@@ -267,12 +268,12 @@ func TestRangeCutsHours(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	add(t, s, made...)
 	for range 2 {
-		r := recordedOf(t, s, Range{since, until})
+		r := recordedOf(t, s, Range{Since: since, Until: until})
 		if diff := gocmp.Diff(countRows(want), tuplesOf(t, r)); diff != "" {
 			t.Error(diff)
 		}
 		checkFlowsOf(t, r, want)
-		if diff := gocmp.Diff(ordered(want), all(t, s, Query{Range: Range{since, until}}), equal); diff != "" {
+		if diff := gocmp.Diff(ordered(want), all(t, s, Query{Range: Range{Since: since, Until: until}}), equal); diff != "" {
 			t.Error(diff)
 		}
 		compact(t, s, long)
@@ -298,9 +299,9 @@ func TestFlowsComeBackAsTheyWere(t *testing.T) {
 func drawFlow(t *rapid.T) policies.Flow {
 	times := rapid.Int64Range(-62135596800000000, 253402300799999999)
 	number := rapid.Uint64()
-	first := moment(times.Draw(t, "first"))
+	first := flowrow.Moment(times.Draw(t, "first"))
 	f := policies.Flow{
-		First: first, Last: moment(times.Draw(t, "last")), From: drawPeer(t), To: drawPeer(t),
+		First: first, Last: flowrow.Moment(times.Draw(t, "last")), From: drawPeer(t), To: drawPeer(t),
 		Protocol: netset.Protocol(rapid.Byte().Draw(t, "protocol")), Port: rapid.Uint16().Draw(t, "port"),
 		Verdict: policies.Verdict(rapid.IntRange(0, 3).Draw(t, "verdict")), EgressOnly: rapid.Bool().Draw(t, "half"),
 		Count: max(1, number.Draw(t, "count")), SourcePort: rapid.Uint16().Draw(t, "source port"),

@@ -2,15 +2,13 @@ package flowstore
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 // Writer adds flows to a store. It is not safe for concurrent use, but a store
@@ -19,8 +17,8 @@ type Writer struct {
 	store  *Store
 	table  *table
 	rows   []row
-	source *source // what was read of a file so far
-	was    uint64  // how much of it the last commit told
+	source *flowrow.Source // what was read of a file so far
+	was    uint64          // how much of it the last commit told
 	added  uint64
 }
 
@@ -52,14 +50,14 @@ func (w *Writer) Commit(ctx context.Context) error {
 		c.Source = &told
 	}
 	rows := w.rows
-	slices.SortStableFunc(rows, func(a, b row) int { return compareInt(hourOf(a.start), hourOf(b.start)) })
+	slices.SortStableFunc(rows, func(a, b row) int { return compareInt(flowrow.HourOf(a.start), flowrow.HourOf(b.start)) })
 	for len(rows) > 0 {
-		hour, n := hourOf(rows[0].start), 0
-		for n < len(rows) && hourOf(rows[n].start) == hour {
+		hour, n := flowrow.HourOf(rows[0].start), 0
+		for n < len(rows) && flowrow.HourOf(rows[n].start) == hour {
 			n++
 		}
 		sortByTime(rows[:n])
-		f := File{Kind: raw, Hour: moment(hour)}
+		f := File{Kind: raw, Hour: flowrow.Moment(hour)}
 		if err := w.store.writeFlows(ctx, &f, w.table, rows[:n]); err != nil {
 			return err
 		}
@@ -70,7 +68,7 @@ func (w *Writer) Commit(ctx context.Context) error {
 		return nil
 	}
 	err := w.store.append(ctx, c, func(st *state) error {
-		if c.Source != nil && st.sources[c.Source.key()].Flows != w.was {
+		if c.Source != nil && st.sources[c.Source.Key()].Flows != w.was {
 			return fmt.Errorf("%s is being imported by another process: %w", c.Source.Name, errOvertaken)
 		}
 		return nil
@@ -96,17 +94,6 @@ func compareInt(a, b int64) int {
 	return 0
 }
 
-const hourMicros = int64(time.Hour / time.Microsecond)
-
-// hourOf returns when the hour of a moment begins.
-func hourOf(micros int64) int64 {
-	rest := micros % hourMicros
-	if rest < 0 {
-		rest += hourMicros
-	}
-	return micros - rest
-}
-
 // writeFlows stores rows of one hour as a file.
 func (s *Store) writeFlows(ctx context.Context, f *File, t *table, rows []row) error {
 	return s.write(ctx, f, func(to io.Writer) error {
@@ -127,10 +114,10 @@ func (f *File) count(rows []row) {
 	for i := range rows {
 		r := &rows[i]
 		f.Flows += r.count
-		if first := moment(r.start); f.Rows+int64(i) == 0 || first.Before(f.First) {
+		if first := flowrow.Moment(r.start); f.Rows+int64(i) == 0 || first.Before(f.First) {
 			f.First = first
 		}
-		if last := moment(r.end); last.After(f.Last) {
+		if last := flowrow.Moment(r.end); last.After(f.Last) {
 			f.Last = last
 		}
 	}
@@ -138,10 +125,7 @@ func (f *File) count(rows []row) {
 }
 
 // Imported is what became of a file.
-type Imported struct {
-	Added uint64 // flows that are new in the store
-	Known uint64 // flows that were in it from an earlier import of the file
-}
+type Imported = flowrow.Imported
 
 // Import adds the flows of a file that read hands over, in the order in which
 // they stand. What an earlier import of the same file has added is left out, also
@@ -152,7 +136,7 @@ func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, rea
 	if err != nil {
 		return Imported{}, err
 	}
-	src, err := identifySource(ctx, name, file, st)
+	src, _, err := flowrow.Identify(ctx, name, file, st.sources)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -161,7 +145,7 @@ func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, rea
 		return Imported{Known: known}, nil
 	}
 	w := s.NewWriter()
-	w.source, w.was = &src, st.sources[src.key()].Flows
+	w.source, w.was = &src, st.sources[src.Key()].Flows
 	seen := uint64(0)
 	var errAdd error
 	errRead := read(func(f policies.Flow) error {
@@ -176,43 +160,4 @@ func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, rea
 		errRead = errors.Join(errRead, w.Commit(ctx))
 	}
 	return Imported{Added: w.added, Known: min(seen, known)}, errRead
-}
-
-// identifySource reads a file through, and says what is known of it or, where it
-// has grown, of what it was. It leaves the file at its start.
-func identifySource(ctx context.Context, name string, file io.ReadSeeker, st *state) (source, error) {
-	var sizes []int64
-	for key := range st.sources {
-		sizes = append(sizes, key.size)
-	}
-	slices.Sort(sizes)
-	sum, at, found := sha256.New(), int64(0), source{}
-	for _, size := range slices.Compact(sizes) {
-		if size == 0 {
-			continue
-		}
-		n, err := io.CopyN(sum, file, size-at)
-		if at += n; err == io.EOF {
-			break
-		}
-		if err != nil {
-			return source{}, fmt.Errorf("%s: %w", name, err)
-		}
-		if known, ok := st.sources[sourceKey{at, hex.EncodeToString(sum.Sum(nil))}]; ok {
-			found = known
-		}
-		if err := ctx.Err(); err != nil {
-			return source{}, err
-		}
-	}
-	n, err := io.Copy(sum, file)
-	if err != nil {
-		return source{}, fmt.Errorf("%s: %w", name, err)
-	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return source{}, fmt.Errorf("%s: %w", name, err)
-	}
-	at += n
-	whole := found.Whole && found.Size == at
-	return source{Name: name, Size: at, SHA256: hex.EncodeToString(sum.Sum(nil)), Flows: found.Flows, Whole: whole}, nil
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 // The manifest is a log: one small file for each commit, numbered, that says
@@ -51,36 +53,22 @@ type File struct {
 	Of []string `json:"of,omitempty"`
 }
 
-// source is a file that was imported, or that much of it.
-type source struct {
-	Name   string `json:"name"`
-	Size   int64  `json:"size"`
-	SHA256 string `json:"sha256"`
-	Flows  uint64 `json:"flows"` // how many of its flows are in the store
-	Whole  bool   `json:"whole,omitempty"`
-}
-
-type sourceKey struct {
-	size int64
-	sum  string
-}
-
-func (s *source) key() sourceKey { return sourceKey{s.Size, s.SHA256} }
-
 // commit is one entry of the log.
 type commit struct {
 	ID     string    `json:"id"` // random: tells whose an entry is
 	At     time.Time `json:"at,omitzero"`
 	Add    []File    `json:"add,omitempty"`
 	Remove []string  `json:"remove,omitempty"`
-	Source *source   `json:"source,omitempty"`
+	// Forget names files that nobody has committed for long, and nobody may now.
+	Forget []string        `json:"forget,omitempty"`
+	Source *flowrow.Source `json:"source,omitempty"`
 }
 
 // state is what all commits up to one come to.
 type state struct {
 	seq     uint64
 	files   map[string]File
-	sources map[sourceKey]source
+	sources map[flowrow.SourceKey]flowrow.Source
 	gone    map[string]time.Time // files that were removed, and when
 }
 
@@ -92,12 +80,12 @@ const remembered = 7 * 24 * time.Hour
 type summary struct {
 	Seq     uint64               `json:"seq"`
 	Files   []File               `json:"files"`
-	Sources []source             `json:"sources"`
+	Sources []flowrow.Source     `json:"sources"`
 	Gone    map[string]time.Time `json:"gone"`
 }
 
 func newState() *state {
-	return &state{files: map[string]File{}, sources: map[sourceKey]source{}, gone: map[string]time.Time{}}
+	return &state{files: map[string]File{}, sources: map[flowrow.SourceKey]flowrow.Source{}, gone: map[string]time.Time{}}
 }
 
 func (s *state) clone() *state {
@@ -111,6 +99,11 @@ func (s *state) allows(c *commit) error {
 			return errOvertaken
 		}
 	}
+	for _, f := range c.Add {
+		if _, ok := s.gone[f.Name]; ok {
+			return errOvertaken
+		}
+	}
 	return nil
 }
 
@@ -120,7 +113,7 @@ var errOvertaken = errors.New("the store was changed meanwhile by another proces
 func (s *state) apply(c *commit) {
 	s.seq++
 	maps.DeleteFunc(s.gone, func(_ string, at time.Time) bool { return at.Before(c.At.Add(-remembered)) })
-	for _, name := range c.Remove {
+	for _, name := range slices.Concat(c.Remove, c.Forget) {
 		delete(s.files, name)
 		s.gone[name] = c.At
 	}
@@ -128,7 +121,7 @@ func (s *state) apply(c *commit) {
 		s.files[f.Name] = f
 	}
 	if c.Source != nil {
-		s.sources[c.Source.key()] = *c.Source
+		s.sources[c.Source.Key()] = *c.Source
 	}
 }
 
@@ -140,7 +133,7 @@ func (s *state) summary() *summary {
 	for _, src := range s.sources {
 		sum.Sources = append(sum.Sources, src)
 	}
-	slices.SortFunc(sum.Sources, func(a, b source) int { return strings.Compare(a.SHA256, b.SHA256) })
+	slices.SortFunc(sum.Sources, func(a, b flowrow.Source) int { return strings.Compare(a.SHA256, b.SHA256) })
 	return sum
 }
 
@@ -151,7 +144,7 @@ func (s *summary) state() *state {
 		st.files[f.Name] = f
 	}
 	for _, src := range s.Sources {
-		st.sources[src.key()] = src
+		st.sources[src.Key()] = src
 	}
 	maps.Copy(st.gone, s.Gone)
 	return st

@@ -9,23 +9,11 @@ import (
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
-// Range is a span of time, from Since, included, to Until, excluded. A zero time
-// is no bound. A flow is of the time at which it was first seen.
-type Range struct{ Since, Until time.Time }
-
-// micros returns the bounds as columns have them.
-func (r Range) micros() (since, until int64) {
-	since, until = -1<<63, 1<<63-1
-	if !r.Since.IsZero() {
-		since = r.Since.UnixMicro()
-	}
-	if !r.Until.IsZero() {
-		until = r.Until.UnixMicro()
-	}
-	return since, until
-}
+// Range is a span of time.
+type Range = flowrow.Range
 
 // recorded is a range of a store at one moment.
 type recorded struct {
@@ -47,17 +35,17 @@ func (s *Store) Recorded(ctx context.Context, r Range) (simulator.Recorded, erro
 // hours returns the hours of the range in order. Those of which it holds all
 // are whole.
 func (r *recorded) hours() (hours []*hourFiles, whole func(*hourFiles) bool) {
-	since, until := r.micros()
+	since, until := r.Micros()
 	all := r.state.byHour()
 	for _, at := range slices.SortedFunc(maps.Keys(all), time.Time.Compare) {
 		first := at.UnixMicro()
-		if len(all[at].all()) > 0 && first+hourMicros > since && first < until {
+		if len(all[at].all()) > 0 && first+flowrow.HourMicros > since && first < until {
 			hours = append(hours, all[at])
 		}
 	}
 	return hours, func(h *hourFiles) bool {
 		first := h.hour.UnixMicro()
-		return since <= first && first+hourMicros <= until
+		return since <= first && first+flowrow.HourMicros <= until
 	}
 }
 
@@ -76,7 +64,7 @@ func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours
 	}()
 	roller := r.store.newRoller()
 	defer roller.discard()
-	since, until := r.micros()
+	since, until := r.Micros()
 	for _, h := range hours {
 		files := h.raw
 		if whole(h) {
@@ -189,7 +177,7 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 				ips[i] = ""
 			}
 			var err error
-			if peer.Address, err = parseAddress(ips[i]); err != nil {
+			if peer.Address, err = flowrow.ParseAddress(ips[i]); err != nil {
 				return err
 			}
 		}
@@ -236,7 +224,7 @@ func (m *rollReader) flow(r *roll) (policies.Flow, error) {
 		peer *policies.FlowPeer
 	}{{r.from, &f.From}, {r.to, &f.To}} {
 		texts := m.table.ends[side.end].texts
-		texts[endIP] = ""
+		texts[flowrow.IP] = ""
 		p, err := m.table.parsePeer(&texts)
 		if err != nil {
 			return f, err
@@ -249,8 +237,8 @@ func (m *rollReader) flow(r *roll) (policies.Flow, error) {
 // addHour adds what one more file says of a tuple.
 func addHour(hours []simulator.Hour, r *roll) []simulator.Hour {
 	own := simulator.Hour{
-		Start: moment(r.hour), Reporter: r.reporter, Verdict: r.verdict, EgressOnly: r.egressOnly,
-		Flows: r.flows, Bytes: r.bytes, First: moment(r.first), Last: moment(r.last),
+		Start: flowrow.Moment(r.hour), Reporter: r.reporter, Verdict: r.verdict, EgressOnly: r.egressOnly,
+		Flows: r.flows, Bytes: r.bytes, First: flowrow.Moment(r.first), Last: flowrow.Moment(r.last),
 	}
 	if n := len(hours); n > 0 {
 		if last := &hours[n-1]; last.Start == own.Start && last.Reporter == own.Reporter && last.Verdict == own.Verdict && last.EgressOnly == own.EgressOnly {
@@ -274,7 +262,7 @@ type span struct{ first, rows int64 }
 // Flows calls each for every record of the tuples, by hour.
 func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policies.Flow) error) error {
 	hours, _ := r.hours()
-	since, until := r.micros()
+	since, until := r.Micros()
 	spans, err := r.spans(ctx, tuples, hours)
 	if err != nil {
 		return err
@@ -452,7 +440,7 @@ func (s *Store) CountTuples(ctx context.Context, each func(tuple uint64, records
 	if err != nil {
 		return err
 	}
-	counts := map[uint64]uint64{}
+	counts := make(map[uint64]uint64, 1<<16)
 	for _, name := range slices.Sorted(maps.Keys(st.files)) {
 		if f := st.files[name]; f.Kind == raw || f.Kind == sorted {
 			if err := s.countTuples(ctx, f, counts); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 // roll is what one side reported of a tuple in one hour, with one verdict.
@@ -71,7 +72,7 @@ const (
 	rollProtocol
 	rollPort
 	rollSource
-	rollTarget = rollSource + endTexts
+	rollTarget = rollSource + flowrow.Texts
 )
 
 const rollRows = 1 << 14
@@ -160,10 +161,10 @@ func (w *rollWriter) flush() error {
 	if w.file != nil {
 		for i := range w.rolls {
 			r := &w.rolls[i]
-			if first := moment(r.first); w.file.Rows+int64(i) == 0 || first.Before(w.file.First) {
+			if first := flowrow.Moment(r.first); w.file.Rows+int64(i) == 0 || first.Before(w.file.First) {
 				w.file.First = first
 			}
-			if last := moment(r.last); last.After(w.file.Last) {
+			if last := flowrow.Moment(r.last); last.After(w.file.Last) {
 				w.file.Last = last
 			}
 			w.file.Flows += r.flows
@@ -185,12 +186,12 @@ func (w *rollWriter) close() error {
 }
 
 // join returns an end with several addresses where another has another one.
-func (t *table) join(i uint32, other *[endTexts]string) uint32 {
+func (t *table) join(i uint32, other *flowrow.End) uint32 {
 	texts := t.ends[i].texts
-	if texts[endIP] == other[endIP] || texts[endIP] == several {
+	if texts[flowrow.IP] == other[flowrow.IP] || texts[flowrow.IP] == several {
 		return i
 	}
-	texts[endIP] = several
+	texts[flowrow.IP] = several
 	return t.end(&texts)
 }
 
@@ -233,7 +234,7 @@ func (r *roller) add(of *table, rows []row) error {
 }
 
 func (r *roller) addRow(f *row) error {
-	tuple, hour := &r.of.tuples[f.tuple], hourOf(f.start)
+	tuple, hour := &r.of.tuples[f.tuple], flowrow.HourOf(f.start)
 	from, to := r.end(f.from), r.end(f.to)
 	own := roll{
 		id: tuple.id, hour: hour, first: f.start, last: f.end, flows: f.count, bytes: f.bytes, packets: f.packets, row: r.next, rows: 1,
@@ -273,8 +274,8 @@ func (r *roller) end(i uint32) uint32 {
 	if own, ok := r.ends[i]; ok {
 		return own
 	}
-	texts := identityOf(&r.of.ends[i].texts)
-	texts[endIP] = r.of.ends[i].texts[endIP]
+	texts := r.of.ends[i].texts.Identity()
+	texts[flowrow.IP] = r.of.ends[i].texts[flowrow.IP]
 	own := r.table.end(&texts)
 	r.ends[i] = own
 	return own
@@ -379,7 +380,7 @@ type rollReader struct {
 
 var rollNumbers = []int{
 	rollHour, rollTuple, rollReporter, rollVerdict, rollEgressOnly, rollFlows, rollBytes, rollPackets, rollStart, rollEnd, rollRow, rollCount,
-	rollSource + endIP, rollTarget + endIP,
+	rollSource + flowrow.IP, rollTarget + flowrow.IP,
 }
 
 func newRollReader(b blob, valid func(hour int64) bool) (*rollReader, error) {
@@ -448,7 +449,7 @@ func (r *rollReader) next() (bool, error) {
 func (r *rollReader) newWords() error {
 	r.group = r.numbers.at
 	var errs [2]error
-	r.verdicts, errs[0] = each(r.numbers.vectors[rollVerdict].texts, parseVerdict)
+	r.verdicts, errs[0] = each(r.numbers.vectors[rollVerdict].texts, flowrow.ParseVerdict)
 	r.reporters, errs[1] = each(r.numbers.vectors[rollReporter].texts, policies.ParseReporter)
 	for _, err := range errs {
 		if err != nil {
@@ -465,7 +466,7 @@ func (r *rollReader) newWords() error {
 // addresses returns what the ip columns say at the roll that it is at.
 func (r *rollReader) addresses() (from, to string) {
 	v, i := r.numbers.vectors, r.i-1
-	source, target := &v[rollSource+endIP], &v[rollTarget+endIP]
+	source, target := &v[rollSource+flowrow.IP], &v[rollTarget+flowrow.IP]
 	return source.texts[source.codes[i]], target.texts[target.codes[i]]
 }
 
@@ -496,7 +497,7 @@ func (r *rollReader) roll() (*roll, error) {
 	r.now.to = r.target.of(r.table, v[rollTarget:], 0)
 	r.now.port = uint16(v[rollPort].numbers[v[rollPort].codes[0]])
 	var err error
-	if r.now.protocol, err = parseProtocol(v[rollProtocol].texts[v[rollProtocol].codes[0]]); err != nil {
+	if r.now.protocol, err = flowrow.ParseProtocol(v[rollProtocol].texts[v[rollProtocol].codes[0]]); err != nil {
 		return nil, r.ends.damage(err)
 	}
 	return &r.now, nil

@@ -2,7 +2,6 @@ package flowstore
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -10,36 +9,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
-
-// The text columns that say what one end of a flow is, in their order.
-const (
-	endNamespace = iota
-	endKind
-	endName
-	endPod
-	endPodPrefix
-	endOwners
-	endLabels
-	endLabelsState
-	endIP
-	endNetwork
-	endSet
-	endNames
-	endTexts
-)
-
-var endColumns = [endTexts]string{
-	"namespace", "kind", "name", "pod", "pod_prefix", "owners", "labels", "labels_state", "ip", "network", "set", "names",
-}
 
 // end is one end of flows, as the columns say it.
 type end struct {
-	texts    [endTexts]string
+	texts    flowrow.End
 	identity uint64 // of what its tuples are told apart by
 	peer     *policies.FlowPeer
 }
@@ -73,7 +50,7 @@ type tuple struct {
 // table holds what rows share. Its size is that of the texts, about.
 type table struct {
 	ends    []end
-	byTexts map[[endTexts]string]uint32
+	byTexts map[flowrow.End]uint32
 	byPeer  map[peerKey]uint32
 	tuples  []tuple
 	byTuple map[uint64]uint32
@@ -87,7 +64,7 @@ type table struct {
 
 func newTable() *table {
 	return &table{
-		byTexts: map[[endTexts]string]uint32{}, byPeer: map[peerKey]uint32{}, byTuple: map[uint64]uint32{},
+		byTexts: map[flowrow.End]uint32{}, byPeer: map[peerKey]uint32{}, byTuple: map[uint64]uint32{},
 		byText: map[string]uint32{}, hits: map[uint32][]policies.Hit{}, byHits: map[*policies.Hit]uint32{}, labels: map[string]map[string]string{},
 	}
 }
@@ -108,14 +85,7 @@ func (t *table) peer(p *policies.FlowPeer) uint32 {
 	if i, ok := t.byPeer[key]; ok && same(t.ends[i].peer, p) {
 		return i
 	}
-	texts := [endTexts]string{
-		endNamespace: p.Namespace, endPod: p.Pod, endPodPrefix: p.PodPrefix, endOwners: formatOwners(p),
-		endLabels: formatLabels(p.Labels), endLabelsState: labelsState(p), endIP: formatAddress(p.Address),
-		endNetwork: formatNetwork(p), endSet: formatRef(p.Set), endNames: formatNames(p.Names),
-	}
-	if len(p.Workloads) > 0 {
-		texts[endKind], texts[endName] = p.Workloads[0].Kind, p.Workloads[0].Name
-	}
+	texts := flowrow.EndOf(p)
 	i := t.end(&texts)
 	if len(t.byPeer) >= maxPeers {
 		clear(t.byPeer)
@@ -152,19 +122,19 @@ func (t *table) hitsOf(hits []policies.Hit) uint32 {
 	if i, ok := t.byHits[&hits[0]]; ok && len(t.hits[i]) == len(hits) && shared(t.hits[i], hits) {
 		return i
 	}
-	i := t.text(formatHits(hits))
+	i := t.text(flowrow.FormatHits(hits))
 	if len(t.byHits) < maxPeers && t.hits[i] == nil {
 		t.byHits[&hits[0]], t.hits[i] = i, hits
 	}
 	return i
 }
 
-func (t *table) end(texts *[endTexts]string) uint32 {
+func (t *table) end(texts *flowrow.End) uint32 {
 	if i, ok := t.byTexts[*texts]; ok {
 		return i
 	}
 	e := end{texts: *texts}
-	e.identity = identify(&e.texts)
+	e.identity = e.texts.Hash()
 	i := uint32(len(t.ends))
 	t.ends = append(t.ends, e)
 	t.byTexts[*texts] = i
@@ -186,76 +156,9 @@ func (t *table) text(text string) uint32 {
 	return i
 }
 
-// identify hashes what tells an end's tuples apart: all but addresses and DNS
-// names, and of a pod's name only what its workload or prefix does not say.
-func identify(texts *[endTexts]string) uint64 {
-	kept := identityOf(texts)
-	var b []byte
-	for _, text := range kept {
-		b = binary.AppendUvarint(b, uint64(len(text)))
-		b = append(b, text...)
-	}
-	return xxhash.Sum64(b)
-}
-
-// identityOf returns the texts of an end without what its tuples leave out.
-func identityOf(texts *[endTexts]string) [endTexts]string {
-	kept := *texts
-	kept[endIP], kept[endNames] = "", ""
-	switch {
-	case kept[endPod] == "":
-	case kept[endName] != "" || kept[endPodPrefix] != "":
-		kept[endPod] = ""
-	default:
-		if prefix := generatedPrefix(kept[endPod]); prefix != "" {
-			kept[endPod], kept[endPodPrefix] = "", prefix
-		}
-	}
-	return kept
-}
-
-// generatedPrefix returns a pod's name without the suffix that its ReplicaSet
-// gave it, where it surely has one: web-7d9c8b6f5-x2x4z, and not db-mssql.
-func generatedPrefix(pod string) string {
-	last := strings.LastIndexByte(pod, '-')
-	if last < 0 {
-		return ""
-	}
-	hash := strings.LastIndexByte(pod[:last], '-')
-	if hash <= 0 || len(pod)-last-1 != 5 || last-hash-1 < 8 || last-hash-1 > 10 {
-		return ""
-	}
-	generated := func(text string) bool {
-		return !strings.ContainsFunc(text, func(r rune) bool { return !strings.ContainsRune("bcdfghjklmnpqrstvwxz2456789", r) })
-	}
-	if !generated(pod[last+1:]) || !generated(pod[hash+1:last]) || !strings.ContainsAny(pod[hash+1:last], "2456789") {
-		return ""
-	}
-	return pod[:last+1]
-}
-
-// tupleID returns the ID of the tuple between two ends, and whether they are one
-// and the same pod.
-func (t *table) tupleID(from, to uint32, protocol netset.Protocol, port uint16) uint64 {
-	a, b := &t.ends[from], &t.ends[to]
-	var bytes [20]byte
-	binary.LittleEndian.PutUint64(bytes[0:], a.identity)
-	binary.LittleEndian.PutUint64(bytes[8:], b.identity)
-	binary.LittleEndian.PutUint16(bytes[16:], port)
-	bytes[18] = byte(protocol)
-	if self(&a.texts, &b.texts) {
-		bytes[19] = 1
-		return xxhash.Sum64(append(bytes[:], a.texts[endPod]...))
-	}
-	return xxhash.Sum64(bytes[:])
-}
-
-func self(a, b *[endTexts]string) bool {
-	return a[endPod] != "" && a[endPod] == b[endPod] && a[endNamespace] == b[endNamespace]
-}
-
 func (t *table) tuple(from, to uint32, protocol netset.Protocol, port uint16) uint32 {
-	return t.tupleOf(t.tupleID(from, to, protocol, port), from, to, protocol, port)
+	a, b := &t.ends[from], &t.ends[to]
+	return t.tupleOf(flowrow.TupleID(&a.texts, &b.texts, a.identity, b.identity, protocol, port), from, to, protocol, port)
 }
 
 func (t *table) tupleOf(id uint64, from, to uint32, protocol netset.Protocol, port uint16) uint32 {
@@ -295,22 +198,19 @@ func (t *table) flow(r *row) (policies.Flow, error) {
 	}
 	hits, known := t.hits[r.hits]
 	if !known {
-		if hits, err = parseHits(t.texts[r.hits]); err != nil {
+		if hits, err = flowrow.ParseHits(t.texts[r.hits]); err != nil {
 			return policies.Flow{}, fmt.Errorf("policies: %w", err)
 		}
 		t.hits[r.hits] = hits
 	}
 	tuple := &t.tuples[r.tuple]
 	return policies.Flow{
-		First: moment(r.start), Last: moment(r.end), From: *from, To: *to, Protocol: tuple.protocol, Port: tuple.port,
+		First: flowrow.Moment(r.start), Last: flowrow.Moment(r.end), From: *from, To: *to, Protocol: tuple.protocol, Port: tuple.port,
 		Verdict: r.verdict, EgressOnly: r.egressOnly, Count: r.count, SourcePort: r.sourcePort,
 		Bytes: r.bytes, Packets: r.packets, ReplyBytes: r.replyBytes, ReplyPackets: r.replyPackets, Hits: hits,
 		Origin: policies.Origin{Format: t.texts[r.format], Reporter: r.reporter, Window: time.Duration(r.window) * time.Microsecond},
 	}, nil
 }
-
-// moment returns a time of a column; that of the zero time is zero again.
-func moment(micros int64) time.Time { return time.UnixMicro(micros).UTC() }
 
 func (t *table) peerOf(i uint32) (*policies.FlowPeer, error) {
 	e := &t.ends[i]
@@ -324,34 +224,18 @@ func (t *table) peerOf(i uint32) (*policies.FlowPeer, error) {
 	return e.peer, nil
 }
 
-func (t *table) parsePeer(texts *[endTexts]string) (*policies.FlowPeer, error) {
-	p := &policies.FlowPeer{Namespace: texts[endNamespace], Pod: texts[endPod], PodPrefix: texts[endPodPrefix]}
-	var errs [5]error
-	p.Workloads, errs[0] = parseOwners(texts[endOwners], texts[endKind], texts[endNamespace], texts[endName])
-	p.Address, errs[1] = parseAddress(texts[endIP])
-	p.Set, errs[2] = parseRef(texts[endSet])
-	p.Names, errs[3] = split(texts[endNames], ",")
-	errs[4] = parseNetwork(texts[endNetwork], p)
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
-	state, hidden := strings.CutSuffix(texts[endLabelsState], " "+stateNone)
-	p.LabelsPartial = state == statePartial
-	if state == stateNone || hidden {
-		return p, nil
-	}
-	known, ok := t.labels[texts[endLabels]]
+// parsePeer returns the peer of an end. Those with the same labels share them.
+func (t *table) parsePeer(texts *flowrow.End) (*policies.FlowPeer, error) {
+	known, ok := t.labels[texts[flowrow.Labels]]
 	if !ok {
 		var err error
-		if known, err = parseLabels(texts[endLabels]); err != nil {
+		if known, err = flowrow.ParseLabels(texts[flowrow.Labels]); err != nil {
 			return nil, err
 		}
-		t.labels[texts[endLabels]] = known
+		t.labels[texts[flowrow.Labels]] = known
 	}
-	p.Labels = known
-	return p, nil
+	p, err := texts.PeerWith(known)
+	return &p, err
 }
 
 // compareTuples orders tuples as compacted files do: by destination, port,
@@ -368,9 +252,9 @@ func (t *table) compareTuples(a, b *tuple) int {
 	return cmp.Or(compareEnds(x, y), cmp.Compare(a.id, b.id))
 }
 
-func compareEnds(a, b *[endTexts]string) int {
+func compareEnds(a, b *flowrow.End) int {
 	return cmp.Or(
-		strings.Compare(a[endNamespace], b[endNamespace]), strings.Compare(a[endKind], b[endKind]), strings.Compare(a[endName], b[endName]),
+		strings.Compare(a[flowrow.Namespace], b[flowrow.Namespace]), strings.Compare(a[flowrow.Kind], b[flowrow.Kind]), strings.Compare(a[flowrow.Name], b[flowrow.Name]),
 	)
 }
 

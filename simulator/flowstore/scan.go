@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 // Query says which flows are wanted. A zero field asks for nothing.
@@ -21,7 +22,7 @@ type EndQuery struct{ Namespace, Kind, Name, Pod string }
 // texts returns the columns of an end that are asked for.
 func (q *EndQuery) texts() map[int]string {
 	wanted := map[int]string{}
-	for column, text := range map[int]string{endNamespace: q.Namespace, endKind: q.Kind, endName: q.Name, endPod: q.Pod} {
+	for column, text := range map[int]string{flowrow.Namespace: q.Namespace, flowrow.Kind: q.Kind, flowrow.Name: q.Name, flowrow.Pod: q.Pod} {
 		if text != "" {
 			wanted[column] = text
 		}
@@ -50,7 +51,7 @@ func (s *Store) Scan(ctx context.Context, q Query, each func(*policies.Flow) err
 }
 
 func (s *Store) scanFile(ctx context.Context, f File, q *Query, each func(*policies.Flow) error) error {
-	since, until := q.micros()
+	since, until := q.Micros()
 	if f.First.UnixMicro() >= until {
 		return nil
 	}
@@ -78,7 +79,7 @@ func (s *Store) scanFile(ctx context.Context, f File, q *Query, each func(*polic
 		return (q.Port == 0 || slices.Contains(r.vectors[flowPort].numbers, int64(q.Port))) &&
 			(q.Verdict == policies.Undecided || slices.Contains(r.vectors[flowVerdict].texts, q.Verdict.String()))
 	}
-	has := func(texts *[endTexts]string, wanted map[int]string) bool {
+	has := func(texts *flowrow.End, wanted map[int]string) bool {
 		for column, text := range wanted {
 			if texts[column] != text {
 				return false

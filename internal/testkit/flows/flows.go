@@ -6,6 +6,7 @@ package flows
 
 import (
 	"fmt"
+	"hash/crc32"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -195,6 +196,10 @@ func (g *Generator) connection() policies.Flow {
 	if f.Verdict == policies.Deny {
 		side = 1
 	}
-	f.Hits = g.hits[side][int(f.To.Address.As16()[15])%len(g.hits[side])]
+	policy := int(f.Port)
+	if len(f.To.Workloads) > 0 {
+		policy += int(crc32.ChecksumIEEE([]byte(f.To.Workloads[0].Name)))
+	}
+	f.Hits = g.hits[side][policy%len(g.hits[side])]
 	return f
 }

@@ -1,4 +1,4 @@
-package flowstore
+package flowrow
 
 import (
 	"slices"
@@ -27,8 +27,8 @@ const (
 // Of returns what a flow has in the column. A moment that was not recorded is nil.
 func (c *Column) Of(f *policies.Flow) any { return c.of(f) }
 
-// Columns returns the columns in their order.
-func Columns() []Column {
+// FlowColumns returns the columns in their order.
+func FlowColumns() []Column {
 	moment := func(name string, of func(*policies.Flow) time.Time) Column {
 		return Column{name, MomentColumn, func(f *policies.Flow) any {
 			if at := of(f); !at.IsZero() {
@@ -51,15 +51,10 @@ func Columns() []Column {
 		endValues("src_", func(f *policies.Flow) *policies.FlowPeer { return &f.From }),
 		endValues("dst_", func(f *policies.Flow) *policies.FlowPeer { return &f.To }),
 		[]Column{
-			words("protocol", func(f *policies.Flow) string {
-				if f.Protocol == 0 {
-					return ""
-				}
-				return f.Protocol.String()
-			}),
+			words("protocol", func(f *policies.Flow) string { return ProtocolText(f.Protocol) }),
 			count("src_port", func(f *policies.Flow) uint64 { return uint64(f.SourcePort) }),
 			count("dst_port", func(f *policies.Flow) uint64 { return uint64(f.Port) }),
-			words("verdict", func(f *policies.Flow) string { return f.Verdict.String() }),
+			words("verdict", func(f *policies.Flow) string { return VerdictText(f.Verdict) }),
 			count("egress_only", func(f *policies.Flow) uint64 {
 				if f.EgressOnly {
 					return 1
@@ -74,38 +69,34 @@ func Columns() []Column {
 			count("packets", func(f *policies.Flow) uint64 { return f.Packets }),
 			count("reply_bytes", func(f *policies.Flow) uint64 { return f.ReplyBytes }),
 			count("reply_packets", func(f *policies.Flow) uint64 { return f.ReplyPackets }),
-			words("policies", func(f *policies.Flow) string { return formatHits(f.Hits) }),
+			words("policies", func(f *policies.Flow) string { return FormatHits(f.Hits) }),
 		},
 	)
 }
 
 func endValues(prefix string, end func(*policies.Flow) *policies.FlowPeer) []Column {
+	owner := func(p *policies.FlowPeer) policies.Ref {
+		if len(p.Workloads) == 0 {
+			return policies.Ref{}
+		}
+		return p.Workloads[0]
+	}
 	var all []Column
-	for i, of := range [endTexts]func(*policies.FlowPeer) string{
-		endNamespace: func(p *policies.FlowPeer) string { return p.Namespace },
-		endKind: func(p *policies.FlowPeer) string {
-			if len(p.Workloads) == 0 {
-				return ""
-			}
-			return p.Workloads[0].Kind
-		},
-		endName: func(p *policies.FlowPeer) string {
-			if len(p.Workloads) == 0 {
-				return ""
-			}
-			return p.Workloads[0].Name
-		},
-		endPod:         func(p *policies.FlowPeer) string { return p.Pod },
-		endPodPrefix:   func(p *policies.FlowPeer) string { return p.PodPrefix },
-		endOwners:      formatOwners,
-		endLabels:      func(p *policies.FlowPeer) string { return formatLabels(p.Labels) },
-		endLabelsState: labelsState,
-		endIP:          func(p *policies.FlowPeer) string { return formatAddress(p.Address) },
-		endNetwork:     formatNetwork,
-		endSet:         func(p *policies.FlowPeer) string { return formatRef(p.Set) },
-		endNames:       func(p *policies.FlowPeer) string { return formatNames(p.Names) },
+	for i, of := range [Texts]func(*policies.FlowPeer) string{
+		Namespace:   func(p *policies.FlowPeer) string { return p.Namespace },
+		Kind:        func(p *policies.FlowPeer) string { return owner(p).Kind },
+		Name:        func(p *policies.FlowPeer) string { return owner(p).Name },
+		Pod:         func(p *policies.FlowPeer) string { return p.Pod },
+		PodPrefix:   func(p *policies.FlowPeer) string { return p.PodPrefix },
+		Owners:      formatOwners,
+		Labels:      func(p *policies.FlowPeer) string { return FormatLabels(p.Labels) },
+		LabelsState: labelsState,
+		IP:          func(p *policies.FlowPeer) string { return formatAddress(p.Address) },
+		Network:     formatNetwork,
+		Set:         func(p *policies.FlowPeer) string { return FormatRef(p.Set) },
+		Names:       func(p *policies.FlowPeer) string { return formatNames(p.Names) },
 	} {
-		all = append(all, Column{prefix + endColumns[i], TextColumn, func(f *policies.Flow) any { return of(end(f)) }})
+		all = append(all, Column{prefix + Columns[i], TextColumn, func(f *policies.Flow) any { return of(end(f)) }})
 	}
 	return all
 }

@@ -1,9 +1,8 @@
-package flowstore
+package flowrow
 
 import (
 	"fmt"
 	"maps"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -52,8 +51,8 @@ func split(text, separator string) ([]string, error) {
 	return parts, nil
 }
 
-// formatLabels returns "app=web,tier=front", sorted.
-func formatLabels(labels map[string]string) string {
+// FormatLabels returns "app=web,tier=front", sorted.
+func FormatLabels(labels map[string]string) string {
 	var b strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		if b.Len() > 0 {
@@ -64,7 +63,8 @@ func formatLabels(labels map[string]string) string {
 	return b.String()
 }
 
-func parseLabels(text string) (map[string]string, error) {
+// ParseLabels reads what FormatLabels returns.
+func ParseLabels(text string) (map[string]string, error) {
 	labels := map[string]string{}
 	if text == "" {
 		return labels, nil
@@ -104,9 +104,9 @@ func labelsState(p *policies.FlowPeer) string {
 	return stateFull
 }
 
-// formatRef returns "NetworkSet/shop/partners", "GlobalNetworkSet//partners"
+// FormatRef returns "NetworkSet/shop/partners", "GlobalNetworkSet//partners"
 // for what is in no namespace, and "Kind.group/…" where there is a group.
-func formatRef(r policies.Ref) string {
+func FormatRef(r policies.Ref) string {
 	if r == (policies.Ref{}) {
 		return ""
 	}
@@ -154,7 +154,7 @@ func formatOwners(p *policies.FlowPeer) string {
 			all = append(all, "//")
 			continue
 		}
-		all = append(all, formatRef(w))
+		all = append(all, FormatRef(w))
 	}
 	return strings.Join(all, ",")
 }
@@ -217,20 +217,6 @@ func parseNetwork(text string, p *policies.FlowPeer) error {
 	return nil
 }
 
-func formatAddress(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.String()
-}
-
-func parseAddress(text string) (netip.Addr, error) {
-	if text == "" {
-		return netip.Addr{}, nil
-	}
-	return netip.ParseAddr(text)
-}
-
 func formatNames(names []string) string {
 	var b strings.Builder
 	for i, name := range names {
@@ -242,16 +228,16 @@ func formatNames(names []string) string {
 	return b.String()
 }
 
-// formatHits returns "tier|kind/namespace/name|action|rule", the hits parted by
+// FormatHits returns "tier|kind/namespace/name|action|rule", the hits parted by
 // commas. A rule is its number, "end" of a tier, or empty when it is not known;
 // staged ones have a fifth part that says so.
-func formatHits(hits []policies.Hit) string {
+func FormatHits(hits []policies.Hit) string {
 	var b strings.Builder
 	for i, h := range hits {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.WriteString(escape(h.Tier, "|,") + "|" + formatRef(h.Policy) + "|")
+		b.WriteString(escape(h.Tier, "|,") + "|" + FormatRef(h.Policy) + "|")
 		if h.Action != policies.NoAction {
 			b.WriteString(h.Action.String())
 		}
@@ -270,7 +256,8 @@ func formatHits(hits []policies.Hit) string {
 	return b.String()
 }
 
-func parseHits(text string) ([]policies.Hit, error) {
+// ParseHits reads what FormatHits returns.
+func ParseHits(text string) ([]policies.Hit, error) {
 	if text == "" {
 		return nil, nil
 	}

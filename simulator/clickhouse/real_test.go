@@ -1,0 +1,635 @@
+package clickhouse
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/flowrow"
+	"github.com/weir-policy/weir/simulator/flowstore"
+)
+
+// servers is a ClickHouse of Debian's that the test started.
+type servers struct{ folder, url string }
+
+const script = "../../tools/clickhouse/servers.sh"
+
+// start starts servers, or skips the test where it is not run to use them.
+func start(t *testing.T, shards, replicas int) *servers {
+	t.Helper()
+	if os.Getenv("WEIR_CLICKHOUSE") == "" {
+		t.Skip("no ClickHouse to ask: make test-clickhouse starts Debian's, where it can be had")
+	}
+	s := &servers{folder: t.TempDir()}
+	t.Cleanup(func() { s.run(t, "stop", s.folder) })
+	out := s.run(t, "start", s.folder, strconv.Itoa(shards), strconv.Itoa(replicas))
+	s.url = strings.TrimSpace(out)
+	return s
+}
+
+func (s *servers) run(t *testing.T, arguments ...string) string {
+	t.Helper()
+	c := exec.Command(script, arguments...)
+	c.Stderr = os.Stderr
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("%s %v: %v", script, arguments, err)
+	}
+	return string(out)
+}
+
+// kill ends a node at once.
+func (s *servers) kill(t *testing.T, node int) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.folder, fmt.Sprintf("node%d", node), "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *servers) revive(t *testing.T, node int) {
+	s.run(t, "node", s.folder, strconv.Itoa(node))
+}
+
+func open(t *testing.T, url string, o Options) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), url, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// flows makes n flows of three days, some from before there were times.
+func flows(seed uint64, n int) []policies.Flow {
+	r := rand.New(rand.NewPCG(seed, 1))
+	var peers []policies.FlowPeer
+	for i := range 12 {
+		name := fmt.Sprintf("w%d", i)
+		labels := map[string]string{"app": name, "odd": "a,b='c\\%"}
+		workload := []policies.Ref{{Kind: "Deployment", Namespace: "shop", Name: name}}
+		for j := range 3 {
+			peers = append(peers, policies.FlowPeer{
+				Namespace: "shop", Pod: fmt.Sprintf("%s-7d9c8b6f5-x2x4%c", name, 'b'+rune(j)), Workloads: workload, Labels: labels,
+				Address: netip.AddrFrom4([4]byte{10, 0, byte(i), byte(j + 1)}),
+			})
+		}
+		peers = append(peers,
+			policies.FlowPeer{Namespace: "pay", Pod: fmt.Sprintf("db-%d", i), LabelsPartial: true},
+			policies.FlowPeer{Namespace: "pay", PodPrefix: "job-", LabelsPartial: true, Labels: labels},
+			policies.FlowPeer{Outside: true, Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), Names: []string{"a.example"}},
+			policies.FlowPeer{Outside: true, Address: netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", i))},
+			policies.FlowPeer{Outside: true, Network: policies.PublicNetwork},
+			policies.FlowPeer{Host: true, OwnNode: i%2 == 0, Address: netip.AddrFrom4([4]byte{172, 16, 0, byte(i)})},
+		)
+	}
+	hits := [][]policies.Hit{nil, {
+		{Tier: "default", Policy: policies.Ref{Kind: "NetworkPolicy", Namespace: "shop", Name: "web"}, Action: policies.ActionAllow, Rule: 2},
+		{Tier: "default", Rule: policies.EndOfTier, Staged: true},
+	}}
+	begin := time.Date(2026, 11, 1, 10, 20, 0, 0, time.UTC)
+	all := make([]policies.Flow, n)
+	for i := range all {
+		first := begin.Add(time.Duration(r.IntN(60*3600)) * time.Second)
+		f := policies.Flow{
+			First: first, Last: first.Add(time.Duration(r.IntN(9000)) * time.Millisecond),
+			From: peers[r.IntN(len(peers))], To: peers[r.IntN(len(peers))],
+			Protocol: netset.TCP, Port: []uint16{80, 443, 5432}[r.IntN(3)], SourcePort: uint16(r.IntN(60000)),
+			Verdict: []policies.Verdict{policies.Allow, policies.Deny, policies.Unknown}[r.IntN(3)], EgressOnly: r.IntN(9) == 0,
+			Count: uint64(1 + r.IntN(5)), Bytes: uint64(r.IntN(100000)), Packets: uint64(r.IntN(100)),
+			ReplyBytes: uint64(r.IntN(1000)), ReplyPackets: uint64(r.IntN(10)), Hits: hits[r.IntN(2)],
+			Origin: policies.Origin{Format: "hubble", Reporter: policies.Reporter(r.IntN(4)), Window: time.Duration(r.IntN(2)) * time.Minute},
+		}
+		if len(f.From.Workloads) > 0 && f.From.Pod == f.To.Pod {
+			f.To = peers[3] // only pods of no workload talk to themselves
+		}
+		if r.IntN(10) == 0 {
+			f.Protocol = netset.UDP
+		}
+		if r.IntN(500) == 0 {
+			f.First, f.Last = time.Time{}, time.Time{}
+		}
+		all[i] = f
+	}
+	return all
+}
+
+// memory is what a store must say, from flows in memory.
+type memory struct{ flows []policies.Flow }
+
+func tupleOf(f *policies.Flow) uint64 {
+	from, to := flowrow.EndOf(&f.From), flowrow.EndOf(&f.To)
+	return flowrow.TupleID(&from, &to, from.Hash(), to.Hash(), f.Protocol, f.Port)
+}
+
+func (m *memory) Tuples(_ context.Context, each func(*simulator.Tuple) error) error {
+	byID := map[uint64]*simulator.Tuple{}
+	var ids []uint64
+	for i := range m.flows {
+		f := &m.flows[i]
+		id := tupleOf(f)
+		t := byID[id]
+		if t == nil {
+			t = &simulator.Tuple{ID: id, Flow: policies.Flow{Protocol: f.Protocol, Port: f.Port}}
+			for from, to := range map[*policies.FlowPeer]*policies.FlowPeer{&f.From: &t.Flow.From, &f.To: &t.Flow.To} {
+				end := flowrow.EndOf(from)
+				end = end.Identity()
+				peer, err := end.Peer()
+				if err != nil {
+					return err
+				}
+				*to = peer
+				to.Address = from.Address
+			}
+			byID[id] = t
+			ids = append(ids, id)
+		}
+		if f.From.Address != t.Flow.From.Address {
+			t.Flow.From.Address = netip.Addr{}
+			t.Flow.From.Names = []string{"several"}
+		}
+		if f.To.Address != t.Flow.To.Address {
+			t.Flow.To.Address = netip.Addr{}
+			t.Flow.To.Names = []string{"several"}
+		}
+		start := flowrow.Moment(flowrow.HourOf(f.First.UnixMicro()))
+		at := slices.IndexFunc(t.Hours, func(h simulator.Hour) bool {
+			return h.Start.Equal(start) && h.Reporter == f.Origin.Reporter && h.Verdict == f.Verdict && h.EgressOnly == f.EgressOnly
+		})
+		if at < 0 {
+			at = len(t.Hours)
+			t.Hours = append(t.Hours, simulator.Hour{Start: start, Reporter: f.Origin.Reporter, Verdict: f.Verdict, EgressOnly: f.EgressOnly, First: f.First, Last: f.Last})
+		}
+		h := &t.Hours[at]
+		h.Flows += f.Count
+		h.Bytes += f.Bytes
+		if f.First.Before(h.First) {
+			h.First = f.First
+		}
+		if f.Last.After(h.Last) {
+			h.Last = f.Last
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		t := byID[id]
+		for _, peer := range []*policies.FlowPeer{&t.Flow.From, &t.Flow.To} {
+			if peer.Names != nil {
+				peer.Names, peer.Address = nil, netip.Addr{}
+			}
+		}
+		slices.SortFunc(t.Hours, compareHours)
+		if err := each(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *memory) Flows(_ context.Context, tuples []uint64, each func(policies.Flow) error) error {
+	for i := range m.flows {
+		if _, ok := slices.BinarySearch(tuples, tupleOf(&m.flows[i])); ok {
+			if err := each(m.flows[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// in returns the flows of a range.
+func (m *memory) in(r flowrow.Range) *memory {
+	f := flowrow.Filter{Range: r}
+	own := &memory{}
+	for i := range m.flows {
+		if f.Matches(&m.flows[i]) {
+			own.flows = append(own.flows, m.flows[i])
+		}
+	}
+	return own
+}
+
+var comparers = gocmp.Options{
+	gocmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	gocmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	gocmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) }),
+}
+
+func tuplesOf(t *testing.T, r simulator.Recorded) []simulator.Tuple {
+	t.Helper()
+	var all []simulator.Tuple
+	err := r.Tuples(t.Context(), func(tuple *simulator.Tuple) error {
+		own := *tuple
+		own.Hours = slices.Clone(tuple.Hours)
+		all = append(all, own)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func flowsOf(t *testing.T, read func(each func(policies.Flow) error) error) []policies.Flow {
+	t.Helper()
+	var all []policies.Flow
+	if err := read(func(f policies.Flow) error { all = append(all, f); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// texts returns flows as texts, for those that are equal in all that orders them
+// come in any order.
+func texts(flows []policies.Flow) []string {
+	var all []string
+	for _, f := range flows {
+		all = append(all, fmt.Sprintf("%+v", f))
+	}
+	return all
+}
+
+func equalTuples(t *testing.T, fact string, want, got simulator.Recorded) {
+	t.Helper()
+	if diff := gocmp.Diff(tuplesOf(t, want), tuplesOf(t, got), comparers); diff != "" {
+		t.Errorf("%s: tuples (-memory +store):\n%.2000s", fact, diff)
+	}
+}
+
+// equalAll makes sure that a store has exactly these flows, and says of them
+// what memory says.
+func equalAll(t *testing.T, s *Store, m *memory) {
+	t.Helper()
+	got, err := s.Recorded(t.Context(), flowrow.Range{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equalTuples(t, "all", m, got)
+	var ids []uint64
+	for i, tuple := range tuplesOf(t, m) {
+		if i%3 == 0 {
+			ids = append(ids, tuple.ID)
+		}
+	}
+	mine, theirs := texts(flowsOf(t, func(each func(policies.Flow) error) error { return m.Flows(t.Context(), ids, each) })),
+		texts(flowsOf(t, func(each func(policies.Flow) error) error { return got.Flows(t.Context(), ids, each) }))
+	slices.Sort(mine)
+	slices.Sort(theirs)
+	if diff := gocmp.Diff(mine, theirs); diff != "" {
+		t.Errorf("flows of tuples (-memory +store):\n%.2000s", diff)
+	}
+}
+
+// importAll imports flows as a file of a name.
+func importAll(s *Store, ctx context.Context, name string, flows []policies.Flow) (flowrow.Imported, error) {
+	return s.Import(ctx, name, strings.NewReader(strings.Repeat(name, len(flows))), func(each func(policies.Flow) error) error {
+		for _, f := range flows {
+			if err := each(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func mustImport(t *testing.T, s *Store, name string, flows []policies.Flow, want flowrow.Imported) {
+	t.Helper()
+	got, err := importAll(s, t.Context(), name, flows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != want {
+		t.Errorf("import of %s: got %+v, want %+v", name, got, want)
+	}
+}
+
+// golden asks a server at an address all there is to ask.
+func golden(t *testing.T, url string) {
+	all := flows(7, 6000)
+	m := &memory{all}
+	if _, err := Open(t.Context(), url, Options{ReadOnly: true}); err == nil || !strings.Contains(err.Error(), "there are no flows") {
+		t.Errorf("open what is not there: %v", err)
+	}
+	s := open(t, url, Options{Batch: 1000})
+	mustImport(t, s, "a", all[:4500], flowrow.Imported{Added: 4500})
+	mustImport(t, s, "a", all[:4500], flowrow.Imported{Known: 4500})
+	mustImport(t, s, "b", all[4500:5000], flowrow.Imported{Added: 500})
+	// The first has grown.
+	mustImport(t, s, "a", slices.Concat(all[:4500], all[5000:]), flowrow.Imported{Added: 1000, Known: 4500})
+	equalAll(t, s, m)
+	equalFiles(t, s, all)
+	again := open(t, url, Options{ReadOnly: true})
+	equalAll(t, again, m)
+
+	at := func(hour, minute int) time.Time { return time.Date(2026, 11, 2, hour, minute, 0, 0, time.UTC) }
+	for _, r := range []flowrow.Range{
+		{Since: at(3, 0)},
+		{Until: at(3, 0)},
+		{Since: at(3, 10)},
+		{Until: at(3, 10)},
+		{Since: at(3, 10), Until: at(9, 40)},
+		{Since: at(3, 10), Until: at(3, 50)},
+		{Since: at(3, 10), Until: at(4, 50)},
+	} {
+		got, err := s.Recorded(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		equalTuples(t, fmt.Sprint(r), m.in(r), got)
+	}
+	for _, f := range filters(at) {
+		var want []policies.Flow
+		for i := range all {
+			if f.Matches(&all[i]) {
+				want = append(want, all[i])
+			}
+		}
+		slices.SortStableFunc(want, func(a, b policies.Flow) int { return f.Compare(&a, &b) })
+		if want = want[min(f.Offset, len(want)):]; f.Limit > 0 {
+			want = want[:min(f.Limit, len(want))]
+		}
+		got := flowsOf(t, func(each func(policies.Flow) error) error { return s.Scan(t.Context(), f, each) })
+		if f.Offset+f.Limit == 0 {
+			if !slices.IsSortedFunc(got, func(a, b policies.Flow) int { return f.Compare(&a, &b) }) {
+				t.Errorf("%+v: not sorted", f)
+			}
+		} else if len(want) == 0 {
+			t.Errorf("%+v: asks for nothing", f)
+		}
+		mine, theirs := texts(want), texts(got)
+		slices.Sort(mine)
+		slices.Sort(theirs)
+		if diff := gocmp.Diff(mine, theirs); diff != "" {
+			t.Errorf("%+v (-memory +store, %d and %d):\n%.1000s", f, len(mine), len(theirs), diff)
+		}
+	}
+}
+
+// equalFiles makes sure that a store in Parquet files and one in the database
+// replay alike, and as the flows in memory do.
+func equalFiles(t *testing.T, s *Store, all []policies.Flow) {
+	t.Helper()
+	files, err := flowstore.Open(t.Context(), t.TempDir(), flowstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := files.NewWriter()
+	for i := range all {
+		if err := w.Add(t.Context(), &all[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stored, errFiles := files.Recorded(t.Context(), flowstore.Range{})
+	served, errServer := s.Recorded(t.Context(), flowrow.Range{})
+	if err := errors.Join(errFiles, errServer); err != nil {
+		t.Fatal(err)
+	}
+	equalTuples(t, "files", stored, served)
+	before, after := judge(t, 3), judge(t, 5)
+	var results []*simulator.Result
+	for _, r := range []simulator.Recorded{&memory{all}, stored, served} {
+		replayer := simulator.New(before, after)
+		if err := replayer.Replay(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		results = append(results, replayer.Result())
+	}
+	if results[0].Outcomes[simulator.Breaks] == 0 {
+		t.Errorf("nothing breaks: %v", results[0].Outcomes)
+	}
+	for i, name := range []string{"files", "database"} {
+		if diff := gocmp.Diff(results[0], results[i+1], comparers); diff != "" {
+			t.Errorf("replay (-memory +%s):\n%.2000s", name, diff)
+		}
+	}
+}
+
+// judge decides by policies that isolate the first workloads of the flows.
+func judge(t *testing.T, isolated int) *reach.Judge {
+	t.Helper()
+	var text strings.Builder
+	text.WriteString("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: pay}}\n")
+	for i := range 12 {
+		fmt.Fprintf(&text, "---\n{apiVersion: apps/v1, kind: Deployment, metadata: {namespace: shop, name: w%d}, "+
+			"spec: {selector: {matchLabels: {app: w%[1]d}}, template: {metadata: {labels: {app: w%[1]d}}}}}\n", i)
+	}
+	for i := range isolated {
+		fmt.Fprintf(&text, "---\n{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: p%d}, "+
+			"spec: {podSelector: {matchLabels: {app: w%[1]d}}, ingress: [{from: [{podSelector: {}}, {ipBlock: {cidr: 192.0.2.0/29}}], ports: [{port: 80}]}]}}\n", i)
+	}
+	docs, err := k8s.Parse("world.yaml", []byte(text.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := k8s.Read(docs, k8s.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reach.New(m, reach.Options{})
+}
+
+func filters(at func(hour, minute int) time.Time) []flowrow.Filter {
+	cidr := func(text string) flowrow.Who { return flowrow.Who{Addresses: netip.MustParsePrefix(text)} }
+	return []flowrow.Filter{
+		{},
+		{Range: flowrow.Range{Since: at(3, 10), Until: at(9, 40)}, Order: flowrow.ByBytes, Descending: true},
+		{From: flowrow.Who{Namespace: "shop", Name: "w1"}, To: flowrow.Who{Namespace: "pay"}},
+		{Either: flowrow.Who{Kind: "Deployment", Name: "w2"}},
+		{Either: flowrow.Who{Labels: map[string]string{"app": "w1", "odd": "a,b='c\\%"}}, Verdicts: []policies.Verdict{policies.Deny, policies.Unknown}},
+		{Either: flowrow.Who{Labels: map[string]string{"app": "w"}}},
+		{From: flowrow.Who{Labels: map[string]string{"app": "x' OR 1 OR '?"}}},
+		{From: cidr("10.0.3.0/24"), FirstPort: 80, LastPort: 443},
+		{From: cidr("10.0.3.2/32")},
+		{To: cidr("2001:db8::/125"), Protocol: netset.TCP},
+		{To: cidr("2001:db8::8/125"), Order: flowrow.ByFlows},
+		{To: cidr("::/0")},
+		{Either: cidr("0.0.0.0/0"), FirstPort: 5432},
+		{Policy: policies.Ref{Namespace: "shop", Name: "web"}},
+		{Policy: policies.Ref{Kind: "GlobalNetworkPolicy", Namespace: "shop", Name: "web"}},
+		{To: flowrow.Who{Pod: "db-3"}},
+		{Order: flowrow.ByBytes, Descending: true, Limit: 10},
+		{Order: flowrow.ByTime, Descending: true, Limit: 10, Offset: 5},
+	}
+}
+
+func TestRealServer(t *testing.T) { golden(t, start(t, 1, 1).url) }
+
+func TestRealCluster(t *testing.T) { golden(t, start(t, 2, 1).url) }
+
+func TestRealReplicas(t *testing.T) { golden(t, start(t, 1, 2).url) }
+
+// A node that dies during an import comes back in the end, or another takes over.
+func TestRealNodeDies(t *testing.T) {
+	for _, test := range []struct {
+		name             string
+		shards, replicas int
+		dies             int
+		back             bool
+	}{
+		{"the only server", 1, 1, 1, true},
+		{"the node that is asked", 2, 1, 1, true},
+		{"the other shard", 2, 1, 2, true},
+		{"a replica, for good", 1, 2, 1, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			all := flows(11, 3000)
+			cluster := start(t, test.shards, test.replicas)
+			killed := make(chan struct{}, 1)
+			told := 0
+			s := open(t, cluster.url, Options{Batch: 600, Patience: 2 * time.Minute, Told: func(string) {
+				if told++; told == 1 && test.back {
+					cluster.revive(t, test.dies)
+				}
+			}})
+			n := 0
+			got, err := s.Import(t.Context(), "a", strings.NewReader("a"), func(each func(policies.Flow) error) error {
+				for _, f := range all {
+					if n++; n == 1200 {
+						// As a batch is on its way.
+						go func() {
+							cluster.kill(t, test.dies)
+							killed <- struct{}{}
+						}()
+					}
+					if err := each(f); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-killed
+			if want := (flowrow.Imported{Added: uint64(len(all))}); got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+			if test.back && told == 0 {
+				cluster.revive(t, test.dies)
+			}
+			equalAll(t, s, &memory{all})
+			mustImport(t, s, "b", all[:10], flowrow.Imported{Added: 10})
+		})
+	}
+}
+
+// An import that is cut off at any point goes on, and counts nothing twice.
+func TestRealResume(t *testing.T) { resume(t, start(t, 1, 1).url) }
+
+var errCut = errors.New("cut off")
+
+func resume(t *testing.T, url string) {
+	all := flows(13, 4000)
+	s := open(t, url, Options{Batch: 500})
+	file := strings.NewReader("the file")
+	for cut := 300; cut < len(all)+900; cut += 900 {
+		ctx, cancel := context.WithCancel(t.Context())
+		n := 0
+		_, err := s.Import(ctx, "a", file, func(each func(policies.Flow) error) error {
+			for _, f := range all {
+				if n++; n == cut {
+					cancel()
+				}
+				if err := each(f); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		cancel()
+		if done := cut > len(all); done != (err == nil) {
+			t.Fatalf("cut at %d: %v", cut, err)
+		}
+	}
+	equalAll(t, s, &memory{all})
+}
+
+// A block may be in the store without its tuples, or without the note that says
+// that it arrived.
+func TestRealHalfABatch(t *testing.T) { halfABatch(t, start(t, 1, 1).url) }
+
+func halfABatch(t *testing.T, url string) {
+	all := flows(17, 600)
+	s := open(t, url, Options{Batch: 300})
+	ctx := t.Context()
+	read := func(each func(policies.Flow) error) error {
+		for _, f := range all {
+			if err := each(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := s.conn.Exec(ctx, "DROP TABLE "+s.local("tuples_view")); err != nil {
+		t.Fatal(err)
+	}
+	w := s.NewWriter()
+	file := strings.NewReader("the file")
+	source, _, err := flowrow.Identify(ctx, "a", file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.source, w.flows = &source, all[:300]
+	b := &batch{id: hash(source.Key(), 0, 300), taken: 300}
+	if err := w.begin(ctx, b); err != nil {
+		t.Fatal(err)
+	}
+	days := map[int64][]*policies.Flow{}
+	for i := range w.flows {
+		day := dayIn(w.flows[i].First.UnixMicro())
+		days[day] = append(days[day], &w.flows[i])
+	}
+	first := slices.MinFunc(w.flows, func(a, b policies.Flow) int { return cmp.Compare(a.First.Unix(), b.First.Unix()) })
+	for day, some := range days {
+		if day == dayIn(first.First.UnixMicro()) {
+			continue // did not get that far
+		}
+		if _, err := s.send(ctx, w.block(some, hash(flowrow.SourceKey{}, b.id, uint64(day))), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, statement := range s.statements() {
+		if err := s.conn.Exec(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Import(ctx, "a", file, read)
+	if want := (flowrow.Imported{Added: 600}); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	equalAll(t, s, &memory{all})
+}
