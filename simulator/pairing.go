@@ -110,9 +110,18 @@ func (p *pairing) hours() iter.Seq2[int64, [2]uint64] {
 // matched returns how many reports of the source's side have a twin: the most
 // that can be, for twins of the same hour or of neighbouring ones.
 func (p *pairing) matched() (flows uint64) {
-	match := func(a, b *uint64) {
-		n := min(*a, *b)
-		*a, *b, flows = *a-n, *b-n, flows+n
+	p.matches(func(_ int64, n uint64) { flows += n })
+	return flows
+}
+
+// matches calls each for reports of the source's side that have a twin, and the
+// hour that they are of.
+func (p *pairing) matches(each func(hour int64, flows uint64)) {
+	match := func(hour int64, a, b *uint64) {
+		if n := min(*a, *b); n > 0 {
+			*a, *b = *a-n, *b-n
+			each(hour, n)
+		}
 	}
 	var left [2]uint64 // of the hour before
 	var last int64
@@ -121,10 +130,9 @@ func (p *pairing) matched() (flows uint64) {
 			left = [2]uint64{}
 		}
 		// The hour before comes first, for nothing later can match what is left of it.
-		match(&left[departed], &counts[arrived])
-		match(&left[arrived], &counts[departed])
-		match(&counts[departed], &counts[arrived])
+		match(last, &left[departed], &counts[arrived])
+		match(hour, &left[arrived], &counts[departed])
+		match(hour, &counts[departed], &counts[arrived])
 		left, last = counts, hour
 	}
-	return flows
 }

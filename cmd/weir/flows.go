@@ -24,7 +24,10 @@ func newFlows(s streams) *cobra.Command {
 		Use:   "flows",
 		Short: "Work with recorded flows",
 	}
-	c.AddCommand(newFlowsImport(s), newFlowsStats(s), newFlowsCompact(s), newFlowsVerify(s), newFlowsSchema(s))
+	c.AddCommand(
+		newFlowsImport(s), newFlowsList(s), newFlowsTop(s), newFlowsGraph(s), newFlowsExport(s), newFlowsStats(s), newFlowsSQL(s),
+		newFlowsCompact(s), newFlowsVerify(s), newFlowsSchema(s),
+	)
 	return group(c)
 }
 

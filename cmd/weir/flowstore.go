@@ -95,16 +95,6 @@ func (f *flowFiles) importFile(ctx context.Context, s streams, store writableSto
 	return stats, done, err
 }
 
-func newFlowsStats(s streams) *cobra.Command {
-	return newStoreVerb(s, &cobra.Command{
-		Use:   "stats --store STORE",
-		Short: "Say what a flow store holds",
-		Long:  `Say what a flow store holds, from its manifest alone.`,
-		Example: `  weir flows import examples/shop/flows.jsonl.gz --store flows
-  weir flows stats --store flows`,
-	}, func(context.Context, *flowstore.Store, *report.FlowStore) error { return nil })
-}
-
 func newFlowsVerify(s streams) *cobra.Command {
 	return newStoreVerb(s, &cobra.Command{
 		Use:   "verify --store STORE",

@@ -149,7 +149,7 @@ type flowFiles struct {
 }
 
 func (f *flowFiles) addTo(c *cobra.Command) {
-	c.Flags().StringArrayVar(&f.patterns, "flows", nil, "a `file` of recorded flows, a pattern such as 'flows/*.jsonl.gz', or -; repeatable")
+	c.Flags().StringArrayVar(&f.patterns, "flows", nil, flowsUsage)
 	f.addReadingTo(c)
 }
 

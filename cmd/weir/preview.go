@@ -25,6 +25,7 @@ import (
 func newPreview(s streams) *cobra.Command {
 	in, out, flows := input{streams: s}, output{streams: s, kind: report.KindPreview}, flowFiles{}
 	var change pullRequest
+	var span replaySpan
 	failOn := failures{known: preview.Conditions}
 	c := &cobra.Command{
 		Use:   "preview",
@@ -54,11 +55,17 @@ of what would change if its staged policies were enforced: together, and with
 			if err := errors.Join(change.check(c, &in), out.check(), readOnce(slices.Concat(flows.patterns, in.files, []string{change.world})...)); err != nil {
 				return err
 			}
-			files, err := flows.files()
+			recorded, err := span.store(c.Context(), &flows)
 			if err != nil {
 				return err
 			}
-			request := preview.Request{FailOn: conditions}
+			var files []string
+			if recorded == nil {
+				if files, err = flows.files(); err != nil {
+					return err
+				}
+			}
+			request := preview.Request{FailOn: conditions, Recorded: recorded}
 			if request.Options, err = in.options(); err != nil {
 				return err
 			}
@@ -71,7 +78,7 @@ of what would change if its staged policies were enforced: together, and with
 			}
 			if len(files) > 0 {
 				request.Flows = func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error) {
-					return flows.read(ctx, s, files, each)
+					return span.read(ctx, &flows, s, files, each)
 				}
 			}
 			result, err := preview.Run(c.Context(), request)
@@ -90,6 +97,7 @@ of what would change if its staged policies were enforced: together, and with
 	in.addTo(c)
 	out.addTo(c)
 	flows.addTo(c)
+	span.addTo(c)
 	change.staged.addTo(c)
 	f := c.Flags()
 	f.StringArrayVarP(&in.files, "filename", "f", nil, "with --staged: a `source` of manifests to read rather than --head; repeatable")

@@ -98,11 +98,11 @@ the expression is false, deny or unknown.`,
 		}
 		var recorded expression.Recorded
 		if x.Uses("flows") {
-			files, err := flows.files()
+			from, err := flows.open(c.Context(), s)
 			if err != nil {
 				return err
 			}
-			if _, err := flows.read(c.Context(), s, files, func(f policies.Flow) error { recorded.Flows = append(recorded.Flows, f); return nil }); err != nil {
+			if _, err := from.Scan(c.Context(), &simulator.Filter{}, func(f *policies.Flow) error { recorded.Flows = append(recorded.Flows, *f); return nil }); err != nil {
 				return err
 			}
 			recorded.Find = simulator.Finder(j)
@@ -337,18 +337,21 @@ before the newest of them, with when each last did.`,
 		if *days < 0 || *days > 0 && len(flows.patterns) == 0 {
 			return errors.New("--days counts back from the newest recorded flow, so it is not below 0 and needs --flows")
 		}
-		files, err := flows.files()
-		if err != nil {
-			return err
+		var recorded recording
+		if len(flows.patterns) > 0 {
+			var err error
+			if recorded, err = flows.open(c.Context(), s); err != nil {
+				return err
+			}
 		}
 		q.stdins = flows.patterns
 		return q.ask(c.Context(), func(j *reach.Judge) (query.Answer, error) {
 			audit := reach.NewAudit(j)
-			if len(files) == 0 {
+			if recorded == nil {
 				return query.UnusedRules(audit, nil, time.Time{}), nil
 			}
 			usage := simulator.NewUsage(j)
-			if _, err := flows.read(c.Context(), s, files, func(f policies.Flow) error { usage.Add(f); return nil }); err != nil {
+			if _, err := recorded.Scan(c.Context(), &simulator.Filter{}, func(f *policies.Flow) error { usage.Add(*f); return nil }); err != nil {
 				return query.Answer{}, err
 			}
 			var since time.Time

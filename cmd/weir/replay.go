@@ -12,10 +12,12 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/flowlog"
 )
 
 func newReplay(s streams) *cobra.Command {
 	in, out, flows := input{streams: s}, output{streams: s, kind: report.KindReplay}, flowFiles{}
+	var span replaySpan
 	failOn := failures{known: []preview.Condition{preview.Breaks, preview.Opens, preview.Drifts, preview.Unknowns}}
 	c := &cobra.Command{
 		Use:   "replay --flows FILE SRC [SRC]",
@@ -34,12 +36,18 @@ and by which line.`,
 			if err := errors.Join(out.check(), readOnce(slices.Concat(args, flows.patterns)...)); err != nil {
 				return err
 			}
-			files, err := flows.files()
+			recorded, err := span.store(c.Context(), &flows)
 			if err != nil {
 				return err
 			}
-			if len(files) == 0 {
-				return errors.New("replay needs recorded flows; name them as in --flows flows.jsonl.gz")
+			var files []string
+			if recorded == nil {
+				if files, err = flows.files(); err != nil {
+					return err
+				}
+				if len(files) == 0 {
+					return errors.New("replay needs recorded flows; name them as in --flows flows.jsonl.gz")
+				}
 			}
 			var before, after *reach.Judge
 			if len(args) == 2 {
@@ -51,13 +59,22 @@ and by which line.`,
 				return err
 			}
 			replay := simulator.New(before, after)
-			stats, err := flows.read(c.Context(), s, files, func(f policies.Flow) error { replay.Add(f); return nil })
+			var stats flowlog.Stats
+			if recorded != nil {
+				err = replay.Replay(c.Context(), recorded)
+			} else {
+				stats, err = span.read(c.Context(), &flows, s, files, func(f policies.Flow) error { replay.Add(f); return nil })
+			}
 			if err != nil {
 				return err
 			}
 			result := replay.Result()
+			reading := preview.Reading(stats)
+			if recorded != nil {
+				reading = preview.RecordedReading(result)
+			}
 			err = out.write(func(w io.Writer, f report.Format, style report.Style) error {
-				return report.WriteReplay(w, f, result, preview.Reading(stats), style)
+				return report.WriteReplay(w, f, result, reading, style)
 			})
 			if err == nil && len(preview.Failed(conditions, nil, result)) > 0 {
 				err = errNo
@@ -68,6 +85,7 @@ and by which line.`,
 	in.addTo(c)
 	out.addTo(c)
 	flows.addTo(c)
+	span.addTo(c)
 	failOn.addTo(c, "none")
 	return c
 }

@@ -79,6 +79,7 @@ var floors = map[string]floor{
 	"webhook":             services,
 	"internal/api":        services,
 	"internal/controller": services,
+	"internal/flowsql":    services,
 	"internal/preview":    services,
 	"internal/source":     services,
 

@@ -26,8 +26,10 @@ type Request struct {
 	Options                    reach.Options
 	// Flows hands over every recorded flow and says how the reading went; nil
 	// when there are none.
-	Flows  func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error)
-	FailOn []Condition
+	Flows func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error)
+	// Recorded is flows that are kept by tuple, in place of Flows.
+	Recorded simulator.Recorded
+	FailOn   []Condition
 	// Staged, if any, are the staged policies of Base that Head enforces. Each, if
 	// not nil, are their indexes there, for a preview of each by itself, too.
 	Staged []policies.Staged
@@ -85,7 +87,7 @@ func Run(ctx context.Context, r Request) (*report.Preview, error) {
 	for _, i := range r.Each {
 		all = append(all, r.compare(r.Base.Enforce(i)))
 	}
-	if r.Flows != nil {
+	if r.hasFlows() {
 		if err := r.replay(ctx, all); err != nil {
 			return nil, err
 		}
@@ -131,14 +133,26 @@ func (r *Request) compare(head *policies.Model) comparison {
 		Base: r.BaseRevision, Head: r.HeadRevision,
 		Change: change, Exposure: exposure(b, h), Warnings: change.Warnings,
 	}}
-	if r.Flows != nil {
+	if r.hasFlows() {
 		c.replay = simulator.New(b, h)
 	}
 	return c
 }
 
-// replay reads the flows once and decides them in every comparison.
+func (r *Request) hasFlows() bool { return r.Flows != nil || r.Recorded != nil }
+
+// replay decides the flows in every comparison. Those in files are read once.
 func (r *Request) replay(ctx context.Context, all []comparison) error {
+	if r.Recorded != nil {
+		for _, c := range all {
+			if err := c.replay.Replay(ctx, r.Recorded); err != nil {
+				return err
+			}
+			c.preview.Replay = c.replay.Result()
+			c.preview.Reading = RecordedReading(c.preview.Replay)
+		}
+		return nil
+	}
 	stats, err := r.Flows(ctx, func(f policies.Flow) error {
 		for _, c := range all {
 			c.replay.Add(f)
@@ -212,6 +226,12 @@ func Reading(s flowlog.Stats) report.FlowReading {
 	}
 	slices.SortStableFunc(reading.LeftOut, func(a, b simulator.Cause) int { return cmp.Compare(b.Flows, a.Flows) })
 	return reading
+}
+
+// RecordedReading says how the reading of a store went, from which bad records were
+// kept out: how many flows there are in it.
+func RecordedReading(r *simulator.Result) report.FlowReading {
+	return report.FlowReading{Records: r.Flows + r.Paired}
 }
 
 // exposure finds the workloads that the outside can reach, and those that can

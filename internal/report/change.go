@@ -12,12 +12,13 @@ import (
 	"github.com/weir-policy/weir/simulator"
 )
 
-// class is what a change does to a connection.
+// class is what a change does to a connection, or what was recorded of it.
 type class string
 
 const (
 	adds    class = "adds"
 	removes class = "removes"
+	refused class = "refused"
 	unknown class = "unknown"
 )
 
@@ -27,7 +28,17 @@ func (c class) past() string {
 }
 
 // sign marks a class where colour may be lost.
-func (c class) sign() string { return map[class]string{adds: "+", removes: "−", unknown: "?"}[c] }
+func (c class) sign() string {
+	return map[class]string{adds: "+", removes: "−", refused: "×", unknown: "?"}[c]
+}
+
+// style is the class that a picture has the style of.
+func (c class) style() class {
+	if c == refused {
+		return removes
+	}
+	return c
+}
 
 // classOf takes what one of the two sides has no answer to, as for a workload
 // that only the other knows, for denied there.

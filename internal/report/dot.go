@@ -42,7 +42,7 @@ func (p *picture) dot(out *bufio.Writer) {
 	})
 	for i := range p.edges {
 		e := &p.edges[i]
-		fmt.Fprintf(out, "  n%d -> n%d [label=%s, %s]\n", e.from, e.to, dotString(e.label()), dotEdge[e.class])
+		fmt.Fprintf(out, "  n%d -> n%d [label=%s, %s]\n", e.from, e.to, dotString(p.labelOf(e)), dotEdge[e.class.style()])
 	}
 	out.WriteString("}\n")
 }

@@ -47,10 +47,10 @@ func (p *picture) mermaid(out *bufio.Writer) {
 	})
 	for i := range p.edges {
 		e := &p.edges[i]
-		fmt.Fprintf(out, "  n%d %s|%s| n%d\n", e.from, mermaidArrow[e.class], mermaidString(e.label()), e.to)
+		fmt.Fprintf(out, "  n%d %s|%s| n%d\n", e.from, mermaidArrow[e.class.style()], mermaidString(p.labelOf(e)), e.to)
 	}
 	for i := range p.edges {
-		if color := mermaidColor[p.edges[i].class]; color != "" {
+		if color := mermaidColor[p.edges[i].class.style()]; color != "" {
 			fmt.Fprintf(out, "  linkStyle %d stroke:%s,color:%s\n", i, color, color)
 		}
 	}

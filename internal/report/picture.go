@@ -25,6 +25,7 @@ type picture struct {
 	nodes []node
 	edges []edge
 	notes []string // what was joined or left out, as sentences
+	flows bool     // edges stand for flows, which are told
 }
 
 type node struct {
@@ -47,15 +48,22 @@ type edge struct {
 	class    class // empty for what is simply allowed
 	ports    netset.Ports
 	what     uint32 // the same for the same class and ports
-	pairs    int
+	pairs    int    // or flows
 }
 
-func (e *edge) label() string {
+func (p *picture) labelOf(e *edge) string {
 	label := e.class.sign()
 	if label != "" {
 		label += " "
 	}
-	return label + clip(e.ports.String(), 40)
+	ports := e.ports.String()
+	if p.flows {
+		ports = recordedPorts(e.ports)
+	}
+	if label += clip(ports, 40); p.flows {
+		label += " · " + counted(e.pairs, "flow")
+	}
+	return label
 }
 
 // drawing collects a picture's parts.
@@ -383,7 +391,7 @@ func (p *picture) atMost(n int) *picture {
 	if len(p.edges) <= n {
 		return p
 	}
-	small := &picture{notes: slices.Clone(p.notes)}
+	small := &picture{notes: slices.Clone(p.notes), flows: p.flows}
 	if slices.ContainsFunc(p.nodes, func(n node) bool { return n.box != "" }) {
 		small.note(fmt.Sprintf("Drawn by namespace: one by one it would have %s edges.", grouped(len(p.edges))))
 	}
@@ -426,7 +434,11 @@ func (p *picture) atMost(n int) *picture {
 	if left := len(small.edges) - n; left > 0 {
 		slices.SortStableFunc(small.edges, func(a, b edge) int { return cmp.Compare(b.pairs, a.pairs) })
 		small.edges = small.edges[:n]
-		small.note(fmt.Sprintf("%s between the fewest are left out.", counted(left, "edge")))
+		fewest := "between the fewest"
+		if p.flows {
+			fewest = "with the fewest flows"
+		}
+		small.note(fmt.Sprintf("%s %s are left out.", counted(left, "edge"), fewest))
 		small.dropUnused()
 		small.sort()
 	}

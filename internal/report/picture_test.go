@@ -19,7 +19,7 @@ func drawn(p *picture) []string {
 	var lines []string
 	for i := range p.edges {
 		e := &p.edges[i]
-		lines = append(lines, fmt.Sprintf("%s -> %s: %s", p.nodes[e.from].name(), p.nodes[e.to].name(), e.label()))
+		lines = append(lines, fmt.Sprintf("%s -> %s: %s", p.nodes[e.from].name(), p.nodes[e.to].name(), p.labelOf(e)))
 	}
 	return append(lines, p.notes...)
 }

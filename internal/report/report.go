@@ -58,6 +58,12 @@ const (
 	KindAnswer       Kind = "Answer"
 	KindConversion   Kind = "Conversion"
 	KindValue        Kind = "Value"
+	KindFlowList     Kind = "FlowList"
+	KindFlowTop      Kind = "FlowTop"
+	KindFlowGraph    Kind = "FlowGraph"
+	KindFlowStats    Kind = "FlowStats"
+	KindFlowRows     Kind = "FlowRows"
+	KindFlowExport   Kind = "FlowExport"
 )
 
 var formats = map[Kind][]Format{
@@ -74,6 +80,12 @@ var formats = map[Kind][]Format{
 	KindAnswer:       {Text, JSON, CSV},
 	KindConversion:   {YAML, Text, JSON},
 	KindValue:        {Text, JSON, CSV},
+	KindFlowList:     {Text, JSON, CSV},
+	KindFlowTop:      {Text, JSON, CSV},
+	KindFlowGraph:    {Text, JSON, DOT, Mermaid, SVG},
+	KindFlowStats:    {Text, JSON},
+	KindFlowRows:     {Text, JSON, CSV},
+	KindFlowExport:   {Text, JSON},
 }
 
 // Formats returns the forms in which answers of a kind can be written, the

@@ -46,6 +46,45 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 		}
 		return WriteValue(w, f, compiled("connections"), valued(), shopWarnings, Style{})
 	},
+	KindFlowList: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteFlowList(w, f, &FlowList{}, Style{})
+		}
+		return WriteFlowList(w, f, listed(), Style{})
+	},
+	KindFlowTop: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteFlowTop(w, f, &FlowTop{Ranking: ranked(nil), By: "flows"}, Style{})
+		}
+		return WriteFlowTop(w, f, &FlowTop{Selection: shopSelection, Ranking: ranked(listed().Flows), By: "bytes"}, Style{})
+	},
+	KindFlowGraph: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteFlowGraph(w, f, &FlowGraph{Graph: &simulator.Graph{}}, Style{})
+		}
+		return WriteFlowGraph(w, f, &FlowGraph{Selection: shopSelection, Graph: talked(listed().Flows)}, Style{})
+	},
+	KindFlowStats: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteFlowStats(w, f, &FlowStats{Census: &simulator.Census{}}, Style{})
+		}
+		return WriteFlowStats(w, f, &FlowStats{Selection: shopSelection, Census: censused(listed().Flows), Files: 2, Size: 4711}, Style{})
+	},
+	KindFlowExport: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteFlowExport(w, f, &FlowExport{As: "jsonl"}, Style{})
+		}
+		return WriteFlowExport(w, f, &FlowExport{Selection: shopSelection, Records: 12, As: "hubble", Lost: []simulator.Cause{{Text: "bytes and packets", Flows: 11}}}, Style{})
+	},
+	KindFlowRows: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteFlowRows(w, f, &FlowRows{Columns: []string{"start"}}, Style{})
+		}
+		return WriteFlowRows(w, f, &FlowRows{
+			Columns: []string{"src_name", "flows", "share", "a \"b\""},
+			Rows:    [][]any{{"web", int64(12), 0.25, nil}, {"a,b\n\x1b[31m", int64(-1), 1e300, "é"}},
+		}, Style{})
+	},
 	KindReplay: func(w io.Writer, f Format, empty bool) error {
 		if empty {
 			return WriteReplay(w, f, &simulator.Result{}, FlowReading{}, Style{})

@@ -362,6 +362,65 @@ func rewritten() *Conversion {
 	}
 }
 
+var shopSelection = Selection{Reading: shopReading, NotSaying: 3}
+
+// listed is a page of flows as several recorders tell them.
+func listed() *FlowList {
+	at := time.Date(2026, 3, 10, 8, 0, 0, 123_000_000, time.UTC)
+	web := policies.FlowPeer{Namespace: "storefront", Pod: "web-5b8c7d9f6c-4chzp", Address: netip.MustParseAddr("10.0.1.34"), Labels: map[string]string{"app": "web"}, LabelsPartial: true}
+	db := policies.FlowPeer{Namespace: "payments", Workloads: []policies.Ref{{Kind: "StatefulSet", Namespace: "payments", Name: "db"}}, Labels: map[string]string{"app": "db"}}
+	outside := policies.FlowPeer{Outside: true, Address: netip.MustParseAddr("203.0.113.7"), Names: []string{"cdn.example"}}
+	set := policies.FlowPeer{Set: policies.Ref{Kind: "GlobalNetworkSet", Name: "partners"}, Network: policies.PublicNetwork}
+	hit := policies.Hit{Tier: "default", Policy: policies.Ref{Kind: "NetworkPolicy", Namespace: "payments", Name: "db"}, Action: policies.ActionAllow}
+	return &FlowList{
+		Selection: shopSelection, Matched: 1_204, Next: "eyJzIjoic3RhcnQifQ",
+		Encode: func(f policies.Flow) ([]byte, error) {
+			return fmt.Appendf(nil, `{"apiVersion":"weir.dev/v1alpha1","kind":"Flow","port":%d,"count":%d}`, f.Port, f.Count), nil
+		},
+		Flows: []policies.Flow{
+			{First: at, Last: at, From: web, To: db, Protocol: netset.TCP, Port: 5432, Verdict: policies.Allow, EgressOnly: true, Count: 1, Bytes: 1_200, Origin: policies.Origin{Format: "hubble", Reporter: policies.SourceSide}, Record: place("a.jsonl", 7, 0)},
+			{First: at.Add(time.Second), Last: at.Add(time.Minute), From: web, To: db, Protocol: netset.TCP, Port: 5432, Verdict: policies.Allow, Count: 12, Bytes: 1_200, Packets: 40, ReplyBytes: 99_000, ReplyPackets: 60, Hits: []policies.Hit{hit, hit}, Origin: policies.Origin{Format: "goldmane", Reporter: policies.DestinationSide, Window: time.Minute}, Record: place("b.jsonl", 1, 0)},
+			{First: at.Add(time.Hour), Last: at.Add(time.Hour), From: outside, To: db, Protocol: netset.TCP, Port: 5432, Verdict: policies.Deny, Count: 3, Hits: []policies.Hit{{Tier: "default", Rule: policies.EndOfTier}}},
+			{From: policies.FlowPeer{Host: true, OwnNode: true}, To: web, Protocol: netset.ICMP, Port: 8 << 8, Verdict: policies.Unknown, Count: 1},
+			{First: at, Last: at, From: set, To: policies.FlowPeer{Namespace: "storefront", PodPrefix: "cart-"}, Verdict: policies.Allow, Count: 1},
+			{First: at, Last: at, From: policies.FlowPeer{}, To: policies.FlowPeer{Namespace: "storefront"}, Protocol: netset.UDP, Verdict: policies.Allow, Count: 1},
+		},
+	}
+}
+
+func ranked(flows []policies.Flow) *simulator.Ranking {
+	keys, err := simulator.ParseKeys("from.workload,port,verdict,hour")
+	if err != nil {
+		panic(err)
+	}
+	top := simulator.NewTop(keys, simulator.MaxConnections)
+	for i := range flows {
+		if err := top.Add(&flows[i]); err != nil {
+			panic(err)
+		}
+	}
+	return top.Ranking("bytes", 4)
+}
+
+func talked(flows []policies.Flow) *simulator.Graph {
+	talk := simulator.NewTalk(false, simulator.MaxConnections)
+	for i := range flows {
+		if err := talk.Add(&flows[i]); err != nil {
+			panic(err)
+		}
+	}
+	return talk.Graph()
+}
+
+func censused(flows []policies.Flow) *simulator.Census {
+	census := simulator.NewCensus(simulator.MaxConnections)
+	for i := range flows {
+		census.Add(&flows[i])
+	}
+	census.Close()
+	return census
+}
+
 func storedFlows() *FlowStore {
 	return &FlowStore{
 		Where: "s3://flows/shop", Records: 1_234_567, Flows: 2_345_678, First: at(8), Last: at(20), Hours: 12, Compacted: 11, Files: 37,

@@ -65,7 +65,7 @@ func (p *picture) svg(out *bufio.Writer) {
 	texts := make([]string, len(p.edges))
 	labels := 0
 	for i := range p.edges {
-		texts[i] = p.edges[i].label()
+		texts[i] = p.labelOf(&p.edges[i])
 		if len(p.edges) >= svgCrowd {
 			texts[i] = clip(p.nodes[p.edges[i].from].name(), svgLongest) + " " + texts[i]
 		}
@@ -99,7 +99,7 @@ func (p *picture) svg(out *bufio.Writer) {
 		straight := x2 - labels
 		middle := (x1 + straight) / 2
 		fmt.Fprintf(out, `<g class="%s"><title>%s</title><path d="M%d %dC%d %d %d %d %d %dH%d"/><path class="tip" d="M%d %dl-8 -4v8z"/>`,
-			e.class, html.EscapeString(fmt.Sprintf("%s → %s %s", p.nodes[e.from].name(), p.nodes[e.to].name(), e.label())),
+			e.class.style(), html.EscapeString(fmt.Sprintf("%s → %s %s", p.nodes[e.from].name(), p.nodes[e.to].name(), p.labelOf(e))),
 			x1, y1, middle, y1, middle, y2, straight, y2, x2-7, x2, y2)
 		fmt.Fprintf(out, `<text class="port" x="%d" y="%d" text-anchor="end">%s</text></g>`+"\n", x2-12, y2-4, html.EscapeString(texts[i]))
 	}
@@ -139,7 +139,7 @@ func (p *picture) legend() []string {
 	for _, sign := range []struct {
 		class   class
 		meaning string
-	}{{adds, "+ and solid: newly allowed"}, {removes, "− and dashed: no longer allowed"}, {unknown, "? and dotted: cannot be told"}} {
+	}{{adds, "+ and solid: newly allowed"}, {removes, "− and dashed: no longer allowed"}, {refused, "× and dashed: denied"}, {unknown, "? and dotted: cannot be told"}} {
 		if slices.ContainsFunc(p.edges, func(e edge) bool { return e.class == sign.class }) {
 			text = append(text, sign.meaning)
 		}

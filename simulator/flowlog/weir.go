@@ -360,13 +360,23 @@ func NewWriter(w io.Writer) *Writer { return &Writer{bufio.NewWriter(w)} }
 
 // Write writes one flow. Of its ends' workloads it keeps the outermost.
 func (w *Writer) Write(f policies.Flow) error {
-	from, err := encodeWeirPeer(f.From)
+	text, err := Encode(f)
 	if err != nil {
 		return err
 	}
+	_, err = w.w.Write(append(text, '\n'))
+	return err
+}
+
+// Encode returns a flow as the line that a Writer writes, without its end.
+func Encode(f policies.Flow) ([]byte, error) {
+	from, err := encodeWeirPeer(f.From)
+	if err != nil {
+		return nil, err
+	}
 	to, err := encodeWeirPeer(f.To)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l := weirLine{
 		APIVersion: apiVersion, Kind: "Flow", First: utc(f.First), Last: utc(f.Last), From: from, To: to,
@@ -385,12 +395,7 @@ func (w *Writer) Write(f policies.Flow) error {
 	if f.Verdict != policies.Undecided {
 		l.Verdict = f.Verdict.String()
 	}
-	text, err := json.Marshal(l)
-	if err != nil {
-		return err
-	}
-	_, err = w.w.Write(append(text, '\n'))
-	return err
+	return json.Marshal(l)
 }
 
 // Flush hands on what was written.
