@@ -13,10 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator"
 )
 
 // MaxLine is the length above which a line is bad, in bytes.
@@ -26,6 +28,11 @@ const MaxLine = 1 << 20
 type Options struct {
 	Format string // one of Formats, or empty to look at each record
 	Strict bool   // stop at the first bad record
+	// Window is how much memory zstd data may ask for; 128 MiB where it is zero.
+	Window uint64
+	// Through, unless nil, is what the bytes are read through once they are
+	// uncompressed, to count or to bound them.
+	Through func(io.Reader) io.Reader
 }
 
 // Stats is what became of every record: lines, or what else a format consists
@@ -44,6 +51,16 @@ func (s *Stats) Records() uint64 {
 		n += left
 	}
 	return n
+}
+
+// Causes returns LeftOut in order, the most frequent first.
+func (s *Stats) Causes() []simulator.Cause {
+	var causes []simulator.Cause
+	for _, cause := range slices.Sorted(maps.Keys(s.LeftOut)) {
+		causes = append(causes, simulator.Cause{Text: cause, Flows: s.LeftOut[cause]})
+	}
+	slices.SortStableFunc(causes, func(a, b simulator.Cause) int { return cmp.Compare(b.Flows, a.Flows) })
+	return causes
 }
 
 const firstBad = 10
@@ -76,14 +93,18 @@ func Read(ctx context.Context, r io.Reader, name string, o Options, each func(po
 	if o.Format != "" && !slices.Contains(Formats(), o.Format) {
 		return Stats{}, fmt.Errorf("flow format %q is none of %s", o.Format, strings.Join(Formats(), ", "))
 	}
-	plain, packing, err := unpack(r)
+	plain, packing, err := unpack(r, cmp.Or(o.Window, maxWindow))
 	if err != nil {
 		return Stats{}, fmt.Errorf("%s: %w", name, err)
 	}
 	defer plain.Close()
+	var text io.Reader = plain
+	if o.Through != nil {
+		text = o.Through(plain)
+	}
 
 	s := &sink{ctx: ctx, options: o, each: each, at: policies.Place{File: name}}
-	in := &input{Reader: bufio.NewReaderSize(plain, MaxLine), packing: packing}
+	in := &input{Reader: bufio.NewReaderSize(text, MaxLine), packing: packing}
 	if err := in.readInto(s); err != nil {
 		return s.stats, err
 	}
