@@ -76,6 +76,7 @@ var floors = map[string]floor{
 	"webhook":             services,
 	"internal/api":        services,
 	"internal/controller": services,
+	"internal/ingest":     services,
 	"internal/preview":    services,
 	"internal/source":     services,
 

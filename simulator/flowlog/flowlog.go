@@ -73,11 +73,22 @@ func (s *Stats) Add(t Stats) {
 	s.Lost += t.Lost
 	s.FirstBad = append(s.FirstBad, t.FirstBad[:min(len(t.FirstBad), firstBad-len(s.FirstBad))]...)
 	for cause, n := range t.LeftOut {
-		if s.LeftOut == nil {
-			s.LeftOut = map[string]uint64{}
-		}
-		s.LeftOut[cause] += n
+		s.addLeftOut(cause, n)
 	}
+}
+
+// maxCauses bounds how many causes are told apart, for a cause may quote the
+// input.
+const maxCauses = 64
+
+func (s *Stats) addLeftOut(cause string, n uint64) {
+	if s.LeftOut == nil {
+		s.LeftOut = map[string]uint64{}
+	}
+	if _, known := s.LeftOut[cause]; !known && len(s.LeftOut) >= maxCauses {
+		cause = "other causes"
+	}
+	s.LeftOut[cause] += n
 }
 
 // Read calls each for every flow of r, in order; name stands in the flows'
@@ -147,22 +158,12 @@ func (s *sink) bad(err error) {
 	}
 }
 
-// maxCauses bounds how many causes are told apart, for a cause may quote the
-// input.
-const maxCauses = 64
-
 // leaveOut counts a record that is no flow of its own.
 func (s *sink) leaveOut(cause string) {
 	if s.stopped != nil {
 		return
 	}
-	if s.stats.LeftOut == nil {
-		s.stats.LeftOut = map[string]uint64{}
-	}
-	if _, known := s.stats.LeftOut[cause]; !known && len(s.stats.LeftOut) >= maxCauses {
-		cause = "other causes"
-	}
-	s.stats.LeftOut[cause]++
+	s.stats.addLeftOut(cause, 1)
 }
 
 // next goes on to the record at a line, and reports whether it is to be read.
