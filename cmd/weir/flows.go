@@ -22,7 +22,7 @@ func newFlows(s streams) *cobra.Command {
 		Use:   "flows",
 		Short: "Work with recorded flows",
 	}
-	c.AddCommand(newFlowsImport(s), newFlowsStats(s), newFlowsCompact(s), newFlowsVerify(s))
+	c.AddCommand(newFlowsImport(s), newFlowsStats(s), newFlowsCompact(s), newFlowsVerify(s), newFlowsServe(s))
 	return group(c)
 }
 

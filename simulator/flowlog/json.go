@@ -167,6 +167,9 @@ func (w *walker) next() (stdjson.RawMessage, error) {
 		case w.inArray && w.More(), !w.inArray && !w.wrapped && !w.arrays:
 			var record stdjson.RawMessage
 			err := w.Decode(&record)
+			if w.inArray {
+				err = noEOF(err)
+			}
 			return record, err
 		case w.inArray:
 			w.inArray = false
