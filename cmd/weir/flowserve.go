@@ -51,11 +51,12 @@ it a file of tokens, or a certificate and the authority of those of the senders.
   weir flows serve --store s3://flows/shop --compact-every 1h --keep 90d --keep-size 500GB`,
 		Args: takes(0, 0, "flows serve takes no arguments; the store is named as in --store flows"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			config, err := server.config()
+			config, errFlags := server.config()
+			var errStore error
 			if store.where == "" {
-				err = errors.Join(err, errors.New("name the flow store, as in --store flows or --store s3://bucket/prefix"))
+				errStore = errors.New("name the flow store, as in --store flows or --store s3://bucket/prefix")
 			}
-			if err = errors.Join(out.check(), err); err != nil {
+			if err := errors.Join(out.check(), errFlags, errStore); err != nil {
 				return err
 			}
 			opened, err := flowstore.Open(c.Context(), store.where, store.options)
@@ -166,7 +167,7 @@ func (f *flowServer) open(ctx context.Context) ([]net.Listener, error) {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", at.address)
 		if err != nil {
 			for _, l := range all {
-				l.Close()
+				l.Close() //nolint:errcheck // it was not used
 			}
 			return nil, fmt.Errorf("--%s: %w", at.flag, err)
 		}

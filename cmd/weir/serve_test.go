@@ -41,7 +41,7 @@ func serve(t *testing.T, store string, out io.Writer) (server *exec.Cmd, address
 		_, address, _ = strings.Cut(lines.Text(), "msg=listening address=")
 		address, _, _ = strings.Cut(address, " ")
 	}
-	go io.Copy(io.Discard, told) //nolint:errcheck // it ends with the server
+	go io.Copy(io.Discard, told)
 	return server, "http://" + address + "/v1/flows"
 }
 
@@ -62,7 +62,7 @@ func TestServe(t *testing.T) {
 	}
 	answer, err := io.ReadAll(response.Body)
 	response.Body.Close()
-	if err != nil || response.StatusCode != 200 || !strings.Contains(string(answer), `"kind": "FlowIngest"`) {
+	if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(answer), `"kind": "FlowIngest"`) {
 		t.Fatalf("%s %v: %s", response.Status, err, answer)
 	}
 	if err := errors.Join(server.Process.Signal(syscall.SIGTERM), server.Wait()); err != nil {
@@ -99,7 +99,7 @@ func TestServeKilled(t *testing.T) {
 			return false
 		}
 		response.Body.Close()
-		return response.StatusCode == 200
+		return response.StatusCode == http.StatusOK
 	}
 	for range 5 {
 		server, address := serve(t, store, io.Discard)
@@ -113,7 +113,7 @@ func TestServeKilled(t *testing.T) {
 			})
 		}
 		group.Wait()
-		server.Wait() //nolint:errcheck // it was killed
+		server.Wait() // it was killed
 		timer.Stop()
 	}
 	server, address := serve(t, store, io.Discard)

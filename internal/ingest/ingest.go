@@ -124,11 +124,11 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	web.Protocols.SetHTTP1(true)
 	web.Protocols.SetHTTP2(true)
 	web.Protocols.SetUnencryptedHTTP2(s.config.TLS == nil)
-	defer web.Close()
+	defer web.Close() //nolint:errcheck // it was shut down before, or nobody waits for it
 	if s.config.TokenFile != "" {
 		if _, err := readTokens(s.config.TokenFile); err != nil {
 			for _, l := range listeners {
-				l.Close()
+				l.Close() //nolint:errcheck // it was not used
 			}
 			return err
 		}

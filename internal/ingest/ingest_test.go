@@ -404,7 +404,7 @@ func TestFullQueue(t *testing.T) {
 	half, more := io.Pipe()
 	slow := make(chan answer, 1)
 	go func() { slow <- r.post(t, "/v1/flows", half) }()
-	io.WriteString(more, lines(2)+strings.Repeat(" ", 3<<20)+"\n") //nolint:errcheck // a pipe
+	io.WriteString(more, lines(2)+strings.Repeat(" ", 3<<20)+"\n")
 	for r.budget.inUse() < 5<<20 {
 		r.get(t, "/livez") // until the server has read it
 	}
@@ -464,13 +464,13 @@ func TestStopCommitsWhatIsAccepted(t *testing.T) {
 	<-r.store.entered
 	half, more := io.Pipe()
 	go func() { answers <- r.post(t, "/v1/flows", half) }()
-	io.WriteString(more, lines(2)) //nolint:errcheck // a pipe
+	io.WriteString(more, lines(2))
 	for r.budget.inUse() < readerSize {
 		r.get(t, "/livez") // until the server has begun to read it
 	}
 	r.stop()
 	<-r.draining
-	io.WriteString(more, lines(3)) //nolint:errcheck // a pipe
+	io.WriteString(more, lines(3))
 	more.Close()
 	r.store.let <- struct{}{}
 	<-r.store.entered
@@ -502,7 +502,7 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 		if err == nil {
 			response.Body.Close()
 		}
-		acknowledged <- err == nil && response.StatusCode == 200
+		acknowledged <- err == nil && response.StatusCode == http.StatusOK
 	}()
 	r.clock.wait <- r.clock.Now()
 	<-r.store.entered // and it never answers
