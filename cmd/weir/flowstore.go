@@ -128,8 +128,8 @@ an hour; it may be stopped at any time.`,
 	}, func(ctx context.Context, store *flowstore.Store, r *report.FlowStore) error {
 		now := time.Now()
 		var keep flowstore.Keep
-		age, errAge := parseAge(keepFor)
-		size, errSize := parseSize(keepSize)
+		age, errAge := parseAge("keep", keepFor)
+		size, errSize := parseSize("keep-size", keepSize)
 		if err := errors.Join(errAge, errSize); err != nil {
 			return err
 		}
@@ -188,8 +188,8 @@ func newStoreVerb(s streams, c *cobra.Command, work func(context.Context, *flows
 	return c
 }
 
-// parseAge reads a duration such as 30d or 12h; none of an empty text.
-func parseAge(text string) (time.Duration, error) {
+// parseAge reads a flag's duration, such as 30d or 12h; none of an empty text.
+func parseAge(flag, text string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
 	}
@@ -201,11 +201,11 @@ func parseAge(text string) (time.Duration, error) {
 	if d, err := time.ParseDuration(text); err == nil && d > 0 {
 		return d, nil
 	}
-	return 0, fmt.Errorf("--keep: %q is no time such as 30d or 12h", text)
+	return 0, fmt.Errorf("--%s: %q is no time such as 30d or 12h", flag, text)
 }
 
-// parseSize reads a size such as 100GB; none of an empty text.
-func parseSize(text string) (int64, error) {
+// parseSize reads a flag's size, such as 100GB; none of an empty text.
+func parseSize(flag, text string) (int64, error) {
 	if text == "" {
 		return 0, nil
 	}
@@ -226,5 +226,5 @@ func parseSize(text string) (int64, error) {
 	if n, err := strconv.ParseUint(number, 10, 22); err == nil && n > 0 && unit > 0 {
 		return int64(n) * unit, nil
 	}
-	return 0, fmt.Errorf("--keep-size: %q is no size such as 100GB or 500MB", text)
+	return 0, fmt.Errorf("--%s: %q is no size such as 100GB or 500MB", flag, text)
 }

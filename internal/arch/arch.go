@@ -80,6 +80,7 @@ var floors = map[string]floor{
 	"internal/api":        services,
 	"internal/controller": services,
 	"internal/flowsql":    services,
+	"internal/ingest":     services,
 	"internal/preview":    services,
 	"internal/source":     services,
 

@@ -3,7 +3,6 @@
 package preview
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -217,14 +216,10 @@ func Failed(conditions []Condition, change *diff.Change, replay *simulator.Resul
 
 // Reading says how the reading of flows went, as reports show it.
 func Reading(s flowlog.Stats) report.FlowReading {
-	reading := report.FlowReading{Records: s.Flows, Bad: s.Bad, Lost: s.Lost}
+	reading := report.FlowReading{Records: s.Flows, Bad: s.Bad, Lost: s.Lost, LeftOut: s.Causes()}
 	for _, p := range s.FirstBad {
 		reading.Problems = append(reading.Problems, p.Error())
 	}
-	for _, cause := range slices.Sorted(maps.Keys(s.LeftOut)) {
-		reading.LeftOut = append(reading.LeftOut, simulator.Cause{Text: cause, Flows: s.LeftOut[cause]})
-	}
-	slices.SortStableFunc(reading.LeftOut, func(a, b simulator.Cause) int { return cmp.Compare(b.Flows, a.Flows) })
 	return reading
 }
 

@@ -51,6 +51,7 @@ const (
 	KindReplay       Kind = "Replay"
 	KindPreview      Kind = "Preview"
 	KindFlowImport   Kind = "FlowImport"
+	KindFlowIngest   Kind = "FlowIngest"
 	KindFlowStore    Kind = "FlowStore"
 	KindFlowSchema   Kind = "FlowSchema"
 	KindTestRun      Kind = "TestRun"
@@ -73,6 +74,7 @@ var formats = map[Kind][]Format{
 	KindReplay:       {Text, JSON},
 	KindPreview:      {Text, Markdown, JSON, SARIF, HTML},
 	KindFlowImport:   {Text, JSON},
+	KindFlowIngest:   {Text, JSON},
 	KindFlowStore:    {Text, JSON},
 	KindFlowSchema:   {Text, JSON},
 	KindTestRun:      {Text, JSON, JUnit, TAP},
@@ -295,6 +297,24 @@ func WriteImport(w io.Writer, format Format, reading FlowReading, stored *Stored
 		importJSON(newObject(out, KindFlowImport), reading, stored, resolved)
 	default:
 		return unsupported(KindFlowImport, format)
+	}
+	return out.Flush()
+}
+
+// WriteIngest writes what a server took, of one batch or of all.
+func WriteIngest(w io.Writer, format Format, reading FlowReading, stored Stored, style Style) error {
+	out := bufio.NewWriter(w)
+	switch format {
+	case Text:
+		fmt.Fprintf(out, "%s taken, %s added.\n", counted(reading.Records, "flow"), grouped(stored.Added))
+		if stored.Known > 0 {
+			fmt.Fprintf(out, "%s known from a batch that came before.\n", counted(stored.Known, "flow"))
+		}
+		readingText(out, reading, palette(style))
+	case JSON:
+		importJSON(newObject(out, KindFlowIngest), reading, &stored, nil)
+	default:
+		return unsupported(KindFlowIngest, format)
 	}
 	return out.Flush()
 }

@@ -99,6 +99,12 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 			{Text: "nobody is known to have had an address", Flows: 99}, {Text: "several pods had an address in the time of a record", Flows: 1},
 		}}, Style{})
 	},
+	KindFlowIngest: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteIngest(w, f, FlowReading{}, Stored{}, Style{})
+		}
+		return WriteIngest(w, f, shopReading, Stored{Added: 1200, Known: 34}, Style{})
+	},
 	KindFlowStore: func(w io.Writer, f Format, empty bool) error {
 		if empty {
 			return WriteFlowStore(w, f, &FlowStore{Where: "flows"}, Style{})

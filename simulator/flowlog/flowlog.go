@@ -13,10 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator"
 )
 
 // MaxLine is the length above which a line is bad, in bytes.
@@ -29,6 +31,11 @@ type Options struct {
 	// Columns says which column of a table has which of RowFields; of the others,
 	// those that are known by their names are found.
 	Columns map[string]string
+	// Window is how much memory zstd data may ask for; 128 MiB where it is zero.
+	Window uint64
+	// Through, unless nil, is what the bytes are read through once they are
+	// uncompressed, to count or to bound them.
+	Through func(io.Reader) io.Reader
 }
 
 // Stats is what became of every record: lines, or what else a format consists
@@ -49,6 +56,16 @@ func (s *Stats) Records() uint64 {
 	return n
 }
 
+// Causes returns LeftOut in order, the most frequent first.
+func (s *Stats) Causes() []simulator.Cause {
+	var causes []simulator.Cause
+	for _, cause := range slices.Sorted(maps.Keys(s.LeftOut)) {
+		causes = append(causes, simulator.Cause{Text: cause, Flows: s.LeftOut[cause]})
+	}
+	slices.SortStableFunc(causes, func(a, b simulator.Cause) int { return cmp.Compare(b.Flows, a.Flows) })
+	return causes
+}
+
 const firstBad = 10
 
 // Add counts the records of another file too.
@@ -59,11 +76,22 @@ func (s *Stats) Add(t Stats) {
 	s.Lost += t.Lost
 	s.FirstBad = append(s.FirstBad, t.FirstBad[:min(len(t.FirstBad), firstBad-len(s.FirstBad))]...)
 	for cause, n := range t.LeftOut {
-		if s.LeftOut == nil {
-			s.LeftOut = map[string]uint64{}
-		}
-		s.LeftOut[cause] += n
+		s.addLeftOut(cause, n)
 	}
+}
+
+// maxCauses bounds how many causes are told apart, for a cause may quote the
+// input.
+const maxCauses = 64
+
+func (s *Stats) addLeftOut(cause string, n uint64) {
+	if s.LeftOut == nil {
+		s.LeftOut = map[string]uint64{}
+	}
+	if _, known := s.LeftOut[cause]; !known && len(s.LeftOut) >= maxCauses {
+		cause = "other causes"
+	}
+	s.LeftOut[cause] += n
 }
 
 // Read calls each for every flow of r, in order; name stands in the flows'
@@ -79,17 +107,21 @@ func Read(ctx context.Context, r io.Reader, name string, o Options, each func(po
 	if o.Format != "" && !slices.Contains(Formats(), o.Format) {
 		return Stats{}, fmt.Errorf("flow format %q is none of %s", o.Format, strings.Join(Formats(), ", "))
 	}
-	plain, packing, err := unpack(r)
+	plain, packing, err := unpack(r, cmp.Or(o.Window, maxWindow))
 	if err != nil {
 		return Stats{}, fmt.Errorf("%s: %w", name, err)
 	}
 	defer plain.Close()
+	var text io.Reader = plain
+	if o.Through != nil {
+		text = o.Through(plain)
+	}
 
 	s := &sink{ctx: ctx, options: o, each: each, at: policies.Place{File: name}}
-	if packing == "" {
+	if packing == "" && o.Through == nil {
 		s.whole = wholeFile(r)
 	}
-	in := &input{Reader: bufio.NewReaderSize(plain, MaxLine), packing: packing}
+	in := &input{Reader: bufio.NewReaderSize(text, MaxLine), packing: packing}
 	if err := in.readInto(s); err != nil {
 		return s.stats, err
 	}
@@ -157,22 +189,12 @@ func (s *sink) bad(err error) {
 	}
 }
 
-// maxCauses bounds how many causes are told apart, for a cause may quote the
-// input.
-const maxCauses = 64
-
 // leaveOut counts a record that is no flow of its own.
 func (s *sink) leaveOut(cause string) {
 	if s.stopped != nil {
 		return
 	}
-	if s.stats.LeftOut == nil {
-		s.stats.LeftOut = map[string]uint64{}
-	}
-	if _, known := s.stats.LeftOut[cause]; !known && len(s.stats.LeftOut) >= maxCauses {
-		cause = "other causes"
-	}
-	s.stats.LeftOut[cause]++
+	s.stats.addLeftOut(cause, 1)
 }
 
 // next goes on to the record at a line, and reports whether it is to be read.

@@ -375,6 +375,11 @@ func TestDocuments(t *testing.T) {
 			equal(t, lines, row.lines)
 		})
 	}
+	for _, text := range []string{"[" + own, "[" + own + ",", "[" + own + "\n", `{"flows":[` + own, `{"flows":[` + own + "]", `{"flows":[` + own + "],"} {
+		if _, _, err := read(t, text, Options{}); err == nil || !strings.Contains(err.Error(), "unexpected EOF") {
+			t.Errorf("%.10s…%s is cut off, and read with error %v", text, text[len(text)-3:], err)
+		}
+	}
 	flows, stats, err := read(t, "[\n"+own+",\n{\"kind\":7},\n{\"kind\" 7}]", Options{})
 	if err == nil || !strings.HasPrefix(err.Error(), "f.log:3: not valid JSON from here on") || len(flows) != 1 || stats.Bad != 1 {
 		t.Errorf("%d flows, %+v, error %v", len(flows), stats, err)

@@ -167,24 +167,27 @@ func (w *walker) next() (stdjson.RawMessage, error) {
 		case w.inArray && w.More(), !w.inArray && !w.wrapped && !w.arrays:
 			var record stdjson.RawMessage
 			err := w.Decode(&record)
+			if w.inArray {
+				err = noEOF(err)
+			}
 			return record, err
 		case w.inArray:
 			w.inArray = false
 			if _, err := w.Token(); err != nil {
-				return nil, err
+				return nil, noEOF(err)
 			}
 		case w.depth > 0 && w.More():
 			key, err := w.Token()
 			if err != nil {
-				return nil, err
+				return nil, noEOF(err)
 			}
 			if err := w.enter(key); err != nil {
-				return nil, err
+				return nil, noEOF(err)
 			}
 		case w.depth > 0:
 			w.depth--
 			if _, err := w.Token(); err != nil {
-				return nil, err
+				return nil, noEOF(err)
 			}
 		default:
 			want := stdjson.Delim('[')

@@ -10,12 +10,12 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxWindow bounds the memory that zstd data may ask for; it is that of
-// `zstd --long`.
+// maxWindow bounds the memory that zstd data may ask for, unless Options say
+// otherwise; it is that of `zstd --long`.
 const maxWindow = 128 << 20
 
 // unpack returns r's bytes as they were before compression, and its name.
-func unpack(r io.Reader) (plain io.ReadCloser, packing string, err error) {
+func unpack(r io.Reader, window uint64) (plain io.ReadCloser, packing string, err error) {
 	head := bufio.NewReader(r)
 	magic, err := head.Peek(4)
 	if err != nil && err != io.EOF {
@@ -29,7 +29,7 @@ func unpack(r io.Reader) (plain io.ReadCloser, packing string, err error) {
 		}
 		return z, "gzip", err
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(head, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		z, err := zstd.NewReader(head, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
 		if err != nil {
 			return nil, "", err
 		}

@@ -161,14 +161,14 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = full.Compact(t.Context(), long, nil)
-		if !errors.Is(err, errNoSpace) || !strings.Contains(err.Error(), "free some space") && left != 2 {
+		if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "free some space") && left != 2 {
 			t.Errorf("after %d files: %v", left, err)
 		}
 		w := full.NewWriter()
 		if err := w.Add(t.Context(), &made[0]); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Commit(t.Context()); !errors.Is(err, errNoSpace) {
+		if err := w.Commit(t.Context()); !errors.Is(err, ErrNoSpace) {
 			t.Errorf("after %d files: %v", left, err)
 		}
 		verify(t, s)

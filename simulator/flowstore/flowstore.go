@@ -96,7 +96,7 @@ func (s *Store) tableSize() int { return int(max(1<<20, s.options.Memory/4)) }
 func (s *Store) write(ctx context.Context, f *File, fill func(io.Writer) error) error {
 	f.Name = s.nameOf(f)
 	if err := s.put(ctx, f, fill); err != nil {
-		if errors.Is(err, errNoSpace) {
+		if errors.Is(err, ErrNoSpace) {
 			return fmt.Errorf("write %s/%s: %w; what was committed before is safe, nothing of this was; free some space and do it again", s.blobs, f.Name, err)
 		}
 		return fmt.Errorf("write %s/%s: %w", s.blobs, f.Name, err)

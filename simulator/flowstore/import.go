@@ -49,25 +49,14 @@ func (w *Writer) Commit(ctx context.Context) error {
 		told := *w.source
 		c.Source = &told
 	}
-	rows := w.rows
-	slices.SortStableFunc(rows, func(a, b row) int { return compareInt(flowrow.HourOf(a.start), flowrow.HourOf(b.start)) })
-	for len(rows) > 0 {
-		hour, n := flowrow.HourOf(rows[0].start), 0
-		for n < len(rows) && flowrow.HourOf(rows[n].start) == hour {
-			n++
-		}
-		sortByTime(rows[:n])
-		f := File{Kind: raw, Hour: flowrow.Moment(hour)}
-		if err := w.store.writeFlows(ctx, &f, w.table, rows[:n]); err != nil {
-			return err
-		}
-		c.Add = append(c.Add, f)
-		rows = rows[n:]
+	var err error
+	if c.Add, err = w.store.writeHours(ctx, w.table, w.rows); err != nil {
+		return err
 	}
 	if len(c.Add) == 0 && c.Source == nil {
 		return nil
 	}
-	err := w.store.append(ctx, c, func(st *state) error {
+	err = w.store.append(ctx, c, func(st *state) error {
 		if c.Source != nil && st.sources[c.Source.Key()].Flows != w.was {
 			return fmt.Errorf("%s is being imported by another process: %w", c.Source.Name, errOvertaken)
 		}
@@ -92,6 +81,26 @@ func compareInt(a, b int64) int {
 		return 1
 	}
 	return 0
+}
+
+// writeHours stores rows as a file for each of their hours. It orders the rows.
+func (s *Store) writeHours(ctx context.Context, t *table, rows []row) ([]File, error) {
+	var files []File
+	slices.SortStableFunc(rows, func(a, b row) int { return compareInt(flowrow.HourOf(a.start), flowrow.HourOf(b.start)) })
+	for len(rows) > 0 {
+		hour, n := flowrow.HourOf(rows[0].start), 0
+		for n < len(rows) && flowrow.HourOf(rows[n].start) == hour {
+			n++
+		}
+		sortByTime(rows[:n])
+		f := File{Kind: raw, Hour: flowrow.Moment(hour)}
+		if err := s.writeFlows(ctx, &f, t, rows[:n]); err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+		rows = rows[n:]
+	}
+	return files, nil
 }
 
 // writeFlows stores rows of one hour as a file.

@@ -62,6 +62,8 @@ type commit struct {
 	// Forget names files that nobody has committed for long, and nobody may now.
 	Forget []string        `json:"forget,omitempty"`
 	Source *flowrow.Source `json:"source,omitempty"`
+	// Batches are those whose flows are among what is added.
+	Batches []BatchKey `json:"batches,omitempty"`
 }
 
 // state is what all commits up to one come to.
@@ -69,11 +71,13 @@ type state struct {
 	seq     uint64
 	files   map[string]File
 	sources map[flowrow.SourceKey]flowrow.Source
+	senders map[string]sender
 	gone    map[string]time.Time // files that were removed, and when
 }
 
-// remembered is for how long the manifest tells when a file was removed. One
-// that is still there afterwards is removed whatever its age.
+// remembered is for how long the manifest tells when a file was removed, and what
+// a sender has sent. A file that is still there afterwards is removed whatever
+// its age.
 const remembered = 7 * 24 * time.Hour
 
 // summary is a state as it is stored.
@@ -81,15 +85,16 @@ type summary struct {
 	Seq     uint64               `json:"seq"`
 	Files   []File               `json:"files"`
 	Sources []flowrow.Source     `json:"sources"`
+	Senders []sender             `json:"senders,omitempty"`
 	Gone    map[string]time.Time `json:"gone"`
 }
 
 func newState() *state {
-	return &state{files: map[string]File{}, sources: map[flowrow.SourceKey]flowrow.Source{}, gone: map[string]time.Time{}}
+	return &state{files: map[string]File{}, sources: map[flowrow.SourceKey]flowrow.Source{}, senders: map[string]sender{}, gone: map[string]time.Time{}}
 }
 
 func (s *state) clone() *state {
-	return &state{s.seq, maps.Clone(s.files), maps.Clone(s.sources), maps.Clone(s.gone)}
+	return &state{s.seq, maps.Clone(s.files), maps.Clone(s.sources), maps.Clone(s.senders), maps.Clone(s.gone)}
 }
 
 // allows says why a commit cannot follow the state; nil where it can.
@@ -113,6 +118,7 @@ var errOvertaken = errors.New("the store was changed meanwhile by another proces
 func (s *state) apply(c *commit) {
 	s.seq++
 	maps.DeleteFunc(s.gone, func(_ string, at time.Time) bool { return at.Before(c.At.Add(-remembered)) })
+	maps.DeleteFunc(s.senders, func(_ string, known sender) bool { return known.At.Before(c.At.Add(-remembered)) })
 	for _, name := range slices.Concat(c.Remove, c.Forget) {
 		delete(s.files, name)
 		s.gone[name] = c.At
@@ -122,6 +128,9 @@ func (s *state) apply(c *commit) {
 	}
 	if c.Source != nil {
 		s.sources[c.Source.Key()] = *c.Source
+	}
+	for _, key := range c.Batches {
+		s.senders[key.Sender] = s.senders[key.Sender].with(key, c.At)
 	}
 }
 
@@ -134,6 +143,9 @@ func (s *state) summary() *summary {
 		sum.Sources = append(sum.Sources, src)
 	}
 	slices.SortFunc(sum.Sources, func(a, b flowrow.Source) int { return strings.Compare(a.SHA256, b.SHA256) })
+	for _, name := range slices.Sorted(maps.Keys(s.senders)) {
+		sum.Senders = append(sum.Senders, s.senders[name])
+	}
 	return sum
 }
 
@@ -145,6 +157,9 @@ func (s *summary) state() *state {
 	}
 	for _, src := range s.Sources {
 		st.sources[src.Key()] = src
+	}
+	for _, known := range s.Senders {
+		st.senders[known.Name] = known
 	}
 	maps.Copy(st.gone, s.Gone)
 	return st

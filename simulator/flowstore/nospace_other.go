@@ -4,4 +4,5 @@ package flowstore
 
 import "errors"
 
-var errNoSpace = errors.New("no space left")
+// ErrNoSpace is the error of a disk that is full.
+var ErrNoSpace = errors.New("no space left")

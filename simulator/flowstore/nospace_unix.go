@@ -4,4 +4,5 @@ package flowstore
 
 import "syscall"
 
-var errNoSpace error = syscall.ENOSPC
+// ErrNoSpace is the error of a disk that is full.
+var ErrNoSpace error = syscall.ENOSPC
