@@ -3,6 +3,7 @@
 package flowstore
 
 import (
+	"cmp"
 	"flag"
 	"syscall"
 	"testing"
@@ -21,10 +22,7 @@ var (
 // benchStore returns a store of generated flows, compacted or as imported.
 func benchStore(b *testing.B, compacted bool) *Store {
 	b.Helper()
-	dir := *benchDir
-	if dir == "" {
-		dir = benchTemp
-	}
+	dir := cmp.Or(*benchDir, benchTemp)
 	name := dir + "/raw"
 	if compacted {
 		name = dir + "/compacted"
@@ -116,7 +114,7 @@ func BenchmarkTuplesImported(b *testing.B) {
 // BenchmarkTuplesOfDays reads the tuples of days in which most talk to each
 // other in most hours.
 func BenchmarkTuplesOfDays(b *testing.B) {
-	s := openStore(b, benchTemp+"/days", Options{})
+	s := openStore(b, cmp.Or(*benchDir, benchTemp)+"/days", Options{})
 	if st, err := s.Stats(b.Context()); err != nil || st.Records == 0 {
 		add(b, s, generate(flows.Options{Rate: 4, Workloads: 600, Edges: 2_000}, 1_500_000)...)
 		compact(b, s, long)

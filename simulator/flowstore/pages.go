@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sort"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
@@ -26,6 +27,7 @@ type groupReader struct {
 	left    int64 // rows of it that are not yet read
 	cursors []*cursor
 	vectors []vector // those of wanted columns hold the last batch
+	firsts  []int64  // the first row of each row group, and the end
 	sums    []byte
 	buffer  []byte
 }
@@ -175,25 +177,27 @@ func resize[T any](s []T, n int) []T {
 // seek goes to a row of the file, counted from 0.
 func (g *groupReader) seek(row int64) (err error) {
 	defer g.recovered(&err)
-	first := int64(0)
-	for i := range g.file.NumRowGroups() {
-		rows := g.file.MetaData().RowGroup(i).NumRows()
-		if row < first+rows {
-			if g.at != i {
-				g.at = i - 1
-				if _, err := g.nextGroup(); err != nil {
-					return err
-				}
-			}
-			return g.seekInGroup(row - first)
+	if g.firsts == nil {
+		g.firsts = []int64{0}
+		for i := range g.file.NumRowGroups() {
+			g.firsts = append(g.firsts, g.firsts[i]+g.file.MetaData().RowGroup(i).NumRows())
 		}
-		first += rows
 	}
-	return g.damage(fmt.Errorf("it has no row %d", row))
+	if row < 0 || row >= g.firsts[len(g.firsts)-1] {
+		return g.damage(fmt.Errorf("it has no row %d", row))
+	}
+	i := sort.Search(len(g.firsts), func(i int) bool { return g.firsts[i] > row }) - 1
+	if g.at != i {
+		g.at = i - 1
+		if _, err := g.nextGroup(); err != nil {
+			return err
+		}
+	}
+	return g.seekInGroup(row - g.firsts[i])
 }
 
 func (g *groupReader) seekInGroup(row int64) error {
-	total := g.file.MetaData().RowGroup(g.at).NumRows()
+	total := g.firsts[g.at+1] - g.firsts[g.at]
 	at := total - g.left
 	for _, i := range g.wanted {
 		c := g.cursors[i]

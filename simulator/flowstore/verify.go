@@ -109,7 +109,7 @@ func (s *Store) verifyTuples(ctx context.Context, st *state, f File, damaged map
 	if len(of) != 1 {
 		return fmt.Errorf("%s/%s: %d files have its tuples instead of 1; the manifest is damaged", s.blobs, f.Name, len(of))
 	}
-	readers, err := s.openRolls(ctx, st, of, func(hour int64) bool { return hour == f.Hour.UnixMicro() })
+	readers, err := s.openRolls(ctx, st, of, rollNumbers, func(hour int64) bool { return hour == f.Hour.UnixMicro() })
 	if err != nil {
 		return err
 	}
