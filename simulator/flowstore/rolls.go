@@ -52,7 +52,8 @@ var rollLayout = newLayout(slices.Concat([]column{
 	{name: "hour", moment: true, coded: true, key: true},
 	code("tuple").asKey(),
 	key("reporter"), key("verdict"), code("egress_only").asKey(),
-	number("flows"), number("bytes"), number("packets"), moments("start"), moments("end"), number("row"), number("rows"),
+	number("flows").asSteps(), number("bytes").asSteps(), number("packets").asSteps(), moments("start").asSteps(), moments("end").asSteps(),
+	number("row").asSteps(), number("rows").asSteps(),
 	key("protocol"), code("dst_port").asKey(),
 }, endLayout("src_"), endLayout("dst_")))
 
@@ -75,7 +76,7 @@ const (
 	rollTarget = rollSource + endTexts
 )
 
-const rollRows = 1 << 14
+const rollRows = 1 << 16
 
 func (t *table) rollVectors(rolls []roll) func(column int) vector {
 	n := len(rolls)
