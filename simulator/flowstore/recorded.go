@@ -188,8 +188,11 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 	defer closeAll(sources)
 	var tuple simulator.Tuple
 	var ips [2]string
+	ordered := true
 	hand := func() error {
-		tuple.Hours = joinHours(tuple.Hours)
+		if !ordered {
+			tuple.Hours = joinHours(tuple.Hours)
+		}
 		for i, peer := range [...]*policies.FlowPeer{&tuple.Flow.From, &tuple.Flow.To} {
 			if ips[i] == several {
 				ips[i] = ""
@@ -212,7 +215,7 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 			if err != nil {
 				return err
 			}
-			tuple.ID, tuple.Hours = full.id, tuple.Hours[:0]
+			tuple.ID, tuple.Hours, ordered = full.id, tuple.Hours[:0], true
 			if tuple.Flow, err = m.flow(full); err != nil {
 				return m.numbers.damage(err)
 			}
@@ -225,7 +228,9 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 				ips[i] = several
 			}
 		}
+		before := len(tuple.Hours)
 		tuple.Hours = m.appendHours(tuple.Hours)
+		ordered = ordered && (before == 0 || compareHours(&tuple.Hours[before-1], &tuple.Hours[before]) < 0)
 		return nil
 	})
 	if err == nil && len(tuple.Hours) > 0 {
@@ -235,15 +240,15 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 }
 
 // flow returns the ends, protocol and port of a roll.
-func (m *rollReader) flow(r *roll) (policies.Flow, error) {
-	f := policies.Flow{Protocol: r.protocol, Port: r.port}
+func (r *rollReader) flow(of *roll) (policies.Flow, error) {
+	f := policies.Flow{Protocol: of.protocol, Port: of.port}
 	for _, side := range []struct {
 		end  uint32
 		peer *policies.FlowPeer
-	}{{r.from, &f.From}, {r.to, &f.To}} {
-		texts := m.table.ends[side.end].texts
+	}{{of.from, &f.From}, {of.to, &f.To}} {
+		texts := r.table.ends[side.end].texts
 		texts[endIP] = ""
-		p, err := m.table.parsePeer(&texts)
+		p, err := r.table.parsePeer(&texts)
 		if err != nil {
 			return f, err
 		}
@@ -267,7 +272,7 @@ func (r *rollReader) address(end int) string {
 	return v.texts[code]
 }
 
-// appendHours appends the hours of the run.
+// appendHours appends the hours of the run, which are in order.
 func (r *rollReader) appendHours(hours []simulator.Hour) []simulator.Hour {
 	n, v := r.i, r.numbers.vectors
 	hour, reporter, verdict := v[rollHour].codes[:n], v[rollReporter].codes[:n], v[rollVerdict].codes[:n]
@@ -289,13 +294,6 @@ func (r *rollReader) appendHours(hours []simulator.Hour) []simulator.Hour {
 // joinHours puts hours in order, and makes one of what several files say of the
 // same side and verdict.
 func joinHours(hours []simulator.Hour) []simulator.Hour {
-	ordered := true
-	for i := 1; i < len(hours) && ordered; i++ {
-		ordered = compareHours(&hours[i-1], &hours[i]) < 0
-	}
-	if ordered {
-		return hours
-	}
 	slices.SortStableFunc(hours, func(a, b simulator.Hour) int { return compareHours(&a, &b) })
 	joined := hours[:1]
 	for i := range hours[1:] {
@@ -511,21 +509,53 @@ func (s *Store) CountTuples(ctx context.Context, each func(tuple uint64, records
 	if err != nil {
 		return err
 	}
-	counts := make(map[uint64]uint64, 1<<16)
+	counts := counter{make([]count, 1<<12), 0}
 	for _, name := range slices.Sorted(maps.Keys(st.files)) {
 		if f := st.files[name]; f.Kind == raw || f.Kind == sorted {
-			if err := s.countTuples(ctx, f, counts); err != nil {
+			if err := s.countTuples(ctx, f, counts.add); err != nil {
 				return err
 			}
 		}
 	}
-	for tuple, n := range counts {
-		each(tuple, n)
+	for _, c := range counts.all {
+		if c.n > 0 {
+			each(c.tuple, c.n)
+		}
 	}
 	return nil
 }
 
-func (s *Store) countTuples(ctx context.Context, f File, counts map[uint64]uint64) error {
+// counter counts tuples. Their IDs are hashes, and are used as such.
+type counter struct {
+	all  []count // a power of two of places, at most half of them taken
+	used int
+}
+
+type count struct{ tuple, n uint64 }
+
+func (c *counter) add(tuple, n uint64) {
+	if n == 0 {
+		return
+	}
+	if 2*c.used >= len(c.all) {
+		grown := counter{make([]count, 2*len(c.all)), 0}
+		for _, old := range c.all {
+			grown.add(old.tuple, old.n)
+		}
+		*c = grown
+	}
+	mask := uint64(len(c.all) - 1)
+	at := tuple & mask
+	for c.all[at].n > 0 && c.all[at].tuple != tuple {
+		at = (at + 1) & mask
+	}
+	if c.all[at].n == 0 {
+		c.used++
+	}
+	c.all[at] = count{tuple, c.all[at].n + n}
+}
+
+func (s *Store) countTuples(ctx context.Context, f File, add func(tuple, records uint64)) error {
 	b, err := s.openFile(ctx, f)
 	if err != nil {
 		return err
@@ -548,7 +578,7 @@ func (s *Store) countTuples(ctx context.Context, f File, counts map[uint64]uint6
 			return err
 		}
 		for code, n := range local {
-			counts[uint64(ids[code])] += n
+			add(uint64(ids[code]), n)
 		}
 		if err := ctx.Err(); err != nil {
 			return err

@@ -94,7 +94,7 @@ func (s *Store) verifyFile(ctx context.Context, f File) error {
 // replay reads in their place.
 func (s *Store) verifyTuples(ctx context.Context, st *state, f File, damaged map[string]bool) error {
 	counts := map[uint64]uint64{}
-	if err := s.countTuples(ctx, f, counts); err != nil {
+	if err := s.countTuples(ctx, f, func(tuple, n uint64) { counts[tuple] += n }); err != nil {
 		return err
 	}
 	var of []File
