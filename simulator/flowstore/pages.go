@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -358,10 +359,12 @@ func (c *cursor) readCodes(to []int32) error {
 		if !c.runs.read(to[:n]) {
 			return errEnds
 		}
+		beyond := int32(0) // negative where a code is; no code is negative
 		for _, code := range to[:n] {
-			if uint32(code) >= uint32(entries) {
-				return fmt.Errorf("code %d is not in its dictionary of %d", code, entries)
-			}
+			beyond |= entries - 1 - code
+		}
+		if beyond < 0 {
+			return fmt.Errorf("code %d is not in its dictionary of %d", slices.Max(to[:n]), entries)
 		}
 		to = to[n:]
 		c.left -= n

@@ -224,7 +224,7 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 			}
 		}
 		for i := range ips {
-			if ips[i] != m.address(i) {
+			if ips[i] != several && ips[i] != m.address(i) {
 				ips[i] = several
 			}
 		}
@@ -263,6 +263,9 @@ func (r *rollReader) address(end int) string {
 	v := &r.numbers.vectors[rollSource+endIP]
 	if end == 1 {
 		v = &r.numbers.vectors[rollTarget+endIP]
+	}
+	if len(v.texts) == 1 {
+		return v.texts[0]
 	}
 	code, same := v.codes[r.at], true
 	r.runOf(func(i int) { same = same && v.codes[i] == code })
