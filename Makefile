@@ -65,6 +65,7 @@ bench: ## run the benchmarks that match BENCH, COUNT times for BENCHTIME each
 
 # STORE names a folder in which the stores are kept for the next time.
 bench-flows: ## measure the store with FLOWS flows, and a month of TUPLES tuples
+	@for engine in duckdb clickhouse; do command -v $$engine >/dev/null || echo "there is no command $$engine: nothing is compared with it"; done
 	go test -run '^$$' -bench 'Import|CountTuples|TuplesOf|Engine' -benchtime 3x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowstore \
 		-args -rows $(FLOWS) -tuples $(TUPLES) $(if $(STORE),-store $(abspath $(STORE)))
 

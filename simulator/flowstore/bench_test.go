@@ -194,7 +194,7 @@ func BenchmarkTuplesOfMonth(b *testing.B) {
 	var most, now runtime.MemStats
 	seen := 0
 	err := recordedOf(b, s, Range{}).Tuples(b.Context(), func(*simulator.Tuple) error {
-		if seen++; seen%256 == 0 {
+		if seen++; seen%64 == 0 {
 			if runtime.ReadMemStats(&now); now.HeapInuse > most.HeapInuse {
 				most = now
 			}
