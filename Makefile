@@ -15,8 +15,11 @@ BENCH     ?= .
 BENCHTIME ?= 1s
 COUNT     ?= 1
 PACKAGES  ?= ./...
+FLOWS     ?= 2000000
+TUPLES    ?= 2000
+STORE     ?=
 
-.PHONY: help all build test test-cluster test-clickhouse lint format golden fuzz bench demo clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse lint format golden fuzz bench bench-flows demo clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +70,12 @@ fuzz: ## run each fuzz target for FUZZTIME (10s, or 1000x)
 
 bench: ## run the benchmarks that match BENCH, COUNT times for BENCHTIME each
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -benchmem $(PACKAGES)
+
+# STORE names a folder in which the stores are kept for the next time.
+bench-flows: ## measure the store with FLOWS flows, and a month of TUPLES tuples
+	@for engine in duckdb clickhouse; do command -v $$engine >/dev/null || echo "there is no command $$engine: nothing is compared with it"; done
+	go test -run '^$$' -bench 'Import|CountTuples|TuplesOf|Engine' -benchtime 3x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowstore \
+		-args -rows $(FLOWS) -tuples $(TUPLES) $(if $(STORE),-store $(abspath $(STORE)))
 
 demo: build ## preview a pull request of the example application
 	examples/shop/demo.sh

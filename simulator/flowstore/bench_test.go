@@ -3,7 +3,16 @@
 package flowstore
 
 import (
+	"cmp"
 	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -11,20 +20,19 @@ import (
 	"github.com/weir-policy/weir/internal/testkit/flows"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 var (
-	benchRows = flag.Int("rows", 2_000_000, "how many flows the benchmarks store")
-	benchDir  = flag.String("store", "", "a folder to make the benchmarks' stores in, which are kept; a temporary one otherwise")
+	benchRows   = flag.Int("rows", 2_000_000, "how many flows the benchmarks store")
+	benchTuples = flag.Int("tuples", 2_000, "how many tuples the month has that a benchmark reads")
+	benchDir    = flag.String("store", "", "a folder to make the benchmarks' stores in, which are kept; a temporary one otherwise")
 )
 
 // benchStore returns a store of generated flows, compacted or as imported.
 func benchStore(b *testing.B, compacted bool) *Store {
 	b.Helper()
-	dir := *benchDir
-	if dir == "" {
-		dir = benchTemp
-	}
+	dir := cmp.Or(*benchDir, benchTemp)
 	name := dir + "/raw"
 	if compacted {
 		name = dir + "/compacted"
@@ -80,6 +88,60 @@ func processorTime() time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
+// BenchmarkEngine counts the same tuples of the same files as
+// BenchmarkCountTuplesCompacted does, with engines that are installed, and makes
+// sure that they come to the same.
+func BenchmarkEngine(b *testing.B) {
+	for _, engine := range []struct {
+		command string
+		table   func(files []string) string
+		args    []string
+	}{
+		{"duckdb", func(files []string) string { return "read_parquet([" + strings.Join(files, ", ") + "])" }, []string{"-csv", "-noheader", "-cmd", "SET threads = 1", "-c"}},
+		{"clickhouse", func(files []string) string {
+			return "(SELECT tuple FROM file(" + strings.Join(files, ") UNION ALL SELECT tuple FROM file(") + "))"
+		}, []string{"local", "--max_threads", "1", "--output-format", "CSV", "--query"}},
+	} {
+		b.Run(engine.command, func(b *testing.B) {
+			path, err := exec.LookPath(engine.command)
+			if err != nil {
+				b.Skipf("there is no command %s to compare with", engine.command)
+			}
+			s := benchStore(b, true)
+			st, err := s.Stats(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			var files []string
+			for _, f := range st.Files {
+				if f.Kind == sorted {
+					files = append(files, fmt.Sprintf("'%s/%s'", s.blobs, f.Name))
+				}
+			}
+			query := "SELECT count(*), sum(n) FROM (SELECT tuple, count(*) AS n FROM " + engine.table(files) + " AS f GROUP BY tuple) AS t"
+			tuples := 0
+			if err := s.CountTuples(b.Context(), func(_, _ uint64) { tuples++ }); err != nil {
+				b.Fatal(err)
+			}
+			var used time.Duration
+			rows := 0
+			for b.Loop() {
+				command := exec.CommandContext(b.Context(), path, append(engine.args, query)...)
+				out, err := command.Output()
+				if err != nil {
+					b.Fatalf("%s: %v\n%s", query, err, out)
+				}
+				if want := fmt.Sprintf("%d,%d", tuples, st.Records); strings.TrimSpace(string(out)) != want {
+					b.Fatalf("%s counts %s tuples and rows instead of %s", engine.command, out, want)
+				}
+				rows += int(st.Records)
+				used += command.ProcessState.UserTime() + command.ProcessState.SystemTime()
+			}
+			b.ReportMetric(float64(rows)/used.Seconds()/1e6, "Mrows/cpu-s")
+		})
+	}
+}
+
 func benchmarkCount(b *testing.B, compacted bool) {
 	s := benchStore(b, compacted)
 	timed(b, "rows", func() (records int) {
@@ -116,12 +178,86 @@ func BenchmarkTuplesImported(b *testing.B) {
 // BenchmarkTuplesOfDays reads the tuples of days in which most talk to each
 // other in most hours.
 func BenchmarkTuplesOfDays(b *testing.B) {
-	s := openStore(b, benchTemp+"/days", Options{})
+	s := openStore(b, cmp.Or(*benchDir, benchTemp)+"/days", Options{})
 	if st, err := s.Stats(b.Context()); err != nil || st.Records == 0 {
 		add(b, s, generate(flows.Options{Rate: 4, Workloads: 600, Edges: 2_000}, 1_500_000)...)
 		compact(b, s, long)
 	}
 	timed(b, "hours", func() int { return tuples(b, s) })
+}
+
+// BenchmarkTuplesOfMonth reads the tuples of thirty days, each of which is there
+// in every hour, from both sides: the most that so many tuples can come to. The
+// days are written as compaction would, without the flows that they are of.
+func BenchmarkTuplesOfMonth(b *testing.B) {
+	s := monthStore(b)
+	timed(b, "hours", func() int { return tuples(b, s) })
+	var most, now runtime.MemStats
+	seen := 0
+	err := recordedOf(b, s, Range{}).Tuples(b.Context(), func(*simulator.Tuple) error {
+		if seen++; seen%64 == 0 {
+			if runtime.ReadMemStats(&now); now.HeapInuse > most.HeapInuse {
+				most = now
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(most.HeapInuse)/1e6, "MB-heap")
+}
+
+func monthStore(b *testing.B) *Store {
+	b.Helper()
+	s := openStore(b, cmp.Or(*benchDir, benchTemp)+"/month", Options{})
+	if st, err := s.Stats(b.Context()); err != nil || len(st.Files) > 0 {
+		return s
+	}
+	t, g, random := newTable(), flows.New(flows.Options{Seed: 1}), rand.New(rand.NewPCG(1, 1))
+	for len(t.tuples) < *benchTuples {
+		f := g.Next()
+		f.From.Address, f.To.Address = netip.Addr{}, netip.Addr{}
+		t.row(&f)
+	}
+	slices.SortFunc(t.tuples, func(a, b tuple) int { return cmp.Compare(a.id, b.id) })
+	began, c := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), &commit{}
+	for day := range 30 {
+		of := File{Kind: daily, Hour: began.AddDate(0, 0, day)}
+		for hour := range 24 {
+			at := of.Hour.Add(time.Duration(hour) * time.Hour)
+			flows := File{Name: "flows/" + at.Format(time.RFC3339), Kind: sorted, Hour: at, Rows: 1}
+			of.Of, c.Add = append(of.Of, flows.Name), append(c.Add, flows)
+		}
+		err := s.write(b.Context(), &of, func(to io.Writer) error {
+			w, err := newRollWriter(to, &of)
+			if err != nil {
+				return err
+			}
+			for _, tuple := range t.tuples {
+				r := roll{id: tuple.id, from: tuple.from, to: tuple.to, port: tuple.port, protocol: tuple.protocol, verdict: policies.Allow}
+				for side := range 48 {
+					r.hour, r.reporter = of.Hour.Add(time.Duration(side/2)*time.Hour).UnixMicro(), policies.Reporter(1+side%2)
+					r.rows = 1 + random.Int64N(900)
+					r.flows, r.packets, r.bytes = uint64(r.rows), uint64(r.rows)*(1+random.Uint64N(90)), uint64(r.rows)*random.Uint64N(90_000)
+					r.first, r.last = r.hour+random.Int64N(flowrow.HourMicros/8), r.hour+flowrow.HourMicros-random.Int64N(flowrow.HourMicros/8)
+					r.row += r.rows
+					if err := w.add(&r, t); err != nil {
+						return err
+					}
+				}
+			}
+			return w.close()
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Add = append(c.Add, of)
+	}
+	if err := s.append(b.Context(), c, func(*state) error { return nil }); err != nil {
+		b.Fatal(err)
+	}
+	return s
 }
 
 func BenchmarkScan(b *testing.B) {

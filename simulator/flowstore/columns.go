@@ -29,6 +29,7 @@ type column struct {
 	moment bool
 	coded  bool
 	key    bool
+	steps  bool // stored as the differences of neighbours, without a codec
 }
 
 func text(name string) column   { return column{name: name, text: true, coded: true} }
@@ -37,6 +38,11 @@ func code(name string) column   { return column{name: name, coded: true} }
 func number(name string) column { return column{name: name} }
 func moments(name string) column {
 	return column{name: name, moment: true}
+}
+
+func (c column) asSteps() column {
+	c.steps = true
+	return c
 }
 
 func (c column) asKey() column {
@@ -81,7 +87,10 @@ func newLayout(columns []column) *layout {
 		if c.coded {
 			properties = append(properties, parquet.WithDictionaryFor(c.name, true))
 		}
-		if c.key {
+		if c.steps {
+			properties = append(properties, parquet.WithEncodingFor(c.name, parquet.Encodings.DeltaBinaryPacked))
+		}
+		if c.key || c.steps {
 			properties = append(properties, parquet.WithCompressionFor(c.name, compress.Codecs.Uncompressed))
 		}
 	}
@@ -260,8 +269,8 @@ func (l *layout) checkEncodings(meta *metadata.FileMetaData) error {
 				return fmt.Errorf("column %s of row group %d: it has a dictionary: %t, and should: %t", c.name, g, chunk.HasDictionaryPage(), c.coded)
 			}
 			for _, s := range chunk.EncodingStats() {
-				plain := s.Encoding == parquet.Encodings.Plain
-				if s.PageType == 0 && plain == c.coded {
+				wrong := (s.Encoding == parquet.Encodings.Plain) != (!c.coded && !c.steps) || (s.Encoding == parquet.Encodings.DeltaBinaryPacked) != c.steps
+				if s.PageType == 0 && wrong {
 					return fmt.Errorf("column %s of row group %d: pages are encoded as %s", c.name, g, s.Encoding)
 				}
 			}

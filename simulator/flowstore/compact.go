@@ -473,7 +473,7 @@ func (s *Store) compactDays(ctx context.Context, now time.Time, done *Compacted)
 			if err != nil {
 				return err
 			}
-			sources, err := s.openRolls(ctx, st, d.tuples, nil)
+			sources, err := s.openRolls(ctx, st, d.tuples, rollNumbers, nil)
 			if err != nil {
 				return err
 			}
@@ -511,7 +511,7 @@ func dayOf(hour time.Time) time.Time {
 
 // openRolls opens files of tuples. Of their rolls those count whose hour's
 // sorted file is still the one that they were made of, and that are wanted.
-func (s *Store) openRolls(ctx context.Context, st *state, files []File, wanted func(hour int64) bool) ([]*rollReader, error) {
+func (s *Store) openRolls(ctx context.Context, st *state, files []File, columns []int, wanted func(hour int64) bool) ([]*rollReader, error) {
 	current := map[int64]string{}
 	for _, f := range st.files {
 		if f.Kind == sorted {
@@ -523,7 +523,7 @@ func (s *Store) openRolls(ctx context.Context, st *state, files []File, wanted f
 		b, err := s.openFile(ctx, f)
 		if err == nil {
 			var r *rollReader
-			r, err = newRollReader(b, func(hour int64) bool {
+			r, err = newRollReader(b, columns, func(hour int64) bool {
 				name, ok := current[hour]
 				return ok && slices.Contains(f.Of, name) && (wanted == nil || wanted(hour))
 			})

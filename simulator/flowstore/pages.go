@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sort"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
@@ -26,6 +28,7 @@ type groupReader struct {
 	left    int64 // rows of it that are not yet read
 	cursors []*cursor
 	vectors []vector // those of wanted columns hold the last batch
+	firsts  []int64  // the first row of each row group, and the end
 	sums    []byte
 	buffer  []byte
 }
@@ -175,25 +178,27 @@ func resize[T any](s []T, n int) []T {
 // seek goes to a row of the file, counted from 0.
 func (g *groupReader) seek(row int64) (err error) {
 	defer g.recovered(&err)
-	first := int64(0)
-	for i := range g.file.NumRowGroups() {
-		rows := g.file.MetaData().RowGroup(i).NumRows()
-		if row < first+rows {
-			if g.at != i {
-				g.at = i - 1
-				if _, err := g.nextGroup(); err != nil {
-					return err
-				}
-			}
-			return g.seekInGroup(row - first)
+	if g.firsts == nil {
+		g.firsts = []int64{0}
+		for i := range g.file.NumRowGroups() {
+			g.firsts = append(g.firsts, g.firsts[i]+g.file.MetaData().RowGroup(i).NumRows())
 		}
-		first += rows
 	}
-	return g.damage(fmt.Errorf("it has no row %d", row))
+	if row < 0 || row >= g.firsts[len(g.firsts)-1] {
+		return g.damage(fmt.Errorf("it has no row %d", row))
+	}
+	i := sort.Search(len(g.firsts), func(i int) bool { return g.firsts[i] > row }) - 1
+	if g.at != i {
+		g.at = i - 1
+		if _, err := g.nextGroup(); err != nil {
+			return err
+		}
+	}
+	return g.seekInGroup(row - g.firsts[i])
 }
 
 func (g *groupReader) seekInGroup(row int64) error {
-	total := g.file.MetaData().RowGroup(g.at).NumRows()
+	total := g.firsts[g.at+1] - g.firsts[g.at]
 	at := total - g.left
 	for _, i := range g.wanted {
 		c := g.cursors[i]
@@ -220,6 +225,7 @@ type cursor struct {
 	left    int    // values of the page that is read that are not yet read
 	data    []byte // their encoded form
 	runs    runs
+	steps   steps
 }
 
 var errEnds = errors.New("it ends before its last value")
@@ -292,6 +298,12 @@ func (c *cursor) open() error {
 		return errEnds
 	}
 	c.left, c.data = int(page.NumValues()), page.Data()
+	if c.column.steps {
+		if parquet.Encoding(page.Encoding()) != parquet.Encodings.DeltaBinaryPacked {
+			return fmt.Errorf("a page is encoded as %s", page.Encoding())
+		}
+		return c.steps.open(c.data, c.left)
+	}
 	if !c.column.coded {
 		if page.Encoding() != 0 || len(c.data) != 8*c.left {
 			return fmt.Errorf("a page of %d numbers has %d bytes", c.left, len(c.data))
@@ -317,6 +329,14 @@ func (c *cursor) readNumbers(to []int64) error {
 			continue
 		}
 		n := min(len(to), c.left)
+		if c.column.steps {
+			if !c.steps.read(to[:n]) {
+				return errEnds
+			}
+			to = to[n:]
+			c.left -= n
+			continue
+		}
 		for i := range to[:n] {
 			to[i] = int64(binary.LittleEndian.Uint64(c.data[8*i:]))
 		}
@@ -339,10 +359,12 @@ func (c *cursor) readCodes(to []int32) error {
 		if !c.runs.read(to[:n]) {
 			return errEnds
 		}
+		beyond := int32(0) // negative where a code is; no code is negative
 		for _, code := range to[:n] {
-			if uint32(code) >= uint32(entries) {
-				return fmt.Errorf("code %d is not in its dictionary of %d", code, entries)
-			}
+			beyond |= entries - 1 - code
+		}
+		if beyond < 0 {
+			return fmt.Errorf("code %d is not in its dictionary of %d", slices.Max(to[:n]), entries)
 		}
 		to = to[n:]
 		c.left -= n
@@ -359,7 +381,11 @@ func (c *cursor) skip(n int) error {
 			continue
 		}
 		m := min(n, c.left)
-		if !c.column.coded {
+		if c.column.steps {
+			if !c.steps.skip(m) {
+				return errEnds
+			}
+		} else if !c.column.coded {
 			c.data = c.data[8*m:]
 		} else if !c.runs.skip(m) {
 			return errEnds
@@ -539,5 +565,125 @@ func (r *runs) countPacked(n int, counts []uint64) bool {
 		}
 		n -= len(part)
 	}
+	return true
+}
+
+// steps reads what Parquet calls binary packed deltas: blocks of small parts,
+// each of which has the differences of neighbours in as many bits as the largest
+// of them needs.
+type steps struct {
+	data   []byte
+	size   int    // of a part
+	parts  int    // of a block
+	widths []byte // of the parts of the block that are not yet read
+	least  int64  // what all differences of the block have in common
+	last   int64
+	ready  []int64 // values that are not yet read
+	buffer []int64
+}
+
+var errSteps = errors.New("a page of differences has no sensible header")
+
+func (s *steps) open(data []byte, values int) error {
+	var header [3]uint64
+	for i := range header {
+		n := 0
+		if header[i], n = binary.Uvarint(data); n <= 0 {
+			return errSteps
+		}
+		data = data[n:]
+	}
+	first, n := binary.Varint(data)
+	block, parts := header[0], header[1]
+	if n <= 0 || parts == 0 || block > 1<<16 || parts > block/32 || block%(32*parts) != 0 || header[2] != uint64(values) {
+		return errSteps
+	}
+	s.data, s.size, s.parts, s.widths, s.last = data[n:], int(block/parts), int(parts), nil, first
+	s.buffer = append(s.buffer[:0], first)
+	s.ready = s.buffer
+	return nil
+}
+
+func (s *steps) read(to []int64) bool {
+	for len(to) > 0 {
+		if len(s.ready) > 0 {
+			n := copy(to, s.ready)
+			s.ready, to = s.ready[n:], to[n:]
+			continue
+		}
+		if len(to) >= s.size {
+			if !s.next(to[:s.size]) {
+				return false
+			}
+			to = to[s.size:]
+			continue
+		}
+		s.buffer = resize(s.buffer, s.size)
+		if !s.next(s.buffer) {
+			return false
+		}
+		s.ready = s.buffer
+	}
+	return true
+}
+
+func (s *steps) skip(n int) bool {
+	for n > 0 {
+		if len(s.ready) == 0 {
+			s.buffer = resize(s.buffer, s.size)
+			if !s.next(s.buffer) {
+				return false
+			}
+			s.ready = s.buffer
+		}
+		m := min(n, len(s.ready))
+		s.ready = s.ready[m:]
+		n -= m
+	}
+	return true
+}
+
+// next decodes a part.
+func (s *steps) next(to []int64) bool {
+	if len(s.widths) == 0 {
+		least, n := binary.Varint(s.data)
+		if n <= 0 || len(s.data) < n+s.parts {
+			return false
+		}
+		s.least, s.widths, s.data = least, s.data[n:n+s.parts], s.data[n+s.parts:]
+	}
+	width := int(s.widths[0])
+	s.widths = s.widths[1:]
+	size := width * len(to) / 8
+	if width > 64 || len(s.data) < size {
+		return false
+	}
+	last, least, data := s.last, s.least, s.data
+	s.data = data[size:]
+	// Eight bytes and seven bits hold the widest but a few.
+	fast := 0
+	if width <= 57 && len(data) >= 8 {
+		fast = len(to)
+		if width > 0 {
+			fast = min(fast, ((len(data)-8)*8)/width)
+		}
+	}
+	mask, bit := uint64(1)<<width-1, 0
+	for i := range to[:fast] {
+		last += least + int64(binary.LittleEndian.Uint64(data[bit>>3:])>>(bit&7)&mask)
+		to[i] = last
+		bit += width
+	}
+	for i := range to[fast:] {
+		var step uint64
+		for b := range width {
+			at := bit + b
+			step |= uint64(data[at>>3]>>(at&7)&1) << b
+		}
+		last += least + int64(step)
+		to[fast+i] = last
+		bit += width
+	}
+	s.last = last
 	return true
 }

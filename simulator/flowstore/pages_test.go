@@ -15,7 +15,7 @@ func (m inMemory) close()       {}
 func (m inMemory) size() int64  { return m.Size() }
 func (m inMemory) name() string { return "memory" }
 
-var numberLayout = newLayout([]column{number("plain"), moments("time"), code("coded"), code("key").asKey()})
+var numberLayout = newLayout([]column{number("plain"), moments("time").asSteps(), code("coded"), code("key").asKey()})
 
 func TestNumbersComeBackAsTheyWere(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -1,6 +1,7 @@
 package flowstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -93,11 +94,6 @@ func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours
 			}
 		}
 	}
-	if roller.next > 0 {
-		if all, err = roller.sources(); err != nil {
-			return nil, err
-		}
-	}
 	var files []File
 	for _, name := range slices.Sorted(maps.Keys(r.state.files)) {
 		f := r.state.files[name]
@@ -109,9 +105,18 @@ func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours
 			files = append(files, f)
 		}
 	}
+	columns := tupleNumbers
+	if len(files)+len(roller.spools)+1 > maxSources {
+		columns = rollNumbers // for they are joined
+	}
+	if roller.next > 0 {
+		if all, err = roller.sources(columns); err != nil {
+			return nil, err
+		}
+	}
 	for len(files) > 0 {
 		n := min(len(files), maxSources)
-		some, err := r.store.openRolls(ctx, r.state, files[:n], func(hour int64) bool { return rolled[hour] })
+		some, err := r.store.openRolls(ctx, r.state, files[:n], columns, func(hour int64) bool { return rolled[hour] })
 		if err != nil {
 			return nil, err
 		}
@@ -158,7 +163,7 @@ func (s *Store) joinRolls(ctx context.Context, all []*rollReader) (_ *rollReader
 	if err := w.close(); err != nil {
 		return nil, err
 	}
-	return newSpooledReader(spooled)
+	return newSpooledReader(spooled, rollNumbers)
 }
 
 // Tuples calls each for every tuple, in the order of their IDs.
@@ -171,7 +176,11 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 	defer closeAll(sources)
 	var tuple simulator.Tuple
 	var ips [2]string
+	ordered := true
 	hand := func() error {
+		if !ordered {
+			tuple.Hours = joinHours(tuple.Hours)
+		}
 		for i, peer := range [...]*policies.FlowPeer{&tuple.Flow.From, &tuple.Flow.To} {
 			if ips[i] == several {
 				ips[i] = ""
@@ -183,8 +192,7 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 		}
 		return each(&tuple)
 	}
-	err = mergeRolls(ctx, sources, func(m *rollReader) error {
-		from, to := m.addresses()
+	err = mergeTuples(ctx, sources, func(m *rollReader) error {
 		if len(tuple.Hours) == 0 || tuple.ID != m.now.id {
 			if len(tuple.Hours) > 0 {
 				if err := hand(); err != nil {
@@ -195,19 +203,22 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 			if err != nil {
 				return err
 			}
-			tuple.ID, tuple.Hours = full.id, tuple.Hours[:0]
+			tuple.ID, tuple.Hours, ordered = full.id, tuple.Hours[:0], true
 			if tuple.Flow, err = m.flow(full); err != nil {
 				return m.numbers.damage(err)
 			}
-			ips = [2]string{from, to}
+			for i := range ips {
+				ips[i] = m.address(i)
+			}
 		}
-		if ips[0] != from {
-			ips[0] = several
+		for i := range ips {
+			if ips[i] != several && ips[i] != m.address(i) {
+				ips[i] = several
+			}
 		}
-		if ips[1] != to {
-			ips[1] = several
-		}
-		tuple.Hours = addHour(tuple.Hours, &m.now)
+		before := len(tuple.Hours)
+		tuple.Hours = m.appendHours(tuple.Hours)
+		ordered = ordered && (before == 0 || compareHours(&tuple.Hours[before-1], &tuple.Hours[before]) < 0)
 		return nil
 	})
 	if err == nil && len(tuple.Hours) > 0 {
@@ -217,15 +228,15 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 }
 
 // flow returns the ends, protocol and port of a roll.
-func (m *rollReader) flow(r *roll) (policies.Flow, error) {
-	f := policies.Flow{Protocol: r.protocol, Port: r.port}
+func (r *rollReader) flow(of *roll) (policies.Flow, error) {
+	f := policies.Flow{Protocol: of.protocol, Port: of.port}
 	for _, side := range []struct {
 		end  uint32
 		peer *policies.FlowPeer
-	}{{r.from, &f.From}, {r.to, &f.To}} {
-		texts := m.table.ends[side.end].texts
+	}{{of.from, &f.From}, {of.to, &f.To}} {
+		texts := r.table.ends[side.end].texts
 		texts[flowrow.IP] = ""
-		p, err := m.table.parsePeer(&texts)
+		p, err := r.table.parsePeer(&texts)
 		if err != nil {
 			return f, err
 		}
@@ -234,26 +245,71 @@ func (m *rollReader) flow(r *roll) (policies.Flow, error) {
 	return f, nil
 }
 
-// addHour adds what one more file says of a tuple.
-func addHour(hours []simulator.Hour, r *roll) []simulator.Hour {
-	own := simulator.Hour{
-		Start: flowrow.Moment(r.hour), Reporter: r.reporter, Verdict: r.verdict, EgressOnly: r.egressOnly,
-		Flows: r.flows, Bytes: r.bytes, First: flowrow.Moment(r.first), Last: flowrow.Moment(r.last),
+// address returns what the ip column of an end says of the run: several where
+// it says more than one thing.
+func (r *rollReader) address(end int) string {
+	v := &r.numbers.vectors[rollSource+flowrow.IP]
+	if end == 1 {
+		v = &r.numbers.vectors[rollTarget+flowrow.IP]
 	}
-	if n := len(hours); n > 0 {
-		if last := &hours[n-1]; last.Start == own.Start && last.Reporter == own.Reporter && last.Verdict == own.Verdict && last.EgressOnly == own.EgressOnly {
-			last.Flows += own.Flows
-			last.Bytes += own.Bytes
-			if own.First.Before(last.First) {
-				last.First = own.First
-			}
-			if own.Last.After(last.Last) {
-				last.Last = own.Last
-			}
-			return hours
+	if len(v.texts) == 1 {
+		return v.texts[0]
+	}
+	code, same := v.codes[r.at], true
+	r.runOf(func(i int) { same = same && v.codes[i] == code })
+	if !same {
+		return several
+	}
+	return v.texts[code]
+}
+
+// appendHours appends the hours of the run, which are in order.
+func (r *rollReader) appendHours(hours []simulator.Hour) []simulator.Hour {
+	n, v := r.i, r.numbers.vectors
+	hour, reporter, verdict := v[rollHour].codes[:n], v[rollReporter].codes[:n], v[rollVerdict].codes[:n]
+	egressOnly, isSet := v[rollEgressOnly].codes[:n], v[rollEgressOnly].numbers
+	flows, bytes, first, last := v[rollFlows].numbers[:n], v[rollBytes].numbers[:n], v[rollStart].numbers[:n], v[rollEnd].numbers[:n]
+	hours = slices.Grow(hours, n-r.at)
+	for i := r.at; i < n; i++ {
+		if !r.allKnown && !r.known[hour[i]] {
+			continue
+		}
+		hours = append(hours, simulator.Hour{
+			Start: r.starts[hour[i]], Reporter: r.reporters[reporter[i]], Verdict: r.verdicts[verdict[i]], EgressOnly: isSet[egressOnly[i]] != 0,
+			Flows: uint64(flows[i]), Bytes: uint64(bytes[i]), First: flowrow.Moment(first[i]), Last: flowrow.Moment(last[i]),
+		})
+	}
+	return hours
+}
+
+// joinHours puts hours in order, and makes one of what several files say of the
+// same side and verdict.
+func joinHours(hours []simulator.Hour) []simulator.Hour {
+	slices.SortStableFunc(hours, func(a, b simulator.Hour) int { return compareHours(&a, &b) })
+	joined := hours[:1]
+	for i := range hours[1:] {
+		own, last := &hours[1+i], &joined[len(joined)-1]
+		if compareHours(last, own) != 0 {
+			joined = append(joined, *own)
+			continue
+		}
+		last.Flows += own.Flows
+		last.Bytes += own.Bytes
+		if own.First.Before(last.First) {
+			last.First = own.First
+		}
+		if own.Last.After(last.Last) {
+			last.Last = own.Last
 		}
 	}
-	return append(hours, own)
+	return joined
+}
+
+func compareHours(a, b *simulator.Hour) int {
+	if c := a.Start.Compare(b.Start); c != 0 {
+		return c
+	}
+	return cmp.Or(cmp.Compare(a.Reporter, b.Reporter), cmp.Compare(a.Verdict, b.Verdict), compareBools(a.EgressOnly, b.EgressOnly))
 }
 
 // span is rows of a file, one after another.
@@ -313,13 +369,13 @@ func (r *recorded) spans(ctx context.Context, tuples []uint64, hours []*hourFile
 		if f.Kind != hourly && f.Kind != daily {
 			continue
 		}
-		readers, err := r.store.openRolls(ctx, r.state, []File{f}, func(hour int64) bool { return sortedHours[hour] })
+		readers, err := r.store.openRolls(ctx, r.state, []File{f}, placeNumbers, func(hour int64) bool { return sortedHours[hour] })
 		if err != nil {
 			return nil, err
 		}
 		reader := readers[0]
 		for {
-			more, err := reader.next()
+			more, err := reader.nextRun()
 			if err != nil || !more {
 				reader.done()
 				if err != nil {
@@ -328,7 +384,11 @@ func (r *recorded) spans(ctx context.Context, tuples []uint64, hours []*hourFile
 				break
 			}
 			if _, wanted := slices.BinarySearch(tuples, reader.now.id); wanted {
-				spans[reader.now.hour] = append(spans[reader.now.hour], span{reader.now.row, reader.now.rows})
+				v := reader.numbers.vectors
+				reader.runOf(func(i int) {
+					hour := v[rollHour].numbers[v[rollHour].codes[i]]
+					spans[hour] = append(spans[hour], span{v[rollRow].numbers[i], v[rollCount].numbers[i]})
+				})
 			}
 		}
 		if err := ctx.Err(); err != nil {
@@ -440,21 +500,53 @@ func (s *Store) CountTuples(ctx context.Context, each func(tuple uint64, records
 	if err != nil {
 		return err
 	}
-	counts := make(map[uint64]uint64, 1<<16)
+	counts := counter{make([]count, 1<<12), 0}
 	for _, name := range slices.Sorted(maps.Keys(st.files)) {
 		if f := st.files[name]; f.Kind == raw || f.Kind == sorted {
-			if err := s.countTuples(ctx, f, counts); err != nil {
+			if err := s.countTuples(ctx, f, counts.add); err != nil {
 				return err
 			}
 		}
 	}
-	for tuple, n := range counts {
-		each(tuple, n)
+	for _, c := range counts.all {
+		if c.n > 0 {
+			each(c.tuple, c.n)
+		}
 	}
 	return nil
 }
 
-func (s *Store) countTuples(ctx context.Context, f File, counts map[uint64]uint64) error {
+// counter counts tuples. Their IDs are hashes, and are used as such.
+type counter struct {
+	all  []count // a power of two of places, at most half of them taken
+	used int
+}
+
+type count struct{ tuple, n uint64 }
+
+func (c *counter) add(tuple, n uint64) {
+	if n == 0 {
+		return
+	}
+	if 2*c.used >= len(c.all) {
+		grown := counter{make([]count, 2*len(c.all)), 0}
+		for _, old := range c.all {
+			grown.add(old.tuple, old.n)
+		}
+		*c = grown
+	}
+	mask := uint64(len(c.all) - 1)
+	at := tuple & mask
+	for c.all[at].n > 0 && c.all[at].tuple != tuple {
+		at = (at + 1) & mask
+	}
+	if c.all[at].n == 0 {
+		c.used++
+	}
+	c.all[at] = count{tuple, c.all[at].n + n}
+}
+
+func (s *Store) countTuples(ctx context.Context, f File, add func(tuple, records uint64)) error {
 	b, err := s.openFile(ctx, f)
 	if err != nil {
 		return err
@@ -477,7 +569,7 @@ func (s *Store) countTuples(ctx context.Context, f File, counts map[uint64]uint6
 			return err
 		}
 		for code, n := range local {
-			counts[uint64(ids[code])] += n
+			add(uint64(ids[code]), n)
 		}
 		if err := ctx.Err(); err != nil {
 			return err

@@ -3,10 +3,11 @@ package flowstore
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -52,7 +53,8 @@ var rollLayout = newLayout(slices.Concat([]column{
 	{name: "hour", moment: true, coded: true, key: true},
 	code("tuple").asKey(),
 	key("reporter"), key("verdict"), code("egress_only").asKey(),
-	number("flows"), number("bytes"), number("packets"), moments("start"), moments("end"), number("row"), number("rows"),
+	number("flows").asSteps(), number("bytes").asSteps(), number("packets").asSteps(), moments("start").asSteps(), moments("end").asSteps(),
+	number("row").asSteps(), number("rows").asSteps(),
 	key("protocol"), code("dst_port").asKey(),
 }, endLayout("src_"), endLayout("dst_")))
 
@@ -75,7 +77,7 @@ const (
 	rollTarget = rollSource + flowrow.Texts
 )
 
-const rollRows = 1 << 14
+const rollRows = 1 << 16
 
 func (t *table) rollVectors(rolls []roll) func(column int) vector {
 	n := len(rolls)
@@ -314,13 +316,13 @@ func (r *roller) each(take func(*roll, *table) error) error {
 
 // sources returns readers of all rolls, and discards what was spooled when the
 // last is closed.
-func (r *roller) sources() ([]*rollReader, error) {
+func (r *roller) sources(columns []int) ([]*rollReader, error) {
 	if err := r.spill(); err != nil {
 		return nil, err
 	}
 	var all []*rollReader
 	for len(r.spools) > 0 {
-		reader, err := newSpooledReader(r.spools[0])
+		reader, err := newSpooledReader(r.spools[0], columns)
 		if err != nil {
 			closeAll(all)
 			return nil, err
@@ -336,7 +338,7 @@ func (r *roller) write(ctx context.Context, w *rollWriter) error {
 	if len(r.spools) == 0 {
 		return r.each(w.add)
 	}
-	sources, err := r.sources()
+	sources, err := r.sources(rollNumbers)
 	if err != nil {
 		return err
 	}
@@ -364,15 +366,20 @@ type rollReader struct {
 	ends    *groupReader // opened when it is needed
 	valid   func(hour int64) bool
 	done    func()
-	n, i    int
-	row     int64 // of the roll that it is at
+	n, i    int   // rolls of the batch, and of those the ones before the next
+	first   int64 // row of the batch
+	at      int   // the roll of the batch that it is at
 	group   int
 
 	verdicts  []policies.Verdict
 	reporters []policies.Reporter
-	known     []bool // by code of hour
+	starts    []time.Time // by code of hour
+	known     []bool      // by code of hour
+	allKnown  bool
 
 	now    roll // where it is; its ends are not set
+	ended  roll // whose ends were read last
+	ips    [2]int32
 	table  *table
 	source endReader
 	target endReader
@@ -383,22 +390,31 @@ var rollNumbers = []int{
 	rollSource + flowrow.IP, rollTarget + flowrow.IP,
 }
 
-func newRollReader(b blob, valid func(hour int64) bool) (*rollReader, error) {
-	numbers, err := newGroupReader(b, rollLayout, rollNumbers)
+// tupleNumbers are those that a tuple's hours are made of, placeNumbers those
+// that tell where its flows stand.
+var (
+	tupleNumbers = []int{
+		rollHour, rollTuple, rollReporter, rollVerdict, rollEgressOnly, rollFlows, rollBytes, rollStart, rollEnd, rollSource + flowrow.IP, rollTarget + flowrow.IP,
+	}
+	placeNumbers = []int{rollHour, rollTuple, rollRow, rollCount}
+)
+
+func newRollReader(b blob, columns []int, valid func(hour int64) bool) (*rollReader, error) {
+	numbers, err := newGroupReader(b, rollLayout, columns)
 	if err != nil {
 		b.close()
 		return nil, err
 	}
-	return &rollReader{numbers: numbers, valid: valid, group: -1, row: -1, table: newTable(), done: b.close}, nil
+	return &rollReader{numbers: numbers, valid: valid, group: -1, table: newTable(), done: b.close}, nil
 }
 
-func newSpooledReader(spooled *os.File) (*rollReader, error) {
+func newSpooledReader(spooled *os.File, columns []int) (*rollReader, error) {
 	info, err := spooled.Stat()
 	if err != nil {
 		discard(spooled)
 		return nil, err
 	}
-	r, err := newRollReader(&localBlob{spooled, info.Size(), spooled.Name()}, nil)
+	r, err := newRollReader(&localBlob{spooled, info.Size(), spooled.Name()}, columns, nil)
 	if err != nil {
 		discard(spooled)
 		return nil, err
@@ -413,24 +429,16 @@ func closeAll(all []*rollReader) {
 	}
 }
 
-// next goes on to the next roll; it reports whether there is one.
+// next goes on to the next roll; it reports whether there is one. It needs all
+// of rollNumbers.
 func (r *rollReader) next() (bool, error) {
 	for {
-		if r.i == r.n {
-			n, err := r.numbers.read()
-			if err != nil || n == 0 {
-				return false, err
-			}
-			r.n, r.i = n, 0
-			if r.group != r.numbers.at {
-				if err := r.newWords(); err != nil {
-					return false, err
-				}
-			}
+		if more, err := r.fill(); err != nil || !more {
+			return false, err
 		}
 		i, v := r.i, r.numbers.vectors
+		r.at = i
 		r.i++
-		r.row++
 		hour := v[rollHour].codes[i]
 		if !r.known[hour] {
 			continue
@@ -446,6 +454,57 @@ func (r *rollReader) next() (bool, error) {
 	}
 }
 
+// fill reads the next batch where this one is at its end.
+func (r *rollReader) fill() (bool, error) {
+	if r.i < r.n {
+		return true, nil
+	}
+	n, err := r.numbers.read()
+	if err != nil || n == 0 {
+		return false, err
+	}
+	r.first += int64(r.n)
+	r.n, r.i = n, 0
+	if r.group != r.numbers.at {
+		return true, r.newWords()
+	}
+	return true, nil
+}
+
+// nextRun goes on to the next rolls of one tuple, at least one of which counts;
+// it reports whether there are any. A tuple may have several runs. Of the roll
+// that it is at, only the tuple is set.
+func (r *rollReader) nextRun() (bool, error) {
+	for {
+		if more, err := r.fill(); err != nil || !more {
+			return false, err
+		}
+		codes, hours := r.numbers.vectors[rollTuple].codes[:r.n], r.numbers.vectors[rollHour].codes[:r.n]
+		code := codes[r.i]
+		r.at = r.i
+		for r.i++; r.i < len(codes) && codes[r.i] == code; {
+			r.i++
+		}
+		for !r.allKnown && r.at < r.i && !r.known[hours[r.at]] {
+			r.at++
+		}
+		if r.at < r.i {
+			r.now.id = uint64(r.numbers.vectors[rollTuple].numbers[code])
+			return true, nil
+		}
+	}
+}
+
+// runOf calls take for the places in the batch of the run's rolls that count.
+func (r *rollReader) runOf(take func(i int)) {
+	hours := r.numbers.vectors[rollHour].codes[:r.i]
+	for i := r.at; i < len(hours); i++ {
+		if r.allKnown || r.known[hours[i]] {
+			take(i)
+		}
+	}
+}
+
 func (r *rollReader) newWords() error {
 	r.group = r.numbers.at
 	var errs [2]error
@@ -456,18 +515,13 @@ func (r *rollReader) newWords() error {
 			return r.numbers.damage(err)
 		}
 	}
-	r.known = r.known[:0]
+	r.known, r.starts, r.allKnown = r.known[:0], r.starts[:0], true
 	for _, hour := range r.numbers.vectors[rollHour].numbers {
-		r.known = append(r.known, r.valid == nil || r.valid(hour))
+		known := r.valid == nil || r.valid(hour)
+		r.known, r.starts = append(r.known, known), append(r.starts, flowrow.Moment(hour))
+		r.allKnown = r.allKnown && known
 	}
 	return nil
-}
-
-// addresses returns what the ip columns say at the roll that it is at.
-func (r *rollReader) addresses() (from, to string) {
-	v, i := r.numbers.vectors, r.i-1
-	source, target := &v[rollSource+flowrow.IP], &v[rollTarget+flowrow.IP]
-	return source.texts[source.codes[i]], target.texts[target.codes[i]]
 }
 
 // roll returns the roll that it is at, with its ends in the reader's table.
@@ -482,8 +536,13 @@ func (r *rollReader) roll() (*roll, error) {
 			return nil, err
 		}
 	}
+	ips := [2]int32{r.numbers.vectors[rollSource+flowrow.IP].codes[r.at], r.numbers.vectors[rollTarget+flowrow.IP].codes[r.at]}
+	if r.ends.at == r.numbers.at && r.ended.id == r.now.id && r.ips == ips {
+		r.now.from, r.now.to, r.now.port, r.now.protocol = r.ended.from, r.ended.to, r.ended.port, r.ended.protocol
+		return &r.now, nil
+	}
 	group := r.ends.at
-	if err := r.ends.seek(r.row); err != nil {
+	if err := r.ends.seek(r.first + int64(r.at)); err != nil {
 		return nil, err
 	}
 	if _, err := r.ends.readUpTo(1); err != nil {
@@ -500,8 +559,57 @@ func (r *rollReader) roll() (*roll, error) {
 	if r.now.protocol, err = flowrow.ParseProtocol(v[rollProtocol].texts[v[rollProtocol].codes[0]]); err != nil {
 		return nil, r.ends.damage(err)
 	}
+	r.ended, r.ips = r.now, ips
 	return &r.now, nil
 }
+
+// mergeTuples calls take with the reader that is at the next run in the order of
+// tuples; those of one tuple come in the order of the readers.
+func mergeTuples(ctx context.Context, all []*rollReader, take func(*rollReader) error) error {
+	type place struct {
+		*rollReader
+		of int
+	}
+	compare := func(a, b place) int { return cmp.Or(cmp.Compare(a.now.id, b.now.id), cmp.Compare(a.of, b.of)) }
+	var live []place
+	for i, r := range all {
+		more, err := r.nextRun()
+		if err != nil {
+			return err
+		}
+		if more {
+			live = append(live, place{r, i})
+		}
+	}
+	slices.SortFunc(live, compare)
+	for steps := 0; len(live) > 0; steps++ {
+		if steps%batchRows == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r := live[0]
+		if err := take(r.rollReader); err != nil {
+			return err
+		}
+		before := r.now.id
+		more, err := r.nextRun()
+		if err != nil {
+			return err
+		}
+		if !more {
+			live = live[1:]
+			continue
+		}
+		if r.now.id < before {
+			return r.numbers.damage(errDisorder)
+		}
+		at, _ := slices.BinarySearchFunc(live[1:], r, compare)
+		copy(live, live[1:1+at])
+		live[at] = r
+	}
+	return nil
+}
+
+var errDisorder = errors.New("it is damaged: its tuples are not in order")
 
 // mergeRolls calls take with the reader that is at the next roll in order.
 func mergeRolls(ctx context.Context, all []*rollReader, take func(*rollReader) error) error {
@@ -535,7 +643,7 @@ func mergeRolls(ctx context.Context, all []*rollReader, take func(*rollReader) e
 			continue
 		}
 		if r.now.id < before {
-			return r.numbers.damage(fmt.Errorf("it is damaged: its tuples are not in order"))
+			return r.numbers.damage(errDisorder)
 		}
 		if len(live) == 1 || compare(r, live[1]) <= 0 {
 			continue

@@ -315,7 +315,7 @@ func (t *table) sortByTuple(rows []row) {
 	}
 	for rank := range ranks {
 		within := rows[bounds[rank]:bounds[rank+1]]
-		slices.SortStableFunc(within, func(a, b row) int { return compareWithin(&a, &b) })
+		slices.SortFunc(within, func(a, b row) int { return compareWithin(&a, &b) })
 	}
 }
 

@@ -94,7 +94,7 @@ func (s *Store) verifyFile(ctx context.Context, f File) error {
 // replay reads in their place.
 func (s *Store) verifyTuples(ctx context.Context, st *state, f File, damaged map[string]bool) error {
 	counts := map[uint64]uint64{}
-	if err := s.countTuples(ctx, f, counts); err != nil {
+	if err := s.countTuples(ctx, f, func(tuple, n uint64) { counts[tuple] += n }); err != nil {
 		return err
 	}
 	var of []File
@@ -109,7 +109,7 @@ func (s *Store) verifyTuples(ctx context.Context, st *state, f File, damaged map
 	if len(of) != 1 {
 		return fmt.Errorf("%s/%s: %d files have its tuples instead of 1; the manifest is damaged", s.blobs, f.Name, len(of))
 	}
-	readers, err := s.openRolls(ctx, st, of, func(hour int64) bool { return hour == f.Hour.UnixMicro() })
+	readers, err := s.openRolls(ctx, st, of, rollNumbers, func(hour int64) bool { return hour == f.Hour.UnixMicro() })
 	if err != nil {
 		return err
 	}
