@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/reach"
 )
 
 // Recorded is flows that are kept by tuple.
@@ -213,11 +214,21 @@ func (r *reading) dependsOnRecord(t *Tuple, q question, a *answer, from, to *rec
 		}
 		allowed = allowed && is.verdict == policies.Allow
 	}
-	// A pod always reaches itself, another of its workload perhaps not.
-	if from.place == to.place && t.Flow.From.Pod == "" && !allowed {
+	// A pod always reaches itself, another of its workload perhaps not; and what
+	// it sends to itself has examples of its own.
+	if mayBeOnePod(&t.Flow, from, to) && !(allowed && r.allStay(t.Flow, q, a, from, to)) {
 		return true
 	}
 	return (isLoose(&t.Flow.From) || isLoose(&t.Flow.To)) && !r.allStay(t.Flow, q, a, from, to)
+}
+
+// mayBeOnePod reports whether records of a tuple that does not keep pods apart may
+// be of one that talks to itself.
+func mayBeOnePod(f *policies.Flow, from, to *recorded) bool {
+	if f.From.Pod != "" && f.To.Pod != "" {
+		return false
+	}
+	return slices.ContainsFunc(from.before.ends, func(e reach.End) bool { return slices.Contains(to.before.ends, e) })
 }
 
 // allStay reports whether all that was reported of a tuple stays as it is.

@@ -162,6 +162,26 @@ func TestARecordingIsReplayedAsItsFlows(t *testing.T) {
 	})
 }
 
+// TestAPodThatTalksToItself is of records that name pods whose tuples do not.
+func TestAPodThatTalksToItself(t *testing.T) {
+	before, after := shop()
+	open := *before
+	open.Policies = nil
+	for name, models := range map[string][2]*policies.Model{"closed": {before, after}, "open": {&open, nil}, "closing": {&open, after}} {
+		for _, v := range []policies.Verdict{policies.Allow, policies.Deny, policies.Unknown} {
+			flows := []policies.Flow{flow(web, web, 9, v), flow(web+" app=web", web, 80, v)}
+			got, _, err := replayRecorded(models[0], models[1], shelve(flows, true))
+			if err != nil {
+				t.Errorf("%s, %s: %v", name, v, err)
+				continue
+			}
+			if want := replay(models[0], models[1], flows...); !cmp.Equal(want.Outcomes, got.Outcomes) {
+				t.Errorf("%s, %s: %v, want %v", name, v, got.Outcomes, want.Outcomes)
+			}
+		}
+	}
+}
+
 func TestOnlyRecordsThatTellMoreAreRead(t *testing.T) {
 	before, after := shop()
 	const allow, deny = policies.Allow, policies.Deny
