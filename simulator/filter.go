@@ -376,15 +376,15 @@ func ParseMoment(text string, now time.Time) (time.Time, error) {
 			return at.UTC(), nil
 		}
 	}
-	ago, err := parseAge(text)
+	ago, err := ParseAge(text)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("%q is no moment: write it as 2026-03-01, 2026-03-01T12:00:00Z, or how long ago it was, as 30d or 12h", text)
 	}
 	return now.Add(-ago).UTC(), nil
 }
 
-// parseAge reads a duration, which may begin with weeks or days.
-func parseAge(text string) (time.Duration, error) {
+// ParseAge reads a duration such as 30d or 12h, which may begin with weeks or days.
+func ParseAge(text string) (time.Duration, error) {
 	if text == "" {
 		return 0, errors.New("no duration")
 	}

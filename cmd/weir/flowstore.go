@@ -16,6 +16,7 @@ import (
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/simulator/clickhouse"
+	"github.com/weir-policy/weir/simulator"
 	"github.com/weir-policy/weir/simulator/flowlog"
 	"github.com/weir-policy/weir/simulator/flowrow"
 	"github.com/weir-policy/weir/simulator/flowstore"
@@ -193,15 +194,11 @@ func parseAge(flag, text string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
 	}
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n > 0 {
-			return time.Duration(n) * 24 * time.Hour, nil
-		}
+	age, err := simulator.ParseAge(text)
+	if err != nil || age <= 0 {
+		return 0, fmt.Errorf("--%s: %q is no time such as 30d or 12h", flag, text)
 	}
-	if d, err := time.ParseDuration(text); err == nil && d > 0 {
-		return d, nil
-	}
-	return 0, fmt.Errorf("--%s: %q is no time such as 30d or 12h", flag, text)
+	return age, nil
 }
 
 // parseSize reads a flag's size, such as 100GB; none of an empty text.
