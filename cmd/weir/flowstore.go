@@ -15,8 +15,8 @@ import (
 
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/policies"
-	"github.com/weir-policy/weir/simulator/clickhouse"
 	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/clickhouse"
 	"github.com/weir-policy/weir/simulator/flowlog"
 	"github.com/weir-policy/weir/simulator/flowrow"
 	"github.com/weir-policy/weir/simulator/flowstore"
