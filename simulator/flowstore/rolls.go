@@ -566,14 +566,27 @@ func (r *rollReader) roll() (*roll, error) {
 // mergeTuples calls take with the reader that is at the next run in the order of
 // tuples; those of one tuple come in the order of the readers.
 func mergeTuples(ctx context.Context, all []*rollReader, take func(*rollReader) error) error {
+	return merge(ctx, all, (*rollReader).nextRun, func(a, b *rollReader) int { return cmp.Compare(a.now.id, b.now.id) }, take)
+}
+
+// mergeRolls calls take with the reader that is at the next roll in order.
+func mergeRolls(ctx context.Context, all []*rollReader, take func(*rollReader) error) error {
+	return merge(ctx, all, (*rollReader).next, func(a, b *rollReader) int { return compareRolls(&a.now, &b.now) }, take)
+}
+
+var errDisorder = errors.New("it is damaged: its tuples are not in order")
+
+// merge calls take with the reader that stands first, and has it step on. Of those
+// that stand at the same place, readers come in their order.
+func merge(ctx context.Context, all []*rollReader, step func(*rollReader) (bool, error), compare func(a, b *rollReader) int, take func(*rollReader) error) error {
 	type place struct {
 		*rollReader
 		of int
 	}
-	compare := func(a, b place) int { return cmp.Or(cmp.Compare(a.now.id, b.now.id), cmp.Compare(a.of, b.of)) }
+	order := func(a, b place) int { return cmp.Or(compare(a.rollReader, b.rollReader), cmp.Compare(a.of, b.of)) }
 	var live []place
 	for i, r := range all {
-		more, err := r.nextRun()
+		more, err := step(r)
 		if err != nil {
 			return err
 		}
@@ -581,7 +594,7 @@ func mergeTuples(ctx context.Context, all []*rollReader, take func(*rollReader) 
 			live = append(live, place{r, i})
 		}
 	}
-	slices.SortFunc(live, compare)
+	slices.SortFunc(live, order)
 	for steps := 0; len(live) > 0; steps++ {
 		if steps%batchRows == 0 && ctx.Err() != nil {
 			return ctx.Err()
@@ -591,7 +604,7 @@ func mergeTuples(ctx context.Context, all []*rollReader, take func(*rollReader) 
 			return err
 		}
 		before := r.now.id
-		more, err := r.nextRun()
+		more, err := step(r.rollReader)
 		if err != nil {
 			return err
 		}
@@ -602,53 +615,10 @@ func mergeTuples(ctx context.Context, all []*rollReader, take func(*rollReader) 
 		if r.now.id < before {
 			return r.numbers.damage(errDisorder)
 		}
-		at, _ := slices.BinarySearchFunc(live[1:], r, compare)
-		copy(live, live[1:1+at])
-		live[at] = r
-	}
-	return nil
-}
-
-var errDisorder = errors.New("it is damaged: its tuples are not in order")
-
-// mergeRolls calls take with the reader that is at the next roll in order.
-func mergeRolls(ctx context.Context, all []*rollReader, take func(*rollReader) error) error {
-	var live []*rollReader // sorted by where they are
-	compare := func(a, b *rollReader) int { return compareRolls(&a.now, &b.now) }
-	for _, r := range all {
-		more, err := r.next()
-		if err != nil {
-			return err
-		}
-		if more {
-			live = append(live, r)
-		}
-	}
-	slices.SortStableFunc(live, compare)
-	for steps := 0; len(live) > 0; steps++ {
-		if steps%batchRows == 0 && ctx.Err() != nil {
-			return ctx.Err()
-		}
-		r := live[0]
-		if err := take(r); err != nil {
-			return err
-		}
-		before := r.now.id
-		more, err := r.next()
-		if err != nil {
-			return err
-		}
-		if !more {
-			live = live[1:]
+		if len(live) == 1 || order(r, live[1]) <= 0 {
 			continue
 		}
-		if r.now.id < before {
-			return r.numbers.damage(errDisorder)
-		}
-		if len(live) == 1 || compare(r, live[1]) <= 0 {
-			continue
-		}
-		at, _ := slices.BinarySearchFunc(live[1:], r, compare)
+		at, _ := slices.BinarySearchFunc(live[1:], r, order)
 		copy(live, live[1:1+at])
 		live[at] = r
 	}
