@@ -19,7 +19,7 @@ FLOWS     ?= 2000000
 TUPLES    ?= 2000
 STORE     ?=
 
-.PHONY: help all build test test-cluster test-clickhouse lint format golden fuzz bench bench-flows demo clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse test-duckdb lint format golden fuzz bench bench-flows demo clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ test-clickhouse: ## run the tests that want a real ClickHouse
 	if tools/clickhouse/servers.sh install; then servers=1; else echo "not tried with Debian's ClickHouse servers"; fi; \
 	engine=$$(tools/clickhouse/engine.sh) || echo "not tried with the current ClickHouse engine"; \
 	WEIR_CLICKHOUSE=$$servers WEIR_CHDB=$$engine go test -count=1 -timeout 20m -run Real ./simulator/clickhouse
+
+# Wants a C++ compiler and 600 MB of modules.
+test-duckdb: ## run the tests that want DuckDB
+	if engine=$$(tools/duckdb/build.sh); then WEIR_DUCKDB=$$engine go test -count=1 -run Real ./simulator/flowstore; else echo "not tried with DuckDB"; fi
 
 lint: $(LINTER) ## run the linters
 	$(LINTER) run
@@ -73,8 +77,9 @@ bench: ## run the benchmarks that match BENCH, COUNT times for BENCHTIME each
 
 # STORE names a folder in which the stores are kept for the next time.
 bench-flows: ## measure the store with FLOWS flows, and a month of TUPLES tuples
-	@for engine in duckdb clickhouse; do command -v $$engine >/dev/null || echo "there is no command $$engine: nothing is compared with it"; done
-	go test -run '^$$' -bench 'Import|CountTuples|TuplesOf|Engine' -benchtime 3x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowstore \
+	@command -v clickhouse >/dev/null || echo "there is no command clickhouse: nothing is compared with it"
+	duckdb=$$(command -v duckdb || tools/duckdb/build.sh) || echo "there is no DuckDB: nothing is compared with it"; \
+	WEIR_DUCKDB=$$duckdb go test -run '^$$' -bench 'Import|CountTuples|TuplesOf|Engine' -benchtime 3x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowstore \
 		-args -rows $(FLOWS) -tuples $(TUPLES) $(if $(STORE),-store $(abspath $(STORE)))
 
 demo: build ## preview a pull request of the example application

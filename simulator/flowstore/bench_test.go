@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -93,19 +94,20 @@ func processorTime() time.Duration {
 // sure that they come to the same.
 func BenchmarkEngine(b *testing.B) {
 	for _, engine := range []struct {
-		command string
-		table   func(files []string) string
-		args    []string
+		command  string
+		variable string // that may name another
+		table    func(files []string) string
+		args     []string
 	}{
-		{"duckdb", func(files []string) string { return "read_parquet([" + strings.Join(files, ", ") + "])" }, []string{"-csv", "-noheader", "-cmd", "SET threads = 1", "-c"}},
-		{"clickhouse", func(files []string) string {
+		{"duckdb", "WEIR_DUCKDB", func(files []string) string { return "read_parquet([" + strings.Join(files, ", ") + "])" }, []string{"-csv", "-noheader", "-cmd", "SET threads = 1", "-c"}},
+		{"clickhouse", "", func(files []string) string {
 			return "(SELECT tuple FROM file(" + strings.Join(files, ") UNION ALL SELECT tuple FROM file(") + "))"
 		}, []string{"local", "--max_threads", "1", "--output-format", "CSV", "--query"}},
 	} {
 		b.Run(engine.command, func(b *testing.B) {
-			path, err := exec.LookPath(engine.command)
+			path, err := exec.LookPath(cmp.Or(os.Getenv(engine.variable), engine.command))
 			if err != nil {
-				b.Skipf("there is no command %s to compare with", engine.command)
+				b.Skipf("there is no command %s to compare with: %v", engine.command, err)
 			}
 			s := benchStore(b, true)
 			st, err := s.Stats(b.Context())
