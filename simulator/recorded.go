@@ -33,6 +33,10 @@ type Hour struct {
 	EgressOnly   bool
 	Flows, Bytes uint64
 	First, Last  time.Time
+
+	// Only Sums says these.
+	Records                           uint64
+	Packets, ReplyBytes, ReplyPackets uint64
 }
 
 // Replay takes all flows of a recording, as Add would one by one, but reads
