@@ -127,7 +127,7 @@ func (r *recordedStore) Size(ctx context.Context) (files int, bytes uint64, err 
 
 func (r *recordedDatabase) Scan(ctx context.Context, f *simulator.Filter, each func(*policies.Flow) error) (flowlog.Stats, error) {
 	var stats flowlog.Stats
-	err := r.Store.Scan(ctx, flowrow.Filter{Range: flowrow.Range{Since: f.Since, Until: f.Until}, Verdicts: f.Verdicts}, func(f policies.Flow) error {
+	err := r.Store.Scan(ctx, f, func(f policies.Flow) error {
 		stats.Flows++
 		return each(&f)
 	})

@@ -11,10 +11,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,6 +55,8 @@ type Store struct {
 	// dedups is set where the tables know a block that is sent again, and so do
 	// those that are fed from them.
 	dedups bool
+	// heeded are the settings for reading that the server knows.
+	heeded driver.Settings
 }
 
 // address is where a store is, and how it is made.
@@ -173,7 +177,38 @@ func connect(ctx context.Context, where string, o Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open flow store %s: %w", s.name, err), conn.Close())
 	}
 	s.modern = isModern(server.Version)
+	if err := s.settle(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open flow store %s: %w", s.name, err), conn.Close())
+	}
 	return s, nil
+}
+
+// wished are the settings for reading: tuples come in the order of their table,
+// and what has no room in memory goes to disk.
+var wished = driver.Settings{
+	"optimize_aggregation_in_order":      1,
+	"max_bytes_before_external_sort":     1 << 30,
+	"max_bytes_before_external_group_by": 1 << 30,
+}
+
+// settle asks the server which of the wished settings it knows.
+func (s *Store) settle(ctx context.Context) error {
+	rows, err := s.conn.Query(ctx, "SELECT `name` FROM system.settings WHERE `name` IN ('"+strings.Join(slices.Sorted(maps.Keys(wished)), "', '")+"')")
+	if err != nil {
+		return err
+	}
+	s.heeded = driver.Settings{}
+	return scan(rows, func(fetch func(...any) error) error {
+		var name string
+		err := fetch(&name)
+		s.heeded[name] = wished[name]
+		return err
+	})
+}
+
+// reading returns a context for queries that read much.
+func (s *Store) reading(ctx context.Context) context.Context {
+	return driver.Context(ctx, driver.WithSettings(s.heeded))
 }
 
 func isModern(v proto.Version) bool {
