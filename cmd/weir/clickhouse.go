@@ -52,6 +52,34 @@ func (f *flowStore) openToWrite(ctx context.Context, s streams) (store writableS
 	return database{d}, d.Close, nil
 }
 
+// lookAtDatabase returns what a database holds, and what is wrong with it if that
+// is asked for.
+func lookAtDatabase(ctx context.Context, s streams, where string, verify bool) (_ *report.FlowStore, err error) {
+	d, err := clickhouse.Open(ctx, where, clickhouse.Options{ReadOnly: true, Told: func(what string) { fmt.Fprintln(s.err, what) }})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	r := &report.FlowStore{Where: d.String(), Verified: verify}
+	if verify {
+		problems, err := d.Verify(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range problems {
+			r.Problems = append(r.Problems, p.Error())
+		}
+	}
+	stats, err := d.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Records, r.Flows, r.First, r.Last, r.Hours, r.Compacted = stats.Records, stats.Flows, stats.First, stats.Last, stats.Hours, stats.Hours
+	r.Files, r.Bytes, r.FlowBytes = stats.Parts, stats.Bytes, stats.FlowBytes
+	r.Database = &report.FlowDatabase{Server: stats.Server, Cluster: stats.Cluster, Tables: stats.Tables, Imported: stats.Imported, Keep: stats.Keep}
+	return r, nil
+}
+
 func newFlowsSchema(s streams) *cobra.Command {
 	out, flags := output{streams: s, kind: report.KindFlowSchema}, flowStore{}
 	var version string
