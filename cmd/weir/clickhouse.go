@@ -38,8 +38,20 @@ func (d database) newWriter() flowWriter  { return d.NewWriter() }
 
 func isClickHouse(where string) bool { return strings.HasPrefix(where, clickhouse.Scheme) }
 
+// checkScheme refuses addresses that would be taken for folders.
+func checkScheme(where string) error {
+	scheme, _, ok := strings.Cut(where, "://")
+	if !ok || scheme == "s3" || isClickHouse(where) {
+		return nil
+	}
+	return fmt.Errorf("--store: %s:// is no kind of store; name a folder, s3://bucket/prefix, or clickhouse://host/database, with ?secure=true where TLS is wanted", scheme)
+}
+
 // openToWrite opens a store, and makes it where there is none.
 func (f *flowStore) openToWrite(ctx context.Context, s streams) (store writableStore, done func() error, err error) {
+	if err := checkScheme(f.where); err != nil {
+		return nil, nil, err
+	}
 	if !isClickHouse(f.where) {
 		files, err := flowstore.Open(ctx, f.where, f.options)
 		return fileStore{files}, func() error { return nil }, err

@@ -42,6 +42,9 @@ func (f *flowStore) open(ctx context.Context) (*flowstore.Store, error) {
 	if isClickHouse(f.where) {
 		return nil, fmt.Errorf("%s is a database, which sorts and sums up by itself, and forgets what is older than its ttl; there is nothing to compact", clickhouse.Name(f.where))
 	}
+	if err := checkScheme(f.where); err != nil {
+		return nil, err
+	}
 	f.options.ReadOnly = true
 	return flowstore.Open(ctx, f.where, f.options)
 }

@@ -352,6 +352,7 @@ func golden(t *testing.T, url string) {
 	mustImport(t, s, "a", slices.Concat(all[:4500], all[5000:]), flowrow.Imported{Added: 1000, Known: 4500})
 	equalAll(t, s, m)
 	equalFiles(t, s, all)
+	equalStats(t, s, all)
 	again := open(t, url, Options{ReadOnly: true})
 	equalAll(t, again, m)
 
@@ -516,6 +517,52 @@ func anyFilter(t *rapid.T, all []policies.Flow) *simulator.Filter {
 	return f
 }
 
+// equalStats makes sure that a store says what it holds, and finds nothing wrong
+// with it.
+func equalStats(t *testing.T, s *Store, all []policies.Flow) {
+	t.Helper()
+	var want Stats
+	hours := map[int64]bool{}
+	for i := range all {
+		f := &all[i]
+		want.Records, want.Flows = want.Records+1, want.Flows+f.Count
+		if f.First.IsZero() {
+			continue
+		}
+		hours[flowrow.HourOf(f.First.UnixMicro())] = true
+		if want.First.IsZero() || f.First.Before(want.First) {
+			want.First = f.First
+		}
+		if f.Last.After(want.Last) {
+			want.Last = f.Last
+		}
+	}
+	want.Hours, want.Tables, want.Cluster, want.Keep = len(hours), schemaVersion, s.cluster, s.keep
+	got, err := s.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Server == "" || got.Imported == 0 || got.Parts == 0 || got.FlowBytes == 0 || got.Bytes <= got.FlowBytes {
+		t.Errorf("stats lack something: %+v", got)
+	}
+	got.Server, got.Imported, got.Parts, got.Bytes, got.FlowBytes = "", 0, 0, 0, 0
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("stats (-memory +store):\n%s", diff)
+	}
+	if problems := verify(t, s); len(problems) > 0 {
+		t.Errorf("problems: %v", problems)
+	}
+}
+
+func verify(t *testing.T, s *Store) []error {
+	t.Helper()
+	problems, err := s.Verify(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return problems
+}
+
 // equalFiles makes sure that a store in Parquet files and one in the database
 // replay alike, and as the flows in memory do.
 func equalFiles(t *testing.T, s *Store, all []policies.Flow) {
@@ -615,6 +662,47 @@ func TestRealServer(t *testing.T) { golden(t, start(t, 1, 1).url) }
 func TestRealCluster(t *testing.T) { golden(t, start(t, 2, 1).url) }
 
 func TestRealReplicas(t *testing.T) { golden(t, start(t, 1, 2).url) }
+
+// What cannot be opened says what helps.
+func TestRealRefusals(t *testing.T) {
+	url := start(t, 1, 1).url
+	s := open(t, url, Options{})
+	mustImport(t, s, "a", flows(5, 10), flowrow.Imported{Added: 10})
+	host := strings.TrimSuffix(strings.TrimPrefix(url, Scheme), "/default")
+	for _, database := range []string{"newer", "halved"} {
+		if err := s.conn.Exec(t.Context(), "CREATE DATABASE "+database); err != nil {
+			t.Fatal(err)
+		}
+		other := open(t, Scheme+host+"/"+database, Options{})
+		statement := "DROP TABLE halved.flows"
+		if database == "newer" {
+			statement = "INSERT INTO newer.weir_schema SELECT 99, 0"
+		}
+		if err := other.conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct{ fact, url, want string }{
+		{"no database", Scheme + host + "/nosuch", "make it: CREATE DATABASE `nosuch`"},
+		{"no user", Scheme + "bob:secret@" + host + "/default", "the user stands in the address"},
+		{"no TLS", url + "?secure=true", "this port does not speak TLS"},
+		{"no setting", url + "?nosuch=1", "is a setting of the server"},
+		{"no cluster", url + "?cluster=main", "leave ?cluster=main out"},
+		{"ttl of an old server", url + "?ttl=30d", "knows no ttl"},
+		{"tables of a newer Weir", Scheme + host + "/newer", "version 99, and this program knows those up to 1; use a newer one"},
+		{"tables that lack one", Scheme + host + "/halved", "there is no table flows; weir flows schema prints"},
+	} {
+		_, err := Open(t.Context(), test.url, Options{})
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", test.fact, err)
+		}
+	}
+	reader := open(t, url+"?readonly=1", Options{ReadOnly: true})
+	equalAll(t, reader, &memory{flows(5, 10)})
+	if _, err := importAll(t.Context(), reader, "b", flows(6, 10)); err == nil || !strings.Contains(err.Error(), "to import INSERT too") {
+		t.Errorf("import where only reading is allowed: %v", err)
+	}
+}
 
 // A node that dies during an import comes back in the end, or another takes over.
 func TestRealNodeDies(t *testing.T) {
@@ -748,6 +836,9 @@ func halfABatch(t *testing.T, url string) {
 		if err := s.conn.Exec(ctx, statement); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if problems := verify(t, s); len(problems) == 0 || !strings.Contains(problems[0].Error(), "has sums of 0 records where flows has") {
+		t.Errorf("sums are missing, and the problems are %v", problems)
 	}
 	got, err := s.Import(ctx, "a", file, read)
 	if want := (flowrow.Imported{Added: 600}); err != nil || got != want {
