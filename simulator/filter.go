@@ -270,11 +270,14 @@ func Owner(p *policies.FlowPeer) policies.Ref {
 			owner.Kind, owner.Name = "CronJob", before
 		}
 		return owner
-	case p.Pod != "":
+	case p.PodPrefix == "" && p.Pod != "":
 		owner.Kind, owner.Name = ownerOfPod(p.Pod)
 	case p.PodPrefix != "":
 		owner.Name = strings.TrimSuffix(p.PodPrefix, "-")
-		if before, hash, found := cutLast(owner.Name); found && isHash(hash) {
+		switch before, suffix, found := cutLast(owner.Name); {
+		case found && isNumber(suffix) && len(suffix) == cronMinutes:
+			owner.Kind, owner.Name = "CronJob", before
+		case found && isHash(suffix):
 			owner.Kind, owner.Name = "Deployment", before
 		}
 	default:

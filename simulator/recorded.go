@@ -33,6 +33,10 @@ type Hour struct {
 	EgressOnly   bool
 	Flows, Bytes uint64
 	First, Last  time.Time
+
+	// Only Sums says these.
+	Records                           uint64
+	Packets, ReplyBytes, ReplyPackets uint64
 }
 
 // Replay takes all flows of a recording, as Add would one by one, but reads
@@ -112,7 +116,13 @@ func (r *reading) take(t *Tuple) {
 		for i := range r.sums {
 			r.sums[i].describe(&f)
 			r.total.add(&f)
-			r.miss(cause, f.Count)
+			u := r.miss(cause, f.Count)
+			if c := u.connection(&f); c != nil {
+				c.add(sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), f.Count, f.Bytes)
+			}
+		}
+		if c := r.unresolved[cause.cause].connection(&f); c != nil {
+			t.pair(&c.pairing)
 		}
 		return
 	}
@@ -134,10 +144,15 @@ func (r *reading) take(t *Tuple) {
 		}
 	}
 	if hasTwins(&f) {
-		for i := range t.Hours {
-			h := &t.Hours[i]
-			a.pairing.add(h.Start, sideOf(known(h.Verdict), h.EgressOnly, h.Reporter), max(1, h.Flows))
-		}
+		t.pair(&a.pairing)
+	}
+}
+
+// pair adds the hours of a tuple to a pairing.
+func (t *Tuple) pair(p *pairing) {
+	for i := range t.Hours {
+		h := &t.Hours[i]
+		p.add(h.Start, sideOf(known(h.Verdict), h.EgressOnly, h.Reporter), max(1, h.Flows))
 	}
 }
 

@@ -117,7 +117,12 @@ func (r *Replayer) Add(f policies.Flow) {
 	r.total.add(&f)
 	from, to := r.find(&f.From), r.find(&f.To)
 	if nowhere := missing(&f, from, to); nowhere != nil {
-		r.miss(nowhere, f.Count)
+		u := r.miss(nowhere, f.Count)
+		if c := u.connection(&f); c != nil {
+			side := sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter)
+			c.pairing.add(f.First, side, f.Count)
+			c.add(side, f.Count, f.Bytes)
+		}
 		return
 	}
 	q, a := r.ask(&f, from, to)
@@ -220,9 +225,39 @@ type unresolved struct {
 	flows   uint64
 	example string
 	several bool
+	named   map[connectionKey]*halved
 }
 
-func (r *Replayer) miss(p *place, flows uint64) {
+// halved is the connections of two ends that go by their names, which both sides
+// may have reported.
+type halved struct {
+	pairing pairing
+	half    tally // of the source's side alone
+}
+
+func (h *halved) add(s side, flows, bytes uint64) {
+	if s == departed {
+		h.half.flows += flows
+		h.half.bytes += bytes
+	}
+}
+
+// connection returns where reports of a flow are paired; nil where none can be.
+func (u *unresolved) connection(f *policies.Flow) *halved {
+	if !hasTwins(f) || !isNamed(&f.From) || !isNamed(&f.To) {
+		return nil
+	}
+	key := connectionKey{"", nameOf(&f.From), nameOf(&f.To), f.Protocol, f.Port}
+	if u.named == nil {
+		u.named = map[connectionKey]*halved{}
+	}
+	if u.named[key] == nil {
+		u.named[key] = &halved{}
+	}
+	return u.named[key]
+}
+
+func (r *Replayer) miss(p *place, flows uint64) *unresolved {
 	u := r.unresolved[p.cause]
 	if u == nil {
 		u = &unresolved{example: p.example}
@@ -231,6 +266,7 @@ func (r *Replayer) miss(p *place, flows uint64) {
 	u.flows += flows
 	u.several = u.several || u.example != p.example
 	u.example = min(u.example, p.example)
+	return u
 }
 
 func (u *unresolved) text(cause string) string {
@@ -415,8 +451,15 @@ func (r *Replayer) Result() *Result {
 	}
 	causes := map[string]uint64{}
 	for cause, u := range r.unresolved {
-		causes[u.text(cause)] += u.flows
-		result.Unresolved += u.flows
+		flows := u.flows
+		for _, c := range u.named {
+			matched, half := c.pairing.matched(), c.half
+			result.Bytes -= half.drop(matched)
+			result.Paired += matched
+			flows -= matched
+		}
+		causes[u.text(cause)] += flows
+		result.Unresolved += flows
 	}
 	rows := map[rowKey]*pending{}
 	for q, a := range r.questions {

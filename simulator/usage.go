@@ -8,14 +8,21 @@ import (
 	"github.com/weir-policy/weir/policies/reach"
 )
 
-// Usage counts the recorded flows that each rule decides. Like a Replayer it
+// Usage counts the recorded flows that each rule decides; connections that both sides
+// report, once. Like a Replayer it
 // grows with the distinct ends and questions, and is not safe for concurrent use.
 type Usage struct {
 	replayer *Replayer
 	rules    map[standing]int
-	known    map[question][]reach.RuleID
-	counts   map[reach.RuleID]*tally
+	known    map[question]*used
+	byRule   map[reach.RuleID][]*used
 	newest   time.Time
+}
+
+// used is the flows that ask one question.
+type used struct {
+	pairing pairing
+	tally
 }
 
 // standing is a policy in its tier: a host endpoint has several.
@@ -26,7 +33,7 @@ type standing struct {
 
 // NewUsage returns the Usage of a judge's rules.
 func NewUsage(j *reach.Judge) *Usage {
-	u := &Usage{replayer: New(j, nil), rules: map[standing]int{}, known: map[question][]reach.RuleID{}, counts: map[reach.RuleID]*tally{}}
+	u := &Usage{replayer: New(j, nil), rules: map[standing]int{}, known: map[question]*used{}, byRule: map[reach.RuleID][]*used{}}
 	for i := range j.Model().Policies {
 		p := &j.Model().Policies[i]
 		u.rules[standing{p.Ref, p.Tier}] = i
@@ -44,16 +51,17 @@ func (u *Usage) Add(f policies.Flow) {
 		return
 	}
 	q := question{from: from.place, to: to.place, protocol: f.Protocol, port: f.Port}
-	deciding, ok := u.known[q]
-	if !ok {
-		deciding = u.decide(q, from.before.ends, to.before.ends)
-		u.known[q] = deciding
-	}
-	for _, id := range deciding {
-		if u.counts[id] == nil {
-			u.counts[id] = &tally{}
+	asked := u.known[q]
+	if asked == nil {
+		asked = &used{}
+		u.known[q] = asked
+		for _, id := range u.decide(q, from.before.ends, to.before.ends) {
+			u.byRule[id] = append(u.byRule[id], asked)
 		}
-		u.counts[id].add(&f)
+	}
+	asked.add(&f)
+	if hasTwins(&f) {
+		asked.pairing.add(f.First, sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), f.Count)
 	}
 }
 
@@ -82,8 +90,9 @@ func (u *Usage) Newest() time.Time { return u.newest }
 
 // Of returns how many flows a rule decided, and when the last was seen.
 func (u *Usage) Of(r reach.RuleID) (flows uint64, last time.Time) {
-	if t := u.counts[r]; t != nil {
-		return t.flows, t.last
+	for _, asked := range u.byRule[r] {
+		flows += asked.flows - asked.pairing.matched()
+		last = latest(last, asked.last)
 	}
-	return 0, time.Time{}
+	return flows, last
 }

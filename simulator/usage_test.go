@@ -38,11 +38,18 @@ func TestUsageCountsWhatEachRuleDecides(t *testing.T) {
 	add("db", 1, 3, 0) // a record without a count is one flow
 	add("db", 3, 6, 1) // no rule decides it
 	add("gone", 1, 9, 1)
+	twin := policies.Flow{
+		First: at(4), Last: at(4), From: policies.FlowPeer{Namespace: "a", Pod: "web"}, To: policies.FlowPeer{Namespace: "a", Pod: "db"},
+		Protocol: netset.TCP, Port: 2, Verdict: policies.Allow, Count: 5, EgressOnly: true, Origin: policies.Origin{Reporter: policies.SourceSide},
+	}
+	usage.Add(twin)
+	twin.EgressOnly, twin.Count, twin.Origin.Reporter = false, 4, policies.DestinationSide
+	usage.Add(twin)
 	if flows, last := usage.Of(reach.RuleID{Direction: policies.Ingress}); flows != 3 || !last.Equal(at(5)) {
 		t.Errorf("the first rule decided %d flows, the last on %s; want 3, on %s", flows, last, at(5))
 	}
-	if flows, last := usage.Of(reach.RuleID{Direction: policies.Ingress, Rule: 1}); flows != 0 || !last.IsZero() {
-		t.Errorf("the second rule decided %d flows, the last on %s; want none", flows, last)
+	if flows, last := usage.Of(reach.RuleID{Direction: policies.Ingress, Rule: 1}); flows != 5 || !last.Equal(at(4)) {
+		t.Errorf("the second rule decided %d flows, the last on %s; want 5, of which both sides report 4", flows, last)
 	}
 	if !usage.Newest().Equal(at(9)) {
 		t.Errorf("the newest flow is of %s, want %s", usage.Newest(), at(9))

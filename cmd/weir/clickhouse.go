@@ -38,8 +38,20 @@ func (d database) newWriter() flowWriter  { return d.NewWriter() }
 
 func isClickHouse(where string) bool { return strings.HasPrefix(where, clickhouse.Scheme) }
 
+// checkScheme refuses addresses that would be taken for folders.
+func checkScheme(where string) error {
+	scheme, _, ok := strings.Cut(where, "://")
+	if !ok || scheme == "s3" || isClickHouse(where) {
+		return nil
+	}
+	return fmt.Errorf("--store: %s:// is no kind of store; name a folder, s3://bucket/prefix, or clickhouse://host/database, with ?secure=true where TLS is wanted", scheme)
+}
+
 // openToWrite opens a store, and makes it where there is none.
 func (f *flowStore) openToWrite(ctx context.Context, s streams) (store writableStore, done func() error, err error) {
+	if err := checkScheme(f.where); err != nil {
+		return nil, nil, err
+	}
 	if !isClickHouse(f.where) {
 		files, err := flowstore.Open(ctx, f.where, f.options)
 		return fileStore{files}, func() error { return nil }, err
@@ -50,6 +62,34 @@ func (f *flowStore) openToWrite(ctx context.Context, s streams) (store writableS
 		return nil, nil, err
 	}
 	return database{d}, d.Close, nil
+}
+
+// lookAtDatabase returns what a database holds, and what is wrong with it if that
+// is asked for.
+func lookAtDatabase(ctx context.Context, s streams, where string, verify bool) (_ *report.FlowStore, err error) {
+	d, err := clickhouse.Open(ctx, where, clickhouse.Options{ReadOnly: true, Told: func(what string) { fmt.Fprintln(s.err, what) }})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	r := &report.FlowStore{Where: d.String(), Verified: verify}
+	if verify {
+		problems, err := d.Verify(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range problems {
+			r.Problems = append(r.Problems, p.Error())
+		}
+	}
+	stats, err := d.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Records, r.Flows, r.First, r.Last, r.Hours, r.Compacted = stats.Records, stats.Flows, stats.First, stats.Last, stats.Hours, stats.Hours
+	r.Files, r.Bytes, r.FlowBytes = stats.Parts, stats.Bytes, stats.FlowBytes
+	r.Database = &report.FlowDatabase{Server: stats.Server, Cluster: stats.Cluster, Tables: stats.Tables, Imported: stats.Imported, Keep: stats.Keep}
+	return r, nil
 }
 
 func newFlowsSchema(s streams) *cobra.Command {

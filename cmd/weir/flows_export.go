@@ -15,6 +15,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/simulator"
 	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowstore"
 )
 
 // lineWriter writes flows in one format.
@@ -24,7 +25,7 @@ type lineWriter interface {
 }
 
 // exports are the formats that flows can be written in.
-var exports = []string{"jsonl", "hubble", "otlp"}
+var exports = []string{"jsonl", "parquet", "hubble", "otlp"}
 
 func newFlowsExport(s streams) *cobra.Command {
 	out, chosen := output{streams: s, kind: report.KindFlowExport}, newChoice(s)
@@ -33,16 +34,23 @@ func newFlowsExport(s streams) *cobra.Command {
 		Use:   "export --flows FILE --into FILE",
 		Short: "Write recorded flows in a format that others read",
 		Long: `Write recorded flows, all or those that flags choose, as lines of Weir's own
-JSON (jsonl), as Hubble exports them (hubble), or as log records of OpenTelemetry
-in JSON (otlp). What a format has no place for is told at the end, on standard
+JSON (jsonl), as one Parquet file with the columns of a flow store (parquet), as
+Hubble exports them (hubble), or as log records of OpenTelemetry in JSON (otlp). What a format has no place for is told at the end, on standard
 error where the flows go to standard output.`,
 		Example: `  weir flows export --flows examples/shop/flows.jsonl.gz --verdict deny --into denied.jsonl
+  weir flows export --flows examples/shop/flows.jsonl.gz --as parquet --into flows.parquet
   weir flows export --flows examples/shop/flows.jsonl.gz --as otlp --into flows.otlp.jsonl.zst`,
 		Args: takes(0, 0, "flows export takes no arguments; name what to read as in --flows flows.jsonl.gz, and where to write as in --into flows.weir.jsonl.zst"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var err error
 			if !slices.Contains(exports, as) {
 				err = fmt.Errorf("--as: %q is none of %s", as, strings.Join(exports, ", "))
+			}
+			if as == "parquet" && (strings.HasSuffix(into, ".gz") || strings.HasSuffix(into, ".zst")) {
+				err = fmt.Errorf("--into %s: Parquet is compressed inside, and no program reads it compressed again; name a file such as flows.parquet", into)
+			}
+			if as == "parquet" && into == "-" && isTerminal(s.out) {
+				err = errors.New("Parquet is not for terminals; name a file, as in --into flows.parquet")
 			}
 			filter, errFilter := chosen.filter()
 			if err := errors.Join(err, errFilter, out.check(), readOnce(chosen.flows.patterns...)); err != nil {
@@ -78,6 +86,11 @@ func (o *choice) export(ctx context.Context, f *simulator.Filter, w io.Writer, a
 	lost := map[string]uint64{}
 	var to lineWriter = flowlog.NewWriter(w)
 	switch answer.As {
+	case "parquet":
+		var err error
+		if to, err = flowstore.NewFileWriter(w); err != nil {
+			return err
+		}
 	case "hubble":
 		to = flowlog.NewHubbleWriter(w, lost)
 	case "otlp":

@@ -31,7 +31,7 @@ pictures, those with the same connections are drawn as one.`,
 				return errors.Join(fmt.Errorf("--by: %q is neither workload nor namespace", by), err, out.check())
 			}
 			talk := simulator.NewTalk(by == "namespace", most)
-			if err := chosen.look(c, &out, talk.Add); err != nil {
+			if err := chosen.count(c, &out, talk, true); err != nil {
 				return err
 			}
 			graph := talk.Graph()

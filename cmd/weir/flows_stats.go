@@ -20,7 +20,7 @@ func newFlowsStats(s streams) *cobra.Command {
 		Long: `With --flows, read recorded flows and say how many records there are and of when,
 in which formats, who reported them, with what verdicts, what they aggregate, how
 much they say of their ends, and how large the files are. With --store, say what a
-flow store holds, from its manifest alone.`,
+flow store holds, from its manifest alone, or from the sums of a database.`,
 		Example: `  weir flows stats --flows examples/shop/flows.jsonl.gz
   weir flows stats --flows 'examples/shop/*.jsonl.gz' --peer 'payments/*' -o json
   weir flows import examples/shop/flows.jsonl.gz --store flows

@@ -50,7 +50,7 @@ answer is an error rather than a guess.`,
 				return errors.Join(err, errFilter, out.check())
 			}
 			top := simulator.NewTop(keys, most)
-			if err := chosen.look(c, &out, top.Add); err != nil {
+			if err := chosen.count(c, &out, top, top.TellsTuples()); err != nil {
 				return err
 			}
 			ranking := top.Ranking(order, limit)

@@ -40,7 +40,10 @@ func (f *flowStore) open(ctx context.Context) (*flowstore.Store, error) {
 		return nil, errors.New("name the flow store, as in --store flows, --store s3://bucket/prefix or --store clickhouse://host/database")
 	}
 	if isClickHouse(f.where) {
-		return nil, fmt.Errorf("%s is a database, which sorts, sums up and forgets by itself; this works on a folder or on s3://bucket/prefix", clickhouse.Name(f.where))
+		return nil, fmt.Errorf("%s is a database, which sorts and sums up by itself, and forgets what is older than its ttl; there is nothing to compact", clickhouse.Name(f.where))
+	}
+	if err := checkScheme(f.where); err != nil {
+		return nil, err
 	}
 	f.options.ReadOnly = true
 	return flowstore.Open(ctx, f.where, f.options)
@@ -101,7 +104,8 @@ func newFlowsVerify(s streams) *cobra.Command {
 		Use:   "verify --store STORE",
 		Short: "Read a flow store through, and say what is wrong with it",
 		Long: `Read every file of a flow store, and say which are missing, cut off or changed, and
-whose tuples are not those of the flows. Exits with status 1 where anything is wrong.`,
+whose tuples are not those of the flows. Of a database, say in which hours the sums
+are not what the records come to. Exits with status 1 where anything is wrong.`,
 		Example: `  weir flows import examples/shop/flows.jsonl.gz --store flows
   weir flows verify --store flows`,
 	}, func(ctx context.Context, store *flowstore.Store, r *report.FlowStore) error {
@@ -162,20 +166,10 @@ func newStoreVerb(s streams, c *cobra.Command, work func(context.Context, *flows
 		if err := out.check(); err != nil {
 			return err
 		}
-		store, err := flags.open(c.Context())
+		r, err := flags.workOn(c.Context(), s, c.Name(), work)
 		if err != nil {
 			return err
 		}
-		r := &report.FlowStore{Where: flags.where}
-		if err := work(c.Context(), store, r); err != nil {
-			return err
-		}
-		stats, err := store.Stats(c.Context())
-		if err != nil {
-			return err
-		}
-		r.Records, r.Flows, r.First, r.Last, r.Hours, r.Compacted = stats.Records, stats.Flows, stats.First, stats.Last, stats.Hours, stats.Compacted
-		r.Files, r.Bytes, r.FlowBytes = len(stats.Files), uint64(stats.Bytes), uint64(stats.FlowBytes)
 		err = out.write(func(w io.Writer, f report.Format, style report.Style) error {
 			return report.WriteFlowStore(w, f, r, style)
 		})
@@ -187,6 +181,29 @@ func newStoreVerb(s streams, c *cobra.Command, work func(context.Context, *flows
 	out.addTo(c)
 	flags.addTo(c)
 	return c
+}
+
+// workOn does a verb's work on a store of files, or what there is of it to do on a
+// database, and returns what the store then holds.
+func (f *flowStore) workOn(ctx context.Context, s streams, verb string, work func(context.Context, *flowstore.Store, *report.FlowStore) error) (*report.FlowStore, error) {
+	if isClickHouse(f.where) && verb != "compact" {
+		return lookAtDatabase(ctx, s, f.where, verb == "verify")
+	}
+	store, err := f.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &report.FlowStore{Where: f.where}
+	if err := work(ctx, store, r); err != nil {
+		return nil, err
+	}
+	stats, err := store.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Records, r.Flows, r.First, r.Last, r.Hours, r.Compacted = stats.Records, stats.Flows, stats.First, stats.Last, stats.Hours, stats.Compacted
+	r.Files, r.Bytes, r.FlowBytes = len(stats.Files), uint64(stats.Bytes), uint64(stats.FlowBytes)
+	return r, nil
 }
 
 // parseAge reads a flag's duration, such as 30d or 12h; none of an empty text.

@@ -112,13 +112,8 @@ func openStore(ctx context.Context, where string, s streams) (store, error) {
 }
 
 func (r *recordedStore) Scan(ctx context.Context, f *simulator.Filter, each func(*policies.Flow) error) (flowlog.Stats, error) {
-	// Names are not asked for: what does not say them is to be told.
-	query := flowstore.Query{Range: flowrow.Range{Since: f.Since, Until: f.Until}}
-	if len(f.Verdicts) == 1 {
-		query.Verdict = f.Verdicts[0]
-	}
 	var stats flowlog.Stats
-	err := r.Store.Scan(ctx, query, func(f *policies.Flow) error {
+	err := r.Store.Scan(ctx, f, func(f *policies.Flow) error {
 		stats.Flows++
 		return each(f)
 	})
@@ -132,7 +127,7 @@ func (r *recordedStore) Size(ctx context.Context) (files int, bytes uint64, err 
 
 func (r *recordedDatabase) Scan(ctx context.Context, f *simulator.Filter, each func(*policies.Flow) error) (flowlog.Stats, error) {
 	var stats flowlog.Stats
-	err := r.Store.Scan(ctx, flowrow.Filter{Range: flowrow.Range{Since: f.Since, Until: f.Until}, Verdicts: f.Verdicts}, func(f policies.Flow) error {
+	err := r.Store.Scan(ctx, f, func(f policies.Flow) error {
 		stats.Flows++
 		return each(&f)
 	})
@@ -322,6 +317,35 @@ func (o *choice) scan(ctx context.Context, f *simulator.Filter, each func(*polic
 		return nil
 	})
 	return err
+}
+
+// countsSums is what counts flows, and may count sums of them.
+type countsSums interface {
+	AddSum(f *policies.Flow, records uint64) error
+}
+
+// count has to counted what the flows come to that the flags choose: sums of a store,
+// where those tell all that it takes, else every record.
+func (o *choice) count(c *cobra.Command, out *output, to countsSums, bySums bool) error {
+	f, err := o.filter()
+	if err := errors.Join(err, out.check(), readOnce(o.flows.patterns...)); err != nil {
+		return err
+	}
+	if bySums && f.TellsTuples() && slices.ContainsFunc(o.flows.patterns, isStore) {
+		r, err := o.flows.open(c.Context(), o.streams)
+		if err != nil {
+			return err
+		}
+		recorded, err := r.(store).Recorded(c.Context(), flowrow.Range{Since: f.Since, Until: f.Until})
+		if err != nil {
+			return err
+		}
+		if summed, ok := recorded.(simulator.Summed); ok {
+			o.reading.Flows, o.notSaying, err = simulator.Sum(c.Context(), summed, f, to.AddSum)
+			return err
+		}
+	}
+	return o.scan(c.Context(), f, func(f *policies.Flow) error { return to.AddSum(f, 1) })
 }
 
 // selection says what scan read and left out.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator"
 	"github.com/weir-policy/weir/simulator/flowstore"
 )
 
@@ -132,7 +133,7 @@ func TestServeKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := map[string]int{}
-	err = opened.Scan(t.Context(), flowstore.Query{}, func(f *policies.Flow) error { found[fmt.Sprint(f.From.Pod, " ", f.Port)]++; return nil })
+	err = opened.Scan(t.Context(), &simulator.Filter{}, func(f *policies.Flow) error { found[fmt.Sprint(f.From.Pod, " ", f.Port)]++; return nil })
 	if err = errors.Join(append(opened.Verify(t.Context(), nil), err)...); err != nil {
 		t.Error(err)
 	}

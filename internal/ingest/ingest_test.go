@@ -22,6 +22,7 @@ import (
 
 	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator"
 	"github.com/weir-policy/weir/simulator/flowlog"
 	"github.com/weir-policy/weir/simulator/flowstore"
 )
@@ -184,7 +185,7 @@ func stored(t *testing.T, where string) map[uint16]int {
 	t.Helper()
 	found := map[uint16]int{}
 	s := newStore(t, where)
-	err := s.Scan(t.Context(), flowstore.Query{}, func(f *policies.Flow) error { found[f.SourcePort]++; return nil })
+	err := s.Scan(t.Context(), &simulator.Filter{}, func(f *policies.Flow) error { found[f.SourcePort]++; return nil })
 	for _, problem := range append(s.Verify(t.Context(), nil), err) {
 		if problem != nil {
 			t.Error(problem)

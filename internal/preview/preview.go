@@ -226,7 +226,7 @@ func Reading(s flowlog.Stats) report.FlowReading {
 // RecordedReading says how the reading of a store went, from which bad records were
 // kept out: how many flows there are in it.
 func RecordedReading(r *simulator.Result) report.FlowReading {
-	return report.FlowReading{Records: r.Flows + r.Paired}
+	return report.FlowReading{Records: r.Flows}
 }
 
 // exposure finds the workloads that the outside can reach, and those that can

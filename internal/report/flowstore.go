@@ -22,7 +22,17 @@ type FlowStore struct {
 	FlowBytes   uint64     // of those, of the flows themselves
 	Work        *StoreWork // what was done, where something was to be
 	Verified    bool
-	Problems    []string // what Verified found
+	Problems    []string      // what Verified found
+	Database    *FlowDatabase // where it is one; Files are parts of tables then
+}
+
+// FlowDatabase is what a store has that is a database.
+type FlowDatabase struct {
+	Server   string        // its version
+	Cluster  string        // empty where there is one server
+	Tables   uint32        // their version
+	Imported int           // files that were
+	Keep     time.Duration // after what time flows go; 0 where that is not known
 }
 
 // StoreWork is what was done to a store.
@@ -64,9 +74,17 @@ func flowStoreText(out *bufio.Writer, s *FlowStore, paint paint) {
 		fmt.Fprintf(out, "%s holds no flows.\n", paint.bold(clean(s.Where)))
 	} else {
 		fmt.Fprintf(out, "%s holds %s of %s.\n", paint.bold(clean(s.Where)), counted(s.Records, "record"), counted(s.Flows, "flow"))
-		fmt.Fprintf(out, "From %s to %s; %s of %s compacted.\n",
-			s.First.UTC().Format(time.DateTime), s.Last.UTC().Format(time.DateTime), grouped(s.Compacted), counted(s.Hours, "hour"))
-		fmt.Fprintf(out, "%s in %s; %s a record.\n", byteSize(s.Bytes), counted(s.Files, "file"), bytesEach(s))
+		kept := "file"
+		if fmt.Fprintf(out, "From %s to %s; ", s.First.UTC().Format(time.DateTime), s.Last.UTC().Format(time.DateTime)); s.Database != nil {
+			kept = "part"
+			fmt.Fprintf(out, "%s.\n", counted(s.Hours, "hour"))
+		} else {
+			fmt.Fprintf(out, "%s of %s compacted.\n", grouped(s.Compacted), counted(s.Hours, "hour"))
+		}
+		fmt.Fprintf(out, "%s in %s; %s a record.\n", byteSize(s.Bytes), counted(s.Files, kept), bytesEach(s))
+	}
+	if d := s.Database; d != nil {
+		flowDatabaseText(out, d)
 	}
 	switch {
 	case len(s.Problems) > 0:
@@ -77,6 +95,27 @@ func flowStoreText(out *bufio.Writer, s *FlowStore, paint paint) {
 	case s.Verified:
 		out.WriteString("All of it is as it was written.\n")
 	}
+}
+
+func flowDatabaseText(out *bufio.Writer, d *FlowDatabase) {
+	fmt.Fprintf(out, "ClickHouse %s", clean(d.Server))
+	if d.Cluster != "" {
+		fmt.Fprintf(out, ", cluster %s", clean(d.Cluster))
+	}
+	fmt.Fprintf(out, "; tables of version %d; %s imported", d.Tables, counted(d.Imported, "file"))
+	if d.Keep > 0 {
+		fmt.Fprintf(out, "; flows go after %s", ageText(d.Keep))
+	}
+	out.WriteString(".\n")
+}
+
+// ageText prints days where there are whole ones.
+func ageText(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d%day == 0 {
+		return counted(int(d/day), "day")
+	}
+	return d.String()
 }
 
 func bytesEach(s *FlowStore) string {
@@ -100,6 +139,12 @@ func flowStoreJSON(o *object, s *FlowStore) {
 		b = appendNumber(b, "open", uint64(w.Open))
 		b = appendNumber(b, "forgotten", uint64(w.Forgotten))
 		o.value("work", append(appendNumber(b, "removedFiles", uint64(w.Removed)), '}'))
+	}
+	if d := s.Database; d != nil {
+		b := appendSome(appendMember([]byte{'{'}, "server", d.Server), "cluster", d.Cluster)
+		b = appendNumber(b, "tables", uint64(d.Tables))
+		b = appendNumber(b, "imported", uint64(d.Imported))
+		o.value("database", append(appendNumber(b, "keepSeconds", uint64(d.Keep/time.Second)), '}'))
 	}
 	if s.Verified {
 		list(o, "problems", slices.Values(s.Problems), appendString)

@@ -398,6 +398,11 @@ func expiry(t *testing.T, url string) {
 		old[i].Last = old[i].First
 	}
 	s := open(t, url+"&ttl=30d", Options{})
+	told := ""
+	open(t, url+"&ttl=60d", Options{Told: func(what string) { told = what }})
+	if !strings.Contains(told, "ttl in the address is not that of the tables") {
+		t.Errorf("another ttl: told %q", told)
+	}
 	mustImport(t, s, "a", all, flowrow.Imported{Added: uint64(len(all))})
 	for _, table := range []string{"flows", "tuples"} {
 		if err := s.conn.Exec(t.Context(), "OPTIMIZE TABLE "+s.local(table)+" FINAL"); err != nil {
@@ -405,4 +410,5 @@ func expiry(t *testing.T, url string) {
 		}
 	}
 	equalAll(t, s, &memory{recent})
+	equalStats(t, s, recent)
 }

@@ -11,10 +11,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,6 +55,8 @@ type Store struct {
 	// dedups is set where the tables know a block that is sent again, and so do
 	// those that are fed from them.
 	dedups bool
+	// heeded are the settings for reading that the server knows.
+	heeded driver.Settings
 }
 
 // address is where a store is, and how it is made.
@@ -141,7 +145,7 @@ func Open(ctx context.Context, where string, o Options) (*Store, error) {
 		return nil, err
 	}
 	if err := s.prepare(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open flow store %s: %w", s.name, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("open flow store %s: %w", s.name, s.withCure(err)), s.Close())
 	}
 	return s, nil
 }
@@ -165,19 +169,75 @@ func connect(ctx context.Context, where string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open flow store %s: %w", a.name, err)
 	}
 	s := &Store{schema: a.schema, options: o, name: a.name, conn: conn}
-	server, err := conn.ServerVersion()
-	if err == nil {
-		err = ctx.Err()
+	if err := s.greet(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open flow store %s: %w", s.name, s.withCure(err)), conn.Close())
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open flow store %s: %w", s.name, err), conn.Close())
-	}
-	s.modern = isModern(server.Version)
 	return s, nil
 }
 
-func isModern(v proto.Version) bool {
-	return proto.CheckMinVersion(proto.Version{Major: 23, Minor: 3}, v)
+// greet asks the server what it is, and what it knows.
+func (s *Store) greet(ctx context.Context) error {
+	server, err := s.conn.ServerVersion()
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = s.suit(server.Version)
+	}
+	if err == nil {
+		err = s.settle(ctx)
+	}
+	return err
+}
+
+// suit makes the schema that of a server's version.
+func (s *schema) suit(v proto.Version) error {
+	s.modern = proto.CheckMinVersion(proto.Version{Major: 23, Minor: 3}, v)
+	switch {
+	case !proto.CheckMinVersion(proto.Version{Major: 18, Minor: 16}, v):
+		return fmt.Errorf("ClickHouse %d.%d is too old; 18.16 is the oldest that will do", v.Major, v.Minor)
+	case !s.modern && s.keep > 0:
+		return fmt.Errorf("ClickHouse %d.%d knows no ttl that suits; leave it out, and let days go by ALTER TABLE ... DROP PARTITION", v.Major, v.Minor)
+	}
+	return nil
+}
+
+// wished are the settings for reading: tuples come in the order of their table,
+// and what has no room in memory goes to disk.
+var wished = driver.Settings{
+	"optimize_aggregation_in_order":      1,
+	"max_bytes_before_external_sort":     1 << 30,
+	"max_bytes_before_external_group_by": 1 << 30,
+}
+
+// settle asks the server which of the wished settings it knows, and whether the
+// user may change any.
+func (s *Store) settle(ctx context.Context) error {
+	rows, err := s.conn.Query(ctx, "SELECT `name`, `value` FROM system.settings WHERE `name` IN ('readonly', '"+
+		strings.Join(slices.Sorted(maps.Keys(wished)), "', '")+"')")
+	if err != nil {
+		return err
+	}
+	known, fixed := driver.Settings{}, false
+	err = scan(rows, func(fetch func(...any) error) error {
+		var name, value string
+		err := fetch(&name, &value)
+		if name == "readonly" {
+			fixed = value == "1"
+		} else {
+			known[name] = wished[name]
+		}
+		return err
+	})
+	if !fixed {
+		s.heeded = known
+	}
+	return err
+}
+
+// reading returns a context for queries that read much.
+func (s *Store) reading(ctx context.Context) context.Context {
+	return driver.Context(ctx, driver.WithSettings(s.heeded))
 }
 
 // Close ends all connections.
@@ -198,6 +258,11 @@ func (s *Store) prepare(ctx context.Context) error {
 	if version > schemaVersion {
 		return fmt.Errorf("its tables are of version %d, and this program knows those up to %d; use a newer one", version, schemaVersion)
 	}
+	if version > 0 {
+		if err := s.compare(ctx); err != nil {
+			return err
+		}
+	}
 	if version == 0 {
 		for _, statement := range s.statements() {
 			if err := s.conn.Exec(ctx, statement); err != nil {
@@ -211,6 +276,30 @@ func (s *Store) prepare(ctx context.Context) error {
 		}
 	}
 	s.dedups = modern && s.modern
+	return nil
+}
+
+// compare makes sure that the tables which are there are what the address says.
+func (s *Store) compare(ctx context.Context) error {
+	var engine string
+	if err := s.conn.QueryRow(ctx, "SELECT any(`engine`) FROM system.tables WHERE database = ? AND name = 'flows'", s.database).Scan(&engine); err != nil {
+		return err
+	}
+	switch isSpread := engine == "Distributed"; {
+	case engine == "":
+		return errors.New("there is no table flows; " + makeThem)
+	case isSpread && s.cluster == "":
+		return errors.New("its tables are spread over a cluster; name that in the address, as in ?cluster=NAME")
+	case !isSpread && s.cluster != "":
+		return errors.New("its tables are of one server; leave ?cluster=" + s.cluster + " out of the address")
+	}
+	if s.keep == 0 {
+		return nil
+	}
+	if keep, err := s.kept(ctx); err != nil || keep == s.keep {
+		return err
+	}
+	s.options.Told(s.name + ": ttl in the address is not that of the tables, and changes nothing; ALTER TABLE ... MODIFY TTL does")
 	return nil
 }
 
@@ -241,7 +330,9 @@ func Schema(ctx context.Context, where, version string) ([]string, error) {
 		if _, err := fmt.Sscanf(version, "%d.%d", &v.Major, &v.Minor); err != nil {
 			return nil, fmt.Errorf("server version %q is no version such as 24.8", version)
 		}
-		a.schema.modern = isModern(v)
+		if err := a.schema.suit(v); err != nil {
+			return nil, err
+		}
 		return a.schema.statements(), nil
 	}
 	s, err := connect(ctx, where, Options{})

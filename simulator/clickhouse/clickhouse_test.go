@@ -1,7 +1,6 @@
 package clickhouse
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -9,8 +8,6 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
-	"github.com/weir-policy/weir/policies"
-	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
@@ -46,28 +43,43 @@ func TestAddresses(t *testing.T) {
 
 // What a user says never becomes part of a statement.
 func TestConditions(t *testing.T) {
-	evil := "x' OR '1'='1"
-	who := flowrow.Who{Namespace: evil, Kind: evil, Name: evil, Pod: evil, Labels: map[string]string{evil: evil}, Addresses: netip.MustParsePrefix("10.0.0.0/9")}
-	f := flowrow.Filter{
-		From: who, To: who, Either: who, Protocol: netset.TCP, FirstPort: 80, LastPort: 90,
-		Verdicts: []policies.Verdict{policies.Deny, policies.Undecided}, Policy: policies.Ref{Kind: evil, Namespace: evil, Name: evil},
-	}
+	evil := "x'--"
+	ends := strings.Join([]string{evil + "/*", "shop/" + evil, evil + "/" + evil + "/" + evil, evil + "/pod/" + evil, "10.0.0.0/9", "world"}, " ")
+	f := question{
+		either: ends, from: ends, to: ends, ports: "80", verdicts: "deny unknown",
+		hits:  evil + " " + evil + "/" + evil + " " + evil + "/" + evil + "/" + evil + " tier:" + evil,
+		since: time.Unix(1, 0), until: time.Unix(2, 0),
+	}.filter(t)
+	f.Formats = []string{evil}
 	for _, modern := range []bool{false, true} {
 		s := &Store{schema: schema{modern: modern}}
-		c := s.conditions(&f)
-		text := strings.Join(c.terms, " AND ")
-		if strings.Contains(text, "OR '1'") {
-			t.Error(text)
+		c := s.conditions(f)
+		if strings.Contains(c.text, evil) {
+			t.Error(c.text)
 		}
-		if got := strings.Count(text, "?"); got != len(c.arguments) {
+		if got := strings.Count(c.text, "?"); got != len(c.arguments) {
 			t.Errorf("%d question marks and %d arguments", got, len(c.arguments))
 		}
 	}
-	s := &Store{}
-	c := s.conditions(&flowrow.Filter{From: flowrow.Who{Addresses: netip.MustParsePrefix("10.128.0.0/9")}, To: flowrow.Who{Addresses: netip.MustParsePrefix("2001:db8::/33")}})
-	want := []any{int64(-1 << 63), int64(1<<63 - 1), uint32(0x0a800000), uint32(0x0affffff), "20010DB8000000000000000000000000", "20010DB87FFFFFFFFFFFFFFFFFFFFFFF"}
-	if diff := gocmp.Diff(want, c.arguments); diff != "" {
-		t.Error(diff)
+	for _, test := range []struct {
+		fact string
+		question
+		want []any
+	}{
+		{"nothing asked", question{}, nil},
+		{"all of one of two", question{either: "world 10.0.0.0/8", ports: "any"}, []any{
+			"TCP", uint16(1), uint16(65535), "UDP", uint16(1), uint16(65535), "SCTP", uint16(1), uint16(65535),
+			uint32(0x0a000000), uint32(0x0affffff), uint32(0x0a000000), uint32(0x0affffff),
+		}},
+		{"half a network", question{from: "10.128.0.0/9"}, []any{uint32(0x0a800000), uint32(0x0affffff)}},
+		{"half a network of IPv6", question{to: "2001:db8::/33"}, []any{"20010DB8000000000000000000000000", "20010DB87FFFFFFFFFFFFFFFFFFFFFFF"}},
+		{"all networks", question{to: "0.0.0.0/0"}, []any{uint32(0), uint32(0xffffffff)}},
+		{"unknown or not said", question{verdicts: "unknown"}, []any{"unknown", ""}},
+	} {
+		c := (&Store{}).conditions(test.filter(t))
+		if diff := gocmp.Diff(test.want, c.arguments); diff != "" {
+			t.Errorf("%s: %s", test.fact, diff)
+		}
 	}
 }
 

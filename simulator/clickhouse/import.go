@@ -405,7 +405,7 @@ func (s *Store) reconcile(ctx context.Context, first, last int64) error {
 
 // transient are the codes of what passes: servers that are away, busy or lagging.
 var transient = []int32{
-	3, 32, 159, 164, 173, 198, 202, 203, 209, 210, 225, 236, 241, 242, 243, 246, 252, 254, 265, 279, 285, 286, 289, 290, 319, 335, 341, 394, 399, 425, 439, 519, 999,
+	3, 32, 159, 173, 198, 202, 203, 209, 210, 225, 236, 241, 242, 243, 246, 252, 254, 265, 279, 285, 286, 289, 290, 319, 335, 341, 394, 399, 425, 439, 519, 999,
 }
 
 // passes reports whether an error is worth another try.
@@ -427,7 +427,7 @@ func (s *Store) patiently(ctx context.Context, do func() error) error {
 			return errors.Join(err, ctx.Err())
 		}
 		if !passes(err) {
-			return fmt.Errorf("import into %s: %w", s.name, err)
+			return fmt.Errorf("import into %s: %w", s.name, s.withCure(err))
 		}
 		if time.Since(begun) > s.options.Patience {
 			return fmt.Errorf("import into %s: %w; nothing is lost: import the same file again, and it goes on from there", s.name, err)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/k8s"
@@ -232,10 +233,10 @@ func (m *memory) Flows(_ context.Context, tuples []uint64, each func(policies.Fl
 
 // in returns the flows of a range.
 func (m *memory) in(r flowrow.Range) *memory {
-	f := flowrow.Filter{Range: r}
+	f := simulator.Filter{Since: r.Since, Until: r.Until}
 	own := &memory{}
 	for i := range m.flows {
-		if f.Matches(&m.flows[i]) {
+		if f.Match(&m.flows[i]) == simulator.Yes || m.flows[i].First.IsZero() && r.Since.IsZero() {
 			own.flows = append(own.flows, m.flows[i])
 		}
 	}
@@ -351,6 +352,7 @@ func golden(t *testing.T, url string) {
 	mustImport(t, s, "a", slices.Concat(all[:4500], all[5000:]), flowrow.Imported{Added: 1000, Known: 4500})
 	equalAll(t, s, m)
 	equalFiles(t, s, all)
+	equalStats(t, s, all)
 	again := open(t, url, Options{ReadOnly: true})
 	equalAll(t, again, m)
 
@@ -370,32 +372,195 @@ func golden(t *testing.T, url string) {
 		}
 		equalTuples(t, fmt.Sprint(r), m.in(r), got)
 	}
-	for _, f := range filters(at) {
-		var want []policies.Flow
-		for i := range all {
-			if f.Matches(&all[i]) {
-				want = append(want, all[i])
-			}
-		}
-		slices.SortStableFunc(want, func(a, b policies.Flow) int { return f.Compare(&a, &b) })
-		if want = want[min(f.Offset, len(want)):]; f.Limit > 0 {
-			want = want[:min(f.Limit, len(want))]
-		}
-		got := flowsOf(t, func(each func(policies.Flow) error) error { return s.Scan(t.Context(), f, each) })
-		if f.Offset+f.Limit == 0 {
-			if !slices.IsSortedFunc(got, func(a, b policies.Flow) int { return f.Compare(&a, &b) }) {
-				t.Errorf("%+v: not sorted", f)
-			}
-		} else if len(want) == 0 {
-			t.Errorf("%+v: asks for nothing", f)
-		}
-		mine, theirs := texts(want), texts(got)
-		slices.Sort(mine)
-		slices.Sort(theirs)
-		if diff := gocmp.Diff(mine, theirs); diff != "" {
-			t.Errorf("%+v (-memory +store, %d and %d):\n%.1000s", f, len(mine), len(theirs), diff)
+	for fact, f := range filters(t, at) {
+		if equalChosen(t.Context(), t, fact, s, all, f) == 0 {
+			t.Errorf("%s: asks for nothing", fact)
 		}
 	}
+	ctx := t.Context()
+	rapid.Check(t, func(t *rapid.T) { equalChosen(ctx, t, "", s, all, anyFilter(t, all)) })
+}
+
+// equalChosen makes sure that a filter chooses the same of a store's flows as of
+// those in memory, and returns how many, with those that do not say enough.
+func equalChosen(ctx context.Context, t rapid.TB, fact string, s *Store, all []policies.Flow, f *simulator.Filter) int {
+	t.Helper()
+	var want, got, unsaid []policies.Flow
+	for i := range all {
+		switch f.Match(&all[i]) {
+		case simulator.Yes:
+			want = append(want, all[i])
+		case simulator.NotSay:
+			unsaid = append(unsaid, all[i])
+		}
+	}
+	var before time.Time
+	read, notSaying := 0, 0
+	err := s.Scan(ctx, f, func(flow policies.Flow) error {
+		if read++; flow.First.Before(before) {
+			t.Errorf("%s: not in the order of time", fact)
+		}
+		before = flow.First
+		switch f.Match(&flow) {
+		case simulator.Yes:
+			got = append(got, flow)
+		case simulator.NotSay:
+			notSaying++
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, theirs := texts(want), texts(got)
+	slices.Sort(mine)
+	slices.Sort(theirs)
+	if diff := gocmp.Diff(mine, theirs); diff != "" {
+		t.Errorf("%s (-memory +store, %d and %d):\n%.1000s", fact, len(mine), len(theirs), diff)
+	}
+	if notSaying != len(unsaid) {
+		t.Errorf("%s: %d do not say enough in memory, %d in the store", fact, len(unsaid), notSaying)
+	}
+	// Names of workloads are told from those of pods only here.
+	if most := 2*(len(want)+len(unsaid)) + 100; fact != "" && read > most {
+		t.Errorf("%s: the server chose %d flows where %d are asked for", fact, read, len(want)+len(unsaid))
+	}
+	return len(want) + len(unsaid)
+}
+
+// question is a filter in the words of the command line.
+type question struct {
+	either, from, to, ports, hits, verdicts string
+	since, until                            time.Time
+}
+
+func (q question) filter(t rapid.TB) *simulator.Filter {
+	t.Helper()
+	f := &simulator.Filter{Since: q.since, Until: q.until}
+	for _, ends := range []struct {
+		text string
+		to   *[]simulator.End
+	}{{q.either, &f.Either}, {q.from, &f.From}, {q.to, &f.To}} {
+		for text := range strings.FieldsSeq(ends.text) {
+			e, err := simulator.ParseEnd(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			*ends.to = append(*ends.to, e)
+		}
+	}
+	for text := range strings.FieldsSeq(q.ports) {
+		p, err := policies.ParsePort(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Ports = netset.JoinPorts(f.Ports, p.Ports)
+	}
+	for text := range strings.FieldsSeq(q.hits) {
+		p, err := simulator.ParseHit(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Policies = append(f.Policies, p)
+	}
+	for text := range strings.FieldsSeq(q.verdicts) {
+		var v policies.Verdict
+		if err := v.UnmarshalText([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		f.Verdicts = append(f.Verdicts, v)
+	}
+	return f
+}
+
+// anyFilter draws a filter of patterns that some of the flows match, or nearly.
+func anyFilter(t *rapid.T, all []policies.Flow) *simulator.Filter {
+	end := rapid.Custom(func(t *rapid.T) string {
+		f := rapid.SampledFrom(all).Draw(t, "flow")
+		p := &f.From
+		if rapid.Bool().Draw(t, "to") {
+			p = &f.To
+		}
+		namespace, pod := cmp.Or(p.Namespace, "shop"), cmp.Or(p.Pod, p.PodPrefix+"x", "db-1")
+		owner := simulator.Owner(p)
+		patterns := []string{
+			"world", namespace + "/*", namespace + "/pod/" + pod, namespace + "/" + pod, namespace + "/" + cmp.Or(owner.Name, "job"),
+			namespace + "/" + cmp.Or(owner.Kind, "cronjob") + "/" + cmp.Or(owner.Name, "db"), "app=w1", "app!=w1", "!app", "shop/app=w2,odd",
+			"app=w", "nosuch!=x", "10.0.0.0/8", "2001:db8::/125", "::/0", "0.0.0.0/0",
+		}
+		if p.Address.IsValid() {
+			prefix := netip.PrefixFrom(p.Address, rapid.IntRange(0, p.Address.BitLen()).Draw(t, "bits"))
+			patterns = append(patterns, p.Address.String(), prefix.Masked().String())
+		}
+		return rapid.SampledFrom(patterns).Draw(t, "pattern")
+	})
+	// Fields are drawn seldom, for all of them must hold.
+	some := func(name string, of *rapid.Generator[string]) string {
+		if rapid.IntRange(0, 2).Draw(t, name+"?") > 0 {
+			return ""
+		}
+		return strings.Join(rapid.SliceOfN(of, 1, 2).Draw(t, name), " ")
+	}
+	q := question{
+		either: some("either", end), from: some("from", end), to: some("to", end),
+		ports:    some("ports", rapid.SampledFrom([]string{"80", "UDP/443", "TCP/1-1000", "any", "ICMP"})),
+		hits:     some("hits", rapid.SampledFrom([]string{"shop/web", "NetworkPolicy/shop/web", "GlobalNetworkPolicy/shop/web", "tier:default", "tier:x", "web"})),
+		verdicts: some("verdicts", rapid.SampledFrom([]string{"allow", "deny", "unknown"})),
+	}
+	if rapid.IntRange(0, 3).Draw(t, "since?") == 0 {
+		q.since = rapid.SampledFrom(all).Draw(t, "since").First
+	}
+	f := q.filter(t)
+	if rapid.IntRange(0, 3).Draw(t, "reporter?") == 0 {
+		f.Reporters = []policies.Reporter{policies.Reporter(rapid.IntRange(0, 3).Draw(t, "reporter"))}
+	}
+	return f
+}
+
+// equalStats makes sure that a store says what it holds, and finds nothing wrong
+// with it.
+func equalStats(t *testing.T, s *Store, all []policies.Flow) {
+	t.Helper()
+	var want Stats
+	hours := map[int64]bool{}
+	for i := range all {
+		f := &all[i]
+		want.Records, want.Flows = want.Records+1, want.Flows+f.Count
+		if f.First.IsZero() {
+			continue
+		}
+		hours[flowrow.HourOf(f.First.UnixMicro())] = true
+		if want.First.IsZero() || f.First.Before(want.First) {
+			want.First = f.First
+		}
+		if f.Last.After(want.Last) {
+			want.Last = f.Last
+		}
+	}
+	want.Hours, want.Tables, want.Cluster, want.Keep = len(hours), schemaVersion, s.cluster, s.keep
+	got, err := s.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Server == "" || got.Imported == 0 || got.Parts == 0 || got.FlowBytes == 0 || got.Bytes <= got.FlowBytes {
+		t.Errorf("stats lack something: %+v", got)
+	}
+	got.Server, got.Imported, got.Parts, got.Bytes, got.FlowBytes = "", 0, 0, 0, 0
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("stats (-memory +store):\n%s", diff)
+	}
+	if problems := verify(t, s); len(problems) > 0 {
+		t.Errorf("problems: %v", problems)
+	}
+}
+
+func verify(t *testing.T, s *Store) []error {
+	t.Helper()
+	problems, err := s.Verify(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return problems
 }
 
 // equalFiles makes sure that a store in Parquet files and one in the database
@@ -464,28 +629,32 @@ func judge(t *testing.T, isolated int) *reach.Judge {
 	return reach.New(m, reach.Options{})
 }
 
-func filters(at func(hour, minute int) time.Time) []flowrow.Filter {
-	cidr := func(text string) flowrow.Who { return flowrow.Who{Addresses: netip.MustParsePrefix(text)} }
-	return []flowrow.Filter{
+func filters(t *testing.T, at func(hour, minute int) time.Time) map[string]*simulator.Filter {
+	filters := map[string]*simulator.Filter{}
+	for _, q := range []question{
 		{},
-		{Range: flowrow.Range{Since: at(3, 10), Until: at(9, 40)}, Order: flowrow.ByBytes, Descending: true},
-		{From: flowrow.Who{Namespace: "shop", Name: "w1"}, To: flowrow.Who{Namespace: "pay"}},
-		{Either: flowrow.Who{Kind: "Deployment", Name: "w2"}},
-		{Either: flowrow.Who{Labels: map[string]string{"app": "w1", "odd": "a,b='c\\%"}}, Verdicts: []policies.Verdict{policies.Deny, policies.Unknown}},
-		{Either: flowrow.Who{Labels: map[string]string{"app": "w"}}},
-		{From: flowrow.Who{Labels: map[string]string{"app": "x' OR 1 OR '?"}}},
-		{From: cidr("10.0.3.0/24"), FirstPort: 80, LastPort: 443},
-		{From: cidr("10.0.3.2/32")},
-		{To: cidr("2001:db8::/125"), Protocol: netset.TCP},
-		{To: cidr("2001:db8::8/125"), Order: flowrow.ByFlows},
-		{To: cidr("::/0")},
-		{Either: cidr("0.0.0.0/0"), FirstPort: 5432},
-		{Policy: policies.Ref{Namespace: "shop", Name: "web"}},
-		{Policy: policies.Ref{Kind: "GlobalNetworkPolicy", Namespace: "shop", Name: "web"}},
-		{To: flowrow.Who{Pod: "db-3"}},
-		{Order: flowrow.ByBytes, Descending: true, Limit: 10},
-		{Order: flowrow.ByTime, Descending: true, Limit: 10, Offset: 5},
+		{since: at(3, 10), until: at(9, 40)},
+		{from: "shop/w1", to: "pay/*"},
+		{either: "shop/Deployment/w2"},
+		{either: "pay/StatefulSet/db"},
+		{either: "shop/app=w1", verdicts: "deny unknown"},
+		{either: "app!=w1"},
+		{from: "!app"},
+		{from: "10.0.3.0/24", ports: "TCP/80-443"},
+		{from: "10.0.3.2"},
+		{to: "2001:db8::/125", ports: "TCP/1-65535"},
+		{to: "2001:db8::8/125"},
+		{to: "::/0"},
+		{to: "world"},
+		{either: "0.0.0.0/0", ports: "5432"},
+		{hits: "shop/web"},
+		{hits: "tier:default"},
+		{to: "pay/pod/db-3"},
+		{to: "pay/pod/job-7"},
+	} {
+		filters[fmt.Sprintf("%+v", q)] = q.filter(t)
 	}
+	return filters
 }
 
 func TestRealServer(t *testing.T) { golden(t, start(t, 1, 1).url) }
@@ -493,6 +662,47 @@ func TestRealServer(t *testing.T) { golden(t, start(t, 1, 1).url) }
 func TestRealCluster(t *testing.T) { golden(t, start(t, 2, 1).url) }
 
 func TestRealReplicas(t *testing.T) { golden(t, start(t, 1, 2).url) }
+
+// What cannot be opened says what helps.
+func TestRealRefusals(t *testing.T) {
+	url := start(t, 1, 1).url
+	s := open(t, url, Options{})
+	mustImport(t, s, "a", flows(5, 10), flowrow.Imported{Added: 10})
+	host := strings.TrimSuffix(strings.TrimPrefix(url, Scheme), "/default")
+	for _, database := range []string{"newer", "halved"} {
+		if err := s.conn.Exec(t.Context(), "CREATE DATABASE "+database); err != nil {
+			t.Fatal(err)
+		}
+		other := open(t, Scheme+host+"/"+database, Options{})
+		statement := "DROP TABLE halved.flows"
+		if database == "newer" {
+			statement = "INSERT INTO newer.weir_schema SELECT 99, 0"
+		}
+		if err := other.conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct{ fact, url, want string }{
+		{"no database", Scheme + host + "/nosuch", "make it: CREATE DATABASE `nosuch`"},
+		{"no user", Scheme + "bob:secret@" + host + "/default", "the user stands in the address"},
+		{"no TLS", url + "?secure=true", "this port does not speak TLS"},
+		{"no setting", url + "?nosuch=1", "is a setting of the server"},
+		{"no cluster", url + "?cluster=main", "leave ?cluster=main out"},
+		{"ttl of an old server", url + "?ttl=30d", "knows no ttl"},
+		{"tables of a newer Weir", Scheme + host + "/newer", "version 99, and this program knows those up to 1; use a newer one"},
+		{"tables that lack one", Scheme + host + "/halved", "there is no table flows; weir flows schema prints"},
+	} {
+		_, err := Open(t.Context(), test.url, Options{})
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", test.fact, err)
+		}
+	}
+	reader := open(t, url+"?readonly=1", Options{ReadOnly: true})
+	equalAll(t, reader, &memory{flows(5, 10)})
+	if _, err := importAll(t.Context(), reader, "b", flows(6, 10)); err == nil || !strings.Contains(err.Error(), "to import INSERT too") {
+		t.Errorf("import where only reading is allowed: %v", err)
+	}
+}
 
 // A node that dies during an import comes back in the end, or another takes over.
 func TestRealNodeDies(t *testing.T) {
@@ -626,6 +836,9 @@ func halfABatch(t *testing.T, url string) {
 		if err := s.conn.Exec(ctx, statement); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if problems := verify(t, s); len(problems) == 0 || !strings.Contains(problems[0].Error(), "has sums of 0 records where flows has") {
+		t.Errorf("sums are missing, and the problems are %v", problems)
 	}
 	got, err := s.Import(ctx, "a", file, read)
 	if want := (flowrow.Imported{Added: 600}); err != nil || got != want {

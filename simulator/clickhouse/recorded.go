@@ -145,7 +145,7 @@ var (
 func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	query, arguments := r.gather(hourKeys, hourTerms)
-	hours, err := r.conn.Query(ctx, query, arguments...)
+	hours, err := r.conn.Query(r.reading(ctx), query, arguments...)
 	if err != nil {
 		cancel()
 		return fmt.Errorf("read tuples of %s: %w", r.name, err)
@@ -156,7 +156,7 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 	}()
 	// Asked for later, so that of every tuple above there is one.
 	query, arguments = r.gather([]string{"tuple"}, tupleTerms)
-	tuples, err := r.conn.Query(ctx, query, arguments...)
+	tuples, err := r.conn.Query(r.reading(ctx), query, arguments...)
 	if err != nil {
 		return fmt.Errorf("read tuples of %s: %w", r.name, err)
 	}
@@ -302,28 +302,16 @@ func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policie
 	return nil
 }
 
-// Scan calls each for every flow that a filter asks for, in its order. The
-// server filters, sorts and counts off.
-func (s *Store) Scan(ctx context.Context, f flowrow.Filter, each func(policies.Flow) error) error {
-	c := s.conditions(&f)
-	order := map[flowrow.Order]string{flowrow.ByTime: "`start`", flowrow.ByBytes: "`bytes`", flowrow.ByFlows: "`flows`"}[f.Order]
-	if f.Descending {
-		order += " DESC"
-	}
-	rest := " ORDER BY " + order + ", `start`, `end`, `tuple`, `reporter`, `verdict`, `src_port`, `src_ip`, `dst_ip`"
-	if f.Limit > 0 || f.Offset > 0 {
-		limit := f.Limit
-		if limit == 0 {
-			limit = 1<<31 - 1
-		}
-		rest += fmt.Sprintf(" LIMIT %d, %d", f.Offset, limit)
-	}
-	return s.flows(ctx, strings.Join(c.terms, " AND "), rest, c.arguments, each)
+// Scan calls each for every flow of which the filter says Yes or NotSay, and
+// maybe for a few others, in the order of time. The server chooses and sorts them.
+func (s *Store) Scan(ctx context.Context, f *simulator.Filter, each func(policies.Flow) error) error {
+	c := s.conditions(f)
+	return s.flows(ctx, c.text, " ORDER BY `start`, `end`, `tuple`, `reporter`, `verdict`, `src_port`, `src_ip`, `dst_ip`", c.arguments, each)
 }
 
 // flows reads rows of flows.
 func (s *Store) flows(ctx context.Context, where, rest string, arguments []any, each func(policies.Flow) error) error {
-	rows, err := s.conn.Query(ctx, "SELECT "+names(flowColumns[:len(flowColumns)-2])+" FROM "+s.table("flows")+" WHERE "+where+rest, arguments...)
+	rows, err := s.conn.Query(s.reading(ctx), "SELECT "+names(flowColumns[:len(flowColumns)-2])+" FROM "+s.table("flows")+" WHERE "+where+rest, arguments...)
 	if err != nil {
 		return fmt.Errorf("read flows of %s: %w", s.name, err)
 	}

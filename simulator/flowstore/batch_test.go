@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator"
 )
 
 func batch(key BatchKey, all ...policies.Flow) *Batch {
@@ -55,7 +56,7 @@ func TestBatchesAreStoredOnce(t *testing.T) {
 		}
 	}
 	verify(t, s)
-	if diff := gocmp.Diff(ordered(made), all(t, s, Query{}), equal); diff != "" {
+	if diff := gocmp.Diff(ordered(made), all(t, s, simulator.Filter{}), equal); diff != "" {
 		t.Error(diff)
 	}
 	// A week later it may have been anybody.
@@ -86,7 +87,7 @@ func TestOneBatchToManyStoresAtATime(t *testing.T) {
 	if diff := gocmp.Diff([]Fate{Stored, Known, Known, Known}, fates); diff != "" {
 		t.Error(diff)
 	}
-	if diff := gocmp.Diff(ordered(made), all(t, openStore(t, where, Options{}), Query{}), equal); diff != "" {
+	if diff := gocmp.Diff(ordered(made), all(t, openStore(t, where, Options{}), simulator.Filter{}), equal); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -109,7 +110,7 @@ func TestBatchesOnAFullDisk(t *testing.T) {
 	if got := commitBatches(t, full, long, one)[0]; got != Stored {
 		t.Errorf("with space again, it is %v", got)
 	}
-	if diff := gocmp.Diff(ordered(made), all(t, s, Query{}), equal); diff != "" {
+	if diff := gocmp.Diff(ordered(made), all(t, s, simulator.Filter{}), equal); diff != "" {
 		t.Error(diff)
 	}
 }

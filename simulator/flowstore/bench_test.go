@@ -265,7 +265,7 @@ func monthStore(b *testing.B) *Store {
 func BenchmarkScan(b *testing.B) {
 	s := benchStore(b, true)
 	timed(b, "rows", func() (n int) {
-		if err := s.Scan(b.Context(), Query{}, func(*policies.Flow) error { n++; return nil }); err != nil {
+		if err := s.Scan(b.Context(), &simulator.Filter{}, func(*policies.Flow) error { n++; return nil }); err != nil {
 			b.Fatal(err)
 		}
 		return n

@@ -18,6 +18,7 @@ import (
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator"
 )
 
 // bucketServer is S3 on loopback. While failing is above zero, each request is
@@ -67,7 +68,7 @@ func TestBucket(t *testing.T) {
 	add(t, other, made[2_000:]...)
 	for range 2 {
 		verify(t, s)
-		if diff := gocmp.Diff(ordered(made), all(t, s, Query{}), equal); diff != "" {
+		if diff := gocmp.Diff(ordered(made), all(t, s, simulator.Filter{}), equal); diff != "" {
 			t.Fatal(diff)
 		}
 		r := recordedOf(t, s, Range{})
@@ -101,7 +102,7 @@ func TestBucketThatFails(t *testing.T) {
 		}
 		server.failing.Store(0)
 	}
-	if got := len(all(t, s, Query{})); got != 3*len(made) {
+	if got := len(all(t, s, simulator.Filter{})); got != 3*len(made) {
 		t.Errorf("%d flows instead of %d", got, 3*len(made))
 	}
 }
@@ -172,12 +173,12 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("after %d files: %v", left, err)
 		}
 		verify(t, s)
-		if diff := gocmp.Diff(ordered(made), all(t, s, Query{}), equal); diff != "" {
+		if diff := gocmp.Diff(ordered(made), all(t, s, simulator.Filter{}), equal); diff != "" {
 			t.Fatal(diff)
 		}
 	}
 	compact(t, s, long)
-	if diff := gocmp.Diff(ordered(made), all(t, s, Query{}), equal); diff != "" {
+	if diff := gocmp.Diff(ordered(made), all(t, s, simulator.Filter{}), equal); diff != "" {
 		t.Fatal(diff)
 	}
 }
@@ -214,7 +215,7 @@ func TestDamage(t *testing.T) {
 			if len(errs) != 1 || !strings.Contains(errs[0].Error(), files[0]) {
 				t.Errorf("%v", errs)
 			}
-			err = s.Scan(t.Context(), Query{}, func(*policies.Flow) error { return nil })
+			err = s.Scan(t.Context(), &simulator.Filter{}, func(*policies.Flow) error { return nil })
 			if err == nil || !strings.Contains(err.Error(), files[0]) || !strings.Contains(err.Error(), c.what) {
 				t.Errorf("%v", err)
 			}
@@ -302,7 +303,7 @@ func TestImportAgain(t *testing.T) {
 		}
 		compact(t, s, long)
 	}
-	if diff := gocmp.Diff(ordered(made), all(t, s, Query{}), equal); diff != "" {
+	if diff := gocmp.Diff(ordered(made), all(t, s, simulator.Filter{}), equal); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -324,7 +325,7 @@ func TestOneFileImportedTwiceAtATime(t *testing.T) {
 	if !errors.Is(err, errOvertaken) {
 		t.Error(err)
 	}
-	if got := len(all(t, s, Query{})); got != len(made) {
+	if got := len(all(t, s, simulator.Filter{})); got != len(made) {
 		t.Errorf("%d flows instead of %d", got, len(made))
 	}
 }
@@ -352,7 +353,7 @@ func TestInterruptedImportAddsNothingUnsaid(t *testing.T) {
 	if err != nil || got.Known == 0 || got.Added+got.Known != uint64(len(made)) {
 		t.Errorf("%+v %v", got, err)
 	}
-	if diff := gocmp.Diff(ordered(made), all(t, s, Query{}), equal); diff != "" {
+	if diff := gocmp.Diff(ordered(made), all(t, s, simulator.Filter{}), equal); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -434,7 +435,7 @@ func TestOddFlows(t *testing.T) {
 	s := openStore(t, t.TempDir(), Options{})
 	add(t, s, odd...)
 	for range 2 {
-		if diff := gocmp.Diff(ordered(odd), all(t, s, Query{}), equal); diff != "" {
+		if diff := gocmp.Diff(ordered(odd), all(t, s, simulator.Filter{}), equal); diff != "" {
 			t.Fatal(diff)
 		}
 		if diff := gocmp.Diff(countRows(odd), tuplesOf(t, recordedOf(t, s, Range{}))); diff != "" {
@@ -445,34 +446,6 @@ func TestOddFlows(t *testing.T) {
 	}
 	if st, err := s.Stats(t.Context()); err != nil || st.Compacted == st.Hours {
 		t.Errorf("hours of the future have closed: %+v %v", st, err)
-	}
-}
-
-func TestScanFor(t *testing.T) {
-	made := generate(small(13), 4_000)
-	one := made[1234]
-	for _, c := range []struct {
-		name string
-		q    Query
-		has  func(f policies.Flow) bool
-	}{
-		{"namespace", Query{From: EndQuery{Namespace: one.From.Namespace}}, func(f policies.Flow) bool { return f.From.Namespace == one.From.Namespace }},
-		{"pod", Query{To: EndQuery{Pod: one.To.Pod}}, func(f policies.Flow) bool { return f.To.Pod == one.To.Pod }},
-		{"port", Query{Port: 53}, func(f policies.Flow) bool { return f.Port == 53 }},
-		{"verdict", Query{Verdict: policies.Deny}, func(f policies.Flow) bool { return f.Verdict == policies.Deny }},
-		{"nobody", Query{From: EndQuery{Name: "nobody"}}, func(policies.Flow) bool { return false }},
-	} {
-		s := openStore(t, t.TempDir(), Options{})
-		add(t, s, made...)
-		var want []policies.Flow
-		for _, f := range made {
-			if c.has(f) {
-				want = append(want, f)
-			}
-		}
-		if diff := gocmp.Diff(ordered(want), all(t, s, c.q), equal); diff != "" {
-			t.Errorf("%s: %s", c.name, diff)
-		}
 	}
 }
 
@@ -489,7 +462,7 @@ func TestManifestIsSummedUp(t *testing.T) {
 		t.Errorf("%d entries are left", len(entries))
 	}
 	for _, s := range []*Store{stale, openStore(t, where, Options{})} {
-		if diff := gocmp.Diff(ordered(made), all(t, s, Query{}), equal); diff != "" {
+		if diff := gocmp.Diff(ordered(made), all(t, s, simulator.Filter{}), equal); diff != "" {
 			t.Error(diff)
 		}
 		add(t, s, made[0])

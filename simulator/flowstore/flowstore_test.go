@@ -64,10 +64,10 @@ func verify(t testing.TB, s *Store) {
 }
 
 // all returns the flows of a store in an order of their own.
-func all(t testing.TB, s *Store, q Query) []policies.Flow {
+func all(t testing.TB, s *Store, q simulator.Filter) []policies.Flow {
 	t.Helper()
 	var found []policies.Flow
-	if err := s.Scan(t.Context(), q, func(f *policies.Flow) error { found = append(found, *f); return nil }); err != nil {
+	if err := s.Scan(t.Context(), &q, func(f *policies.Flow) error { found = append(found, *f); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return ordered(found)
@@ -188,7 +188,7 @@ func TestWhatIsAddedIsThere(t *testing.T) {
 				compact(t, s, long)
 			}
 			verify(t, s)
-			if diff := gocmp.Diff(want, all(t, s, Query{}), equal); diff != "" {
+			if diff := gocmp.Diff(want, all(t, s, simulator.Filter{}), equal); diff != "" {
 				t.Fatal(diff)
 			}
 			r := recordedOf(t, s, Range{})
@@ -248,7 +248,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	}
 	compact(t, a, long)
 	verify(t, b)
-	if diff := gocmp.Diff(all(t, a, Query{}), all(t, b, Query{}), equal); diff != "" {
+	if diff := gocmp.Diff(all(t, a, simulator.Filter{}), all(t, b, simulator.Filter{}), equal); diff != "" {
 		t.Error(diff)
 	}
 	if diff := gocmp.Diff(tuplesOf(t, recordedOf(t, a, Range{})), tuplesOf(t, recordedOf(t, b, Range{}))); diff != "" {
@@ -273,7 +273,7 @@ func TestRangeCutsHours(t *testing.T) {
 			t.Error(diff)
 		}
 		checkFlowsOf(t, r, want)
-		if diff := gocmp.Diff(ordered(want), all(t, s, Query{Range: Range{Since: since, Until: until}}), equal); diff != "" {
+		if diff := gocmp.Diff(ordered(want), all(t, s, simulator.Filter{Since: since, Until: until}), equal); diff != "" {
 			t.Error(diff)
 		}
 		compact(t, s, long)

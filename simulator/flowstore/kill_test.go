@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator"
 )
 
 // childStore names the store that the test binary, started by itself, is to
@@ -81,7 +82,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		s := openStore(t, where, Options{})
 		verify(t, s)
 		got := map[string]int{}
-		for _, f := range all(t, s, Query{}) {
+		for _, f := range all(t, s, simulator.Filter{}) {
 			got[fmt.Sprintf("%+v", f)]++
 		}
 		want := map[string]int{}

@@ -13,6 +13,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator"
 	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
@@ -127,7 +128,7 @@ func TestManyAtATime(t *testing.T) {
 				mu.Unlock()
 				n := 0
 				// A file may go while it is read: the grace is long over by the clock of the test.
-				err := s.Scan(t.Context(), Query{}, func(*policies.Flow) error { n++; return nil })
+				err := s.Scan(t.Context(), &simulator.Filter{}, func(*policies.Flow) error { n++; return nil })
 				if err == nil && (n < 200*len(known) || n%200 != 0) || err != nil && !errors.Is(err, errMissing) {
 					t.Errorf("%d flows of %d parts at least: %v", n, len(known), err)
 				}
@@ -144,7 +145,7 @@ func TestManyAtATime(t *testing.T) {
 	others.Wait()
 	s := openStore(t, where, Options{})
 	verify(t, s)
-	if diff := gocmp.Diff(ordered(slices.Concat(parts...)), all(t, s, Query{}), equal); diff != "" {
+	if diff := gocmp.Diff(ordered(slices.Concat(parts...)), all(t, s, simulator.Filter{}), equal); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -3,6 +3,7 @@ package flowstore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,6 +22,7 @@ type recorded struct {
 	store *Store
 	state *state
 	Range
+	columns []int // of the hours of tuples
 }
 
 // Recorded returns the flows of a range as they are now: what others add or
@@ -30,7 +32,7 @@ func (s *Store) Recorded(ctx context.Context, r Range) (simulator.Recorded, erro
 	if err != nil {
 		return nil, err
 	}
-	return &recorded{s, st, r}, nil
+	return &recorded{s, st, r, tupleNumbers}, nil
 }
 
 // hours returns the hours of the range in order. Those of which it holds all
@@ -105,7 +107,7 @@ func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours
 			files = append(files, f)
 		}
 	}
-	columns := tupleNumbers
+	columns := r.columns
 	if len(files)+len(roller.spools)+1 > maxSources {
 		columns = rollNumbers // for they are joined
 	}
@@ -166,6 +168,13 @@ func (s *Store) joinRolls(ctx context.Context, all []*rollReader) (_ *rollReader
 	return newSpooledReader(spooled, rollNumbers)
 }
 
+// Sums calls each for every tuple, in the order of their IDs.
+func (r *recorded) Sums(ctx context.Context, each func(*simulator.Tuple) error) error {
+	full := *r
+	full.columns = sumNumbers
+	return full.Tuples(ctx, each)
+}
+
 // Tuples calls each for every tuple, in the order of their IDs.
 func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error) error {
 	hours, whole := r.hours()
@@ -218,6 +227,9 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 		}
 		before := len(tuple.Hours)
 		tuple.Hours = m.appendHours(tuple.Hours)
+		if len(r.columns) == len(sumNumbers) {
+			m.sum(tuple.Hours[before:])
+		}
 		ordered = ordered && (before == 0 || compareHours(&tuple.Hours[before-1], &tuple.Hours[before]) < 0)
 		return nil
 	})
@@ -282,6 +294,17 @@ func (r *rollReader) appendHours(hours []simulator.Hour) []simulator.Hour {
 	return hours
 }
 
+// sum fills in the rest of what the run's rolls say of its hours.
+func (r *rollReader) sum(hours []simulator.Hour) {
+	v, n := r.numbers.vectors, 0
+	r.runOf(func(i int) {
+		h := &hours[n]
+		h.Records, h.Packets = uint64(v[rollCount].numbers[i]), uint64(v[rollPackets].numbers[i])
+		h.ReplyBytes, h.ReplyPackets = uint64(v[rollReplyBytes].numbers[i]), uint64(v[rollReplyPackets].numbers[i])
+		n++
+	})
+}
+
 // joinHours puts hours in order, and makes one of what several files say of the
 // same side and verdict.
 func joinHours(hours []simulator.Hour) []simulator.Hour {
@@ -295,6 +318,10 @@ func joinHours(hours []simulator.Hour) []simulator.Hour {
 		}
 		last.Flows += own.Flows
 		last.Bytes += own.Bytes
+		last.Records += own.Records
+		last.Packets += own.Packets
+		last.ReplyBytes += own.ReplyBytes
+		last.ReplyPackets += own.ReplyPackets
 		if own.First.Before(last.First) {
 			last.First = own.First
 		}
@@ -358,6 +385,18 @@ func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policie
 
 // spans returns where the tuples' rows stand in the sorted files, by hour.
 func (r *recorded) spans(ctx context.Context, tuples []uint64, hours []*hourFiles) (map[int64][]span, error) {
+	every := func(int) bool { return true }
+	return r.spansOf(ctx, hours, placeNumbers, func(reader *rollReader) (func(int) bool, error) {
+		if _, wanted := slices.BinarySearch(tuples, reader.now.id); wanted {
+			return every, nil
+		}
+		return nil, nil
+	})
+}
+
+// spansOf returns where in the sorted files the rows stand that are wanted, by
+// hour. For each run, wanted says of which of its rolls; nil is none.
+func (r *recorded) spansOf(ctx context.Context, hours []*hourFiles, columns []int, wanted func(*rollReader) (func(i int) bool, error)) (map[int64][]span, error) {
 	sortedHours := map[int64]bool{}
 	for _, h := range hours {
 		if h.sorted != nil {
@@ -369,29 +408,27 @@ func (r *recorded) spans(ctx context.Context, tuples []uint64, hours []*hourFile
 		if f.Kind != hourly && f.Kind != daily {
 			continue
 		}
-		readers, err := r.store.openRolls(ctx, r.state, []File{f}, placeNumbers, func(hour int64) bool { return sortedHours[hour] })
+		readers, err := r.store.openRolls(ctx, r.state, []File{f}, columns, func(hour int64) bool { return sortedHours[hour] })
 		if err != nil {
 			return nil, err
 		}
 		reader := readers[0]
-		for {
-			more, err := reader.nextRun()
-			if err != nil || !more {
-				reader.done()
-				if err != nil {
-					return nil, err
-				}
-				break
+		err = reader.eachRun(ctx, func() error {
+			rolls, err := wanted(reader)
+			if rolls == nil || err != nil {
+				return err
 			}
-			if _, wanted := slices.BinarySearch(tuples, reader.now.id); wanted {
-				v := reader.numbers.vectors
-				reader.runOf(func(i int) {
+			v := reader.numbers.vectors
+			reader.runOf(func(i int) {
+				if rolls(i) {
 					hour := v[rollHour].numbers[v[rollHour].codes[i]]
 					spans[hour] = append(spans[hour], span{v[rollRow].numbers[i], v[rollCount].numbers[i]})
-				})
-			}
-		}
-		if err := ctx.Err(); err != nil {
+				}
+			})
+			return nil
+		})
+		reader.done()
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -408,6 +445,19 @@ func (r *recorded) spans(ctx context.Context, tuples []uint64, hours []*hourFile
 		spans[hour] = joined
 	}
 	return spans, nil
+}
+
+// eachRun calls take at every run.
+func (r *rollReader) eachRun(ctx context.Context, take func() error) error {
+	for {
+		more, err := r.nextRun()
+		if err != nil || !more {
+			return errors.Join(err, ctx.Err())
+		}
+		if err := take(); err != nil {
+			return err
+		}
+	}
 }
 
 // readSpans hands over rows of a sorted file.

@@ -19,6 +19,8 @@ type roll struct {
 	id                    uint64 // of the tuple
 	hour, first, last     int64
 	flows, bytes, packets uint64
+	replyBytes            uint64
+	replyPackets          uint64
 	row, rows             int64  // where its flows stand in the hour's sorted file
 	from, to              uint32 // ends in a table: their identities, with an address or several
 	port                  uint16
@@ -44,6 +46,8 @@ func (r *roll) add(o *roll) {
 	r.flows += o.flows
 	r.bytes += o.bytes
 	r.packets += o.packets
+	r.replyBytes += o.replyBytes
+	r.replyPackets += o.replyPackets
 	r.row = min(r.row, o.row)
 	r.rows += o.rows
 }
@@ -53,7 +57,8 @@ var rollLayout = newLayout(slices.Concat([]column{
 	{name: "hour", moment: true, coded: true, key: true},
 	code("tuple").asKey(),
 	key("reporter"), key("verdict"), code("egress_only").asKey(),
-	number("flows").asSteps(), number("bytes").asSteps(), number("packets").asSteps(), moments("start").asSteps(), moments("end").asSteps(),
+	number("flows").asSteps(), number("bytes").asSteps(), number("packets").asSteps(),
+	number("reply_bytes").asSteps(), number("reply_packets").asSteps(), moments("start").asSteps(), moments("end").asSteps(),
 	number("row").asSteps(), number("rows").asSteps(),
 	key("protocol"), code("dst_port").asKey(),
 }, endLayout("src_"), endLayout("dst_")))
@@ -67,6 +72,8 @@ const (
 	rollFlows
 	rollBytes
 	rollPackets
+	rollReplyBytes
+	rollReplyPackets
 	rollStart
 	rollEnd
 	rollRow
@@ -108,6 +115,10 @@ func (t *table) rollVectors(rolls []roll) func(column int) vector {
 			return plain(n, func(i int) int64 { return int64(rolls[i].bytes) })
 		case rollPackets:
 			return plain(n, func(i int) int64 { return int64(rolls[i].packets) })
+		case rollReplyBytes:
+			return plain(n, func(i int) int64 { return int64(rolls[i].replyBytes) })
+		case rollReplyPackets:
+			return plain(n, func(i int) int64 { return int64(rolls[i].replyPackets) })
 		case rollStart:
 			return plain(n, func(i int) int64 { return rolls[i].first })
 		case rollEnd:
@@ -239,7 +250,8 @@ func (r *roller) addRow(f *row) error {
 	tuple, hour := &r.of.tuples[f.tuple], flowrow.HourOf(f.start)
 	from, to := r.end(f.from), r.end(f.to)
 	own := roll{
-		id: tuple.id, hour: hour, first: f.start, last: f.end, flows: f.count, bytes: f.bytes, packets: f.packets, row: r.next, rows: 1,
+		id: tuple.id, hour: hour, first: f.start, last: f.end, flows: f.count, bytes: f.bytes, packets: f.packets,
+		replyBytes: f.replyBytes, replyPackets: f.replyPackets, row: r.next, rows: 1,
 		from: from, to: to, port: tuple.port, protocol: tuple.protocol, verdict: f.verdict, reporter: f.reporter, egressOnly: f.egressOnly,
 	}
 	r.next++
@@ -386,16 +398,18 @@ type rollReader struct {
 }
 
 var rollNumbers = []int{
-	rollHour, rollTuple, rollReporter, rollVerdict, rollEgressOnly, rollFlows, rollBytes, rollPackets, rollStart, rollEnd, rollRow, rollCount,
-	rollSource + flowrow.IP, rollTarget + flowrow.IP,
+	rollHour, rollTuple, rollReporter, rollVerdict, rollEgressOnly, rollFlows, rollBytes, rollPackets, rollReplyBytes, rollReplyPackets, rollStart, rollEnd,
+	rollRow, rollCount, rollSource + flowrow.IP, rollTarget + flowrow.IP,
 }
 
-// tupleNumbers are those that a tuple's hours are made of, placeNumbers those
-// that tell where its flows stand.
+// tupleNumbers are those that a tuple's hours are made of for replay, sumNumbers
+// those that they are made of in full, placeNumbers those that tell where its flows
+// stand.
 var (
 	tupleNumbers = []int{
 		rollHour, rollTuple, rollReporter, rollVerdict, rollEgressOnly, rollFlows, rollBytes, rollStart, rollEnd, rollSource + flowrow.IP, rollTarget + flowrow.IP,
 	}
+	sumNumbers   = append([]int{rollPackets, rollReplyBytes, rollReplyPackets, rollCount}, tupleNumbers...)
 	placeNumbers = []int{rollHour, rollTuple, rollRow, rollCount}
 )
 
@@ -448,6 +462,7 @@ func (r *rollReader) next() (bool, error) {
 		r.now.reporter, r.now.verdict = r.reporters[v[rollReporter].codes[i]], r.verdicts[v[rollVerdict].codes[i]]
 		r.now.egressOnly = v[rollEgressOnly].numbers[v[rollEgressOnly].codes[i]] != 0
 		r.now.flows, r.now.bytes, r.now.packets = uint64(v[rollFlows].numbers[i]), uint64(v[rollBytes].numbers[i]), uint64(v[rollPackets].numbers[i])
+		r.now.replyBytes, r.now.replyPackets = uint64(v[rollReplyBytes].numbers[i]), uint64(v[rollReplyPackets].numbers[i])
 		r.now.first, r.now.last = v[rollStart].numbers[i], v[rollEnd].numbers[i]
 		r.now.row, r.now.rows = v[rollRow].numbers[i], v[rollCount].numbers[i]
 		return true, nil

@@ -1,61 +1,122 @@
 package flowstore
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator"
 	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
-// Query says which flows are wanted. A zero field asks for nothing.
-type Query struct {
-	Range
-	From, To EndQuery
-	Port     uint16
-	Verdict  policies.Verdict
-}
-
-// EndQuery says which ends are wanted.
-type EndQuery struct{ Namespace, Kind, Name, Pod string }
-
-// texts returns the columns of an end that are asked for.
-func (q *EndQuery) texts() map[int]string {
-	wanted := map[int]string{}
-	for column, text := range map[int]string{flowrow.Namespace: q.Namespace, flowrow.Kind: q.Kind, flowrow.Name: q.Name, flowrow.Pod: q.Pod} {
-		if text != "" {
-			wanted[column] = text
-		}
-	}
-	return wanted
-}
-
-// Scan calls each for the flows that a query asks for, by hour. What lies in
-// another time or has not the names asked for is not read. The flow is valid
-// until each returns; its maps and slices are shared, and must not be changed.
-func (s *Store) Scan(ctx context.Context, q Query, each func(*policies.Flow) error) error {
+// Scan calls each for the flows that a filter chooses, by hour, and for some that
+// it does not. Hours of another time, and most of the flows between other ends, on
+// other ports and with other verdicts, are not read. The flow is valid until each
+// returns; its maps and slices are shared, and must not be changed.
+func (s *Store) Scan(ctx context.Context, f *simulator.Filter, each func(*policies.Flow) error) error {
 	st, err := s.refresh(ctx)
 	if err != nil {
 		return err
 	}
-	r := &recorded{s, st, q.Range}
-	hours, _ := r.hours()
+	scan := &scan{recorded: &recorded{store: s, state: st, Range: Range{Since: f.Since, Until: f.Until}}, filter: f, each: each}
+	hours, _ := scan.hours()
+	spans := map[int64][]span{}
+	if scan.bySpans() {
+		if spans, err = scan.chosenSpans(ctx, hours); err != nil {
+			return err
+		}
+	}
 	for _, h := range hours {
-		for _, f := range h.all() {
-			if err := s.scanFile(ctx, f, &q, each); err != nil {
+		for _, file := range h.raw {
+			if err := scan.file(ctx, file); err != nil {
 				return err
 			}
+		}
+		if h.sorted == nil {
+			continue
+		}
+		found, rows := spans[h.hour.UnixMicro()], int64(0)
+		for _, at := range found {
+			rows += at.rows
+		}
+		if scan.bySpans() && rows < h.sorted.Rows/2 {
+			err = s.readSpans(ctx, *h.sorted, found, scan.take)
+		} else {
+			err = scan.file(ctx, *h.sorted)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) scanFile(ctx context.Context, f File, q *Query, each func(*policies.Flow) error) error {
-	since, until := q.Micros()
-	if f.First.UnixMicro() >= until {
+// scan is a reading of the flows that a filter may choose.
+type scan struct {
+	*recorded
+	filter *simulator.Filter
+	each   func(*policies.Flow) error
+	of     *table
+	wanted []answer // by the tuples of that table
+}
+
+type answer uint8
+
+const (
+	notAsked answer = iota
+	isWanted
+	isNot
+)
+
+// bySpans reports whether the filter leaves out anything that the tuples know.
+func (s *scan) bySpans() bool {
+	f := s.filter
+	return len(f.From)+len(f.To)+len(f.Either)+len(f.Verdicts)+len(f.Reporters) > 0 || !f.Ports.IsEmpty()
+}
+
+// isOf reports whether the filter asks for a verdict of a side.
+func (s *scan) isOf(v policies.Verdict, r policies.Reporter) bool {
+	return (len(s.filter.Verdicts) == 0 || slices.Contains(s.filter.Verdicts, cmp.Or(v, policies.Unknown))) &&
+		(len(s.filter.Reporters) == 0 || slices.Contains(s.filter.Reporters, r))
+}
+
+// chosenSpans returns where in the sorted files there are flows that the filter
+// may choose, by hour.
+func (s *scan) chosenSpans(ctx context.Context, hours []*hourFiles) (map[int64][]span, error) {
+	columns := append([]int{rollReporter, rollVerdict, rollSource + flowrow.IP, rollTarget + flowrow.IP}, placeNumbers...)
+	return s.spansOf(ctx, hours, columns, func(r *rollReader) (func(i int) bool, error) {
+		full, err := r.roll()
+		if err != nil {
+			return nil, err
+		}
+		f, err := r.flow(full)
+		if err != nil {
+			return nil, r.numbers.damage(err)
+		}
+		for i, peer := range [...]*policies.FlowPeer{&f.From, &f.To} {
+			if ip := r.address(i); ip != several {
+				if peer.Address, err = flowrow.ParseAddress(ip); err != nil {
+					return nil, r.numbers.damage(err)
+				}
+			}
+		}
+		if !s.filter.MayChoose(&f) {
+			return nil, nil
+		}
+		v := r.numbers.vectors
+		return func(i int) bool {
+			return s.isOf(r.verdicts[v[rollVerdict].codes[i]], r.reporters[v[rollReporter].codes[i]])
+		}, nil
+	})
+}
+
+// file reads a file of flows.
+func (s *scan) file(ctx context.Context, f File) error {
+	if _, until := s.Micros(); f.First.UnixMicro() >= until {
 		return nil
 	}
-	b, err := s.openFile(ctx, f)
+	b, err := s.store.openFile(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -64,48 +125,80 @@ func (s *Store) scanFile(ctx context.Context, f File, q *Query, each func(*polic
 	if err != nil {
 		return err
 	}
-	from, to := q.From.texts(), q.To.texts()
 	mayHave := func() bool {
-		for column, text := range from {
-			if !slices.Contains(r.vectors[flowSource+column].texts, text) {
-				return false
-			}
-		}
-		for column, text := range to {
-			if !slices.Contains(r.vectors[flowTarget+column].texts, text) {
-				return false
-			}
-		}
-		return (q.Port == 0 || slices.Contains(r.vectors[flowPort].numbers, int64(q.Port))) &&
-			(q.Verdict == policies.Undecided || slices.Contains(r.vectors[flowVerdict].texts, q.Verdict.String()))
-	}
-	has := func(texts *flowrow.End, wanted map[int]string) bool {
-		for column, text := range wanted {
-			if texts[column] != text {
-				return false
-			}
-		}
-		return true
+		return slices.ContainsFunc(r.vectors[flowVerdict].texts, func(text string) bool {
+			v, err := flowrow.ParseVerdict(text)
+			return err != nil || slices.ContainsFunc(r.vectors[flowReporter].texts, func(text string) bool {
+				side, err := policies.ParseReporter(text)
+				return err != nil || s.isOf(v, side)
+			})
+		})
 	}
 	return r.eachGroup(ctx, mayHave, func(rows []row) error {
-		if r.table.size > s.tableSize() {
+		if r.table.size > s.store.tableSize() {
 			defer r.setTable(newTable())
 		}
-		for i := range rows {
-			row := &rows[i]
-			if row.start < since || row.start >= until || q.Port != 0 && r.table.tuples[row.tuple].port != q.Port ||
-				q.Verdict != policies.Undecided && row.verdict != q.Verdict ||
-				!has(&r.table.ends[row.from].texts, from) || !has(&r.table.ends[row.to].texts, to) {
-				continue
-			}
-			found, err := r.table.flow(row)
-			if err != nil {
-				return r.damage(err)
-			}
-			if err := each(&found); err != nil {
-				return err
-			}
+		if err := s.take(r.table, rows); err != nil {
+			return r.damage(err)
 		}
 		return nil
 	})
+}
+
+// take hands over rows.
+func (s *scan) take(t *table, rows []row) error {
+	since, until := s.Micros()
+	if s.of != t {
+		s.of, s.wanted = t, s.wanted[:0]
+	}
+	for i := range rows {
+		row := &rows[i]
+		if row.start < since || row.start >= until || !s.isOf(row.verdict, row.reporter) {
+			continue
+		}
+		if wanted, err := s.wants(row.tuple); err != nil || !wanted {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		found, err := t.flow(row)
+		if err != nil {
+			return err
+		}
+		if err := s.each(&found); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wants reports whether the filter may choose flows of a tuple of the table.
+func (s *scan) wants(i uint32) (bool, error) {
+	if !s.bySpans() {
+		return true, nil
+	}
+	for len(s.wanted) <= int(i) {
+		s.wanted = append(s.wanted, notAsked)
+	}
+	if s.wanted[i] == notAsked {
+		tuple := &s.of.tuples[i]
+		f := policies.Flow{Protocol: tuple.protocol, Port: tuple.port}
+		for _, side := range []struct {
+			end  uint32
+			peer *policies.FlowPeer
+		}{{tuple.from, &f.From}, {tuple.to, &f.To}} {
+			identity := s.of.ends[side.end].texts.Identity()
+			p, err := s.of.parsePeer(&identity)
+			if err != nil {
+				return false, err
+			}
+			*side.peer = *p
+		}
+		s.wanted[i] = isNot
+		if s.filter.MayChoose(&f) {
+			s.wanted[i] = isWanted
+		}
+	}
+	return s.wanted[i] == isWanted, nil
 }
