@@ -320,86 +320,121 @@ func (c *coder[T]) code(v T) int32 {
 	return i
 }
 
-// The functions below make the vector of a column of n rows.
-
-func plain(n int, value func(i int) int64) vector {
-	numbers := make([]int64, n)
-	for i := range numbers {
-		numbers[i] = value(i)
-	}
-	return vector{numbers: numbers}
+// maker makes the vectors of n rows, each in the space of the one before.
+type maker struct {
+	n       int
+	codes   []int32
+	numbers []int64
 }
 
-func coded(n int, value func(i int) int64) vector {
-	c, codes := newCoder[int64](), make([]int32, n)
-	for i := range codes {
-		codes[i] = c.code(value(i))
+func (m *maker) plain(value func(i int) int64) vector {
+	m.numbers = resize(m.numbers, m.n)
+	for i := range m.numbers {
+		m.numbers[i] = value(i)
 	}
-	return vector{numbers: c.values, codes: codes}
+	return vector{numbers: m.numbers}
 }
 
-// looked is a text column of which each row has one of few things, by its place.
-func looked(n, things int, text func(thing int) string, thing func(i int) int) vector {
-	c, codes := newCoder[string](), make([]int32, n)
-	known := make([]int32, things) // the code of a thing, plus one
-	for i := range codes {
+func (m *maker) coded(value func(i int) int64) vector {
+	c := newCoder[int64]()
+	m.codes = resize(m.codes, m.n)
+	for i := range m.codes {
+		m.codes[i] = c.code(value(i))
+	}
+	return vector{numbers: c.values, codes: m.codes}
+}
+
+// looked is a text column of which each row has one of some things.
+func (m *maker) looked(t *things, text func(thing uint32) string) vector {
+	c, codeOf := newCoder[string](), make([]int32, len(t.all))
+	for i, thing := range t.all {
+		codeOf[i] = c.code(text(thing))
+	}
+	m.codes = resize(m.codes, m.n)
+	if len(c.values) == 1 {
+		clear(m.codes)
+		return vector{texts: c.values, codes: m.codes}
+	}
+	for i, thing := range t.of {
+		m.codes[i] = codeOf[thing]
+	}
+	return vector{texts: c.values, codes: m.codes}
+}
+
+// things is which of some things each row has.
+type things struct {
+	all []uint32 // in the order in which they come
+	of  []int32  // by row: which of all
+}
+
+// things collects what rows have, each a number below a limit.
+func (m *maker) things(limit int, thing func(i int) uint32) *things {
+	t, known := &things{of: make([]int32, m.n)}, make([]int32, limit) // the place in all, plus one
+	for i := range t.of {
 		at := thing(i)
 		if known[at] == 0 {
-			known[at] = c.code(text(at)) + 1
+			t.all = append(t.all, at)
+			known[at] = int32(len(t.all))
 		}
-		codes[i] = known[at] - 1
+		t.of[i] = known[at] - 1
 	}
-	return vector{texts: c.values, codes: codes}
+	return t
 }
 
-// flowVectors returns the columns of rows.
+// words is a text column of which each row has one of a few words.
+func (m *maker) words(word func(int) string, value func(i int) int) vector {
+	return m.looked(m.things(256, func(i int) uint32 { return uint32(value(i)) }), func(thing uint32) string { return word(int(thing)) })
+}
+
+// flowVectors returns the columns of rows. Each is valid until the next is asked
+// for.
 func (t *table) flowVectors(rows []row) func(column int) vector {
-	n := len(rows)
-	small := func(text func(int) string, value func(r *row) int) vector {
-		return looked(n, 256, text, func(i int) int { return value(&rows[i]) })
-	}
+	m := &maker{n: len(rows)}
+	from := m.things(len(t.ends), func(i int) uint32 { return rows[i].from })
+	to := m.things(len(t.ends), func(i int) uint32 { return rows[i].to })
+	ofText := func(thing uint32) string { return t.texts[thing] }
 	return func(column int) vector {
 		switch {
 		case flowSource <= column && column < flowTarget:
-			return looked(n, len(t.ends), func(e int) string { return t.ends[e].texts[column-flowSource] }, func(i int) int { return int(rows[i].from) })
+			return m.looked(from, func(end uint32) string { return t.ends[end].texts[column-flowSource] })
 		case flowTarget <= column && column < flowProtocol:
-			return looked(n, len(t.ends), func(e int) string { return t.ends[e].texts[column-flowTarget] }, func(i int) int { return int(rows[i].to) })
+			return m.looked(to, func(end uint32) string { return t.ends[end].texts[column-flowTarget] })
 		}
 		switch column {
 		case flowStart:
-			return plain(n, func(i int) int64 { return rows[i].start })
+			return m.plain(func(i int) int64 { return rows[i].start })
 		case flowEnd:
-			return plain(n, func(i int) int64 { return rows[i].end })
+			return m.plain(func(i int) int64 { return rows[i].end })
 		case flowProtocol:
-			return small(protocolText, func(r *row) int { return int(t.tuples[r.tuple].protocol) })
+			return m.words(protocolText, func(i int) int { return int(t.tuples[rows[i].tuple].protocol) })
 		case flowSourcePort:
-			return coded(n, func(i int) int64 { return int64(rows[i].sourcePort) })
+			return m.coded(func(i int) int64 { return int64(rows[i].sourcePort) })
 		case flowPort:
-			return coded(n, func(i int) int64 { return int64(t.tuples[rows[i].tuple].port) })
+			return m.coded(func(i int) int64 { return int64(t.tuples[rows[i].tuple].port) })
 		case flowVerdict:
-			return small(verdictText, func(r *row) int { return int(r.verdict) })
+			return m.words(verdictText, func(i int) int { return int(rows[i].verdict) })
 		case flowEgressOnly:
-			return coded(n, func(i int) int64 { return asNumber(rows[i].egressOnly) })
+			return m.coded(func(i int) int64 { return asNumber(rows[i].egressOnly) })
 		case flowReporter:
-			return small(reporterText, func(r *row) int { return int(r.reporter) })
+			return m.words(reporterText, func(i int) int { return int(rows[i].reporter) })
 		case flowFormat:
-			return looked(n, len(t.texts), func(i int) string { return t.texts[i] }, func(i int) int { return int(rows[i].format) })
+			return m.looked(m.things(len(t.texts), func(i int) uint32 { return rows[i].format }), ofText)
 		case flowWindow:
-			return coded(n, func(i int) int64 { return rows[i].window })
+			return m.coded(func(i int) int64 { return rows[i].window })
 		case flowCount:
-			return coded(n, func(i int) int64 { return int64(rows[i].count) })
+			return m.coded(func(i int) int64 { return int64(rows[i].count) })
 		case flowBytes:
-			return plain(n, func(i int) int64 { return int64(rows[i].bytes) })
+			return m.plain(func(i int) int64 { return int64(rows[i].bytes) })
 		case flowPackets:
-			return plain(n, func(i int) int64 { return int64(rows[i].packets) })
+			return m.plain(func(i int) int64 { return int64(rows[i].packets) })
 		case flowReplyBytes:
-			return plain(n, func(i int) int64 { return int64(rows[i].replyBytes) })
+			return m.plain(func(i int) int64 { return int64(rows[i].replyBytes) })
 		case flowReplyPackets:
-			return plain(n, func(i int) int64 { return int64(rows[i].replyPackets) })
+			return m.plain(func(i int) int64 { return int64(rows[i].replyPackets) })
 		case flowPolicies:
-			return looked(n, len(t.texts), func(i int) string { return t.texts[i] }, func(i int) int { return int(rows[i].hits) })
+			return m.looked(m.things(len(t.texts), func(i int) uint32 { return rows[i].hits }), ofText)
 		case flowTuple:
-			return coded(n, func(i int) int64 { return int64(t.tuples[rows[i].tuple].id) })
+			return m.coded(func(i int) int64 { return int64(t.tuples[rows[i].tuple].id) })
 		}
 		panic("no such column")
 	}

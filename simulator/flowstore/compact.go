@@ -187,8 +187,7 @@ func (s *Store) compactHour(ctx context.Context, now time.Time, files *hourFiles
 // parts that are a row group each. Where they are more than memory may hold,
 // it sorts parts of them into files, and merges those.
 func (s *Store) sortFlows(ctx context.Context, files *hourFiles, emit func(*table, []row) error) (err error) {
-	t := newTable()
-	var rows []row
+	t, rows := newTable(), make([]row, 0, min(files.rows(), int64(s.groupRows())))
 	var runs []blob
 	defer func() {
 		for _, b := range runs {

@@ -31,6 +31,9 @@ const maxImportRows = 1 << 20
 // Add takes one flow. The flow's maps and slices must not change afterwards.
 // Now and then it commits all that was taken so far.
 func (w *Writer) Add(ctx context.Context, f *policies.Flow) error {
+	if len(w.rows) == cap(w.rows) { // append would double small slices only
+		w.rows = slices.Grow(w.rows, max(1<<10, len(w.rows)))
+	}
 	w.rows = append(w.rows, w.table.row(f))
 	if w.source != nil {
 		w.source.Flows++

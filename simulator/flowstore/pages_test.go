@@ -83,9 +83,9 @@ func numbersFile(t rapid.TB, groups [][]int64) []byte {
 		at := func(i int) int64 { return values[i] }
 		err := w.write(func(column int) vector {
 			if column < 2 {
-				return plain(len(values), at)
+				return (&maker{n: len(values)}).plain(at)
 			}
-			return coded(len(values), at)
+			return (&maker{n: len(values)}).coded(at)
 		})
 		if err != nil {
 			t.Fatal(err)

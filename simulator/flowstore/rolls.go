@@ -87,50 +87,49 @@ const (
 const rollRows = 1 << 16
 
 func (t *table) rollVectors(rolls []roll) func(column int) vector {
-	n := len(rolls)
-	small := func(text func(int) string, value func(r *roll) int) vector {
-		return looked(n, 256, text, func(i int) int { return value(&rolls[i]) })
-	}
+	m := &maker{n: len(rolls)}
+	from := m.things(len(t.ends), func(i int) uint32 { return rolls[i].from })
+	to := m.things(len(t.ends), func(i int) uint32 { return rolls[i].to })
 	return func(column int) vector {
 		switch {
 		case rollSource <= column && column < rollTarget:
-			return looked(n, len(t.ends), func(e int) string { return t.ends[e].texts[column-rollSource] }, func(i int) int { return int(rolls[i].from) })
+			return m.looked(from, func(end uint32) string { return t.ends[end].texts[column-rollSource] })
 		case rollTarget <= column:
-			return looked(n, len(t.ends), func(e int) string { return t.ends[e].texts[column-rollTarget] }, func(i int) int { return int(rolls[i].to) })
+			return m.looked(to, func(end uint32) string { return t.ends[end].texts[column-rollTarget] })
 		}
 		switch column {
 		case rollHour:
-			return coded(n, func(i int) int64 { return rolls[i].hour })
+			return m.coded(func(i int) int64 { return rolls[i].hour })
 		case rollTuple:
-			return coded(n, func(i int) int64 { return int64(rolls[i].id) })
+			return m.coded(func(i int) int64 { return int64(rolls[i].id) })
 		case rollReporter:
-			return small(reporterText, func(r *roll) int { return int(r.reporter) })
+			return m.words(reporterText, func(i int) int { return int(rolls[i].reporter) })
 		case rollVerdict:
-			return small(verdictText, func(r *roll) int { return int(r.verdict) })
+			return m.words(verdictText, func(i int) int { return int(rolls[i].verdict) })
 		case rollEgressOnly:
-			return coded(n, func(i int) int64 { return asNumber(rolls[i].egressOnly) })
+			return m.coded(func(i int) int64 { return asNumber(rolls[i].egressOnly) })
 		case rollFlows:
-			return plain(n, func(i int) int64 { return int64(rolls[i].flows) })
+			return m.plain(func(i int) int64 { return int64(rolls[i].flows) })
 		case rollBytes:
-			return plain(n, func(i int) int64 { return int64(rolls[i].bytes) })
+			return m.plain(func(i int) int64 { return int64(rolls[i].bytes) })
 		case rollPackets:
-			return plain(n, func(i int) int64 { return int64(rolls[i].packets) })
+			return m.plain(func(i int) int64 { return int64(rolls[i].packets) })
 		case rollReplyBytes:
-			return plain(n, func(i int) int64 { return int64(rolls[i].replyBytes) })
+			return m.plain(func(i int) int64 { return int64(rolls[i].replyBytes) })
 		case rollReplyPackets:
-			return plain(n, func(i int) int64 { return int64(rolls[i].replyPackets) })
+			return m.plain(func(i int) int64 { return int64(rolls[i].replyPackets) })
 		case rollStart:
-			return plain(n, func(i int) int64 { return rolls[i].first })
+			return m.plain(func(i int) int64 { return rolls[i].first })
 		case rollEnd:
-			return plain(n, func(i int) int64 { return rolls[i].last })
+			return m.plain(func(i int) int64 { return rolls[i].last })
 		case rollRow:
-			return plain(n, func(i int) int64 { return rolls[i].row })
+			return m.plain(func(i int) int64 { return rolls[i].row })
 		case rollCount:
-			return plain(n, func(i int) int64 { return rolls[i].rows })
+			return m.plain(func(i int) int64 { return rolls[i].rows })
 		case rollProtocol:
-			return small(protocolText, func(r *roll) int { return int(r.protocol) })
+			return m.words(protocolText, func(i int) int { return int(rolls[i].protocol) })
 		case rollPort:
-			return coded(n, func(i int) int64 { return int64(rolls[i].port) })
+			return m.coded(func(i int) int64 { return int64(rolls[i].port) })
 		}
 		panic("no such column")
 	}

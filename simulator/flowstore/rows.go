@@ -36,8 +36,8 @@ type row struct {
 	egressOnly                               bool
 }
 
-// rowSize is about what a row takes in memory, with its place in an order.
-const rowSize = 104
+// rowSize is what a row takes in memory, with its place in an order.
+const rowSize = 112
 
 // tuple is what is decided once.
 type tuple struct {
@@ -290,32 +290,61 @@ func (t *table) ranks() []uint32 {
 	return ranks
 }
 
-// sortByTuple sorts rows as compacted files do, in place.
+// place is where a row stands before it is sorted, and what is compared of it
+// first: who reported what, and when.
+type place struct {
+	by uint64
+	at uint32
+}
+
+// sortByTuple sorts rows as compacted files do, in place. Rows that compare equal
+// stay in their order.
 func (t *table) sortByTuple(rows []row) {
+	if len(rows) == 0 {
+		return
+	}
 	ranks := t.ranks()
-	next := make([]int, len(ranks)+1)
+	ends := make([]int, len(ranks)+1) // of each tuple's places, once all have theirs
+	began := rows[0].start
 	for i := range rows {
-		next[ranks[rows[i].tuple]+1]++
+		ends[ranks[rows[i].tuple]+1]++
+		began = min(began, rows[i].start)
 	}
-	for i := range len(ranks) {
-		next[i+1] += next[i]
+	for i := range ranks {
+		ends[i+1] += ends[i]
 	}
-	bounds := slices.Clone(next)
-	// Each row is swapped to the next free place of its tuple.
-	for rank := range ranks {
-		for at := next[rank]; at < bounds[rank+1]; at = next[rank] {
-			to := ranks[rows[at].tuple]
-			if int(to) == rank {
-				next[rank]++
-				continue
+	places := make([]place, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		side := uint64(r.reporter)<<3 | uint64(r.verdict)<<1 | uint64(asNumber(r.egressOnly))
+		to := &ends[ranks[r.tuple]]
+		places[*to] = place{side<<56 | min(uint64(r.start)-uint64(began), 1<<56-1), uint32(i)}
+		*to++
+	}
+	last := 0
+	for _, end := range ends[:len(ranks)] {
+		slices.SortFunc(places[last:end], func(a, b place) int {
+			if a.by != b.by {
+				return cmp.Compare(a.by, b.by)
 			}
-			rows[at], rows[next[to]] = rows[next[to]], rows[at]
-			next[to]++
-		}
+			return cmp.Or(compareWithin(&rows[a.at], &rows[b.at]), cmp.Compare(a.at, b.at))
+		})
+		last = end
 	}
-	for rank := range ranks {
-		within := rows[bounds[rank]:bounds[rank+1]]
-		slices.SortFunc(within, func(a, b row) int { return compareWithin(&a, &b) })
+	permute(rows, places)
+}
+
+// permute moves each row to the place that names it. It uses the places up.
+func permute(rows []row, places []place) {
+	for i := range places {
+		first, to := rows[i], i
+		for from := int(places[to].at); from != i; from = int(places[to].at) {
+			rows[to] = rows[from]
+			places[to].at = uint32(to)
+			to = from
+		}
+		rows[to] = first
+		places[to].at = uint32(to)
 	}
 }
 
