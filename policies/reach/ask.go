@@ -230,10 +230,9 @@ func (j *Judge) Ports(from, to End) (allow, unknown netset.Ports) {
 }
 
 func (j *Judge) granted(g *grants, d policies.Direction, subject, other End, own, column int32) grantID {
-	open := g.id(grant{allow: g.ports.id(netset.AllTraffic())})
 	class := j.columns[own].subject
 	if class < 0 {
-		return open
+		return g.open
 	}
 	given := g.of(j.rows[d][class], column)
 	if d == policies.Ingress {

@@ -76,7 +76,7 @@ func newComparison(base, head *Judge, ports netset.Ports) *comparison {
 	c := &comparison{base: newLister(base, l), head: newLister(head, l), spots: map[spotKey]bool{}, turns: map[[2]grantID]*[len(turns)]portsID{}}
 	// Both speak of ports and grants by the same numbers.
 	c.head.grants = c.base.grants
-	c.head.within, c.head.open, c.head.visible = c.base.within, c.base.open, c.base.visible
+	c.head.within, c.head.visible = c.base.within, c.base.visible
 	c.atoms = slices.Clone(c.base.atoms)
 	for _, a := range c.head.atoms {
 		if !slices.Contains(c.atoms, a) {
@@ -379,16 +379,6 @@ func (c *comparison) meetings(source *jointUnit, x joint, target *jointUnit, y j
 	return found
 }
 
-// excusable reports whether pods of one class, on their node's network, are
-// granted something else by pods of another that run on the same node.
-func (ls *lister) excusable(source, target int32) bool {
-	return source >= 0 && target >= 0 && ls.classes[source].host() && !ls.classes[target].host() &&
-		slices.ContainsFunc(ls.classes[target].columns, func(c int32) bool {
-			subject := ls.columns[c].subject
-			return ls.local[subject] != ls.rows[policies.Ingress][subject]
-		})
-}
-
 // ends returns the ends of a connection between two pods; zero ends where there
 // are no two, a pod being -1 or the only one of its kind.
 func (ls *lister) ends(from, to int32) [2]End {
@@ -400,50 +390,6 @@ func (ls *lister) ends(from, to int32) [2]End {
 		return [2]End{}
 	}
 	return e
-}
-
-// pairGrant returns what one class is granted to another on another node;
-// nothing where the model does not have one of them.
-func (ls *lister) pairGrant(source, target int32) grantID {
-	return ls.crossing(source, target, ls.rows[policies.Ingress])
-}
-
-// localGrant is pairGrant where the source is on its node's network and the
-// target runs on that node.
-func (ls *lister) localGrant(source, target int32) grantID {
-	return ls.crossing(source, target, ls.local)
-}
-
-func (ls *lister) crossing(source, target int32, ingress []*row) grantID {
-	if source < 0 || target < 0 {
-		return noGrant
-	}
-	var ways waysGranted
-	for _, a := range ls.classes[source].columns {
-		for _, b := range ls.classes[target].columns {
-			x, y := &ls.columns[a], &ls.columns[b]
-			if way := ls.frame.between(a, b, ipv4|ipv6, ls.ipv6); way != noWay {
-				ways.add(ls.grants, x.families&y.families, ls.over(way, ls.cell(ls.rows[policies.Egress][x.subject], b), ls.cell(ingress[y.subject], a)))
-			}
-		}
-	}
-	return ways.sum(ls.grants)
-}
-
-// cell returns what a row grants to a column, remembering it.
-func (ls *lister) cell(r *row, column int32) grantID {
-	key := cellKey{r, column}
-	g, ok := ls.cells[key]
-	if !ok {
-		g = ls.of(key.row, column)
-		ls.cells[key] = g
-	}
-	return g
-}
-
-type cellKey struct {
-	row    *row
-	column int32
 }
 
 // compareOutside compares what a workload and the addresses outside grant each

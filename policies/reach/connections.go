@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"iter"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -52,6 +51,7 @@ type grants struct {
 	ports *portTable
 	all   []grant
 	ids   map[grant]grantID
+	open  grantID // grants everything
 	// meets and joins remember what both and either returned.
 	meets, joins map[grantPair]grantID
 }
@@ -62,6 +62,7 @@ type grantPair struct{ a, b grantID }
 func newGrants(t *portTable) *grants {
 	g := &grants{ports: t.fork(), ids: map[grant]grantID{}, meets: map[grantPair]grantID{}, joins: map[grantPair]grantID{}}
 	g.id(grant{})
+	g.open = g.id(grant{allow: g.ports.id(netset.AllTraffic())})
 	return g
 }
 
@@ -189,8 +190,7 @@ type unit struct {
 
 // lister holds what a listing needs beside the judge.
 type lister struct {
-	*Judge
-	*grants
+	pairing
 	units    []unit
 	from, to []unit // those that are listed, in order
 	sources  netset.Addresses
@@ -200,13 +200,11 @@ type lister struct {
 	atoms    []int32 // outside atoms that are not pods or nodes in whole
 	blocks   map[outsideKey][]outsideGrant
 	peers    map[string]*policies.Peer // of blocks, by their text
-	open     grantID
-	offerer  *row // the row that offered was worked out of
+	offerer  *row                      // the row that offered was worked out of
 	offered  []grantID
 	ingress  []*row // the distinct ingress rows
 	strip    strip
 	accepted []grantID // by the id of a row
-	cells    map[cellKey]grantID
 }
 
 type outsideKey struct {
@@ -222,13 +220,12 @@ type outsideGrant struct {
 }
 
 func newLister(j *Judge, l Listing) *lister {
-	ls := &lister{Judge: j, grants: newGrants(j.ports), visible: map[grantID]*policies.Grant{}, blocks: map[outsideKey][]outsideGrant{}, peers: map[string]*policies.Peer{}, cells: map[cellKey]grantID{}}
+	ls := &lister{pairing: newPairing(j), visible: map[grantID]*policies.Grant{}, blocks: map[outsideKey][]outsideGrant{}, peers: map[string]*policies.Peer{}}
 	ports := netset.TransportPorts()
 	if l.Ports != nil {
 		ports = *l.Ports
 	}
 	ls.within = ls.grants.ports.id(ports)
-	ls.open = ls.id(grant{allow: ls.grants.ports.id(netset.AllTraffic())})
 	ls.units = j.unitsBy(cmp.Or(l.By, ByWorkload))
 	ls.from, ls.sources = ls.narrow(l.From)
 	ls.to, ls.targets = ls.narrow(l.To)
@@ -308,22 +305,7 @@ func (ls *lister) narrow(t *policies.Target) ([]unit, netset.Addresses) {
 
 // findOutside lists the address ranges that are not wholly pods or nodes.
 func (ls *lister) findOutside() {
-	inside := netset.Prefixes(ls.model.PodCIDRs...)
-	var single []netip.Prefix
-	add := func(addresses []netip.Addr) {
-		for _, a := range addresses {
-			if !inside.Contains(a) {
-				single = append(single, netip.PrefixFrom(a, a.BitLen()))
-			}
-		}
-	}
-	for i := range ls.model.Pods {
-		add(ls.model.Pods[i].Addresses)
-	}
-	for _, n := range ls.model.Nodes {
-		add(n.Addresses)
-	}
-	inside = inside.Union(netset.Prefixes(single...))
+	inside := ls.insiders()
 	for i, a := range ls.frame.atoms {
 		if !inside.Covers(a.addresses()) {
 			ls.atoms = append(ls.atoms, int32(i))

@@ -90,7 +90,7 @@ func (a atom) addresses() netset.Addresses { return netset.AddressSpan(a.first, 
 
 func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 	f := &frame{
-		options: o, vocabulary: vocabularyOf(models), machineIDs: map[string]int32{}, values: map[label]int32{},
+		options: o, vocabulary: vocabularyOf(models, o.Apart...), machineIDs: map[string]int32{}, values: map[label]int32{},
 		byName: map[string][]int32{}, scopes: map[string]scope{}, doubt: map[int32]int32{}, nodeIDs: nodeIDs(models),
 		faces: map[int32][]int32{},
 	}

@@ -27,6 +27,9 @@ type Options struct {
 	// does. The other engines, and the upstream conformance tests, match them.
 	// Blocks that are InCluster match them in any case.
 	IgnorePodBlocks bool
+	// Apart are peers that the judge tells from all others though no policy names
+	// them, so that GroupOf can say whom they describe. They change no answer.
+	Apart []policies.Match
 }
 
 // Judge answers questions about one model. It is immutable and safe for
@@ -43,6 +46,7 @@ type Judge struct {
 	ipv6      bool      // it plays a part in the model
 	labelled  []labelled
 	inherited func(*policies.Pod, string) (value string, has, known bool)
+	grouping  *grouping
 }
 
 // New returns the judge of a model.

@@ -3,7 +3,6 @@ package reach
 import (
 	"cmp"
 	"encoding/binary"
-	"maps"
 	"slices"
 
 	"github.com/weir-policy/weir/policies/netset"
@@ -18,8 +17,9 @@ const noPorts portsID = 0
 // portTable interns port sets and remembers what was computed of them, so that
 // the same few sets are never intersected twice.
 type portTable struct {
-	sets []netset.Ports
-	ids  map[string]portsID
+	sets  []netset.Ports
+	ids   map[string]portsID
+	under *portTable // what it was forked from, to which nothing is added since
 
 	unions, intersections, differences map[portsPair]portsID
 }
@@ -27,28 +27,31 @@ type portTable struct {
 type portsPair struct{ a, b portsID }
 
 func newPortTable() *portTable {
-	t := (&portTable{ids: map[string]portsID{}}).fork()
+	t := (&portTable{}).fork()
+	t.under = nil
 	t.id(netset.Ports{})
 	return t
 }
 
 // fork returns a table that holds all sets of t under the same ids, and to
-// which more can be added without a trace in t.
+// which more can be added without a trace in t. Nothing may be added to t after.
 func (t *portTable) fork() *portTable {
 	return &portTable{
-		sets: slices.Clip(t.sets), ids: maps.Clone(t.ids),
+		sets: slices.Clip(t.sets), ids: map[string]portsID{}, under: t,
 		unions: map[portsPair]portsID{}, intersections: map[portsPair]portsID{}, differences: map[portsPair]portsID{},
 	}
 }
 
 func (t *portTable) id(p netset.Ports) portsID {
 	key := p.Key()
-	id, ok := t.ids[key]
-	if !ok {
-		id = portsID(len(t.sets))
-		t.sets = append(t.sets, p)
-		t.ids[key] = id
+	for in := t; in != nil; in = in.under {
+		if id, ok := in.ids[key]; ok {
+			return id
+		}
 	}
+	id := portsID(len(t.sets))
+	t.sets = append(t.sets, p)
+	t.ids[key] = id
 	return id
 }
 

@@ -115,6 +115,7 @@ func newEvaluation(b *builder, m *policies.Model, h *hosts) evaluation {
 func (b *builder) judge(m *policies.Model, p placement) *Judge {
 	b.turnTo(m, p)
 	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, ipv6: speaksIPv6(m), labelled: b.labelled, inherited: m.Inherited()}
+	j.grouping = &grouping{judge: j}
 	j.governing, j.hosts = b.govern(m)
 	e := newEvaluation(b, m, j.hosts)
 	for _, d := range policies.Directions {

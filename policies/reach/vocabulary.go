@@ -21,9 +21,11 @@ type vocabulary struct {
 	services []policies.Ref
 	names    map[policies.NamedPort]int32
 	blocks   []netset.Block
+	labelled bool // network sets and host endpoints count
 }
 
-func vocabularyOf(models []*policies.Model) vocabulary {
+// vocabularyOf returns what the rules of some models tell apart, and more matches.
+func vocabularyOf(models []*policies.Model, more ...policies.Match) vocabulary {
 	v := vocabulary{keys: map[string]int32{}, names: map[policies.NamedPort]int32{}}
 	v.own = sync.OnceValue(func() map[string]bool {
 		own := map[string]bool{}
@@ -52,7 +54,6 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 			v.names[n] = int32(len(v.names))
 		}
 	}
-	labelled := false // network sets and host endpoints count
 	var learn func(m *policies.Match)
 	learn = func(m *policies.Match) {
 		_, pods := v.selectorsOf(m)
@@ -72,7 +73,7 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 		if m.Block.CIDR.IsValid() {
 			addBlock(m.Block)
 		}
-		labelled = labelled || m.Endpoints || m.Object != policies.Ref{}
+		v.labelled = v.labelled || m.Endpoints || m.Object != policies.Ref{}
 		if m.Object.Kind == "Service" && !slices.Contains(v.services, m.Object) {
 			v.services = append(v.services, m.Object)
 		}
@@ -81,6 +82,9 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 				learn(&parts[i])
 			}
 		}
+	}
+	for i := range more {
+		learn(&more[i])
 	}
 	for _, m := range models {
 		for i := range m.Policies {
@@ -104,9 +108,11 @@ func vocabularyOf(models []*policies.Model) vocabulary {
 				}
 			}
 		}
-		if !labelled {
-			continue
-		}
+	}
+	if !v.labelled {
+		return v
+	}
+	for _, m := range models {
 		for i := range m.Sets {
 			for _, net := range m.Sets[i].Nets {
 				addBlock(netset.Block{CIDR: net})

@@ -1,0 +1,194 @@
+package reach
+
+import (
+	"iter"
+	"slices"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+)
+
+// Crossing is traffic from some pods or nodes, or a range of addresses outside, to
+// some others, all of it decided alike.
+type Crossing struct {
+	From, To End // two of them, a range by its lowest address
+	Ports    netset.Ports
+	Verdict  policies.Verdict
+	// Pairs is how many pairs there are, each replica and each range counted.
+	Pairs int
+	// Perhaps is set where it is not known whether both are in the groups asked for.
+	Perhaps bool
+}
+
+// Between yields what is decided from one group to another on some ports, as far as
+// the verdict is one of those wanted, any where none is named. It is what Ports says
+// of every pair; a pod or a node to itself is left out, and so are addresses outside
+// among themselves. The order is always the same. Both groups must be of the judge,
+// see Serves.
+func (j *Judge) Between(from, to Group, ports netset.Ports, want ...policies.Verdict) iter.Seq[Crossing] {
+	return func(yield func(Crossing) bool) {
+		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
+			return
+		}
+		x := newCrossings(j, ports, want)
+		x.between(from, to, yield)
+	}
+}
+
+// crossings answers Between.
+type crossings struct {
+	pairing
+	within portsID
+	wanted [policies.Unknown + 1]bool
+	sets   *sets // that no row has to do with
+}
+
+func newCrossings(j *Judge, ports netset.Ports, want []policies.Verdict) *crossings {
+	x := &crossings{pairing: newPairing(j), sets: newSets(len(j.columns))}
+	x.within = x.grants.ports.id(ports)
+	for _, v := range []policies.Verdict{policies.Allow, policies.Deny, policies.Unknown} {
+		x.wanted[v] = len(want) == 0 || slices.Contains(want, v)
+	}
+	return x
+}
+
+// between looks from each end of the smaller group at those of the other that it
+// has anything to do with.
+func (x *crossings) between(from, to Group, yield func(Crossing) bool) {
+	few, many, d := from, to, policies.Egress
+	if len(to.possible.index) < len(from.possible.index) {
+		few, many, d = to, from, policies.Ingress
+	}
+	var everyone []party
+	for _, one := range x.sidesOf(few, few.possible) {
+		var others []party
+		if x.wanted[policies.Deny] {
+			if everyone == nil {
+				everyone = x.sidesOf(many, many.possible)
+			}
+			others = everyone
+		} else {
+			others = x.sidesOf(many, x.mayReach(d, &one, many))
+		}
+		for i := range others {
+			source, target := &one, &others[i]
+			if d == policies.Ingress {
+				source, target = target, source
+			}
+			if !x.cross(source, target, yield) {
+				return
+			}
+		}
+	}
+}
+
+// mayReach returns the columns of a group on which an end's own policies do not deny
+// all of the ports.
+func (x *crossings) mayReach(d policies.Direction, one *party, many Group) *set {
+	all := many.possible
+	for _, column := range one.columns {
+		subject := x.columns[column].subject
+		if subject < 0 {
+			return all
+		}
+		x.addGranted(x.rows[d][subject])
+		if d == policies.Ingress && x.local[subject] != x.rows[d][subject] {
+			x.addGranted(x.local[subject])
+		}
+	}
+	return x.sets.and(all, x.sets.build())
+}
+
+func (x *crossings) addGranted(r *row) {
+	for _, layers := range []relation{r.allow, r.unknown} {
+		for _, l := range layers {
+			if x.grants.ports.and(l.ports, x.within) != noPorts {
+				x.sets.addSet(l.columns)
+			}
+		}
+	}
+}
+
+// cross yields what is decided from one party to another.
+func (x *crossings) cross(source, target *party, yield func(Crossing) bool) bool {
+	if source.class < 0 && target.class < 0 {
+		return true
+	}
+	c := Crossing{From: source.first, To: target.first, Pairs: source.people * target.people, Perhaps: source.perhaps || target.perhaps}
+	if source.class == target.class {
+		if c.Pairs -= source.people; c.Pairs == 0 {
+			return true
+		}
+		c.To = x.another(source.class, c.From)
+	}
+	if x.excusable(source.class, target.class) {
+		return x.onNodes(source, target, c, yield)
+	}
+	return x.yield(c, x.granted(source.columns, target.columns, policies.No), yield)
+}
+
+// another returns an end of a class that is not the one given, unless that stands
+// for several.
+func (x *crossings) another(class int32, e End) End {
+	if !x.self(e, e) {
+		return e
+	}
+	return x.census().members[class][1].end()
+}
+
+// onNodes tells those that are on one node from those that are not.
+func (x *crossings) onNodes(source, target *party, c Crossing, yield func(Crossing) bool) bool {
+	sources, from := x.byNode(source.class)
+	targets, to := x.byNode(target.class)
+	var met [policies.Yes + 1]Crossing
+	for truth := range met {
+		met[truth] = c
+		met[truth].Pairs = 0
+	}
+	meet := func(a, b string) {
+		m := &met[sameNode(a, b)]
+		if m.Pairs == 0 {
+			m.From, m.To = from[a].first, to[b].first
+		}
+		m.Pairs += from[a].people * to[b].people
+	}
+	for _, a := range sources {
+		for _, b := range targets {
+			meet(a, b)
+		}
+	}
+	for truth, m := range met {
+		if m.Pairs > 0 && !x.yield(m, x.granted(source.columns, target.columns, policies.Truth(truth)), yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// yield yields one crossing for each wanted verdict that there is.
+func (x *crossings) yield(c Crossing, g grantID, yield func(Crossing) bool) bool {
+	t := x.grants.ports
+	is := x.all[g]
+	for _, v := range []policies.Verdict{policies.Allow, policies.Deny, policies.Unknown} {
+		if !x.wanted[v] {
+			continue
+		}
+		ports := noPorts
+		switch v {
+		case policies.Allow:
+			ports = t.and(x.within, is.allow)
+		case policies.Unknown:
+			ports = t.and(x.within, is.unknown)
+		default:
+			ports = t.minus(x.within, t.or(is.allow, is.unknown))
+		}
+		if ports == noPorts {
+			continue
+		}
+		c.Verdict, c.Ports = v, t.sets[ports]
+		if !yield(c) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,129 @@
+package reach
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/weir-policy/weir/policies/netset"
+)
+
+// census says who is of each class and column of a judge's frame.
+type census struct {
+	members [][]member // by class
+	people  []int      // by class: how many they are, each replica counted
+	// outsiders are, by atom, the lowest address that no pod and no node has; the
+	// zero address where pods and nodes have all of them.
+	outsiders []netip.Addr
+}
+
+// member is a pod of the model by its index, or a node by the complement of its.
+type member int32
+
+func (m member) end() End {
+	if m < 0 {
+		return End{kind: nodeEnd, index: int32(^m)}
+	}
+	return End{kind: podEnd, index: int32(m)}
+}
+
+// count counts who is of which class.
+func (j *Judge) count() *census {
+	c := &census{members: make([][]member, len(j.classes)), people: make([]int, len(j.classes))}
+	sizes := make([]int32, len(j.classes))
+	for _, class := range j.placement.pods {
+		sizes[class]++
+	}
+	for _, class := range j.placement.nodes {
+		sizes[class]++
+	}
+	all := make([]member, len(j.placement.pods)+len(j.placement.nodes))
+	for class, n := range sizes {
+		c.members[class], all = all[:0:n], all[n:]
+	}
+	for i, class := range j.placement.pods {
+		c.members[class] = append(c.members[class], member(i))
+		c.people[class] += max(1, j.model.Pods[i].Replicas)
+	}
+	for i, class := range j.placement.nodes {
+		c.members[class] = append(c.members[class], member(^i))
+		c.people[class]++
+	}
+	c.outsiders = j.findOutsiders()
+	return c
+}
+
+func (j *Judge) findOutsiders() []netip.Addr {
+	type span struct{ first, last netip.Addr }
+	var inside []span
+	for first, last := range j.insiders().Spans() {
+		inside = append(inside, span{first, last})
+	}
+	lowest := make([]netip.Addr, len(j.atoms))
+	for i, a := range j.atoms {
+		lowest[i] = a.first
+		at, found := slices.BinarySearchFunc(inside, a.first, func(s span, a netip.Addr) int { return s.first.Compare(a) })
+		if !found {
+			at--
+		}
+		// Spans do not touch, so right behind one there is somebody else.
+		if at >= 0 && a.first.Compare(inside[at].last) <= 0 && a.first.Is4() == inside[at].first.Is4() {
+			if lowest[i] = inside[at].last.Next(); !lowest[i].IsValid() || a.last.Less(lowest[i]) {
+				lowest[i] = netip.Addr{}
+			}
+		}
+	}
+	return lowest
+}
+
+// insiders returns the addresses that pods and nodes have, or may have.
+func (j *Judge) insiders() netset.Addresses {
+	inside := netset.Prefixes(j.model.PodCIDRs...)
+	var single []netip.Prefix
+	add := func(addresses []netip.Addr) {
+		for _, a := range addresses {
+			if !inside.Contains(a) {
+				single = append(single, netip.PrefixFrom(a, a.BitLen()))
+			}
+		}
+	}
+	for i := range j.model.Pods {
+		add(j.model.Pods[i].Addresses)
+	}
+	for i := range j.model.Nodes {
+		add(j.model.Nodes[i].Addresses)
+	}
+	return inside.Union(netset.Prefixes(single...))
+}
+
+// tally is how many there are of some kind, and the first of them.
+type tally struct {
+	people int
+	first  End
+}
+
+func (t tally) and(e End, people int) tally {
+	if t.people == 0 {
+		t.first = e
+	}
+	t.people += people
+	return t
+}
+
+// byNode counts who of a class is on each node, on "" where that is not known.
+func (j *Judge) byNode(class int32) (nodes []string, on map[string]tally) {
+	on = map[string]tally{}
+	for _, m := range j.census().members[class] {
+		e, people := m.end(), 1
+		node := ""
+		if e.kind == nodeEnd {
+			node = j.model.Nodes[e.index].Name
+		} else {
+			node, people = j.model.Pods[e.index].Node, max(1, j.model.Pods[e.index].Replicas)
+		}
+		if _, known := on[node]; !known {
+			nodes = append(nodes, node)
+		}
+		on[node] = on[node].and(e, people)
+	}
+	return nodes, on
+}
