@@ -34,6 +34,7 @@ func newFlows(s streams) *cobra.Command {
 func newFlowsImport(s streams) *cobra.Command {
 	out, flows := output{streams: s, kind: report.KindFlowImport}, flowFiles{}
 	var to, listen string
+	var commitEvery time.Duration
 	var store flowStore
 	in, addresses := input{streams: s}, addressBook{}
 	c := &cobra.Command{
@@ -48,10 +49,13 @@ With --world, ends that are recorded by their address alone become the pods that
 had it then.
 
 With --listen, flows are those that routers and nodes export by UDP as IPFIX,
-NetFlow or sFlow, until an interrupt ends it; a file is in its place then.`,
+NetFlow or sFlow, until an interrupt ends it; a file is in its place then. With
+--store too, what arrives becomes part of the store every --commit-every, and what
+is left, at the end.`,
 		Example: `  weir flows import examples/shop/flows.jsonl.gz --to flows.weir.jsonl.zst
   weir flows import examples/shop/flows.jsonl.gz --store flows
   weir flows import examples/shop/flows.jsonl.gz --world examples/shop/deploy@2026-03-10T08:00:00Z --store flows
+  weir flows import --listen udp://:2055 --store flows
   hubble observe --last 1000 -o jsonpb | weir flows import - > flows.weir.jsonl`,
 		Args: takes(0, math.MaxInt, ""),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -64,8 +68,8 @@ NetFlow or sFlow, until an interrupt ends it; a file is in its place then.`,
 			switch {
 			case listen != "" && len(args) > 0:
 				return errors.New("flows import takes files or --listen, not both")
-			case listen != "" && store.where != "":
-				return errors.New("--listen and --store exclude each other; import the file that --to names")
+			case listen != "" && store.where != "" && commitEvery <= 0:
+				return fmt.Errorf("--commit-every: %s is no time to wait", commitEvery)
 			case listen == "" && len(args) == 0:
 				return errors.New("flows import takes files of recorded flows, or - for standard input, or --listen udp://:2055")
 			}
@@ -81,7 +85,13 @@ NetFlow or sFlow, until an interrupt ends it; a file is in its place then.`,
 				flows.resolve = addresses.resolve
 			}
 			if store.where != "" {
-				stats, stored, err := flows.importTo(c.Context(), s, &store, files)
+				var stats flowlog.Stats
+				var stored report.Stored
+				if listen != "" {
+					stats, stored, err = flows.listenTo(c.Context(), listen, s, &store, commitEvery)
+				} else {
+					stats, stored, err = flows.importTo(c.Context(), s, &store, files)
+				}
 				if err != nil {
 					return err
 				}
@@ -93,7 +103,7 @@ NetFlow or sFlow, until an interrupt ends it; a file is in its place then.`,
 			fill := func(w io.Writer) error {
 				var err error
 				if listen != "" {
-					stats, err = listenForFlows(c.Context(), listen, flows.options, s.err, w)
+					stats, err = flows.listen(c.Context(), listen, s.err, w)
 				} else {
 					stats, err = importFlows(c.Context(), &flows, s, files, w)
 				}
@@ -119,20 +129,21 @@ NetFlow or sFlow, until an interrupt ends it; a file is in its place then.`,
 	in.addTo(c)
 	addresses.addTo(c)
 	c.Flags().StringVar(&to, "to", "-", "the `file` to write, compressed when its name ends in .gz or .zst; - is standard output")
+	c.Flags().DurationVar(&commitEvery, "commit-every", 10*time.Second, "with --listen and --store: the longest `time` that flows wait to be stored")
 	c.Flags().StringVar(&listen, "listen", "", "the `address` at which to receive flow exports, such as udp://:2055")
 	return c
 }
 
-// listenForFlows writes what arrives at an address until ctx ends, and says on
+// listen writes what arrives at an address until ctx ends, and says on
 // told where that is.
-func listenForFlows(ctx context.Context, address string, o flowlog.Options, told, w io.Writer) (flowlog.Stats, error) {
+func (f *flowFiles) listen(ctx context.Context, address string, told, w io.Writer) (flowlog.Stats, error) {
 	records := flowlog.NewWriter(w)
-	l, err := flowlisten.Open(address, flowlisten.Options{Flows: o, Idle: records.Flush})
+	l, err := flowlisten.Open(address, flowlisten.Options{Flows: f.options, Idle: records.Flush})
 	if err != nil {
 		return flowlog.Stats{}, err
 	}
 	fmt.Fprintf(told, "listening at %s; interrupt to end\n", l.Address())
-	stats, err := l.Run(ctx, records.Write)
+	stats, err := l.Run(ctx, f.resolved(records.Write))
 	return stats, errors.Join(err, records.Flush())
 }
 

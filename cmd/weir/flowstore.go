@@ -29,9 +29,10 @@ type flowStore struct {
 }
 
 func (f *flowStore) addTo(c *cobra.Command) {
-	c.Flags().StringVar(&f.where, "store", "", "the flow `store`: a folder, s3://bucket/prefix, or clickhouse://user@host:9000/database")
-	c.Flags().StringVar(&f.options.S3.Endpoint, "s3-endpoint", os.Getenv("AWS_ENDPOINT_URL"), "the `URL` of S3-compatible storage (default: AWS, or $AWS_ENDPOINT_URL)")
-	c.Flags().StringVar(&f.options.S3.Region, "s3-region", os.Getenv("AWS_REGION"), "the `region` of the bucket (default: $AWS_REGION)")
+	s3 := flowstore.FromEnvironment(os.Getenv)
+	c.Flags().StringVar(&f.where, "store", "", "the flow `store`: a folder, s3://bucket/prefix?endpoint=URL&region=NAME, or clickhouse://user@host:9000/database")
+	c.Flags().StringVar(&f.options.S3.Endpoint, "s3-endpoint", s3.Endpoint, "the `URL` of S3-compatible storage, where the address has none (default: AWS, or $AWS_ENDPOINT_URL)")
+	c.Flags().StringVar(&f.options.S3.Region, "s3-region", s3.Region, "the `region` of the bucket, where the address has none (default: $AWS_REGION)")
 }
 
 // open opens a store that is there.
@@ -57,8 +58,10 @@ func (f *flowFiles) importTo(ctx context.Context, s streams, to *flowStore, file
 		return all, stored, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
+	seen := newWatch(s.err, files)
+	defer seen.done()
 	for _, name := range files {
-		stats, done, err := f.importFile(ctx, s, store, name)
+		stats, done, err := f.importFile(ctx, s, store, seen, name)
 		all.Add(stats)
 		stored.Added += done.Added
 		stored.Known += done.Known
@@ -69,22 +72,14 @@ func (f *flowFiles) importTo(ctx context.Context, s streams, to *flowStore, file
 	return all, stored, nil
 }
 
-func (f *flowFiles) importFile(ctx context.Context, s streams, store writableStore, name string) (stats flowlog.Stats, done flowrow.Imported, err error) {
-	read := func(in io.Reader, name string) func(each func(policies.Flow) error) error {
-		return func(each func(policies.Flow) error) (err error) {
-			each, shown := watched(s.err, f.resolved(each))
-			defer shown()
-			stats, err = flowlog.Read(ctx, in, name, f.options, each)
-			return err
-		}
-	}
+func (f *flowFiles) importFile(ctx context.Context, s streams, store writableStore, seen *watch, name string) (stats flowlog.Stats, done flowrow.Imported, err error) {
 	if name == "-" {
 		w := store.newWriter()
-		err := read(s.in, "standard input")(func(flow policies.Flow) error {
+		stats, err = flowlog.Read(ctx, s.in, "standard input", f.options, seen.each(f.resolved(func(flow policies.Flow) error {
 			done.Added++
 			return w.Add(ctx, &flow)
-		})
-		return stats, done, errors.Join(err, w.Commit(ctx))
+		})))
+		return stats, done, errors.Join(err, w.Commit(context.WithoutCancel(ctx)))
 	}
 	file, err := os.Open(name)
 	if err != nil {
@@ -94,8 +89,11 @@ func (f *flowFiles) importFile(ctx context.Context, s streams, store writableSto
 	if info, err := file.Stat(); err == nil && !info.Mode().IsRegular() {
 		return stats, done, fmt.Errorf("flows: %s is no file; name files, as in '%s', or - for standard input", name, filepath.Join(name, "*"))
 	}
-	shown := filepath.ToSlash(filepath.Clean(name))
-	done, err = store.Import(ctx, shown, file, read(file, shown))
+	seen.next(file)
+	done, err = store.Import(ctx, filepath.ToSlash(filepath.Clean(name)), file, func(each func(policies.Flow) error) (err error) {
+		stats, err = f.readOpen(ctx, file, seen.each(f.resolved(each)))
+		return err
+	})
 	return stats, done, err
 }
 

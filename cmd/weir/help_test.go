@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -84,16 +86,38 @@ func liveCluster(t *testing.T) *testkit.Cluster {
 	)
 }
 
+func TestTimeLeft(t *testing.T) {
+	file := strings.NewReader(strings.Repeat("x", 400))
+	if _, err := file.Seek(100, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	w := watch{to: io.Discard, began: began, flows: 120_000, before: 200, total: 1200, file: file}
+	for after, want := range map[time.Duration]string{
+		time.Second:      "120000 flows read, 120000 a second",
+		10 * time.Second: "120000 flows read, 12000 a second, 25% of the files, 30s left",
+	} {
+		if got := w.text(began.Add(after)); got != want {
+			t.Errorf("after %s: %q, want %q", after, got, want)
+		}
+	}
+	w.total = 0 // standard input
+	if got, want := w.text(began.Add(time.Minute)), "120000 flows read, 2000 a second"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestProgressIsForTerminals(t *testing.T) {
 	var told bytes.Buffer
 	flows := 0
-	each, done := watched(&told, func(policies.Flow) error { flows++; return nil })
+	seen := newWatch(&told, nil)
+	each := seen.each(func(policies.Flow) error { flows++; return nil })
 	for range 100_000 {
 		if err := each(policies.Flow{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	done()
+	seen.done()
 	if flows != 100_000 || told.Len() > 0 {
 		t.Errorf("%d flows handed on, and told %q", flows, told.String())
 	}

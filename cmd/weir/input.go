@@ -19,6 +19,7 @@ import (
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowstore"
 )
 
 // input is the flags by which a verb names what it reads.
@@ -185,11 +186,12 @@ func (f *flowFiles) files() ([]string, error) {
 
 // read hands over every flow of every file.
 func (f *flowFiles) read(ctx context.Context, s streams, files []string, each func(policies.Flow) error) (flowlog.Stats, error) {
-	each, done := watched(s.err, f.resolved(each))
-	defer done()
+	seen := newWatch(s.err, files)
+	defer seen.done()
+	each = seen.each(f.resolved(each))
 	var all flowlog.Stats
 	for _, name := range files {
-		stats, err := f.readFile(ctx, s.in, name, each)
+		stats, err := f.readFile(ctx, s.in, name, seen, each)
 		all.Add(stats)
 		if err != nil {
 			return all, err
@@ -209,7 +211,7 @@ func (f *flowFiles) resolved(each func(policies.Flow) error) func(policies.Flow)
 	}
 }
 
-func (f *flowFiles) readFile(ctx context.Context, in io.Reader, name string, each func(policies.Flow) error) (flowlog.Stats, error) {
+func (f *flowFiles) readFile(ctx context.Context, in io.Reader, name string, seen *watch, each func(policies.Flow) error) (flowlog.Stats, error) {
 	if name == "-" {
 		return flowlog.Read(ctx, in, "standard input", f.options, each)
 	}
@@ -221,5 +223,21 @@ func (f *flowFiles) readFile(ctx context.Context, in io.Reader, name string, eac
 	if info, err := file.Stat(); err == nil && info.IsDir() {
 		return flowlog.Stats{}, fmt.Errorf("flows: %s is a folder; name its files, as in '%s'", name, filepath.Join(name, "*"))
 	}
-	return flowlog.Read(ctx, file, filepath.ToSlash(filepath.Clean(name)), f.options, each)
+	seen.next(file)
+	return f.readOpen(ctx, file, each)
+}
+
+// readOpen reads an open file. One of a store's columns says more than others'
+// Parquet can.
+func (f *flowFiles) readOpen(ctx context.Context, file *os.File, each func(policies.Flow) error) (stats flowlog.Stats, err error) {
+	if (f.options.Format == "" || f.options.Format == "parquet") && f.options.Columns == nil {
+		isOne, err := flowstore.ReadFile(ctx, file, func(flow policies.Flow) error {
+			stats.Flows++
+			return each(flow)
+		})
+		if isOne || err != nil {
+			return stats, err
+		}
+	}
+	return flowlog.Read(ctx, file, filepath.ToSlash(filepath.Clean(file.Name())), f.options, each)
 }

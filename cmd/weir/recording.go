@@ -105,9 +105,7 @@ func openStore(ctx context.Context, where string, s streams) (store, error) {
 		d, err := clickhouse.Open(ctx, where, clickhouse.Options{ReadOnly: true, Told: func(what string) { fmt.Fprintln(s.err, what) }})
 		return &recordedDatabase{d}, err
 	}
-	files, err := flowstore.Open(ctx, where, flowstore.Options{ReadOnly: true, S3: flowstore.S3{
-		Endpoint: os.Getenv("AWS_ENDPOINT_URL"), Region: os.Getenv("AWS_REGION"),
-	}})
+	files, err := flowstore.Open(ctx, where, flowstore.Options{ReadOnly: true, S3: flowstore.FromEnvironment(os.Getenv)})
 	return &recordedStore{files}, err
 }
 

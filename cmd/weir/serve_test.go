@@ -46,6 +46,44 @@ func serve(t *testing.T, store string, out io.Writer) (server *exec.Cmd, address
 	return server, "http://" + address + "/v1/flows"
 }
 
+// TestServeBucket has a server store flows in S3, which another server sorts as it
+// starts.
+func TestServeBucket(t *testing.T) {
+	store := "s3://flows/served?region=eu-west-1&endpoint=" + serveBucket(t)
+	for round, want := range []int{0, 24} {
+		server, address := serve(t, store, io.Discard)
+		flows, err := os.Open(filepath.Join(testkit.Root(t), "examples", "shop", "flows.jsonl.gz"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer flows.Close()
+		request, err := http.NewRequest(http.MethodPost, address, flows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Weir-Batch", "shop/1")
+		response, err := http.DefaultClient.Do(request)
+		if err != nil || response.StatusCode != http.StatusOK {
+			t.Fatalf("%v %v", response, err)
+		}
+		response.Body.Close()
+		opened, err := flowstore.Open(t.Context(), store, flowstore.Options{ReadOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stats flowstore.Stats
+		for stats.Compacted < want && err == nil {
+			stats, err = opened.Stats(t.Context())
+		}
+		if stats, err = opened.Stats(t.Context()); err != nil || stats.Records != 5176 || round == 0 && len(stats.Files) != stats.Hours {
+			t.Errorf("round %d: %d records in %d files of %d hours: %v", round, stats.Records, len(stats.Files), stats.Hours, err)
+		}
+		if err := errors.Join(server.Process.Signal(syscall.SIGTERM), server.Wait()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestServe sends what is recorded to a server, ends it as Kubernetes does, and
 // looks at what it has stored.
 func TestServe(t *testing.T) {

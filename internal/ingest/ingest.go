@@ -45,7 +45,7 @@ type Config struct {
 	// 20 seconds where it is zero.
 	Drain time.Duration
 
-	// CompactEvery is how often the store is compacted, and freed of what is older
+	// CompactEvery is how often the store is compacted, first at once, and freed of what is older
 	// than Keep or beyond KeepBytes; never where it is zero.
 	CompactEvery time.Duration
 	Keep         time.Duration
@@ -192,14 +192,14 @@ func (s *Server) keepUp(ctx context.Context) {
 		return
 	}
 	for {
+		if err := s.compact(ctx); err != nil && ctx.Err() == nil {
+			s.metrics.compactions.WithLabelValues("failed").Inc()
+			s.config.Log.Error("the store could not be compacted; it is tried again later", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.clock.After(s.config.CompactEvery):
-		}
-		if err := s.compact(ctx); err != nil && ctx.Err() == nil {
-			s.metrics.compactions.WithLabelValues("failed").Inc()
-			s.config.Log.Error("the store could not be compacted; it is tried again later", "error", err)
 		}
 	}
 }

@@ -525,6 +525,7 @@ func TestUpkeep(t *testing.T) {
 	r := start(t, Config{CompactEvery: time.Hour, Keep: 90 * 24 * time.Hour, KeepBytes: 1e9}, func(r *running) {
 		r.store.kept = make(chan flowstore.Keep)
 	})
+	<-r.store.kept // at once
 	r.post(t, "/v1/flows", strings.NewReader(lines(1, 2)))
 	r.clock.wait <- r.clock.Now()
 	want := flowstore.Keep{Since: r.clock.Now().Add(-90 * 24 * time.Hour), Bytes: 1e9}

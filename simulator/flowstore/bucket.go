@@ -2,15 +2,18 @@ package flowstore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,7 +27,42 @@ import (
 type S3 struct {
 	Endpoint string // as in https://minio.shop.example:9000; that of AWS where it is empty
 	Region   string
-	Retries  int // of a request that the server could not answer; 10 where it is zero
+	Retries  int                    // of a request that the server could not answer; 10 where it is zero
+	Lookup   minio.BucketLookupType // how addresses name the bucket; found by the endpoint where it is zero
+}
+
+// FromEnvironment returns the S3 that variables of the AWS tools name.
+func FromEnvironment(getenv func(string) string) S3 {
+	return S3{
+		Endpoint: cmp.Or(getenv("AWS_ENDPOINT_URL_S3"), getenv("AWS_ENDPOINT_URL")),
+		Region:   cmp.Or(getenv("AWS_REGION"), getenv("AWS_DEFAULT_REGION")),
+	}
+}
+
+// with returns the S3 that the parameters of an address name.
+func (s S3) with(parameters string) (S3, error) {
+	values, err := url.ParseQuery(parameters)
+	if err != nil {
+		return s, errors.New("the parameters after ? are not well escaped")
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		switch value := values.Get(name); {
+		case name == "endpoint":
+			s.Endpoint = value
+		case name == "region":
+			s.Region = value
+		case name == "path-style" && value == "true":
+			s.Lookup = minio.BucketLookupPath
+		case name == "path-style" && value == "false":
+			s.Lookup = minio.BucketLookupDNS
+		case name == "path-style":
+			errs = append(errs, fmt.Errorf("path-style=%s is neither true nor false", value))
+		default:
+			errs = append(errs, fmt.Errorf("parameter %q is none of endpoint, region, path-style", name))
+		}
+	}
+	return s, errors.Join(errs...)
 }
 
 // bucket is a folder of a bucket.
@@ -36,20 +74,22 @@ type bucket struct {
 }
 
 func openBucket(ctx context.Context, where string, o Options) (*bucket, error) {
+	where, parameters, _ := strings.Cut(where, "?")
+	s3, err := o.S3.with(parameters)
+	if err != nil {
+		return nil, err
+	}
 	name, prefix, _ := strings.Cut(where, "/")
 	if name == "" {
 		return nil, errors.New("it names no bucket; write s3://bucket/prefix")
 	}
-	endpoint := o.S3.Endpoint
-	if endpoint == "" {
-		endpoint = "https://s3.amazonaws.com"
-	}
+	endpoint := cmp.Or(s3.Endpoint, "https://s3.amazonaws.com")
 	at, err := url.Parse(endpoint)
 	if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
 		return nil, fmt.Errorf("endpoint %q is not of the form https://host:port", endpoint)
 	}
 	client, err := minio.New(at.Host, &minio.Options{
-		Secure: at.Scheme == "https", Region: o.S3.Region, MaxRetries: o.S3.Retries,
+		Secure: at.Scheme == "https", Region: s3.Region, MaxRetries: s3.Retries, BucketLookup: s3.Lookup,
 		Creds: credentials.NewChainCredentials([]credentials.Provider{
 			&credentials.EnvAWS{}, &credentials.EnvMinio{}, &credentials.FileAWSCredentials{}, &credentials.FileMinioClient{}, &credentials.IAM{},
 		}),

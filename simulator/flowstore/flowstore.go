@@ -47,7 +47,9 @@ type Store struct {
 	known   atomic.Pointer[state]
 }
 
-// Open opens the store at a local folder or at s3://bucket/prefix.
+// Open opens the store at a local folder or at s3://bucket/prefix, behind which
+// parameters may say where that is: ?endpoint=URL&region=NAME&path-style=true. They
+// count more than the options.
 func Open(ctx context.Context, where string, o Options) (*Store, error) {
 	if o.Memory == 0 {
 		o.Memory = 1 << 30

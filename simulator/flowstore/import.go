@@ -76,52 +76,6 @@ func (w *Writer) Commit(ctx context.Context) error {
 	return nil
 }
 
-// FileWriter writes flows as one Parquet file of a store's columns, for others to
-// read. It is not safe for concurrent use.
-type FileWriter struct {
-	groups *groupWriter
-	table  *table
-	rows   []row
-}
-
-// maxFileRows and maxFileTexts bound what a FileWriter holds, and its row groups.
-const (
-	maxFileRows  = 1 << 20
-	maxFileTexts = 256 << 20
-)
-
-// NewFileWriter returns a FileWriter to w.
-func NewFileWriter(w io.Writer) (*FileWriter, error) {
-	g, err := newGroupWriter(w, flowLayout)
-	return &FileWriter{groups: g, table: newTable()}, err
-}
-
-// Write takes one flow. The flow's maps and slices must not change afterwards.
-func (w *FileWriter) Write(f policies.Flow) error {
-	w.rows = append(w.rows, w.table.row(&f))
-	if len(w.rows) < maxFileRows && w.table.size < maxFileTexts {
-		return nil
-	}
-	return w.writeGroup()
-}
-
-func (w *FileWriter) writeGroup() error {
-	sortByTime(w.rows)
-	err := w.groups.write(w.table.flowVectors(w.rows))
-	w.rows, w.table = w.rows[:0], newTable()
-	return err
-}
-
-// Flush writes the rest and ends the file.
-func (w *FileWriter) Flush() error {
-	if len(w.rows) > 0 {
-		if err := w.writeGroup(); err != nil {
-			return err
-		}
-	}
-	return w.groups.close()
-}
-
 func compareInt(a, b int64) int {
 	switch {
 	case a < b:
