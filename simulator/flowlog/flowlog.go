@@ -31,6 +31,9 @@ type Options struct {
 	// Columns says which column of a table has which of RowFields; of the others,
 	// those that are known by their names are found.
 	Columns map[string]string
+	// Sums, unless nil, takes the rows of tables that are alike, but for those that
+	// are no sound flows. They are not handed over one by one.
+	Sums *Sums
 	// Window is how much memory zstd data may ask for; 128 MiB where it is zero.
 	Window uint64
 	// Through, unless nil, is what the bytes are read through once they are
@@ -170,8 +173,13 @@ func (s *sink) flow(f policies.Flow) {
 		return
 	}
 	s.stats.Flows++
+	s.stopped = s.each(s.recorded(f))
+}
+
+// recorded completes a flow of the record at hand.
+func (s *sink) recorded(f policies.Flow) policies.Flow {
 	f.Record, f.Origin.Format, f.Count = s.at, cmp.Or(f.Origin.Format, s.format), max(1, f.Count)
-	s.stopped = s.each(f)
+	return f
 }
 
 // bad counts a record that cannot be read.
