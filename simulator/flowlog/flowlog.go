@@ -173,13 +173,8 @@ func (s *sink) flow(f policies.Flow) {
 		return
 	}
 	s.stats.Flows++
-	s.stopped = s.each(s.recorded(f))
-}
-
-// recorded completes a flow of the record at hand.
-func (s *sink) recorded(f policies.Flow) policies.Flow {
 	f.Record, f.Origin.Format, f.Count = s.at, cmp.Or(f.Origin.Format, s.format), max(1, f.Count)
-	return f
+	s.stopped = s.each(f)
 }
 
 // bad counts a record that cannot be read.

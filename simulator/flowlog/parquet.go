@@ -21,8 +21,10 @@ import (
 	"github.com/weir-policy/weir/policies/netset"
 )
 
+const parquetName = "parquet"
+
 var parquetFormat = format{
-	name: "parquet", what: "it is no Parquet file",
+	name: parquetName, what: "it is no Parquet file",
 	magic: func(head []byte) bool { return strings.HasPrefix(string(head), "PAR1") },
 	read:  readParquet,
 }

@@ -1,6 +1,7 @@
 package flowlog
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/bits"
@@ -25,15 +26,17 @@ type Taker interface {
 // Sums adds up the rows of tables, of any number of files, so that few of them
 // become flows. It takes up to some 300 MB.
 type Sums struct {
-	to     Taker
-	ends   []sumEnd
-	said   []policies.FlowPeer // of ends
-	endIDs map[string]int32    // by what columns say
-	pods   map[podName]int32
-	shapes map[shape]int32
-	groups []sumGroup
-	firsts []policies.Flow // of groups
-	slots  []int32         // the groups, plus one, by their hash
+	to        Taker
+	ends      []sumEnd
+	said      []policies.FlowPeer // of ends
+	endIDs    map[string]int32    // by what columns say
+	pods      map[podName]int32
+	shapes    map[shape]int32
+	shapeList []shape
+	groups    []sumGroup
+	firsts    []sumRow // of groups
+	slots     []int32  // the groups, plus one, by their hash
+	files     []string
 }
 
 // NewSums returns Sums that Flush hands to a taker.
@@ -73,6 +76,30 @@ type sumGroup struct {
 	apart            bool  // its rows are in groups by their ends
 }
 
+// sumRow is a row that may be an example.
+type sumRow struct {
+	file                                     int32
+	line                                     int
+	from, to                                 int32
+	protocol                                 netset.Protocol
+	verdict                                  policies.Verdict
+	port, sourcePort                         uint16
+	start, end                               int64
+	flows                                    uint64
+	bytes, packets, replyBytes, replyPackets uint64
+}
+
+// flow returns the flow of a row.
+func (s *Sums) flowOf(r *sumRow) policies.Flow {
+	start, end := moment(r.start), moment(r.end)
+	return policies.Flow{
+		First: start, Last: end, From: s.said[r.from], To: s.said[r.to], Protocol: r.protocol, Port: r.port, SourcePort: r.sourcePort,
+		Verdict: r.verdict, Count: r.flows, Bytes: r.bytes, Packets: r.packets, ReplyBytes: r.replyBytes, ReplyPackets: r.replyPackets,
+		Origin: policies.Origin{Format: parquetName, Window: end.Sub(start).Round(time.Microsecond)},
+		Record: policies.Place{File: s.files[r.file], Line: r.line},
+	}
+}
+
 // The parts of sumGroup.rest, behind the port.
 const (
 	restShape = 16
@@ -87,7 +114,7 @@ const mostKept = 1 << 18
 func (s *Sums) Flush() {
 	for i := range s.groups {
 		if g := &s.groups[i]; !g.apart {
-			s.to.AddSum(&simulator.Sum{Flow: s.firsts[i], Flows: g.flows, Bytes: g.bytes, First: moment(g.earliest), Last: moment(g.latest)})
+			s.to.AddSum(&simulator.Sum{Flow: s.flowOf(&s.firsts[i]), Flows: g.flows, Bytes: g.bytes, First: moment(g.earliest), Last: moment(g.latest)})
 		}
 	}
 	s.forget()
@@ -108,10 +135,11 @@ type sumTable struct {
 	from, to endColumns
 	shapes   shapeColumns
 	// Those that the file does not have are nil.
-	start, end, port, count, bytes *chunk
+	start, end, port, count, bytes, sourcePort, packets, replyBytes, replyPackets *chunk
 
 	counts []*chunk // numbers of which only negative ones are wrong, and source ports
 	times  [2][]int64
+	keys   []rowKey
 }
 
 // canSum reports whether Sums takes the rows of a table: its numbers are numbers,
@@ -136,7 +164,7 @@ var endFields = [2][5]string{
 
 // group reads a row group.
 func (t *sumTable) group(g *file.RowGroupReader) error {
-	*t = sumTable{table: t.table, Sums: t.Sums, times: t.times}
+	*t = sumTable{table: t.table, Sums: t.Sums, times: t.times, keys: t.keys}
 	t.forgetCodes()
 	for _, c := range t.columns {
 		k, err := newChunk(c, g)
@@ -188,7 +216,8 @@ func (t *sumTable) place(k *chunk) {
 		}
 	}
 	for name, to := range map[string]**chunk{
-		"start": &t.start, "end": &t.end, "dst_port": &t.port, "flows": &t.count, "bytes": &t.bytes, "protocol": &t.shapes.protocol, "verdict": &t.shapes.verdict,
+		"start": &t.start, "end": &t.end, "dst_port": &t.port, "flows": &t.count, "bytes": &t.bytes, "src_port": &t.sourcePort,
+		"packets": &t.packets, "reply_bytes": &t.replyBytes, "reply_packets": &t.replyPackets, "protocol": &t.shapes.protocol, "verdict": &t.shapes.verdict,
 	} {
 		if k.field.name == name {
 			*to = k
@@ -359,11 +388,17 @@ func (k *chunk) codeAt(row int) uint64 {
 	return uint64(k.codes[row])
 }
 
-func (t *sumTable) shapeOf(row int, is6 bool) int32 {
-	key := t.shapes.protocol.codeAt(row)<<32 | t.shapes.verdict.codeAt(row)<<1
+// keyOf returns what a row's shape depends on.
+func (c *shapeColumns) keyOf(row int, is6 bool) uint64 {
+	key := c.protocol.codeAt(row)<<32 | c.verdict.codeAt(row)<<1
 	if is6 {
 		key |= 1
 	}
+	return key
+}
+
+func (t *sumTable) shapeOf(row int, is6 bool) int32 {
+	key := t.shapes.keyOf(row, is6)
 	if id := t.shapes.known.get(key); id >= 0 {
 		return id
 	}
@@ -375,7 +410,7 @@ func (t *sumTable) shapeOf(row int, is6 bool) int32 {
 	}
 	var is shape
 	if err == nil {
-		is.verdict = r.Verdict
+		is.verdict = cmp.Or(r.Verdict, policies.Unknown)
 		is.protocol, err = r.protocolOf(is6)
 	}
 	if err == nil {
@@ -383,6 +418,7 @@ func (t *sumTable) shapeOf(row int, is6 bool) int32 {
 		if id, known = t.Sums.shapes[is]; !known {
 			id = int32(len(t.Sums.shapes))
 			t.Sums.shapes[is] = id
+			t.shapeList = append(t.shapeList, is)
 		}
 	}
 	t.shapes.known.put(key, id)
@@ -462,30 +498,37 @@ func (t *sumTable) batch(n int) {
 	from, to := t.endsOf(&t.from, n), t.endsOf(&t.to, n)
 	starts, ends := t.momentsOf(0, t.start, n), t.momentsOf(1, t.end, n)
 	areCounts, line := t.areCounts(n), t.at.Line
+	t.keys = slices.Grow(t.keys[:0], n)[:n]
+	// The places of groups are looked up for all rows before any group is, so that
+	// memory answers many at a time.
+	mask, lastShape, last := len(t.slots)-1, uint64(math.MaxUint64), int32(0)
 	for i := range n {
 		source, target := &t.Sums.ends[from[i]], &t.Sums.ends[to[i]]
-		start, end, port, flows, bytes := starts[i], ends[i], int64(0), uint64(1), uint64(0)
-		if start == 0 {
-			start = end
-		}
-		if end == 0 {
-			end = start
-		}
+		start, end := timesOf(starts[i], ends[i])
+		port := int64(0)
 		if t.port != nil {
 			port = t.port.numbers[i]
 		}
-		if t.count != nil {
-			flows = max(1, uint64(t.count.numbers[i]))
+		if key := t.shapes.keyOf(i, source.is6); key != lastShape {
+			last, lastShape = t.shapeOf(i, source.is6), key
 		}
-		if t.bytes != nil {
-			bytes = uint64(t.bytes.numbers[i])
-		}
-		shape := t.shapeOf(i, source.is6)
-		t.at.Line = line + i + 1
-		if source.isBad || target.isBad || shape == badShape || start < 0 || end < start || end-start > maxWindowSeconds*int64(time.Second) ||
+		k := &t.keys[i]
+		if source.isBad || target.isBad || last == badShape || start < 0 || end < start || end-start > maxWindowSeconds*int64(time.Second) ||
 			uint64(port) > math.MaxUint16 || !areCounts && !t.isCount(i) {
-			r, err := t.rowAt(i)
-			if err != nil {
+			k.ends, k.rest = 0, badRow
+			continue
+		}
+		k.ends, k.rest = uint64(source.classAt(start))<<32|uint64(target.classAt(start)), uint64(last)<<restShape|uint64(port)
+		if source.pod != 0 && source.pod == target.pod {
+			k.rest |= restSelf
+		}
+		k.slot = t.slots[slotOf(k.ends, k.rest, mask)]
+	}
+	for i := range n {
+		k := &t.keys[i]
+		t.at.Line = line + i + 1
+		if k.rest == badRow {
+			if r, err := t.rowAt(i); err != nil {
 				t.bad(err)
 			} else {
 				t.flow(r.Flow)
@@ -495,20 +538,37 @@ func (t *sumTable) batch(n int) {
 			}
 			continue
 		}
-		rest := uint64(shape)<<restShape | uint64(port)
-		if source.pod != 0 && source.pod == target.pod {
-			rest |= restSelf
+		start, end := timesOf(starts[i], ends[i])
+		g := (*sumGroup)(nil)
+		if k.slot != 0 {
+			g = &t.groups[k.slot-1]
 		}
-		g := t.groupOf(i, start, uint64(source.classAt(start))<<32|uint64(target.classAt(start)), rest)
+		if g == nil || g.ends != k.ends || g.rest != k.rest || g.earliest == 0 || start <= g.earliest {
+			g = t.groupOf(i, start, k.ends, k.rest)
+		}
 		if g.apart {
-			g = t.groupOf(i, start, uint64(from[i])<<32|uint64(to[i]), rest|restEnds)
+			g = t.groupOf(i, start, uint64(from[i])<<32|uint64(to[i]), k.rest|restEnds)
+		}
+		flows := uint64(1)
+		if t.count != nil {
+			flows = max(1, uint64(t.count.numbers[i]))
+		}
+		if t.bytes != nil {
+			g.bytes += uint64(t.bytes.numbers[i])
 		}
 		g.flows += flows
-		g.bytes += bytes
 		g.latest = max(g.latest, end)
 		t.stats.Flows++
 	}
 }
+
+// rowKey is the key of a row's group, and what was at its place.
+type rowKey struct {
+	ends, rest uint64
+	slot       int32
+}
+
+const badRow = math.MaxUint64
 
 // groupOf returns the group of a row, which may be the first that it has.
 func (t *sumTable) groupOf(row int, start int64, ends, rest uint64) *sumGroup {
@@ -526,9 +586,13 @@ func (t *sumTable) groupOf(row int, start int64, ends, rest uint64) *sumGroup {
 		}
 		return g
 	}
-	f := t.flowAt(row)
-	g := sumGroup{ends: ends, rest: rest, earliest: start, apart: rest&restEnds == 0 && !t.Sums.to.Together(&f)}
-	t.groups, t.firsts = append(t.groups, g), append(t.firsts, f)
+	first := t.soundRow(row)
+	g := sumGroup{ends: ends, rest: rest, earliest: start}
+	if rest&restEnds == 0 {
+		f := t.flowOf(&first)
+		g.apart = !t.Sums.to.Together(&f)
+	}
+	t.groups, t.firsts = append(t.groups, g), append(t.firsts, first)
 	t.slots[at] = int32(len(t.groups))
 	if 2*len(t.groups) > len(t.slots) {
 		t.slots = make([]int32, 4*len(t.slots))
@@ -552,18 +616,44 @@ func slotOf(ends, rest uint64, mask int) int {
 // keepFirst keeps a row if it is the first of its group, by time and then by place.
 func (t *sumTable) keepFirst(group int32, row int, start int64) {
 	g, first := &t.groups[group], &t.firsts[group]
-	switch {
-	case start == g.earliest && (first.Record.File == t.at.File || first.Record.Compare(t.at) <= 0), start == 0 && g.earliest != 0:
+	if start == 0 && g.earliest != 0 || start == g.earliest && (first.file == t.fileID() || t.files[first.file] <= t.at.File) {
 		return
 	}
-	g.earliest, *first = start, t.flowAt(row)
+	g.earliest, *first = start, t.soundRow(row)
 }
 
-// flowAt returns the flow of a row of which all is known to be sound.
-func (t *sumTable) flowAt(row int) policies.Flow {
-	r, err := t.rowAt(row)
-	if err != nil {
-		panic(err) // reading ends as it does where the library panics
+// fileID returns the number of the file that is read.
+func (t *sumTable) fileID() int32 {
+	if len(t.files) == 0 || t.files[len(t.files)-1] != t.at.File {
+		t.files = append(t.files, t.at.File)
 	}
-	return t.recorded(r.Flow)
+	return int32(len(t.files) - 1)
+}
+
+// soundRow returns a row of the batch of which all is known to be sound.
+func (t *sumTable) soundRow(row int) sumRow {
+	number := func(k *chunk) uint64 {
+		if k == nil {
+			return 0
+		}
+		return uint64(k.numbers[row])
+	}
+	is := t.shapeList[t.shapeOf(row, t.Sums.ends[t.from.ids[row]].is6)]
+	start, end := timesOf(t.times[0][row], t.times[1][row])
+	return sumRow{
+		file: t.fileID(), line: t.at.Line, from: t.from.ids[row], to: t.to.ids[row], protocol: is.protocol, verdict: is.verdict,
+		port: uint16(number(t.port)), sourcePort: uint16(number(t.sourcePort)), start: start, end: end, flows: max(1, number(t.count)),
+		bytes: number(t.bytes), packets: number(t.packets), replyBytes: number(t.replyBytes), replyPackets: number(t.replyPackets),
+	}
+}
+
+// timesOf returns when a row was seen, where either time stands for both.
+func timesOf(start, end int64) (int64, int64) {
+	if start == 0 {
+		start = end
+	}
+	if end == 0 {
+		end = start
+	}
+	return start, end
 }

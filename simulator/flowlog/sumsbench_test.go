@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -31,9 +30,9 @@ var (
 
 // benchTable returns the name of a table of made-up flows, with the names of
 // workloads or with addresses alone.
-func benchTable(b *testing.B, named bool, codec compress.Compression) string {
+func benchTable(b *testing.B, named bool) string {
 	b.Helper()
-	name := filepath.Join(cmp.Or(*plainDir, b.TempDir()), fmt.Sprintf("%d-%t-%s.parquet", *plainRows, named, codec))
+	name := filepath.Join(cmp.Or(*plainDir, b.TempDir()), fmt.Sprintf("%d-%t.parquet", *plainRows, named))
 	if _, err := os.Stat(name); err == nil {
 		return name
 	}
@@ -86,7 +85,7 @@ func benchTable(b *testing.B, named bool, codec compress.Compression) string {
 	add(text("verdict", func(f *policies.Flow) string { return f.Verdict.String() }))
 	add(number("bytes", false, func(f *policies.Flow) int64 { return int64(f.Bytes) }))
 	add(number("packets", true, func(f *policies.Flow) int64 { return int64(f.Packets) }))
-	w := newTableWriter(b, f, columns, parquet.WithCompression(codec), parquet.WithDictionaryPageSizeLimit(8<<20))
+	w := newTableWriter(b, f, columns, parquet.WithCompression(compress.Codecs.Snappy), parquet.WithDictionaryPageSizeLimit(8<<20))
 	g := flows.New(flows.Options{})
 	for left := *plainRows; left > 0; left -= perGroup {
 		for i := range columns {
@@ -137,6 +136,12 @@ func benchWorld(b *testing.B) (before, after *reach.Judge) {
 	return reach.Pair(m, head, reach.Options{})
 }
 
+// unheard takes sums and decides nothing.
+type unheard struct{ *simulator.Replayer }
+
+func (unheard) Together(*policies.Flow) bool { return true }
+func (unheard) AddSum(*simulator.Sum)        {}
+
 // BenchmarkTable replays tables by sums and row by row, and has DuckDB group the
 // same rows, where WEIR_DUCKDB names it.
 func BenchmarkTable(b *testing.B) {
@@ -148,55 +153,58 @@ func BenchmarkTable(b *testing.B) {
 		{"names", true, "src_namespace, src_kind, src_name, dst_namespace, dst_kind, dst_name, dst_port, protocol, verdict"},
 		{"addresses", false, "src_ip, dst_ip, dst_port, protocol, verdict"},
 	} {
-		for _, codec := range []compress.Compression{compress.Codecs.Snappy, compress.Codecs.Zstd} {
-			name := benchTable(b, kind.named, codec)
-			before, after := benchWorld(b)
-			run := func(how string, rows int, once func()) {
-				b.Run(kind.name+"/"+strings.ToLower(codec.String())+"/"+how, func(b *testing.B) {
-					used := processorTime(b)
-					for b.Loop() {
-						once()
-					}
-					b.ReportMetric(float64(b.N*rows)/(processorTime(b)-used).Seconds()/1e6, "Mrows/cpu-s")
-				})
-			}
-			read := func(o Options, each func(policies.Flow) error) {
-				f, err := os.Open(name)
-				must(b, err)
-				defer f.Close()
-				_, err = Read(context.Background(), f, name, o, each)
-				must(b, err)
-			}
-			run("sums", *plainRows, func() {
-				r := simulator.New(before, after)
-				sums := NewSums(simulator.Together(r))
-				read(Options{Sums: sums}, func(f policies.Flow) error { r.Add(f); return nil })
-				sums.Flush()
-				result := r.Result()
-				if result.Flows != uint64(*plainRows) {
-					b.Fatalf("%+v", result.Outcomes)
-				}
-			})
-			b.Run(kind.name+"/"+strings.ToLower(codec.String())+"/duckdb", func(b *testing.B) {
-				command := os.Getenv("WEIR_DUCKDB")
-				if command == "" {
-					b.Skip("there is no DuckDB to compare with")
-				}
-				var used time.Duration
+		name := benchTable(b, kind.named)
+		before, after := benchWorld(b)
+		run := func(how string, once func()) {
+			b.Run(kind.name+"/"+how, func(b *testing.B) {
+				used := processorTime(b)
 				for b.Loop() {
-					c := exec.Command(command, "-cmd", "SET threads = 1", "-c", "SELECT count(*) AS groups, sum(n)::BIGINT AS n FROM (SELECT count(*) AS n, sum(bytes), min(start), max(start) FROM '"+name+"' GROUP BY "+kind.group+")")
-					out, err := c.Output()
-					must(b, err)
-					var row struct{ Groups, N int }
-					must(b, json.Unmarshal(out, &row))
-					if row.N != *plainRows {
-						b.Fatalf("%s", out)
-					}
-					used += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
-					b.ReportMetric(float64(row.Groups), "groups")
+					once()
 				}
-				b.ReportMetric(float64(b.N**plainRows)/used.Seconds()/1e6, "Mrows/cpu-s")
+				b.ReportMetric(float64(b.N**plainRows)/(processorTime(b)-used).Seconds()/1e6, "Mrows/cpu-s")
 			})
 		}
+		read := func(o Options, each func(policies.Flow) error) {
+			f, err := os.Open(name)
+			must(b, err)
+			defer f.Close()
+			_, err = Read(context.Background(), f, name, o, each)
+			must(b, err)
+		}
+		run("sums alone", func() {
+			sums := NewSums(unheard{simulator.New(before, after)})
+			read(Options{Sums: sums}, func(policies.Flow) error { return nil })
+			sums.Flush()
+		})
+		run("replay", func() {
+			r := simulator.New(before, after)
+			sums := NewSums(simulator.Together(r))
+			read(Options{Sums: sums}, func(f policies.Flow) error { r.Add(f); return nil })
+			sums.Flush()
+			result := r.Result()
+			if result.Flows != uint64(*plainRows) {
+				b.Fatalf("%+v", result.Outcomes)
+			}
+		})
+		b.Run(kind.name+"/duckdb", func(b *testing.B) {
+			command := os.Getenv("WEIR_DUCKDB")
+			if command == "" {
+				b.Skip("there is no DuckDB to compare with")
+			}
+			var used time.Duration
+			for b.Loop() {
+				c := exec.Command(command, "-cmd", "SET threads = 1", "-c", "SELECT count(*) AS groups, sum(n)::BIGINT AS n FROM (SELECT count(*) AS n, sum(bytes), min(start), max(start) FROM '"+name+"' GROUP BY "+kind.group+")")
+				out, err := c.Output()
+				must(b, err)
+				var row struct{ Groups, N int }
+				must(b, json.Unmarshal(out, &row))
+				if row.N != *plainRows {
+					b.Fatalf("%s", out)
+				}
+				used += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+				b.ReportMetric(float64(row.Groups), "groups")
+			}
+			b.ReportMetric(float64(b.N**plainRows)/used.Seconds()/1e6, "Mrows/cpu-s")
+		})
 	}
 }
