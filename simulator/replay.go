@@ -23,6 +23,7 @@ type Replayer struct {
 	before, after *directory // after is nil where there is one model
 	peers         map[peerKey][]*recorded
 	places        map[string]int // of recorded.place, by what they hold
+	classes       map[classKey]int
 	questions     map[question]*answer
 	unresolved    map[string]*unresolved // by cause
 	total         tally
@@ -32,7 +33,7 @@ type Replayer struct {
 // After may be nil: then there is one model, and flows drift or stay.
 func New(before, after *reach.Judge) *Replayer {
 	r := &Replayer{
-		before: newDirectory(before), peers: map[peerKey][]*recorded{}, places: map[string]int{},
+		before: newDirectory(before), peers: map[peerKey][]*recorded{}, places: map[string]int{}, classes: map[classKey]int{},
 		questions: map[question]*answer{}, unresolved: map[string]*unresolved{},
 	}
 	if after != nil {
@@ -114,24 +115,29 @@ type tally struct {
 // Add takes one flow. The flow's maps and slices must not change afterwards.
 func (r *Replayer) Add(f policies.Flow) {
 	f.Count = max(1, f.Count)
-	r.total.add(&f)
+	r.take(&f, &f)
+}
+
+// take counts flows that get one answer, of which one may be an example.
+func (r *Replayer) take(f, example *policies.Flow) {
+	r.total.add(f)
 	from, to := r.find(&f.From), r.find(&f.To)
-	if nowhere := missing(&f, from, to); nowhere != nil {
+	if nowhere := missing(f, from, to); nowhere != nil {
 		u := r.miss(nowhere, f.Count)
-		if c := u.connection(&f); c != nil {
+		if c := u.connection(f); c != nil {
 			side := sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter)
 			c.pairing.add(f.First, side, f.Count)
 			c.add(side, f.Count, f.Bytes)
 		}
 		return
 	}
-	q, a := r.ask(&f, from, to)
-	if hasTwins(&f) {
+	q, a := r.ask(f, from, to)
+	if hasTwins(f) {
 		a.pairing.add(f.First, sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), f.Count)
 	}
-	t := r.tally(q, a, &f, from, to)
-	t.add(&f)
-	t.keepEarliest(&f)
+	t := r.tally(q, a, f, from, to)
+	t.add(f)
+	t.keepEarliest(example)
 }
 
 // missing returns the place of the first of a flow's ends that is nowhere; nil

@@ -31,6 +31,9 @@ type Options struct {
 	// Columns says which column of a table has which of RowFields; of the others,
 	// those that are known by their names are found.
 	Columns map[string]string
+	// Sums, unless nil, takes the rows of tables that are alike, but for those that
+	// are no sound flows. They are not handed over one by one.
+	Sums *Sums
 	// Window is how much memory zstd data may ask for; 128 MiB where it is zero.
 	Window uint64
 	// Through, unless nil, is what the bytes are read through once they are

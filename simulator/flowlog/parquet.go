@@ -21,8 +21,10 @@ import (
 	"github.com/weir-policy/weir/policies/netset"
 )
 
+const parquetName = "parquet"
+
 var parquetFormat = format{
-	name: "parquet", what: "it is no Parquet file",
+	name: parquetName, what: "it is no Parquet file",
 	magic: func(head []byte) bool { return strings.HasPrefix(string(head), "PAR1") },
 	read:  readParquet,
 }
@@ -34,11 +36,12 @@ const batchRows = 4096
 type rowField struct {
 	name    string
 	columns []string // that are known to say it, without case and punctuation
-	set     func(*row, cell) error
+	set     func(*tableRow, cell) error
+	most    int64 // of a number that counts
 }
 
-// row is what the columns of a table say about a flow.
-type row struct {
+// tableRow is what the columns of a table say about a flow.
+type tableRow struct {
 	policies.Flow
 	from, to    rowEnd
 	protocol    cell
@@ -51,27 +54,27 @@ type rowEnd struct{ address, namespace, pod, kind, name []byte }
 // rowFields have the names that Weir's own store gives its columns. Those of
 // NetObserv and Akvorado are known besides.
 var rowFields = []rowField{
-	{"start", []string{"starttime", "flowstart", "timeflowstartms"}, func(r *row, c cell) (err error) { r.first, err = c.time(); return err }},
-	{"end", []string{"endtime", "flowend", "timeflowendms", "timereceived"}, func(r *row, c cell) (err error) { r.last, err = c.time(); return err }},
-	{srcIP, []string{"srcaddr", "sourceip", "sourceaddress"}, func(r *row, c cell) error { return c.word(&r.from.address) }},
-	{dstIP, []string{"dstaddr", "destip", "destinationip", "destinationaddress"}, func(r *row, c cell) error { return c.word(&r.to.address) }},
-	{"src_port", []string{"sourceport"}, func(r *row, c cell) error { return whole(c, &r.SourcePort, math.MaxUint16) }},
-	{"dst_port", []string{"destport", "destinationport"}, func(r *row, c cell) error { return whole(c, &r.Port, math.MaxUint16) }},
-	{"protocol", []string{"proto"}, func(r *row, c cell) error { r.protocol = c; return nil }},
-	{"src_namespace", []string{"srck8snamespace", "sourcenamespace"}, func(r *row, c cell) error { return c.word(&r.from.namespace) }},
-	{"dst_namespace", []string{"dstk8snamespace", "destnamespace", "destinationnamespace"}, func(r *row, c cell) error { return c.word(&r.to.namespace) }},
-	{srcPod, []string{"sourcepod"}, func(r *row, c cell) error { return c.word(&r.from.pod) }},
-	{dstPod, []string{"destpod", "destinationpod"}, func(r *row, c cell) error { return c.word(&r.to.pod) }},
-	{"src_kind", []string{"srck8sownertype"}, func(r *row, c cell) error { return c.word(&r.from.kind) }},
-	{"dst_kind", []string{"dstk8sownertype"}, func(r *row, c cell) error { return c.word(&r.to.kind) }},
-	{srcName, []string{"srck8sownername"}, func(r *row, c cell) error { return c.word(&r.from.name) }},
-	{dstName, []string{"dstk8sownername"}, func(r *row, c cell) error { return c.word(&r.to.name) }},
-	{"verdict", []string{"action"}, func(r *row, c cell) (err error) { r.Verdict, err = c.verdict(); return err }},
-	{"flows", []string{"count"}, func(r *row, c cell) error { return whole(c, &r.Count, math.MaxUint64) }},
-	{"bytes", nil, func(r *row, c cell) error { return whole(c, &r.Bytes, math.MaxUint64) }},
-	{"packets", nil, func(r *row, c cell) error { return whole(c, &r.Packets, math.MaxUint64) }},
-	{"reply_bytes", nil, func(r *row, c cell) error { return whole(c, &r.ReplyBytes, math.MaxUint64) }},
-	{"reply_packets", nil, func(r *row, c cell) error { return whole(c, &r.ReplyPackets, math.MaxUint64) }},
+	{"start", []string{"starttime", "flowstart", "timeflowstartms"}, func(r *tableRow, c cell) (err error) { r.first, err = c.time(); return err }, 0},
+	{"end", []string{"endtime", "flowend", "timeflowendms", "timereceived"}, func(r *tableRow, c cell) (err error) { r.last, err = c.time(); return err }, 0},
+	{srcIP, []string{"srcaddr", "sourceip", "sourceaddress"}, func(r *tableRow, c cell) error { return c.word(&r.from.address) }, 0},
+	{dstIP, []string{"dstaddr", "destip", "destinationip", "destinationaddress"}, func(r *tableRow, c cell) error { return c.word(&r.to.address) }, 0},
+	{"src_port", []string{"sourceport"}, func(r *tableRow, c cell) error { return whole(c, &r.SourcePort, math.MaxUint16) }, math.MaxUint16},
+	{"dst_port", []string{"destport", "destinationport"}, func(r *tableRow, c cell) error { return whole(c, &r.Port, math.MaxUint16) }, math.MaxUint16},
+	{"protocol", []string{"proto"}, func(r *tableRow, c cell) error { r.protocol = c; return nil }, 0},
+	{"src_namespace", []string{"srck8snamespace", "sourcenamespace"}, func(r *tableRow, c cell) error { return c.word(&r.from.namespace) }, 0},
+	{"dst_namespace", []string{"dstk8snamespace", "destnamespace", "destinationnamespace"}, func(r *tableRow, c cell) error { return c.word(&r.to.namespace) }, 0},
+	{srcPod, []string{"sourcepod"}, func(r *tableRow, c cell) error { return c.word(&r.from.pod) }, 0},
+	{dstPod, []string{"destpod", "destinationpod"}, func(r *tableRow, c cell) error { return c.word(&r.to.pod) }, 0},
+	{"src_kind", []string{"srck8sownertype"}, func(r *tableRow, c cell) error { return c.word(&r.from.kind) }, 0},
+	{"dst_kind", []string{"dstk8sownertype"}, func(r *tableRow, c cell) error { return c.word(&r.to.kind) }, 0},
+	{srcName, []string{"srck8sownername"}, func(r *tableRow, c cell) error { return c.word(&r.from.name) }, 0},
+	{dstName, []string{"dstk8sownername"}, func(r *tableRow, c cell) error { return c.word(&r.to.name) }, 0},
+	{"verdict", []string{"action"}, func(r *tableRow, c cell) (err error) { r.Verdict, err = c.verdict(); return err }, 0},
+	{"flows", []string{"count"}, func(r *tableRow, c cell) error { return whole(c, &r.Count, math.MaxUint64) }, math.MaxInt64},
+	{"bytes", nil, func(r *tableRow, c cell) error { return whole(c, &r.Bytes, math.MaxUint64) }, math.MaxInt64},
+	{"packets", nil, func(r *tableRow, c cell) error { return whole(c, &r.Packets, math.MaxUint64) }, math.MaxInt64},
+	{"reply_bytes", nil, func(r *tableRow, c cell) error { return whole(c, &r.ReplyBytes, math.MaxUint64) }, math.MaxInt64},
+	{"reply_packets", nil, func(r *tableRow, c cell) error { return whole(c, &r.ReplyPackets, math.MaxUint64) }, math.MaxInt64},
 }
 
 // The fields of which each end needs one.
@@ -140,13 +143,8 @@ func (c cell) time() (time.Time, error) {
 		return t.UTC(), nil
 	}
 	unit := c.unit
-	for _, u := range []struct {
-		below int64
-		unit  time.Duration
-	}{{1e11, time.Second}, {1e14, time.Millisecond}, {1e17, time.Microsecond}, {math.MaxInt64, time.Nanosecond}} {
-		if unit == 0 && c.number < u.below {
-			unit = u.unit
-		}
+	if unit == 0 {
+		unit = unitBySize(c.number)
 	}
 	perSecond := int64(time.Second / max(1, unit))
 	seconds, rest := c.number/perSecond, c.number%perSecond
@@ -157,6 +155,18 @@ func (c cell) time() (time.Time, error) {
 		return time.Time{}, fmt.Errorf("%s is a time beyond the year 9999", c)
 	}
 	return time.Unix(seconds, rest*int64(unit)).UTC(), nil
+}
+
+func unitBySize(n int64) time.Duration {
+	switch {
+	case n < 1e11:
+		return time.Second
+	case n < 1e14:
+		return time.Millisecond
+	case n < 1e17:
+		return time.Microsecond
+	}
+	return time.Nanosecond
 }
 
 func (c cell) verdict() (policies.Verdict, error) {
@@ -171,11 +181,16 @@ func (c cell) verdict() (policies.Verdict, error) {
 	return 0, fmt.Errorf("%s is none of allow, deny, unknown", c)
 }
 
+func (c *tableColumn) isNumber() bool {
+	return c.kind == parquet.Types.Int32 || c.kind == parquet.Types.Int64
+}
+
 // tableColumn is a column of a Parquet file that says something.
 type tableColumn struct {
 	name     string
 	index    int
 	kind     parquet.Type
+	size     int // of texts that all have the same
 	optional bool
 	unit     time.Duration
 	field    *rowField  // either
@@ -212,8 +227,12 @@ func readParquet(_ io.Reader, s *sink) (err error) {
 	}
 	t := &table{sink: s, columns: columns, ends: map[string]policies.FlowPeer{}}
 	t.at.Line = 0
+	read := t.group
+	if s.options.Sums != nil && canSum(columns) {
+		read = (&sumTable{table: t, Sums: s.options.Sums}).group
+	}
 	for group := range r.NumRowGroups() {
-		if err := t.group(r.RowGroup(group)); err != nil {
+		if err := read(r.RowGroup(group)); err != nil {
 			return s.damaged("Parquet", err)
 		}
 	}
@@ -232,7 +251,7 @@ func columnsOf(s *schema.Schema, named map[string]string) ([]*tableColumn, error
 			continue
 		}
 		names = append(names, c.Name())
-		flat = append(flat, &tableColumn{name: c.Name(), index: i, kind: c.PhysicalType(), optional: c.MaxDefinitionLevel() > 0, unit: unitOf(c.LogicalType())})
+		flat = append(flat, &tableColumn{name: c.Name(), index: i, kind: c.PhysicalType(), size: max(0, c.TypeLength()), optional: c.MaxDefinitionLevel() > 0, unit: unitOf(c.LogicalType())})
 	}
 	var wrong []string
 	for field, name := range named {
@@ -394,13 +413,13 @@ func (c *tableColumn) next(row int) (v cell, there bool) {
 
 // batch hands over the flows of n rows.
 func (t *table) batch(n int) error {
-	aws, r, a := &awsDecoder{sink: t.sink}, new(row), new(awsRecord)
+	aws, r, a := &awsDecoder{sink: t.sink}, new(tableRow), new(awsRecord)
 	if t.stopped = t.ctx.Err(); t.stopped != nil {
 		return nil
 	}
 	for i := range n {
 		t.at.Line++
-		*r, *a = row{}, awsRecord{}
+		*r, *a = tableRow{}, awsRecord{}
 		var wrong error
 		for _, c := range t.columns {
 			v, there := c.next(i)
@@ -441,7 +460,16 @@ func (c cell) raw() []byte {
 	return strconv.AppendInt(nil, c.number, 10)
 }
 
-func (t *table) hand(r *row) error {
+func (t *table) hand(r *tableRow) error {
+	if err := t.complete(r); err != nil {
+		return err
+	}
+	t.flow(r.Flow)
+	return nil
+}
+
+// complete makes a flow of what a row says.
+func (t *table) complete(r *tableRow) error {
 	var err error
 	if r.From, err = t.end(&r.from); err != nil {
 		return fmt.Errorf("%s: %w", srcIP, err)
@@ -449,35 +477,50 @@ func (t *table) hand(r *row) error {
 	if r.To, err = t.end(&r.to); err != nil {
 		return fmt.Errorf("%s: %w", dstIP, err)
 	}
-	if r.protocol.isText {
-		r.Protocol, err = protocol("protocol", string(r.protocol.text), r.From.Address.Is6())
-	} else {
-		var n uint16
-		err = whole(r.protocol, &n, 255)
-		r.Protocol = netset.Protocol(n)
-	}
-	if err != nil {
+	if r.Protocol, err = r.protocolOf(r.From.Address.Is6()); err != nil {
 		return err
 	}
 	if r.Verdict == policies.Undecided {
 		r.Verdict = policies.Unknown
 	}
-	if err := span(&r.Flow, r.first, r.last); err != nil {
-		return err
+	return span(&r.Flow, r.first, r.last)
+}
+
+func (r *tableRow) protocolOf(is6 bool) (netset.Protocol, error) {
+	if r.protocol.isText {
+		return protocol("protocol", string(r.protocol.text), is6)
 	}
-	t.flow(r.Flow)
-	return nil
+	var n uint16
+	err := whole(r.protocol, &n, 255)
+	return netset.Protocol(n), err
 }
 
 // end is what the columns say of an end, which they say again and again.
 func (t *table) end(e *rowEnd) (policies.FlowPeer, error) {
-	t.key = t.key[:0]
-	for _, part := range [][]byte{e.address, e.namespace, e.pod, e.kind, e.name} {
-		t.key = append(binary.AppendUvarint(t.key, uint64(len(part))), part...)
-	}
+	t.key = e.appendKey(t.key[:0])
 	if known, ok := t.ends[string(t.key)]; ok {
 		return known, nil
 	}
+	p, err := e.peer()
+	if err != nil {
+		return p, err
+	}
+	if len(t.ends) >= maxCached {
+		clear(t.ends)
+	}
+	t.ends[string(t.key)] = p
+	return p, nil
+}
+
+// appendKey appends what tells an end apart from all others.
+func (e *rowEnd) appendKey(key []byte) []byte {
+	for _, part := range [][]byte{e.address, e.namespace, e.pod, e.kind, e.name} {
+		key = append(binary.AppendUvarint(key, uint64(len(part))), part...)
+	}
+	return key
+}
+
+func (e *rowEnd) peer() (policies.FlowPeer, error) {
 	p := policies.FlowPeer{Namespace: clean(e.namespace), Pod: clean(e.pod)}
 	if len(e.name) > 0 {
 		p.Workloads = []policies.Ref{{Kind: clean(e.kind), Namespace: p.Namespace, Name: clean(e.name)}}
@@ -491,9 +534,5 @@ func (t *table) end(e *rowEnd) (policies.FlowPeer, error) {
 	default:
 		return p, fmt.Errorf("%.60q is no IP address", e.address)
 	}
-	if len(t.ends) >= maxCached {
-		clear(t.ends)
-	}
-	t.ends[string(t.key)] = p
 	return p, nil
 }

@@ -1,0 +1,440 @@
+package flowlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/file"
+)
+
+// chunk reads one column of a row group: texts as codes, for they repeat, and
+// numbers as they are. What is null is the text "" or the number 0.
+type chunk struct {
+	*tableColumn
+	pages file.PageReader        // either
+	typed file.ColumnChunkReader // or, where pages are encoded in other ways
+
+	texts   [][]byte // by code; that of 0 is ""
+	entries int      // of texts that the dictionary has, that of 0 included
+	known   map[string]int32
+	values  []int64 // the dictionary of numbers
+	codes   []int32 // of the batch
+	numbers []int64 // of the batch
+
+	left    int // rows of the page that are not yet read
+	data    []byte
+	coded   bool
+	runs    bitRuns // of the codes
+	levels  bitRuns // of what is not null
+	present []int32
+}
+
+// isOrdinary reports whether a column chunk has only pages that chunk reads itself.
+func isOrdinary(encodings []parquet.Encoding, optional bool) bool {
+	return !slices.ContainsFunc(encodings, func(e parquet.Encoding) bool {
+		switch e {
+		case parquet.Encodings.Plain, parquet.Encodings.PlainDict, parquet.Encodings.RLEDict, parquet.Encodings.RLE:
+			return false
+		case parquet.Encodings.BitPacked: //nolint:staticcheck // old writers name it for levels that are not there
+			return optional
+		}
+		return true
+	})
+}
+
+func newChunk(c *tableColumn, g *file.RowGroupReader) (*chunk, error) {
+	meta, err := g.MetaData().ColumnChunk(c.index)
+	if err != nil {
+		return nil, err
+	}
+	k := &chunk{tableColumn: c, texts: [][]byte{nil}, entries: 1}
+	if !isOrdinary(meta.Encodings(), c.optional) {
+		k.typed, err = g.Column(c.index)
+		return k, err
+	}
+	if k.pages, err = g.GetColumnPageReader(c.index); err != nil {
+		return nil, err
+	}
+	if meta.HasDictionaryPage() {
+		err = k.nextPage()
+	}
+	return k, err
+}
+
+var errShort = errors.New("it ends before its last value")
+
+// nextPage reads the next page.
+func (k *chunk) nextPage() error {
+	if !k.pages.Next() {
+		if err := k.pages.Err(); err != nil {
+			return err
+		}
+		return errShort
+	}
+	var skip int
+	data := k.pages.Page().Data()
+	switch page := k.pages.Page().(type) {
+	case *file.DictionaryPage:
+		return k.readDictionary(data, int(page.NumValues()))
+	case *file.DataPageV1:
+		if k.optional {
+			if len(data) < 4 || page.DefinitionLevelEncoding() != parquet.Encodings.RLE {
+				return errShort
+			}
+			skip = int(binary.LittleEndian.Uint32(data))
+			data = data[4:]
+		}
+	case *file.DataPageV2:
+		if page.RepetitionLevelByteLen() != 0 {
+			return errShort
+		}
+		skip = int(page.DefinitionLevelByteLen())
+	default:
+		return k.nextPage()
+	}
+	page := k.pages.Page()
+	if skip < 0 || skip > len(data) || page.NumValues() < 0 {
+		return errShort
+	}
+	k.left, k.levels, k.data = int(page.NumValues()), newBitRuns(data[:skip], 1), data[skip:]
+	switch e := parquet.Encoding(page.Encoding()); e {
+	case parquet.Encodings.Plain:
+		k.coded = false
+	case parquet.Encodings.PlainDict, parquet.Encodings.RLEDict:
+		k.coded = true
+		if len(k.data) == 0 {
+			k.data = []byte{0} // of nulls alone
+		}
+		if k.data[0] > 31 {
+			return errors.New("a page has no sensible width")
+		}
+		k.runs = newBitRuns(k.data[1:], int(k.data[0]))
+	default:
+		return fmt.Errorf("a page is encoded as %s", e)
+	}
+	return nil
+}
+
+func (k *chunk) readDictionary(data []byte, n int) error {
+	if k.entries+len(k.values) > 1 {
+		return errors.New("it has two dictionaries")
+	}
+	if k.isNumber() {
+		if n < 0 || len(data) < n*k.width() {
+			return errors.New("its dictionary ends early")
+		}
+		k.values = make([]int64, n)
+		k.plainNumbers(k.values, data)
+		return nil
+	}
+	data = slices.Clone(data)
+	for range n {
+		text, rest, err := k.plainText(data)
+		if err != nil {
+			return errors.New("its dictionary ends early")
+		}
+		k.texts, data = append(k.texts, text), rest
+	}
+	k.entries = len(k.texts)
+	return nil
+}
+
+func (k *chunk) width() int {
+	if k.kind == parquet.Types.Int32 {
+		return 4
+	}
+	return 8
+}
+
+// plainNumbers reads numbers and returns the data behind them.
+func (k *chunk) plainNumbers(to []int64, data []byte) []byte {
+	if k.kind == parquet.Types.Int32 {
+		for i := range to {
+			to[i] = int64(int32(binary.LittleEndian.Uint32(data[4*i:])))
+		}
+		return data[4*len(to):]
+	}
+	for i := range to {
+		to[i] = int64(binary.LittleEndian.Uint64(data[8*i:]))
+	}
+	return data[8*len(to):]
+}
+
+// plainText reads a text, and returns the data behind it.
+func (k *chunk) plainText(data []byte) (text, rest []byte, err error) {
+	size := k.size
+	if k.kind == parquet.Types.ByteArray {
+		if len(data) < 4 {
+			return nil, nil, errShort
+		}
+		size = int(binary.LittleEndian.Uint32(data))
+		data = data[4:]
+	}
+	if size < 0 || size > len(data) {
+		return nil, nil, errShort
+	}
+	return data[:size:size], data[size:], nil
+}
+
+// mostTexts is how many texts outside the dictionary are kept at a time.
+const mostTexts = 1 << 17
+
+// fill reads a batch of n rows. It reports whether codes mean something else than
+// before.
+func (k *chunk) fill(n int) (renewed bool, err error) {
+	if len(k.texts)-k.entries > mostTexts {
+		k.texts = k.texts[:k.entries]
+		clear(k.known)
+		renewed = true
+	}
+	if k.isNumber() {
+		k.numbers = slices.Grow(k.numbers[:0], n)[:n]
+	} else {
+		k.codes = slices.Grow(k.codes[:0], n)[:n]
+	}
+	if k.typed != nil {
+		return renewed, k.fillTyped(n)
+	}
+	for at := 0; at < n; {
+		if k.left == 0 {
+			if err := k.nextPage(); err != nil {
+				return false, err
+			}
+			continue
+		}
+		m := min(n-at, k.left)
+		if err := k.fillFrom(at, m); err != nil {
+			return false, err
+		}
+		k.left -= m
+		at += m
+	}
+	return renewed, nil
+}
+
+// fillFrom reads m rows of the page at hand to a place in the batch.
+func (k *chunk) fillFrom(at, m int) error {
+	there := m
+	if k.optional {
+		k.present = slices.Grow(k.present[:0], m)[:m]
+		if !k.levels.read(k.present) {
+			return errShort
+		}
+		there = 0
+		for _, level := range k.present {
+			there += int(level)
+		}
+	}
+	if k.isNumber() {
+		to := k.numbers[at : at+there]
+		if err := k.readNumbers(to); err != nil {
+			return err
+		}
+		spread(k.numbers[at:at+m], there, k.present)
+		return nil
+	}
+	if err := k.readTexts(k.codes[at : at+there]); err != nil {
+		return err
+	}
+	spread(k.codes[at:at+m], there, k.present)
+	return nil
+}
+
+// spread moves values that stand at the beginning to where rows have one.
+func spread[T int32 | int64](to []T, there int, present []int32) {
+	if there == len(to) {
+		return
+	}
+	for i := len(to) - 1; i >= 0; i-- {
+		if present[i] == 0 {
+			to[i] = 0
+			continue
+		}
+		there--
+		to[i] = to[there]
+	}
+}
+
+var errCode = errors.New("a code is not in its dictionary")
+
+func (k *chunk) readNumbers(to []int64) error {
+	if !k.coded {
+		if len(k.data) < len(to)*k.width() {
+			return errShort
+		}
+		k.data = k.plainNumbers(to, k.data)
+		return nil
+	}
+	var some [512]int32
+	values := k.values
+	for len(to) > 0 {
+		codes := some[:min(len(to), len(some))]
+		if !k.runs.read(codes) {
+			return errShort
+		}
+		for i, code := range codes {
+			if uint(code) >= uint(len(values)) {
+				return errCode
+			}
+			to[i] = values[code]
+		}
+		to = to[len(codes):]
+	}
+	return nil
+}
+
+func (k *chunk) readTexts(to []int32) error {
+	if k.coded {
+		if !k.runs.read(to) {
+			return errShort
+		}
+		most := int32(0)
+		for i, code := range to {
+			to[i] = code + 1
+			most = max(most, code)
+		}
+		if len(to) > 0 && int(most) >= k.entries-1 {
+			return errCode
+		}
+		return nil
+	}
+	for i := range to {
+		text, rest, err := k.plainText(k.data)
+		if err != nil {
+			return err
+		}
+		k.data = rest
+		to[i] = k.code(text)
+	}
+	return nil
+}
+
+// code returns that of a text that is in no dictionary.
+func (k *chunk) code(text []byte) int32 {
+	if k.known == nil {
+		k.known = make(map[string]int32, 1024)
+	}
+	code, known := k.known[string(text)]
+	if !known {
+		code = int32(len(k.texts))
+		kept := slices.Clone(text)
+		k.texts = append(k.texts, kept)
+		k.known[string(kept)] = code
+	}
+	return code
+}
+
+// fillTyped reads a batch as the library does.
+func (k *chunk) fillTyped(n int) error {
+	if err := k.tableColumn.fill(k.typed, n); err != nil {
+		return err
+	}
+	for i := range n {
+		v, there := k.next(i)
+		switch {
+		case k.isNumber():
+			k.numbers[i] = v.number
+		case there:
+			k.codes[i] = k.code(v.text)
+		default:
+			k.codes[i] = 0
+		}
+	}
+	return nil
+}
+
+// cell returns the value of a row of the batch.
+func (k *chunk) cell(i int) cell {
+	if k.isNumber() {
+		return cell{number: k.numbers[i], unit: k.unit}
+	}
+	return cell{text: k.texts[k.codes[i]], isText: true}
+}
+
+// bitRuns reads what Parquet calls the hybrid of run lengths and packed bits.
+type bitRuns struct {
+	data   []byte
+	width  int
+	repeat int   // values left of a run
+	value  int32 // that run's
+	packed int   // values left of packed ones
+	bit    int   // where the next of them begins in data
+}
+
+func newBitRuns(data []byte, width int) bitRuns { return bitRuns{data: data, width: width} }
+
+func (r *bitRuns) read(to []int32) bool {
+	for len(to) > 0 {
+		switch {
+		case r.repeat > 0:
+			n := min(len(to), r.repeat)
+			for i := range to[:n] {
+				to[i] = r.value
+			}
+			r.repeat -= n
+			to = to[n:]
+		case r.packed > 0:
+			n := min(len(to), r.packed)
+			r.unpack(to[:n])
+			r.packed -= n
+			to = to[n:]
+		case !r.next():
+			return false
+		}
+	}
+	return true
+}
+
+// next begins the next run; it reports whether there is one.
+func (r *bitRuns) next() bool {
+	r.data, r.bit = r.data[min(len(r.data), (r.bit+7)/8):], 0
+	header, n := binary.Uvarint(r.data)
+	if n <= 0 || header>>1 > 1<<31 {
+		return false
+	}
+	r.data = r.data[n:]
+	if header&1 == 1 {
+		r.packed = int(header>>1) * 8
+		// The last group may be cut short where no values are in it.
+		if r.width > 0 {
+			r.packed = min(r.packed, len(r.data)*8/r.width)
+		}
+		return r.packed > 0
+	}
+	size := (r.width + 7) / 8
+	if len(r.data) < size {
+		return false
+	}
+	var value uint32
+	for i := range size {
+		value |= uint32(r.data[i]) << (8 * i)
+	}
+	r.value = int32(value)
+	r.data, r.repeat = r.data[size:], int(header>>1)
+	return r.value >= 0
+}
+
+// unpack reads packed values. Four bytes and seven bits hold the widest.
+func (r *bitRuns) unpack(to []int32) {
+	mask, bit, data := uint64(1)<<r.width-1, r.bit, r.data
+	fast := 0
+	if len(data) >= 8 && r.width > 0 {
+		fast = min(len(to), max(0, ((len(data)-8)*8-bit)/r.width))
+	}
+	for i := range to[:fast] {
+		to[i] = int32(binary.LittleEndian.Uint64(data[bit>>3:]) >> (bit & 7) & mask)
+		bit += r.width
+	}
+	for i := range to[fast:] {
+		var word uint64
+		for b := range min(5, len(data)-bit>>3) {
+			word |= uint64(data[bit>>3+b]) << (8 * b)
+		}
+		to[fast+i] = int32(word >> (bit & 7) & mask)
+		bit += r.width
+	}
+	r.bit = bit
+}

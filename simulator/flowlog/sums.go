@@ -1,0 +1,659 @@
+package flowlog
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"math/bits"
+	"slices"
+	"time"
+
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/file"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/simulator"
+)
+
+// Taker takes flows together that get the same answer, as simulator.Replayers do.
+type Taker interface {
+	Class(p *policies.FlowPeer) simulator.Class
+	Together(f *policies.Flow) bool
+	AddAlike(s *simulator.Alike)
+}
+
+// Sums adds up the rows of tables, of any number of files, so that few of them
+// become flows. It takes up to some 300 MB.
+type Sums struct {
+	to        Taker
+	ends      []sumEnd
+	said      []policies.FlowPeer // of ends
+	endIDs    map[string]int32    // by what columns say
+	pods      map[podName]int32
+	shapes    map[shape]int32
+	shapeList []shape
+	groups    []sumGroup
+	firsts    []sumRow // of groups
+	slots     []int32  // the groups, plus one, by their hash
+	files     []string
+}
+
+// NewSums returns Sums that Flush hands to a taker.
+func NewSums(to Taker) *Sums {
+	s := &Sums{to: to}
+	s.forget()
+	return s
+}
+
+func (s *Sums) forget() {
+	*s = Sums{to: s.to, endIDs: map[string]int32{}, pods: map[podName]int32{}, shapes: map[shape]int32{}, slots: make([]int32, 1<<12)}
+}
+
+// sumEnd is an end of flows.
+type sumEnd struct {
+	since         int64 // in nanoseconds since 1970: records from before it are of the class before
+	class, before int32
+	pod           int32 // that of others with the same pod's name; 0 without one
+	isBad, is6    bool
+}
+
+type podName struct{ namespace, name string }
+
+// shape is what else rows have in common that get the same answer.
+type shape struct {
+	protocol netset.Protocol
+	verdict  policies.Verdict
+}
+
+const badShape = math.MaxInt32 - 1
+
+// sumGroup is what rows come to that get the same answer.
+type sumGroup struct {
+	ends, rest       uint64 // the key
+	flows, bytes     uint64
+	earliest, latest int64 // in nanoseconds since 1970; 0 where no row has a time
+	apart            bool  // its rows are in groups by their ends
+}
+
+// sumRow is a row that may be an example.
+type sumRow struct {
+	file                                     int32
+	line                                     int
+	from, to                                 int32
+	protocol                                 netset.Protocol
+	verdict                                  policies.Verdict
+	port, sourcePort                         uint16
+	start, end                               int64
+	flows                                    uint64
+	bytes, packets, replyBytes, replyPackets uint64
+}
+
+// flow returns the flow of a row.
+func (s *Sums) flowOf(r *sumRow) policies.Flow {
+	start, end := moment(r.start), moment(r.end)
+	return policies.Flow{
+		First: start, Last: end, From: s.said[r.from], To: s.said[r.to], Protocol: r.protocol, Port: r.port, SourcePort: r.sourcePort,
+		Verdict: r.verdict, Count: r.flows, Bytes: r.bytes, Packets: r.packets, ReplyBytes: r.replyBytes, ReplyPackets: r.replyPackets,
+		Origin: policies.Origin{Format: parquetName, Window: end.Sub(start).Round(time.Microsecond)},
+		Record: policies.Place{File: s.files[r.file], Line: r.line},
+	}
+}
+
+// The parts of sumGroup.rest, behind the port.
+const (
+	restShape = 16
+	restSelf  = 1 << 62 // both ends are one pod
+	restEnds  = 1 << 63 // ends are told apart one by one, and not by class
+)
+
+// mostKept is how many ends, and groups, are kept at a time.
+const mostKept = 1 << 18
+
+// Flush hands over what was added up.
+func (s *Sums) Flush() {
+	for i := range s.groups {
+		if g := &s.groups[i]; !g.apart {
+			s.to.AddAlike(&simulator.Alike{Flow: s.flowOf(&s.firsts[i]), Flows: g.flows, Bytes: g.bytes, First: moment(g.earliest), Last: moment(g.latest)})
+		}
+	}
+	s.forget()
+}
+
+func moment(nanos int64) time.Time {
+	if nanos == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, nanos).UTC()
+}
+
+// sumTable reads a file for Sums.
+type sumTable struct {
+	*table
+	*Sums
+	chunks   []*chunk
+	from, to endColumns
+	shapes   shapeColumns
+	// Those that the file does not have are nil.
+	start, end, port, count, bytes, sourcePort, packets, replyBytes, replyPackets *chunk
+
+	counts []*chunk // numbers of which only negative ones are wrong, and source ports
+	times  [2][]int64
+	keys   []rowKey
+}
+
+// canSum reports whether Sums takes the rows of a table: its numbers are numbers,
+// and its texts are texts.
+func canSum(columns []*tableColumn) bool {
+	return !slices.ContainsFunc(columns, func(c *tableColumn) bool {
+		switch {
+		case c.field == nil, c.kind == parquet.Types.FixedLenByteArray && c.size == 0:
+			return true
+		case c.field.name == "protocol":
+			return false
+		}
+		isText := c.field.name == "verdict" || slices.Contains(endFields[0][:], c.field.name) || slices.Contains(endFields[1][:], c.field.name)
+		return isText == c.isNumber()
+	})
+}
+
+// endFields are the fields of both ends, in the order of rowEnd.
+var endFields = [2][5]string{
+	{srcIP, "src_namespace", srcPod, "src_kind", srcName}, {dstIP, "dst_namespace", dstPod, "dst_kind", dstName},
+}
+
+// group reads a row group.
+func (t *sumTable) group(g *file.RowGroupReader) error {
+	*t = sumTable{table: t.table, Sums: t.Sums, times: t.times, keys: t.keys}
+	t.forgetCodes()
+	for _, c := range t.columns {
+		k, err := newChunk(c, g)
+		if err != nil {
+			return fmt.Errorf("column %s: %w", c.name, err)
+		}
+		t.place(k)
+	}
+	for left := g.NumRows(); left > 0; {
+		if t.stopped = t.ctx.Err(); t.stopped != nil {
+			return nil
+		}
+		if len(t.Sums.ends) > mostKept || len(t.groups) > mostKept {
+			t.Flush()
+			t.forgetCodes()
+		}
+		n := int(min(left, batchRows))
+		for _, k := range t.chunks {
+			renewed, err := k.fill(n)
+			if err != nil {
+				return fmt.Errorf("column %s: %w", k.name, err)
+			}
+			if renewed {
+				t.forgetCodes()
+			}
+		}
+		if t.batch(n); t.stopped != nil {
+			return nil
+		}
+		left -= int64(n)
+	}
+	return nil
+}
+
+// forgetCodes is called where codes no longer mean what they did.
+func (t *sumTable) forgetCodes() {
+	t.from.known.forget()
+	t.to.known.forget()
+	t.shapes.known.forget()
+}
+
+// place puts a chunk where it is looked for.
+func (t *sumTable) place(k *chunk) {
+	t.chunks = append(t.chunks, k)
+	for i, e := range []*endColumns{&t.from, &t.to} {
+		if at := slices.Index(endFields[i][:], k.field.name); at >= 0 {
+			e.columns[at] = k
+			return
+		}
+	}
+	for name, to := range map[string]**chunk{
+		"start": &t.start, "end": &t.end, "dst_port": &t.port, "flows": &t.count, "bytes": &t.bytes, "src_port": &t.sourcePort,
+		"packets": &t.packets, "reply_bytes": &t.replyBytes, "reply_packets": &t.replyPackets, "protocol": &t.shapes.protocol, "verdict": &t.shapes.verdict,
+	} {
+		if k.field.name == name {
+			*to = k
+		}
+	}
+	switch k {
+	case t.start, t.end, t.port, t.shapes.protocol, t.shapes.verdict:
+	default:
+		t.counts = append(t.counts, k)
+	}
+}
+
+// interned gives keys the numbers that they stand for.
+type interned struct {
+	keys   []uint64
+	values []int32 // plus one
+	used   int
+}
+
+func (t *interned) forget() { *t = interned{keys: make([]uint64, 1<<8), values: make([]int32, 1<<8)} }
+
+// get returns the number of a key; -1 where it has none.
+func (t *interned) get(key uint64) int32 { return t.values[t.place(key)] - 1 }
+
+func (t *interned) place(key uint64) int {
+	mask := len(t.keys) - 1
+	at := int(key*0x9e3779b97f4a7c15>>32) & mask
+	for t.values[at] != 0 && t.keys[at] != key {
+		at = (at + 1) & mask
+	}
+	return at
+}
+
+func (t *interned) put(key uint64, value int32) {
+	if t.used++; 2*t.used > len(t.keys) {
+		old := *t
+		*t = interned{keys: make([]uint64, 4*len(old.keys)), values: make([]int32, 4*len(old.keys)), used: old.used}
+		for i, value := range old.values {
+			if value != 0 {
+				at := t.place(old.keys[i])
+				t.keys[at], t.values[at] = old.keys[i], value
+			}
+		}
+	}
+	at := t.place(key)
+	t.keys[at], t.values[at] = key, value+1
+}
+
+// endColumns find one end of each row.
+type endColumns struct {
+	columns [5]*chunk
+	widths  [5]int // of codes, in bits
+	keys    []uint64
+	known   interned
+	ids     []int32
+}
+
+// pack makes a number of all codes of each of n rows, unless they do not fit one.
+func (e *endColumns) pack(n int) bool {
+	total, renewed := 0, false
+	for i, k := range e.columns {
+		if k == nil {
+			continue
+		}
+		if width := bits.Len(uint(len(k.texts))); width > e.widths[i] {
+			e.widths[i], renewed = width, true
+		}
+		total += e.widths[i]
+	}
+	if renewed {
+		e.known.forget()
+	}
+	e.keys = slices.Grow(e.keys[:0], n)[:n]
+	shift := 0
+	for i, k := range e.columns {
+		switch {
+		case k == nil:
+			continue
+		case shift == 0:
+			for row, code := range k.codes[:n] {
+				e.keys[row] = uint64(code)
+			}
+		default:
+			for row, code := range k.codes[:n] {
+				e.keys[row] |= uint64(code) << shift
+			}
+		}
+		shift += e.widths[i]
+	}
+	return total <= 64
+}
+
+// endsOf returns one end of each of n rows.
+func (t *sumTable) endsOf(e *endColumns, n int) []int32 {
+	e.ids = slices.Grow(e.ids[:0], n)[:n]
+	if !e.pack(n) {
+		for row := range e.ids {
+			e.ids[row] = t.endOf(e, row)
+		}
+		return e.ids
+	}
+	for row, key := range e.keys {
+		id := e.known.get(key)
+		if id < 0 {
+			id = t.endOf(e, row)
+			e.known.put(key, id)
+		}
+		e.ids[row] = id
+	}
+	return e.ids
+}
+
+// endOf returns one end of a row.
+func (t *sumTable) endOf(e *endColumns, row int) int32 {
+	var said rowEnd
+	for i, to := range []*[]byte{&said.address, &said.namespace, &said.pod, &said.kind, &said.name} {
+		if k := e.columns[i]; k != nil {
+			*to = k.texts[k.codes[row]]
+		}
+	}
+	t.key = said.appendKey(t.key[:0])
+	if id, known := t.endIDs[string(t.key)]; known {
+		return id
+	}
+	id := int32(len(t.Sums.ends))
+	t.endIDs[string(t.key)] = id
+	p, err := said.peer()
+	end := sumEnd{isBad: err != nil, is6: p.Address.Is6(), since: math.MinInt64}
+	if err == nil {
+		c := t.Sums.to.Class(&p)
+		end.class, end.before = int32(c.ID), int32(c.Before)
+		if !c.Since.IsZero() {
+			end.since = c.Since.UnixNano()
+		}
+	}
+	if p.Pod != "" {
+		name := podName{p.Namespace, p.Pod}
+		if t.pods[name] == 0 {
+			t.pods[name] = int32(len(t.pods)) + 1
+		}
+		end.pod = t.pods[name]
+	}
+	t.Sums.ends, t.said = append(t.Sums.ends, end), append(t.said, p)
+	return id
+}
+
+func (e *sumEnd) classAt(start int64) int32 {
+	if start < e.since && start != 0 {
+		return e.before
+	}
+	return e.class
+}
+
+// shapeColumns find the shapes of rows.
+type shapeColumns struct {
+	protocol, verdict *chunk
+	known             interned
+}
+
+// codeAt returns a number for what a row has.
+func (k *chunk) codeAt(row int) uint64 {
+	switch {
+	case k == nil:
+		return 0
+	case k.isNumber():
+		return min(uint64(k.numbers[row]), math.MaxInt32) // no negative one is sound either
+	}
+	return uint64(k.codes[row])
+}
+
+// keyOf returns what a row's shape depends on.
+func (c *shapeColumns) keyOf(row int, is6 bool) uint64 {
+	key := c.protocol.codeAt(row)<<32 | c.verdict.codeAt(row)<<1
+	if is6 {
+		key |= 1
+	}
+	return key
+}
+
+func (t *sumTable) shapeOf(row int, is6 bool) int32 {
+	key := t.shapes.keyOf(row, is6)
+	if id := t.shapes.known.get(key); id >= 0 {
+		return id
+	}
+	id := int32(badShape)
+	var r tableRow
+	err := t.shapes.protocol.setAt(row, &r)
+	if err == nil {
+		err = t.shapes.verdict.setAt(row, &r)
+	}
+	var is shape
+	if err == nil {
+		is.verdict = cmp.Or(r.Verdict, policies.Unknown)
+		is.protocol, err = r.protocolOf(is6)
+	}
+	if err == nil {
+		known := false
+		if id, known = t.Sums.shapes[is]; !known {
+			id = int32(len(t.Sums.shapes))
+			t.Sums.shapes[is] = id
+			t.shapeList = append(t.shapeList, is)
+		}
+	}
+	t.shapes.known.put(key, id)
+	return id
+}
+
+// setAt has a row of a table say what a row of the batch has.
+func (k *chunk) setAt(row int, r *tableRow) error {
+	if k == nil {
+		return nil
+	}
+	if err := k.field.set(r, k.cell(row)); err != nil {
+		return fmt.Errorf("%s: %w", k.name, err)
+	}
+	return nil
+}
+
+// rowAt returns what all columns say of a row of the batch.
+func (t *sumTable) rowAt(row int) (*tableRow, error) {
+	r := new(tableRow)
+	var wrong error
+	for _, k := range t.chunks {
+		if err := k.setAt(row, r); err != nil && wrong == nil {
+			wrong = err
+		}
+	}
+	if wrong == nil {
+		wrong = t.complete(r)
+	}
+	return r, wrong
+}
+
+// momentsOf returns what n rows have in a column of times, in nanoseconds since
+// 1970: 0 where there is none, and -1 where that is no number.
+func (t *sumTable) momentsOf(which int, k *chunk, n int) []int64 {
+	t.times[which] = slices.Grow(t.times[which][:0], n)[:n]
+	to := t.times[which]
+	if k == nil {
+		clear(to)
+		return to
+	}
+	for i, v := range k.numbers[:n] {
+		unit := int64(k.unit)
+		if unit == 0 {
+			unit = int64(unitBySize(v))
+		}
+		switch {
+		case v <= 0:
+			to[i] = 0
+		case v > math.MaxInt64/unit:
+			to[i] = -1
+		default:
+			to[i] = v * unit
+		}
+	}
+	return to
+}
+
+// areCounts reports whether no row of the batch has a count that is none.
+func (t *sumTable) areCounts(n int) bool {
+	return !slices.ContainsFunc(t.counts, func(k *chunk) bool {
+		all := int64(0)
+		for _, v := range k.numbers[:n] {
+			all |= v
+		}
+		return all < 0 || all > k.field.most
+	})
+}
+
+func (t *sumTable) isCount(row int) bool {
+	return !slices.ContainsFunc(t.counts, func(k *chunk) bool { return k.numbers[row] < 0 || k.numbers[row] > k.field.most })
+}
+
+// batch adds up n rows. Those that are bad, or have times that are hardly any, go
+// by themselves.
+func (t *sumTable) batch(n int) {
+	from, to := t.endsOf(&t.from, n), t.endsOf(&t.to, n)
+	starts, ends := t.momentsOf(0, t.start, n), t.momentsOf(1, t.end, n)
+	areCounts, line := t.areCounts(n), t.at.Line
+	t.keys = slices.Grow(t.keys[:0], n)[:n]
+	// The places of groups are looked up for all rows before any group is, so that
+	// memory answers many at a time.
+	mask, lastShape, last := len(t.slots)-1, uint64(math.MaxUint64), int32(0)
+	for i := range n {
+		source, target := &t.Sums.ends[from[i]], &t.Sums.ends[to[i]]
+		start, end := timesOf(starts[i], ends[i])
+		port := int64(0)
+		if t.port != nil {
+			port = t.port.numbers[i]
+		}
+		if key := t.shapes.keyOf(i, source.is6); key != lastShape {
+			last, lastShape = t.shapeOf(i, source.is6), key
+		}
+		k := &t.keys[i]
+		if source.isBad || target.isBad || last == badShape || start < 0 || end < start || end-start > maxWindowSeconds*int64(time.Second) ||
+			uint64(port) > math.MaxUint16 || !areCounts && !t.isCount(i) {
+			k.ends, k.rest = 0, badRow
+			continue
+		}
+		k.ends, k.rest = uint64(source.classAt(start))<<32|uint64(target.classAt(start)), uint64(last)<<restShape|uint64(port)
+		if source.pod != 0 && source.pod == target.pod {
+			k.rest |= restSelf
+		}
+		k.slot = t.slots[slotOf(k.ends, k.rest, mask)]
+	}
+	for i := range n {
+		k := &t.keys[i]
+		t.at.Line = line + i + 1
+		if k.rest == badRow {
+			if r, err := t.rowAt(i); err != nil {
+				t.bad(err)
+			} else {
+				t.flow(r.Flow)
+			}
+			if t.stopped != nil {
+				return
+			}
+			continue
+		}
+		start, end := timesOf(starts[i], ends[i])
+		g := (*sumGroup)(nil)
+		if k.slot != 0 {
+			g = &t.groups[k.slot-1]
+		}
+		if g == nil || g.ends != k.ends || g.rest != k.rest || g.earliest == 0 || start <= g.earliest {
+			g = t.groupOf(i, start, k.ends, k.rest)
+		}
+		if g.apart {
+			g = t.groupOf(i, start, uint64(from[i])<<32|uint64(to[i]), k.rest|restEnds)
+		}
+		flows := uint64(1)
+		if t.count != nil {
+			flows = max(1, uint64(t.count.numbers[i]))
+		}
+		if t.bytes != nil {
+			g.bytes += uint64(t.bytes.numbers[i])
+		}
+		g.flows += flows
+		g.latest = max(g.latest, end)
+		t.stats.Flows++
+	}
+}
+
+// rowKey is the key of a row's group, and what was at its place.
+type rowKey struct {
+	ends, rest uint64
+	slot       int32
+}
+
+const badRow = math.MaxUint64
+
+// groupOf returns the group of a row, which may be the first that it has.
+func (t *sumTable) groupOf(row int, start int64, ends, rest uint64) *sumGroup {
+	mask := len(t.slots) - 1
+	at := slotOf(ends, rest, mask)
+	for t.slots[at] != 0 {
+		i := t.slots[at] - 1
+		g := &t.groups[i]
+		if g.ends != ends || g.rest != rest {
+			at = (at + 1) & mask
+			continue
+		}
+		if (start <= g.earliest || g.earliest == 0) && !g.apart {
+			t.keepFirst(i, row, start)
+		}
+		return g
+	}
+	first := t.soundRow(row)
+	g := sumGroup{ends: ends, rest: rest, earliest: start}
+	if rest&restEnds == 0 {
+		f := t.flowOf(&first)
+		g.apart = !t.Sums.to.Together(&f)
+	}
+	t.groups, t.firsts = append(t.groups, g), append(t.firsts, first)
+	t.slots[at] = int32(len(t.groups))
+	if 2*len(t.groups) > len(t.slots) {
+		t.slots = make([]int32, 4*len(t.slots))
+		mask := len(t.slots) - 1
+		for i := range t.groups {
+			at := slotOf(t.groups[i].ends, t.groups[i].rest, mask)
+			for t.slots[at] != 0 {
+				at = (at + 1) & mask
+			}
+			t.slots[at] = int32(i) + 1
+		}
+	}
+	return &t.groups[len(t.groups)-1]
+}
+
+func slotOf(ends, rest uint64, mask int) int {
+	h := (ends ^ rest*0xc2b2ae3d27d4eb4f) * 0x9e3779b97f4a7c15
+	return int((h^h>>29)*0xff51afd7ed558ccd>>32) & mask
+}
+
+// keepFirst keeps a row if it is the first of its group, by time and then by place.
+func (t *sumTable) keepFirst(group int32, row int, start int64) {
+	g, first := &t.groups[group], &t.firsts[group]
+	if start == 0 && g.earliest != 0 || start == g.earliest && (first.file == t.fileID() || t.files[first.file] <= t.at.File) {
+		return
+	}
+	g.earliest, *first = start, t.soundRow(row)
+}
+
+// fileID returns the number of the file that is read.
+func (t *sumTable) fileID() int32 {
+	if len(t.files) == 0 || t.files[len(t.files)-1] != t.at.File {
+		t.files = append(t.files, t.at.File)
+	}
+	return int32(len(t.files) - 1)
+}
+
+// soundRow returns a row of the batch of which all is known to be sound.
+func (t *sumTable) soundRow(row int) sumRow {
+	number := func(k *chunk) uint64 {
+		if k == nil {
+			return 0
+		}
+		return uint64(k.numbers[row])
+	}
+	is := t.shapeList[t.shapeOf(row, t.Sums.ends[t.from.ids[row]].is6)]
+	start, end := timesOf(t.times[0][row], t.times[1][row])
+	return sumRow{
+		file: t.fileID(), line: t.at.Line, from: t.from.ids[row], to: t.to.ids[row], protocol: is.protocol, verdict: is.verdict,
+		port: uint16(number(t.port)), sourcePort: uint16(number(t.sourcePort)), start: start, end: end, flows: max(1, number(t.count)),
+		bytes: number(t.bytes), packets: number(t.packets), replyBytes: number(t.replyBytes), replyPackets: number(t.replyPackets),
+	}
+}
+
+// timesOf returns when a row was seen, where either time stands for both.
+func timesOf(start, end int64) (int64, int64) {
+	if start == 0 {
+		start = end
+	}
+	if end == 0 {
+		end = start
+	}
+	return start, end
+}
