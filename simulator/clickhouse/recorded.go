@@ -189,7 +189,7 @@ func (r *recorded) Sums(ctx context.Context, each func(*simulator.Tuple) error) 
 func (r *recorded) tuples(ctx context.Context, terms []term, each func(*simulator.Tuple) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	query, arguments := r.gather(hourKeys, terms)
-	hours, err := r.conn.Query(r.reading(ctx), query, arguments...)
+	hours, err := r.conn.Query(r.reading(ctx, true), query, arguments...)
 	if err != nil {
 		cancel()
 		return fmt.Errorf("read tuples of %s: %w", r.name, err)
@@ -200,7 +200,7 @@ func (r *recorded) tuples(ctx context.Context, terms []term, each func(*simulato
 	}()
 	// Asked for later, so that of every tuple above there is one.
 	query, arguments = r.gather([]string{"tuple"}, tupleTerms)
-	tuples, err := r.conn.Query(r.reading(ctx), query, arguments...)
+	tuples, err := r.conn.Query(r.reading(ctx, false), query, arguments...)
 	if err != nil {
 		return fmt.Errorf("read tuples of %s: %w", r.name, err)
 	}
@@ -365,7 +365,7 @@ func (s *Store) Scan(ctx context.Context, f *simulator.Filter, each func(policie
 
 // flows reads rows of flows.
 func (s *Store) flows(ctx context.Context, where, rest string, arguments []any, each func(policies.Flow) error) error {
-	rows, err := s.conn.Query(s.reading(ctx), "SELECT "+names(flowColumns[:len(flowColumns)-2])+" FROM "+s.table("flows")+" WHERE "+where+rest, arguments...)
+	rows, err := s.conn.Query(s.reading(ctx, false), "SELECT "+names(flowColumns[:len(flowColumns)-2])+" FROM "+s.table("flows")+" WHERE "+where+rest, arguments...)
 	if err != nil {
 		return fmt.Errorf("read flows of %s: %w", s.name, err)
 	}
