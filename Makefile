@@ -44,7 +44,7 @@ test-clickhouse: ## run the tests that want a real ClickHouse
 	servers=; engine=; \
 	if tools/clickhouse/servers.sh install; then servers=1; else echo "not tried with Debian's ClickHouse servers"; fi; \
 	engine=$$(tools/clickhouse/engine.sh) || echo "not tried with the current ClickHouse engine"; \
-	WEIR_CLICKHOUSE=$$servers WEIR_CHDB=$$engine go test -count=1 -timeout 20m -run Real ./simulator/clickhouse
+	WEIR_CLICKHOUSE=$$servers WEIR_CHDB=$$engine go test -count=1 -timeout 20m -run Real ./simulator/clickhouse ./cmd/weir
 
 # Wants a C++ compiler and 600 MB of modules.
 test-duckdb: ## run the tests that want DuckDB

@@ -83,6 +83,8 @@ func (r *recordedFiles) Size(context.Context) (files int, bytes uint64, err erro
 type store interface {
 	recording
 	Recorded(ctx context.Context, r flowrow.Range) (simulator.Recorded, error)
+	// Summed returns what the filter may choose, and maybe more.
+	Summed(ctx context.Context, f *simulator.Filter) (simulator.Summed, error)
 }
 
 // recordedStore is flows in a store of files.
@@ -118,6 +120,14 @@ func (r *recordedStore) Scan(ctx context.Context, f *simulator.Filter, each func
 	return stats, err
 }
 
+func (r *recordedStore) Summed(ctx context.Context, f *simulator.Filter) (simulator.Summed, error) {
+	recorded, err := r.Recorded(ctx, flowrow.Range{Since: f.Since, Until: f.Until})
+	if err != nil {
+		return nil, err
+	}
+	return recorded.(simulator.Summed), nil
+}
+
 func (r *recordedStore) Size(ctx context.Context) (files int, bytes uint64, err error) {
 	stats, err := r.Stats(ctx)
 	return len(stats.Files), uint64(stats.Bytes), err
@@ -132,9 +142,14 @@ func (r *recordedDatabase) Scan(ctx context.Context, f *simulator.Filter, each f
 	return stats, err
 }
 
-// Size returns nothing: what a database takes is not asked for.
-func (r *recordedDatabase) Size(context.Context) (files int, bytes uint64, err error) {
-	return 0, 0, nil
+func (r *recordedDatabase) Summed(_ context.Context, f *simulator.Filter) (simulator.Summed, error) {
+	return r.Store.Summed(f), nil
+}
+
+// Size returns the parts of tables.
+func (r *recordedDatabase) Size(ctx context.Context) (files int, bytes uint64, err error) {
+	stats, err := r.Stats(ctx)
+	return stats.Parts, stats.Bytes, err
 }
 
 // replaySpan is the flags by which replays choose flows by time.
@@ -334,14 +349,12 @@ func (o *choice) count(c *cobra.Command, out *output, to countsSums, bySums bool
 		if err != nil {
 			return err
 		}
-		recorded, err := r.(store).Recorded(c.Context(), flowrow.Range{Since: f.Since, Until: f.Until})
+		summed, err := r.(store).Summed(c.Context(), f)
 		if err != nil {
 			return err
 		}
-		if summed, ok := recorded.(simulator.Summed); ok {
-			o.reading.Flows, o.notSaying, err = simulator.Sum(c.Context(), summed, f, to.AddSum)
-			return err
-		}
+		o.reading.Flows, o.notSaying, err = simulator.Sum(c.Context(), summed, f, to.AddSum)
+		return err
 	}
 	return o.scan(c.Context(), f, func(f *policies.Flow) error { return to.AddSum(f, 1) })
 }

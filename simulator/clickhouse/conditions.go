@@ -78,8 +78,24 @@ func anyOf[T any](patterns []T, of func(*T) condition) condition {
 // conditions returns what every record meets of which the filter does not say
 // No: those that it chooses, and those that do not say enough.
 func (s *Store) conditions(f *simulator.Filter) condition {
+	return all(timeCondition(f), chooser{s.modern, false}.filter(f))
+}
+
+// chooser makes conditions for flows, or where rolled is set for tuples, which lack
+// what differs among records.
+type chooser struct{ modern, rolled bool }
+
+// record is for what only records have.
+func (s chooser) record(c condition) condition {
+	if s.rolled {
+		return always
+	}
+	return c
+}
+
+// filter is conditions but for the time.
+func (s chooser) filter(f *simulator.Filter) condition {
 	return all(
-		timeCondition(f),
 		oneOf("`verdict`", f.Verdicts, func(v policies.Verdict) []string {
 			if v == policies.Unknown {
 				return []string{flowrow.VerdictText(v), ""}
@@ -87,12 +103,12 @@ func (s *Store) conditions(f *simulator.Filter) condition {
 			return []string{flowrow.VerdictText(v)}
 		}),
 		oneOf("`reporter`", f.Reporters, func(r policies.Reporter) []string { return []string{r.String()} }),
-		oneOf("`format`", f.Formats, func(name string) []string { return []string{name} }),
+		s.record(oneOf("`format`", f.Formats, func(name string) []string { return []string{name} })),
 		portCondition(f),
 		anyOf(f.From, func(e *simulator.End) condition { return s.end(e.Asked(), "src_") }),
 		anyOf(f.To, func(e *simulator.End) condition { return s.end(e.Asked(), "dst_") }),
 		anyOf(f.Either, func(e *simulator.End) condition { return either(s.end(e.Asked(), "src_"), s.end(e.Asked(), "dst_")) }),
-		anyOf(f.Policies, hitCondition),
+		s.record(anyOf(f.Policies, hitCondition)),
 	)
 }
 
@@ -140,16 +156,16 @@ func hitCondition(p *simulator.HitPattern) condition {
 }
 
 // end returns what an end meets of which the pattern does not say No.
-func (s *Store) end(e simulator.Asked, side string) condition {
+func (s chooser) end(e simulator.Asked, side string) condition {
 	column := func(text int) string { return "`" + side + flowrow.Columns[text] + "`" }
 	namespace, kind, name, pod, prefix := column(flowrow.Namespace), column(flowrow.Kind), column(flowrow.Name), column(flowrow.Pod), column(flowrow.PodPrefix)
 	network, set := column(flowrow.Network), column(flowrow.Set)
 	switch {
 	case e.Outside:
 		return either(where(network+" NOT IN ('', 'pod', 'node', 'own-node', 'node own-node')"), where(set+" != ''"),
-			where("("+namespace+" = '' AND "+pod+" = '' AND position("+network+", 'node') = 0)"))
+			all(where(namespace+" = ''"), s.record(where(pod+" = ''")), where("position("+network+", 'node') = 0")))
 	case e.Addresses.IsValid():
-		return s.addressCondition(e, column(flowrow.IP))
+		return s.record(s.addressCondition(e, column(flowrow.IP)))
 	}
 	conditions := []condition{
 		where(network + " IN ('', 'pod')"), // others are no pods
@@ -163,7 +179,7 @@ func (s *Store) end(e simulator.Asked, side string) condition {
 	}
 	if e.Pod != "" {
 		conditions = append(conditions, either(
-			where(pod+" = ?", e.Pod),
+			s.record(where(pod+" = ?", e.Pod)),
 			where("("+pod+" = '' AND substring(?, 1, toUInt64(length("+prefix+"))) = "+prefix+")", e.Pod)))
 	}
 	if e.Kind != "" {
@@ -177,12 +193,15 @@ func (s *Store) end(e simulator.Asked, side string) condition {
 		conditions = append(conditions, oneOf("lower("+kind+")", kinds, func(k string) []string { return []string{k} }))
 	}
 	if e.Name != "" {
-		conditions = append(conditions, either(
-			where(name+" = ?", e.Name), where(pod+" = ?", e.Name),
-			all(where(kind+" IN ('ReplicaSet', 'Job')"), begins(name, e.Name+"-")),
-			all(where(name+" = ''"), either(
+		named := either(
+			where(name+" = ?", e.Name), all(where(kind+" IN ('ReplicaSet', 'Job')"), begins(name, e.Name+"-")),
+			all(where(name+" = ''"), s.record(either(
 				where(kind+" != ''"), where(column(flowrow.Owners)+" != ''"), begins(pod, e.Name), begins(prefix, e.Name),
 				where("("+pod+" = '' AND "+prefix+" = '')")))))
+		if e.Kind == "" {
+			named = either(named, s.record(where(pod+" = ?", e.Name)))
+		}
+		conditions = append(conditions, named)
 	}
 	if e.Labels != nil && e.Labels.IsConjunction() {
 		for _, r := range e.Labels.Requirements() {
@@ -217,7 +236,7 @@ func labelCondition(r selector.Requirement, labels, state string) condition {
 
 // addressCondition lets pass what is no plain address: there it is unmapped, and
 // has no zone.
-func (s *Store) addressCondition(e simulator.Asked, ip string) condition {
+func (s chooser) addressCondition(e simulator.Asked, ip string) condition {
 	addresses := e.Addresses.Masked()
 	var in condition
 	switch {

@@ -378,7 +378,54 @@ func golden(t *testing.T, url string) {
 		}
 	}
 	ctx := t.Context()
-	rapid.Check(t, func(t *rapid.T) { equalChosen(ctx, t, "", s, all, anyFilter(t, all)) })
+	rapid.Check(t, func(t *rapid.T) {
+		f := anyFilter(t, all)
+		equalChosen(ctx, t, "", s, all, f)
+		if f.TellsTuples() {
+			equalCounts(ctx, t, s, all, f)
+		}
+	})
+}
+
+// equalCounts makes sure that what a filter chooses comes to the same, by the sums
+// of a store and flow by flow.
+func equalCounts(ctx context.Context, t rapid.TB, s *Store, all []policies.Flow, f *simulator.Filter) {
+	t.Helper()
+	keys, err := simulator.ParseKeys("from.workload,to.workload,port,verdict,hour,reporter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type counted struct {
+		Ranking *simulator.Ranking
+		Graph   *simulator.Graph
+		Unsaid  uint64
+	}
+	var results [2]counted
+	for i := range results {
+		top, talk := simulator.NewTop(keys, len(all)), simulator.NewTalk(false, len(all))
+		add := func(f *policies.Flow, records uint64) error {
+			return errors.Join(top.AddSum(f, records), talk.AddSum(f, records))
+		}
+		if i == 0 {
+			for k := range all {
+				switch f.Match(&all[k]) {
+				case simulator.Yes:
+					err = add(&all[k], 1)
+				case simulator.NotSay:
+					results[i].Unsaid++
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		} else if _, results[i].Unsaid, err = simulator.Sum(ctx, s.Summed(f), f, add); err != nil {
+			t.Fatal(err)
+		}
+		results[i].Ranking, results[i].Graph = top.Ranking("flows", len(all)), talk.Graph()
+	}
+	if diff := gocmp.Diff(results[0], results[1], comparers, gocmp.Comparer(netset.Ports.Equal)); diff != "" {
+		t.Errorf("counts (-memory +store):\n%.3000s", diff)
+	}
 }
 
 // equalChosen makes sure that a filter chooses the same of a store's flows as of

@@ -16,16 +16,31 @@ import (
 	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
-// recorded is a range of a store.
+// recorded is a range of a store, or what a filter may choose of it.
 type recorded struct {
 	*Store
 	flowrow.Range
+	filter *simulator.Filter // nil is all
 }
 
 // Recorded returns the flows of a range. The server groups them by tuple; flows
 // themselves are read only of the tuples that are asked for.
 func (s *Store) Recorded(_ context.Context, r flowrow.Range) (simulator.Recorded, error) {
-	return &recorded{s, r}, nil
+	return &recorded{s, r, nil}, nil
+}
+
+// Summed returns what a filter may choose: the server leaves out most of the rest,
+// and groups what stays by tuple.
+func (s *Store) Summed(f *simulator.Filter) simulator.Summed {
+	return &recorded{s, flowrow.Range{Since: f.Since, Until: f.Until}, f}
+}
+
+// chosen is what tuples or flows meet that the filter may choose.
+func (r *recorded) chosen(rolled bool) condition {
+	if r.filter == nil {
+		return always
+	}
+	return chooser{r.modern, rolled}.filter(r.filter)
 }
 
 // scan calls take for every row, and closes rows.
@@ -38,11 +53,14 @@ func scan(rows driver.Rows, take func(fetch func(...any) error) error) error {
 	return errors.Join(rows.Err(), rows.Close())
 }
 
+// wantsUntimed reports whether records of no time are to be told apart from those of
+// another time: a filter cannot say whether it chooses them.
+func (r *recorded) wantsUntimed() bool { return r.filter != nil && !r.Since.IsZero() }
+
 // part is one of the SELECTs that have the tuples of a range.
 type part struct {
-	from, where string
-	arguments   []any
-	rolled      bool
+	condition
+	rolled bool
 }
 
 // parts returns them: of whole hours there are tuples, of others flows.
@@ -57,15 +75,24 @@ func (r *recorded) parts() []part {
 	if !r.Until.IsZero() {
 		last = flowrow.HourOf(until)
 	}
+	flows := func(since, until int64) part { return part{where("`start` >= ? AND `start` < ?", since, until), false} }
+	var parts []part
 	if first >= last {
-		return []part{{r.table("flows"), "`start` >= ? AND `start` < ?", []any{since, until}, false}}
+		parts = append(parts, flows(since, until))
+	} else {
+		parts = append(parts, part{where("`hour` >= ? AND `hour` < ?", first, last), true})
+		if since < first {
+			parts = append(parts, flows(since, first))
+		}
+		if last < until {
+			parts = append(parts, flows(last, until))
+		}
 	}
-	parts := []part{{r.table("tuples"), "`hour` >= ? AND `hour` < ?", []any{first, last}, true}}
-	if since < first {
-		parts = append(parts, part{r.table("flows"), "`start` >= ? AND `start` < ?", []any{since, first}, false})
+	if r.wantsUntimed() {
+		parts = append(parts, part{where("`hour` = ?", int64(noTime)), true})
 	}
-	if last < until {
-		parts = append(parts, part{r.table("flows"), "`start` >= ? AND `start` < ?", []any{last, until}, false})
+	for i, p := range parts {
+		parts[i].condition = all(p.condition, r.chosen(p.rolled))
 	}
 	return parts
 }
@@ -84,6 +111,10 @@ func (r *recorded) gather(keys []string, terms []term) (query string, arguments 
 				selected = append(selected, "`"+key+"`")
 			}
 		}
+		from := r.table("flows")
+		if p.rolled {
+			from = r.table("tuples")
+		}
 		for i, t := range terms {
 			of := t.raw
 			if p.rolled {
@@ -91,7 +122,7 @@ func (r *recorded) gather(keys []string, terms []term) (query string, arguments 
 			}
 			selected = append(selected, fmt.Sprintf("%s AS `c%d`", of, i))
 		}
-		selects = append(selects, "SELECT "+strings.Join(selected, ", ")+" FROM "+p.from+" WHERE "+p.where+" GROUP BY "+by)
+		selects = append(selects, "SELECT "+strings.Join(selected, ", ")+" FROM "+from+" WHERE "+p.text+" GROUP BY "+by)
 		arguments = append(arguments, p.arguments...)
 	}
 	if len(selects) == 1 {
@@ -116,7 +147,8 @@ func widest(function, state, column string) term {
 	return term{function + "Merge(`" + state + "`)", function + "(toString(`" + column + "`))", function}
 }
 
-// hourTerms are what is told of a tuple in an hour, tupleTerms what of the tuple.
+// hourTerms are what is told of a tuple in an hour, sumTerms all that can be, and
+// tupleTerms what is told of the tuple.
 var (
 	hourKeys  = []string{"tuple", "hour", "reporter", "verdict", "egress_only"}
 	hourTerms = []term{
@@ -125,6 +157,9 @@ var (
 		{"minMerge(`first`)", "min(`start`)", "min"},
 		{"maxMerge(`last`)", "max(`end`)", "max"},
 	}
+	sumTerms = append(slices.Clone(hourTerms),
+		term{"sum(`records`)", "toUInt64(count())", "sum"}, term{"sum(`packets`)", "sum(`packets`)", "sum"},
+		term{"sum(`reply_bytes`)", "sum(`reply_bytes`)", "sum"}, term{"sum(`reply_packets`)", "sum(`reply_packets`)", "sum"})
 	tupleTerms = func() []term {
 		all := []term{plainTerm("protocol"), plainTerm("dst_port")}
 		for _, side := range []string{"src_", "dst_"} {
@@ -143,9 +178,18 @@ var (
 
 // Tuples calls each for every tuple, in the order of their IDs.
 func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error) error {
+	return r.tuples(ctx, hourTerms, each)
+}
+
+// Sums calls each for every tuple, in the order of their IDs.
+func (r *recorded) Sums(ctx context.Context, each func(*simulator.Tuple) error) error {
+	return r.tuples(ctx, sumTerms, each)
+}
+
+func (r *recorded) tuples(ctx context.Context, terms []term, each func(*simulator.Tuple) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	query, arguments := r.gather(hourKeys, hourTerms)
-	hours, err := r.conn.Query(r.reading(ctx), query, arguments...)
+	query, arguments := r.gather(hourKeys, terms)
+	hours, err := r.conn.Query(r.reading(ctx, true), query, arguments...)
 	if err != nil {
 		cancel()
 		return fmt.Errorf("read tuples of %s: %w", r.name, err)
@@ -156,11 +200,11 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 	}()
 	// Asked for later, so that of every tuple above there is one.
 	query, arguments = r.gather([]string{"tuple"}, tupleTerms)
-	tuples, err := r.conn.Query(r.reading(ctx), query, arguments...)
+	tuples, err := r.conn.Query(r.reading(ctx, false), query, arguments...)
 	if err != nil {
 		return fmt.Errorf("read tuples of %s: %w", r.name, err)
 	}
-	reader := hourReader{rows: hours}
+	reader := hourReader{rows: hours, full: len(terms) == len(sumTerms)}
 	if err := reader.next(); err != nil {
 		return err
 	}
@@ -197,6 +241,7 @@ func compareHours(a, b simulator.Hour) int {
 // hourReader reads what is told of tuples by the hour.
 type hourReader struct {
 	rows  driver.Rows
+	full  bool // of sumTerms
 	more  bool
 	tuple uint64
 	hour  simulator.Hour
@@ -209,7 +254,11 @@ func (h *hourReader) next() error {
 	var hour, first, last int64
 	var reporter, verdict string
 	var egressOnly uint8
-	if err := h.rows.Scan(&h.tuple, &hour, &reporter, &verdict, &egressOnly, &h.hour.Flows, &h.hour.Bytes, &first, &last); err != nil {
+	to := []any{&h.tuple, &hour, &reporter, &verdict, &egressOnly, &h.hour.Flows, &h.hour.Bytes, &first, &last}
+	if h.full {
+		to = append(to, &h.hour.Records, &h.hour.Packets, &h.hour.ReplyBytes, &h.hour.ReplyPackets)
+	}
+	if err := h.rows.Scan(to...); err != nil {
 		return err
 	}
 	var errs [2]error
@@ -284,6 +333,11 @@ const maxTuples = 4000
 // Flows calls each for every record of the tuples.
 func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policies.Flow) error) error {
 	since, until := r.Micros()
+	chosen := where("`start` >= ? AND `start` < ?", since, until)
+	if r.wantsUntimed() {
+		chosen = either(chosen, where("`start` = ?", int64(noTime)))
+	}
+	chosen = all(chosen, r.chosen(false))
 	key := "`dst_namespace`, `dst_kind`, `dst_name`, `dst_port`, `protocol`"
 	for some := range slices.Chunk(tuples, maxTuples) {
 		var ids []string
@@ -294,8 +348,8 @@ func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policie
 		// The tuples say where in the order of flows to look. Each node has both of
 		// the same tuples.
 		where := "(" + key + ") IN (SELECT DISTINCT " + key + " FROM " + r.local("tuples") + " WHERE `tuple`" + list + ")" +
-			" AND `tuple`" + list + " AND `start` >= ? AND `start` < ?"
-		if err := r.flows(ctx, where, "", []any{since, until}, each); err != nil {
+			" AND `tuple`" + list + " AND " + chosen.text
+		if err := r.flows(ctx, where, "", chosen.arguments, each); err != nil {
 			return err
 		}
 	}
@@ -311,7 +365,7 @@ func (s *Store) Scan(ctx context.Context, f *simulator.Filter, each func(policie
 
 // flows reads rows of flows.
 func (s *Store) flows(ctx context.Context, where, rest string, arguments []any, each func(policies.Flow) error) error {
-	rows, err := s.conn.Query(s.reading(ctx), "SELECT "+names(flowColumns[:len(flowColumns)-2])+" FROM "+s.table("flows")+" WHERE "+where+rest, arguments...)
+	rows, err := s.conn.Query(s.reading(ctx, false), "SELECT "+names(flowColumns[:len(flowColumns)-2])+" FROM "+s.table("flows")+" WHERE "+where+rest, arguments...)
 	if err != nil {
 		return fmt.Errorf("read flows of %s: %w", s.name, err)
 	}

@@ -46,7 +46,7 @@ func (s *Store) stats(ctx context.Context, stats *Stats) error {
 	if stats.Tables, _, err = s.version(ctx); err != nil {
 		return err
 	}
-	rows, err := s.conn.Query(s.reading(ctx), "SELECT `hour`, sum(`records`), sum(`flows`), minMerge(`first`), maxMerge(`last`) FROM "+
+	rows, err := s.conn.Query(s.reading(ctx, false), "SELECT `hour`, sum(`records`), sum(`flows`), minMerge(`first`), maxMerge(`last`) FROM "+
 		s.table("tuples")+" GROUP BY `hour` ORDER BY `hour`")
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ func (s *Store) Verify(ctx context.Context) ([]error, error) {
 		outer = append(outer, "sum(`of_"+name+"`) AS `all_of_"+name+"`, sum(`sum_"+name+"`) AS `all_sum_"+name+"`")
 		differ = append(differ, "`all_of_"+name+"` != `all_sum_"+name+"`")
 	}
-	rows, err := s.conn.Query(s.reading(ctx), "SELECT `hour`, `all_of_records`, `all_sum_records` FROM (SELECT `hour`, "+strings.Join(outer, ", ")+" FROM ("+
+	rows, err := s.conn.Query(s.reading(ctx, false), "SELECT `hour`, `all_of_records`, `all_sum_records` FROM (SELECT `hour`, "+strings.Join(outer, ", ")+" FROM ("+
 		"SELECT `hour`, "+strings.Join(sums, ", ")+" FROM "+s.table("tuples")+" WHERE `hour` >= ? GROUP BY `hour` UNION ALL "+
 		"SELECT "+hourOf+" AS `hour`, "+strings.Join(records, ", ")+" FROM "+s.table("flows")+" WHERE `start` >= ? GROUP BY `hour`) GROUP BY `hour`)"+
 		" WHERE "+strings.Join(differ, " OR ")+" ORDER BY `hour`", since, since)
