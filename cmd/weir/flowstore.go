@@ -95,7 +95,11 @@ func (f *flowFiles) importFile(ctx context.Context, s streams, store writableSto
 		return stats, done, fmt.Errorf("flows: %s is no file; name files, as in '%s', or - for standard input", name, filepath.Join(name, "*"))
 	}
 	shown := filepath.ToSlash(filepath.Clean(name))
-	done, err = store.Import(ctx, shown, file, read(file, shown))
+	plain, err := flowlog.Unpacked(file, f.options)
+	if err != nil {
+		return stats, done, fmt.Errorf("%s: %w", shown, err)
+	}
+	done, err = store.Import(ctx, shown, plain, read(file, shown))
 	return stats, done, err
 }
 
