@@ -23,7 +23,7 @@ type Class struct {
 
 // classKey is what an end's part in an answer depends on.
 type classKey struct {
-	place          int
+	place, group   int
 	outside, twins bool
 	cause, example string
 }
@@ -31,7 +31,7 @@ type classKey struct {
 // Class returns the class of an end.
 func (r *Replayer) Class(p *policies.FlowPeer) Class {
 	e := r.find(p)
-	key := classKey{e.place, e.outside, !isOutside(p) && !p.OwnNode, e.before.cause, e.before.example}
+	key := classKey{e.place, e.group, e.outside, !isOutside(p) && !p.OwnNode, e.before.cause, e.before.example}
 	c := Class{ID: r.class(key), Since: e.since}
 	if !e.since.IsZero() {
 		c.Before = r.class(classKey{cause: younger.cause})
@@ -55,10 +55,9 @@ func (r *Replayer) class(key classKey) int {
 func (r *Replayer) Together(f *policies.Flow) bool {
 	from, to := r.find(&f.From), r.find(&f.To)
 	if missing(f, from, to) != nil {
-		return true
+		return !isConnection(f)
 	}
-	q, a := r.ask(f, from, to)
-	return !r.countedBy(q, a, f, from, to).isApart()
+	return !r.countedBy(r.ask(f, from, to), f, from, to).isApart()
 }
 
 // AddAlike takes records as Add would one by one.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/weir-policy/weir/policies"
-	"github.com/weir-policy/weir/policies/reach"
 )
 
 // Recorded is flows that are kept by tuple.
@@ -51,7 +50,7 @@ type Hour struct {
 //
 // Its memory is that of Add, and 8 bytes for each tuple that is read.
 func (r *Replayer) Replay(ctx context.Context, recorded Recorded) error {
-	reading := reading{Replayer: r, wanted: map[*tally]*firstSeen{}}
+	reading := reading{Replayer: r, wanted: map[*tally]*firstSeen{}, variants: variantsByEnd{}}
 	if err := recorded.Tuples(ctx, func(t *Tuple) error { reading.take(t); return nil }); err != nil {
 		return fmt.Errorf("read tuples: %w", err)
 	}
@@ -94,6 +93,7 @@ type reading struct {
 	undecided []uint64 // tuples that are decided record by record
 	wanted    map[*tally]*firstSeen
 	sums      []Hour // of the tuple at hand
+	variants  variantsByEnd
 }
 
 // firstSeen is the tuples among whose records the example of a tally is.
@@ -126,17 +126,17 @@ func (r *reading) take(t *Tuple) {
 		}
 		return
 	}
-	q, a := r.ask(&f, from, to)
-	if r.dependsOnRecord(t, q, a, from, to) {
+	a := r.ask(&f, from, to)
+	if r.dependsOnRecord(t, a, from, to) {
 		r.undecided = append(r.undecided, t.ID)
 		return
 	}
 	for i := range r.sums {
 		r.sums[i].describe(&f)
 		r.total.add(&f)
-		counts := r.tally(q, a, &f, from, to)
+		counts := r.tally(a, &f, from, to)
 		counts.add(&f)
-		switch r.sentence(q, a, r.countedBy(q, a, &f, from, to)).outcome {
+		switch r.sentence(a, r.countedBy(a, &f, from, to)).outcome {
 		case Breaks, Opens, Drifts:
 			r.want(counts, f.First, t.ID)
 		default:
@@ -194,19 +194,37 @@ func (t *tally) keepFirst(f *policies.Flow) {
 	t.example.From, t.example.To = kept(f.From), kept(f.To)
 }
 
-// locate returns where a tuple's end is; nil where that takes the addresses of
-// its records.
+// locate returns where a tuple's end is; nil where that takes what only its records
+// say.
 func (r *reading) locate(p *policies.FlowPeer) *recorded {
 	switch {
-	case p.Address.IsValid(), p.OwnNode, isOutside(p):
+	case p.OwnNode, isOutside(p):
 		return r.find(p)
 	case isNamed(p):
-		ns := r.before.namespaces[p.Namespace]
-		if e := r.find(p); e.before.cause == "" || ns == nil || !ns.addresses {
-			return e
-		}
+		return r.locateNamed(p)
+	case p.Address.IsValid():
+		return r.find(p)
 	}
 	return nil
+}
+
+func (r *reading) locateNamed(p *policies.FlowPeer) *recorded {
+	e, ns := r.find(p), r.before.namespaces[p.Namespace]
+	if ns == nil {
+		return e
+	}
+	if e.before.cause != "" && ns.addresses && !p.Address.IsValid() {
+		return nil
+	}
+	v, known := r.variants[e]
+	if !known {
+		v = r.variantsOf(ns, p, e)
+		r.variants[e] = v
+	}
+	if v == nil {
+		return nil
+	}
+	return e
 }
 
 // isLoose reports whether a tuple's end is somewhere outside, or is the node of
@@ -217,7 +235,7 @@ func isLoose(p *policies.FlowPeer) bool {
 
 // dependsOnRecord reports whether records of a tuple may come to something else
 // than the tuple does.
-func (r *reading) dependsOnRecord(t *Tuple, q question, a *answer, from, to *recorded) bool {
+func (r *reading) dependsOnRecord(t *Tuple, a *answer, from, to *recorded) bool {
 	rulings := []*ruling{&a.before}
 	if r.after != nil {
 		rulings = append(rulings, &a.after)
@@ -229,28 +247,28 @@ func (r *reading) dependsOnRecord(t *Tuple, q question, a *answer, from, to *rec
 		}
 		allowed = allowed && is.verdict == policies.Allow
 	}
-	// A pod always reaches itself, another of its workload perhaps not; and what
-	// it sends to itself has examples of its own.
-	if mayBeOnePod(&t.Flow, from, to) && !(allowed && r.allStay(t.Flow, q, a, from, to)) {
+	if r.varies(&t.Flow, a, from, to) {
 		return true
 	}
-	return (isLoose(&t.Flow.From) || isLoose(&t.Flow.To)) && !r.allStay(t.Flow, q, a, from, to)
+	// A pod always reaches itself, another of its workload perhaps not; and what
+	// it sends to itself has examples of its own.
+	if mayBeOnePod(&t.Flow, from, to) && !(allowed && r.allStay(t.Flow, a, from, to)) {
+		return true
+	}
+	return (isLoose(&t.Flow.From) || isLoose(&t.Flow.To)) && !r.allStay(t.Flow, a, from, to)
 }
 
 // mayBeOnePod reports whether records of a tuple that does not keep pods apart may
 // be of one that talks to itself.
 func mayBeOnePod(f *policies.Flow, from, to *recorded) bool {
-	if f.From.Pod != "" && f.To.Pod != "" {
-		return false
-	}
-	return slices.ContainsFunc(from.before.ends, func(e reach.End) bool { return slices.Contains(to.before.ends, e) })
+	return (f.From.Pod == "" || f.To.Pod == "") && from.group == to.group
 }
 
 // allStay reports whether all that was reported of a tuple stays as it is.
-func (r *reading) allStay(f policies.Flow, q question, a *answer, from, to *recorded) bool {
+func (r *reading) allStay(f policies.Flow, a *answer, from, to *recorded) bool {
 	return !slices.ContainsFunc(r.sums, func(sum Hour) bool {
 		sum.describe(&f)
-		return r.sentence(q, a, r.countedBy(q, a, &f, from, to)).outcome != Stays
+		return r.sentence(a, r.countedBy(a, &f, from, to)).outcome != Stays
 	})
 }
 
@@ -274,8 +292,8 @@ func (r *reading) example(f policies.Flow) {
 	if missing(&f, from, to) != nil {
 		return
 	}
-	q, a := r.ask(&f, from, to)
-	if t := a.tally(r.countedBy(q, a, &f, from, to)); r.wanted[t] != nil {
+	a := r.ask(&f, from, to)
+	if t := a.tally(r.countedBy(a, &f, from, to)); r.wanted[t] != nil {
 		t.keepEarliest(&f)
 	}
 }

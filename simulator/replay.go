@@ -24,7 +24,9 @@ type Replayer struct {
 	peers         map[peerKey][]*recorded
 	places        map[string]int // of recorded.place, by what they hold
 	classes       map[classKey]int
+	groups        map[string]int // of recorded.group, by the workloads' names
 	questions     map[question]*answer
+	answers       map[answerKey]*answer
 	unresolved    map[string]*unresolved // by cause
 	total         tally
 }
@@ -33,8 +35,8 @@ type Replayer struct {
 // After may be nil: then there is one model, and flows drift or stay.
 func New(before, after *reach.Judge) *Replayer {
 	r := &Replayer{
-		before: newDirectory(before), peers: map[peerKey][]*recorded{}, places: map[string]int{}, classes: map[classKey]int{},
-		questions: map[question]*answer{}, unresolved: map[string]*unresolved{},
+		before: newDirectory(before), peers: map[peerKey][]*recorded{}, places: map[string]int{}, classes: map[classKey]int{}, groups: map[string]int{},
+		questions: map[question]*answer{}, answers: map[answerKey]*answer{}, unresolved: map[string]*unresolved{},
 	}
 	if after != nil {
 		r.after = newDirectory(after)
@@ -57,6 +59,7 @@ type recorded struct {
 	peer          policies.FlowPeer // of the addresses outside that are alike, one
 	before, after place
 	place         int       // equal for ends in the same places; 0 for those that are nowhere
+	group         int       // equal for those of one workload, and for ends in the same places
 	outside       bool      // it is one address outside; each record says which
 	since         time.Time // of place, by which ends do not differ
 }
@@ -69,14 +72,27 @@ type question struct {
 	port     uint16
 }
 
-// answer is a question's verdict under both models, and the flows that ask it.
+// answer is the verdict under both models of questions between the same workloads
+// that nothing tells apart, and the flows that ask them. It is the same whether a
+// record names a pod or only the workload.
 type answer struct {
-	before, after ruling
-	pairing       pairing
-	tallies       [4][2]*tally        // by verdict and half, of the keys without addresses
-	apart         map[tallyKey]*tally // those of the others
-	sentences     [4][2]*sentence     // of the tallies
+	answerKey
+	pairing   pairing
+	tallies   [4][2]*tally        // by verdict and half, of the keys without addresses
+	apart     map[tallyKey]*tally // those of the others
+	sentences [4][2]*sentence     // of the tallies
 }
+
+type answerKey struct {
+	from, to      int // recorded.group
+	protocol      netset.Protocol
+	port          uint16
+	before, after ruling
+	leaves        bool // denied before the change, but not by the source's side
+}
+
+// incomplete reports whether the record itself says too little.
+func (k *answerKey) incomplete() bool { return k.protocol == 0 || k.port == 0 && k.protocol.HasPorts() }
 
 // tallyKey is what flows of one answer are counted by.
 type tallyKey struct {
@@ -99,11 +115,10 @@ func (a *answer) tally(k tallyKey) *tally {
 	return a.tallies[k.verdict][k.half]
 }
 
-// ruling is what a judge says, with the two ends it was asked about.
+// ruling is what a judge says.
 type ruling struct {
-	verdict  policies.Verdict
-	from, to reach.End
-	cause    string // why the verdict is unknown, or that nothing was asked
+	verdict policies.Verdict
+	cause   string // why the verdict is unknown, or that nothing was asked
 }
 
 type tally struct {
@@ -131,11 +146,11 @@ func (r *Replayer) take(f, example *policies.Flow) {
 		}
 		return
 	}
-	q, a := r.ask(f, from, to)
+	a := r.ask(f, from, to)
 	if hasTwins(f) {
 		a.pairing.add(f.First, sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), f.Count)
 	}
-	t := r.tally(q, a, f, from, to)
+	t := r.tally(a, f, from, to)
 	t.add(f)
 	t.keepEarliest(example)
 }
@@ -156,21 +171,36 @@ func missing(f *policies.Flow, ends ...*recorded) *place {
 
 var younger = place{cause: "the pod that has an address is younger than the record of it"}
 
-// ask returns the question that a flow asks, with its answer.
-func (r *Replayer) ask(f *policies.Flow, from, to *recorded) (question, *answer) {
-	q := question{
-		from: from.place, to: to.place, protocol: f.Protocol, port: f.Port,
-		self: f.From.Pod != "" && f.From.Pod == f.To.Pod && f.From.Namespace == f.To.Namespace,
-	}
+// ask returns the answer to the question that a flow asks.
+func (r *Replayer) ask(f *policies.Flow, from, to *recorded) *answer {
+	q := questionOf(f, from, to)
 	a := r.questions[q]
 	if a == nil {
-		a = &answer{before: r.before.decide(q, from.before, to.before)}
+		key := answerKey{from: from.group, to: to.group, protocol: q.protocol, port: q.port}
+		before, source, target := r.before.decide(q, from.before, to.before)
+		key.before = before
 		if r.after != nil {
-			a.after = r.after.decide(q, from.after, to.after)
+			key.after, _, _ = r.after.decide(q, from.after, to.after)
+		}
+		if key.before.verdict == policies.Deny {
+			d := r.before.judge.Decide(source, target, q.protocol, q.port)
+			key.leaves = d.Sides[policies.Egress].Verdict == policies.Allow
+		}
+		a = r.answers[key]
+		if a == nil {
+			a = &answer{answerKey: key}
+			r.answers[key] = a
 		}
 		r.questions[q] = a
 	}
-	return q, a
+	return a
+}
+
+func questionOf(f *policies.Flow, from, to *recorded) question {
+	return question{
+		from: from.place, to: to.place, protocol: f.Protocol, port: f.Port,
+		self: f.From.Pod != "" && f.From.Pod == f.To.Pod && f.From.Namespace == f.To.Namespace && from.group == to.group,
+	}
 }
 
 // hasTwins reports whether both sides of a flow may report it. Nobody does for an
@@ -181,8 +211,8 @@ func hasTwins(f *policies.Flow) bool {
 }
 
 // tally returns what a flow is to be added to.
-func (r *Replayer) tally(q question, a *answer, f *policies.Flow, from, to *recorded) *tally {
-	key := r.countedBy(q, a, f, from, to)
+func (r *Replayer) tally(a *answer, f *policies.Flow, from, to *recorded) *tally {
+	key := r.countedBy(a, f, from, to)
 	t := a.tally(key)
 	switch {
 	case t != nil:
@@ -200,12 +230,12 @@ func (r *Replayer) tally(q question, a *answer, f *policies.Flow, from, to *reco
 }
 
 // countedBy returns what a flow is counted by.
-func (r *Replayer) countedBy(q question, a *answer, f *policies.Flow, from, to *recorded) tallyKey {
+func (r *Replayer) countedBy(a *answer, f *policies.Flow, from, to *recorded) tallyKey {
 	key := tallyKey{verdict: known(f.Verdict)}
 	if sideOf(key.verdict, f.EgressOnly, f.Origin.Reporter) == departed {
 		key.half = 1
 	}
-	if !from.outside && !to.outside || r.sentence(q, a, key).outcome == Stays {
+	if !from.outside && !to.outside || r.sentence(a, key).outcome == Stays {
 		return key
 	}
 	if from.outside {
@@ -250,7 +280,7 @@ func (h *halved) add(s side, flows, bytes uint64) {
 
 // connection returns where reports of a flow are paired; nil where none can be.
 func (u *unresolved) connection(f *policies.Flow) *halved {
-	if !hasTwins(f) || !isNamed(&f.From) || !isNamed(&f.To) {
+	if !isConnection(f) {
 		return nil
 	}
 	key := connectionKey{"", nameOf(&f.From), nameOf(&f.To), f.Protocol, f.Port}
@@ -261,6 +291,12 @@ func (u *unresolved) connection(f *policies.Flow) *halved {
 		u.named[key] = &halved{}
 	}
 	return u.named[key]
+}
+
+// isConnection reports whether reports of a flow are paired by the names of its
+// ends.
+func isConnection(f *policies.Flow) bool {
+	return hasTwins(f) && isNamed(&f.From) && isNamed(&f.To)
 }
 
 func (r *Replayer) miss(p *place, flows uint64) *unresolved {
@@ -363,10 +399,21 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 	}
 	if e.before.cause == "" {
 		text := fmt.Sprint(e.outside, e.before, e.after)
+		if isOutside {
+			text += fmt.Sprint(p.Set, p.Network) // which rows name
+		}
 		if _, ok := r.places[text]; !ok {
 			r.places[text] = len(r.places)
 		}
 		e.place = r.places[text]
+		if !isOutside && e.before.among.choice == "" {
+			peer := r.before.judge.Peer(e.before.ends[0])
+			text = fmt.Sprint(policies.Ref{Kind: peer.Kind, Namespace: peer.Namespace, Name: peer.Name}, peer.Kind)
+		}
+		if _, ok := r.groups[text]; !ok {
+			r.groups[text] = len(r.groups)
+		}
+		e.group = r.groups[text]
 	}
 	r.peers[key] = append(r.peers[key], e)
 	return e
@@ -387,37 +434,38 @@ func kept(p policies.FlowPeer) policies.FlowPeer {
 
 const severalPods = "pods of one workload are decided differently, and the record does not say which is meant"
 
-// decide answers a question in one world. Where a record may mean several pods or
-// addresses, there is an answer only if they all have the same.
-func (d *directory) decide(q question, from, to place) ruling {
+// decide answers a question in one world, and returns two ends about which that is
+// so. Where a record may mean several pods or addresses, there is an answer only if
+// they all have the same.
+func (d *directory) decide(q question, from, to place) (_ ruling, source, target reach.End) {
 	switch cause := cmp.Or(from.cause, to.cause); {
 	case cause != "":
-		return ruling{cause: cause}
+		return ruling{cause: cause}, source, target
 	case q.protocol == 0:
-		return ruling{cause: "the record has no protocol"}
+		return ruling{cause: "the record has no protocol"}, source, target
 	case q.port == 0 && q.protocol.HasPorts():
-		return ruling{cause: "the record has no destination port"}
+		return ruling{cause: "the record has no destination port"}, source, target
 	case q.self:
-		return ruling{verdict: policies.Allow, from: from.ends[0], to: to.ends[0]}
+		return ruling{verdict: policies.Allow}, from.ends[0], to.ends[0]
 	}
 	var all ruling
-	for _, source := range from.ends {
-		for _, target := range to.ends {
-			v := d.verdict(source, target, q)
+	for _, s := range from.ends {
+		for _, t := range to.ends {
+			v := d.verdict(s, t, q)
 			switch {
 			case v == policies.Undecided:
-				return ruling{verdict: policies.Unknown, cause: "the record has no ICMP type, and policies tell types apart", from: source, to: target}
+				return ruling{verdict: policies.Unknown, cause: "the record has no ICMP type, and policies tell types apart"}, s, t
 			case all.verdict == policies.Undecided:
-				all = ruling{verdict: v, from: source, to: target}
+				all, source, target = ruling{verdict: v}, s, t
 			case v != all.verdict:
-				return ruling{verdict: policies.Unknown, cause: cmp.Or(from.among.choice, to.among.choice, severalPods), from: source, to: target}
+				return ruling{verdict: policies.Unknown, cause: cmp.Or(from.among.choice, to.among.choice, severalPods)}, s, t
 			}
 		}
 	}
 	if all.verdict == policies.Unknown {
-		all.cause = d.judge.Decide(all.from, all.to, q.protocol, q.port).Because
+		all.cause = d.judge.Decide(source, target, q.protocol, q.port).Because
 	}
-	return all
+	return all, source, target
 }
 
 // verdict decides between two ends. It is Undecided where a record does not say
@@ -467,8 +515,8 @@ func (r *Replayer) Result() *Result {
 		causes[u.text(cause)] += flows
 		result.Unresolved += flows
 	}
-	rows := map[rowKey]*pending{}
-	for q, a := range r.questions {
+	rows := map[rowKey]*Row{}
+	for _, a := range r.answers {
 		if a.isAsked() && (a.before.verdict != policies.Undecided || a.after.verdict != policies.Undecided) {
 			result.Questions++
 		}
@@ -484,7 +532,7 @@ func (r *Replayer) Result() *Result {
 			if t.flows == 0 {
 				continue
 			}
-			s := r.sentence(q, a, key)
+			s := r.sentence(a, key)
 			result.Outcomes[s.outcome] += t.flows
 			if s.explained {
 				result.Explained += t.flows
@@ -492,17 +540,17 @@ func (r *Replayer) Result() *Result {
 			if s.outcome == Undecided {
 				causes[s.cause] += t.flows
 			}
-			r.merge(rows, q, a, key.verdict, s, &t)
+			r.merge(rows, a, key.verdict, s, &t)
 		}
 	}
 	result.Rows = make([]Row, 0, len(rows))
-	for key, p := range rows {
+	for key, row := range rows {
 		delete(rows, key)
-		p.row.Decision = r.explain(p)
-		if p.row.Outcome == Breaks || p.row.Outcome == Opens {
-			p.row.Base = r.decideExample(p, r.before, p.answer.before)
+		row.Decision = r.explain(row)
+		if row.Outcome == Breaks || row.Outcome == Opens {
+			row.Base = r.decideExample(row, r.before)
 		}
-		result.Rows = append(result.Rows, p.row)
+		result.Rows = append(result.Rows, *row)
 	}
 	slices.SortFunc(result.Rows, compareRows)
 	for text, flows := range causes {
@@ -547,17 +595,17 @@ type sentence struct {
 	cause     string
 }
 
-// sentence says what becomes of a question's flows by what they are counted by.
-func (r *Replayer) sentence(q question, a *answer, key tallyKey) sentence {
+// sentence says what becomes of an answer's flows by what they are counted by.
+func (r *Replayer) sentence(a *answer, key tallyKey) sentence {
 	s := &a.sentences[key.verdict][key.half]
 	if *s == nil {
-		said := r.say(q, a, key.verdict, key.verdict == policies.Allow && key.half == 1)
+		said := r.say(a, key.verdict, key.verdict == policies.Allow && key.half == 1)
 		*s = &said
 	}
 	return **s
 }
 
-func (r *Replayer) say(q question, a *answer, verdict policies.Verdict, egressOnly bool) sentence {
+func (r *Replayer) say(a *answer, verdict policies.Verdict, egressOnly bool) sentence {
 	before, after := a.before, a.after
 	if r.after == nil {
 		after = before
@@ -565,10 +613,10 @@ func (r *Replayer) say(q question, a *answer, verdict policies.Verdict, egressOn
 	explained := verdict == before.verdict && verdict != policies.Unknown
 	// The source's side let it go and the destination's denied it: the record
 	// tells of the first only, and agrees.
-	half := egressOnly && before.verdict == policies.Deny && r.leaves(q, before)
+	half := egressOnly && a.leaves
 	unknown := func(cause string) sentence { return sentence{Undecided, explained || half, cause} }
 	switch {
-	case before.cause != "" && r.after != nil && !q.incomplete():
+	case before.cause != "" && r.after != nil && !a.incomplete():
 		return unknown("before the change: " + before.cause)
 	case before.cause != "":
 		return unknown(before.cause)
@@ -588,22 +636,6 @@ func (r *Replayer) say(q question, a *answer, verdict policies.Verdict, egressOn
 		return sentence{outcome: Breaks, explained: true}
 	}
 	return sentence{outcome: Opens, explained: true}
-}
-
-// incomplete reports whether the record itself says too little.
-func (q question) incomplete() bool { return q.protocol == 0 || q.port == 0 && q.protocol.HasPorts() }
-
-// leaves reports whether the source's side alone allows what is denied.
-func (r *Replayer) leaves(q question, denied ruling) bool {
-	d := r.before.judge.Decide(denied.from, denied.to, q.protocol, q.port)
-	return d.Sides[policies.Egress].Verdict == policies.Allow
-}
-
-// pending is a row in the making, with the question of its example.
-type pending struct {
-	row      Row
-	question question
-	answer   *answer
 }
 
 type rowKey struct {
@@ -629,23 +661,24 @@ func keyOf(p policies.Peer) endKey {
 }
 
 // merge adds a tally to the row that it belongs to.
-func (r *Replayer) merge(rows map[rowKey]*pending, q question, a *answer, verdict policies.Verdict, s sentence, t *tally) {
+func (r *Replayer) merge(rows map[rowKey]*Row, a *answer, verdict policies.Verdict, s sentence, t *tally) {
 	from, to := r.find(&t.example.From), r.find(&t.example.To)
 	row := Row{
-		Outcome: s.outcome, From: r.peer(from, t.example.From.Address, s.outcome), To: r.peer(to, t.example.To.Address, s.outcome), Protocol: q.protocol, Port: q.port,
+		Outcome: s.outcome, From: r.peer(from, t.example.From.Address, s.outcome), To: r.peer(to, t.example.To.Address, s.outcome), Protocol: a.protocol, Port: a.port,
 		Recorded: verdict, Before: a.before.verdict, After: a.after.verdict, Cause: s.cause,
 	}
 	key := rowKey{row.Outcome, keyOf(row.From), keyOf(row.To), row.Protocol, row.Port, row.Recorded, row.Before, row.After, row.Cause}
-	p := rows[key]
-	if p == nil {
-		p = &pending{row: row}
-		rows[key] = p
+	known := rows[key]
+	if known == nil {
+		row.Example = t.example
+		known = &row
+		rows[key] = known
 	}
-	p.row.Flows += t.flows
-	p.row.Bytes += t.bytes
-	p.row.First, p.row.Last = earliest(p.row.First, t.first), latest(p.row.Last, t.last)
-	if p.answer == nil || compareExamples(&t.example, &p.row.Example) < 0 {
-		p.row.Example, p.question, p.answer = t.example, q, a
+	known.Flows += t.flows
+	known.Bytes += t.bytes
+	known.First, known.Last = earliest(known.First, t.first), latest(known.Last, t.last)
+	if compareExamples(&t.example, &known.Example) < 0 {
+		known.Example = t.example
 	}
 }
 
@@ -674,32 +707,37 @@ func (r *Replayer) peer(e *recorded, address netip.Addr, o Outcome) policies.Pee
 }
 
 // explain decides a row's example with its reason.
-func (r *Replayer) explain(p *pending) policies.Decision {
-	d, ruling := r.after, p.answer.after
-	if p.row.Outcome == Drifts || r.after == nil {
-		d, ruling = r.before, p.answer.before
+func (r *Replayer) explain(row *Row) policies.Decision {
+	d, verdict := r.after, row.After
+	if row.Outcome == Drifts || r.after == nil {
+		d, verdict = r.before, row.Before
 	}
-	if p.row.Outcome == Stays || ruling.verdict == policies.Undecided {
+	if row.Outcome == Stays || verdict == policies.Undecided {
 		return policies.Decision{}
 	}
-	if p.question.self {
-		return policies.Decision{Verdict: policies.Allow, Because: "a pod always reaches itself"}
-	}
-	return r.decideExample(p, d, ruling)
+	return r.decideExample(row, d)
 }
 
 // decideExample decides a row's example in one world, by its own addresses.
-func (r *Replayer) decideExample(p *pending, d *directory, was ruling) policies.Decision {
-	source, target := r.find(&p.row.Example.From), r.find(&p.row.Example.To)
-	from, to := was.from, was.to
+func (r *Replayer) decideExample(row *Row, d *directory) policies.Decision {
+	source, target := r.find(&row.Example.From), r.find(&row.Example.To)
+	q := questionOf(&row.Example, source, target)
+	if q.self {
+		return policies.Decision{Verdict: policies.Allow, Because: "a pod always reaches itself"}
+	}
+	places := [2]place{source.before, target.before}
+	if d == r.after {
+		places = [2]place{source.after, target.after}
+	}
+	was, from, to := d.decide(q, places[0], places[1])
 	if source.outside {
-		from = d.judge.Outside(p.row.Example.From.Address)
+		from = d.judge.Outside(row.Example.From.Address)
 	}
 	if target.outside {
-		to = d.judge.Outside(p.row.Example.To.Address)
+		to = d.judge.Outside(row.Example.To.Address)
 	}
 	if was.cause != "" || source.before.among.choice == "" && target.before.among.choice == "" {
-		return d.judge.Decide(from, to, p.question.protocol, p.question.port)
+		return d.judge.Decide(from, to, q.protocol, q.port)
 	}
 	names := [2]policies.Peer{d.judge.Peer(from), d.judge.Peer(to)}
 	for i, end := range []*recorded{source, target} {
@@ -707,7 +745,7 @@ func (r *Replayer) decideExample(p *pending, d *directory, was ruling) policies.
 			names[i] = end.before.among.name
 		}
 	}
-	return d.judge.DecideTogether(from, to, names, netset.PortSpan(p.question.protocol, p.question.port, p.question.port))
+	return d.judge.DecideTogether(from, to, names, netset.PortSpan(q.protocol, q.port, q.port))
 }
 
 func compareRows(a, b Row) int {

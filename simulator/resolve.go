@@ -179,17 +179,18 @@ func Finder(j *reach.Judge) func(*policies.FlowPeer) []reach.End {
 
 // within resolves an end by name, else by labels, in its namespace.
 func (d *directory) within(ns *members, p *policies.FlowPeer) place {
-	if i, ok := ns.pods[p.Pod]; ok {
-		return d.at(d.judge.Pod(i), p)
-	}
 	var named, likely []*workload
 	for _, w := range ns.workloads {
 		switch {
 		case slices.ContainsFunc(p.Workloads, func(claim policies.Ref) bool { return claims(claim, w.ref) }):
 			named = append(named, w)
+		case !mayBeOf(p, w.ref):
 		case (names(w.ref, p.Pod) || p.Pod == "" && prefixes(w.ref, p.PodPrefix)) && slices.ContainsFunc(w.pods, func(i int) bool { return !contradict(d.world.Pods[i].Labels, p) }):
 			likely = append(likely, w)
 		}
+	}
+	if i, ok := ns.pods[p.Pod]; ok && (len(named) == 0 || slices.Contains(named, d.workloads[d.world.Pods[i].Workload])) {
+		return d.at(d.judge.Pod(i), p)
 	}
 	if len(named) == 0 {
 		named = likely
@@ -273,6 +274,14 @@ func claims(claim, w policies.Ref) bool {
 		return ok && (isHash(suffix) || isNumber(suffix))
 	}
 	return false
+}
+
+// mayBeOf reports whether a record whose owners do not claim a workload may be of
+// it by its pod's name: it names no owner, or one of another kind that is called so.
+func mayBeOf(p *policies.FlowPeer, w policies.Ref) bool {
+	return len(p.Workloads) == 0 || slices.ContainsFunc(p.Workloads, func(claim policies.Ref) bool {
+		return claim.Name == w.Name || strings.HasPrefix(claim.Name, w.Name+"-")
+	})
 }
 
 // names reports whether a pod's name is one that the workload's kind gives.

@@ -89,8 +89,13 @@ func (f *flowFiles) importFile(ctx context.Context, s streams, store writableSto
 	if info, err := file.Stat(); err == nil && !info.Mode().IsRegular() {
 		return stats, done, fmt.Errorf("flows: %s is no file; name files, as in '%s', or - for standard input", name, filepath.Join(name, "*"))
 	}
+	shown := filepath.ToSlash(filepath.Clean(name))
+	plain, err := flowlog.Unpacked(file, f.options)
+	if err != nil {
+		return stats, done, fmt.Errorf("%s: %w", shown, err)
+	}
 	seen.next(file)
-	done, err = store.Import(ctx, filepath.ToSlash(filepath.Clean(name)), file, func(each func(policies.Flow) error) (err error) {
+	done, err = store.Import(ctx, shown, plain, func(each func(policies.Flow) error) (err error) {
 		stats, err = f.readOpen(ctx, file, seen.each(f.resolved(each)))
 		return err
 	})

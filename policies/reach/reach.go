@@ -136,6 +136,11 @@ func (j *Judge) addressesOf(e End) []netip.Addr {
 	return nil
 }
 
+// Class returns a number for the i-th pod of the model. Two with the same get the
+// same answers, but for what a pod sends to itself, what it has from the node that it
+// runs on, and what goes to one of several addresses that it has.
+func (j *Judge) Class(i int) int { return int(j.placement.pods[i]) }
+
 // Alike returns the address that stands for all those that no rule tells from a:
 // two addresses outside with the same one get the same answers.
 func (j *Judge) Alike(a netip.Addr) netip.Addr {

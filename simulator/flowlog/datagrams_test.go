@@ -236,7 +236,7 @@ func TestSampling(t *testing.T) {
 		{"in the record itself", [][]byte{ipfixMessage(1, 0, set(2, templateOf(256, append(slices.Clone(counted), element{id: 34, length: 4})...)), set(256, record, uint32(3)))}, webToDB + "unknown 300B/6"},
 		{"in the header of NetFlow 5", [][]byte{netflow5Message(0, 1<<14|10, netflow5Flow(web, db, 43210, 5432, 2, 100, 0x1b, 6))}, webToDB + "unknown 1000B/20"},
 		{"of NetFlow 9", [][]byte{netflow9Message(1, 0, set(0, templateOf(256, counted...)), set(1, uint16(300), uint16(4), uint16(4), uint16(1), uint16(4), uint16(34), uint16(4)), set(300, uint32(1), uint32(10)), set(256, record))}, webToDB + "unknown 1000B/20" + note},
-		{"a product beyond all numbers", [][]byte{with([]element{{id: 1, length: 8}, {id: 34, length: 4}}, ^uint64(0), uint32(9))}, webToDB + "unknown 18446744073709551615B/0"},
+		{"a product beyond all numbers", [][]byte{with([]element{{id: 1, length: 8}, {id: 34, length: 4}}, ^uint64(0), uint32(9))}, "bad: it counts 18446744073709551615, which no record can: a counter that wrapped"},
 	})
 }
 

@@ -86,7 +86,7 @@ func TestOTLPReadsWhatIsWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := exported.Draw(t, "flow")
 		f.Origin.Format, f.Count, f.EgressOnly = "otlp", 1, false
-		f.Bytes, f.Packets, f.ReplyBytes, f.ReplyPackets = rapid.Uint64().Draw(t, "bytes"), 2, 3, 4
+		f.Bytes, f.Packets, f.ReplyBytes, f.ReplyPackets = rapid.Uint64Range(0, 1<<56).Draw(t, "bytes"), 2, 3, 4
 		for _, p := range []*policies.FlowPeer{&f.From, &f.To} {
 			p.Outside, p.Host, p.OwnNode, p.Names = false, false, false, nil
 			if p.Labels != nil {

@@ -167,9 +167,17 @@ type sink struct {
 	stopped error             // why nothing more is to be read
 }
 
+// mostCounted is the most that a counter of a record may say: 72 PB. What is above it
+// was never counted, and would make sums wrap.
+const mostCounted = 1 << 56
+
 // flow takes a flow of the record at hand.
 func (s *sink) flow(f policies.Flow) {
 	if s.stopped != nil {
+		return
+	}
+	if most := max(f.Count, f.Bytes, f.Packets, f.ReplyBytes, f.ReplyPackets); most > mostCounted {
+		s.bad(fmt.Errorf("it counts %d, which no record can: a counter that wrapped", most))
 		return
 	}
 	s.stats.Flows++

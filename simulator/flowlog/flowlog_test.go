@@ -509,6 +509,61 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
+// TestUnpacked is of a file that is known again after it was packed.
+func TestUnpacked(t *testing.T) {
+	text := strings.Repeat(forwarded+"\n", 50)
+	for name, data := range map[string][]byte{"plain": []byte(text), "gzip": zip(t, text), "two gzip members": zip(t, text[:99], text[99:]), "zstd": zst(t, text)} {
+		file, err := Unpacked(bytes.NewReader(data), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if got, err := io.ReadAll(file); err != nil || string(got) != text {
+				t.Errorf("%s: %d bytes, want %d (%v)", name, len(got), len(text), err)
+			}
+			if _, err := file.Seek(0, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	cut, err := Unpacked(bytes.NewReader(zip(t, text)[:60]), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(cut); err != nil || !strings.HasPrefix(text, string(got)) {
+		t.Errorf("cut off: %q (%v)", got, err)
+	}
+}
+
+func TestWhatIsNoText(t *testing.T) {
+	for text, want := range map[string]string{
+		"BZh91AY&SY":           "f.log: it is bzip2 data; unpack it, as in bzcat FILE | weir flows import -",
+		"\xfd7zXZ\x00\x00":     "f.log: it is xz data; unpack it, as in xzcat FILE | weir flows import -",
+		"PK\x03\x04\x14":       "f.log: it is a zip archive; unpack it, as in unzip -p FILE | weir flows import -",
+		"\x04\x22\x4d\x18\x64": "f.log: it is lz4 data; unpack it, as in lz4cat FILE | weir flows import -",
+		"\xff\xfe{\x00":        "f.log: it is text in UTF-16; make it UTF-8, as in iconv -f UTF-16 -t UTF-8",
+		"\xfe\xff\x00{":        "f.log: it is text in UTF-16; make it UTF-8, as in iconv -f UTF-16 -t UTF-8",
+	} {
+		if _, _, err := read(t, text, Options{}); err == nil || err.Error() != want {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// TestCountersThatWrapped is of records that would make sums wrap.
+func TestCountersThatWrapped(t *testing.T) {
+	const record = `{"apiVersion":"weir.dev/v1alpha1","kind":"Flow","from":{"namespace":"a"},"to":{"namespace":"b"},"protocol":"TCP","port":1,"verdict":"allow","%s":%d}`
+	for _, field := range []string{"count", "bytes", "packets", "replyBytes", "replyPackets"} {
+		if _, stats, err := read(t, fmt.Sprintf(record, field, uint64(1<<56)), Options{}); err != nil || stats.Flows != 1 {
+			t.Errorf("%s: %+v, error %v", field, stats, err)
+		}
+		_, stats, err := read(t, fmt.Sprintf(record, field, uint64(1<<64-1)), Options{})
+		if want := "it counts 18446744073709551615, which no record can: a counter that wrapped"; err != nil || stats.Flows != 0 || stats.Bad != 1 || stats.FirstBad[0].Message != want {
+			t.Errorf("%s: %+v, error %v", field, stats, err)
+		}
+	}
+}
+
 func TestEmpty(t *testing.T) {
 	for name, text := range map[string][]byte{"plain": nil, "gzip": zip(t, ""), "zstd": zst(t, "")} {
 		if _, stats, err := read(t, string(text), Options{Strict: true}); err != nil || stats.Records() != 0 {

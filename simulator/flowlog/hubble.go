@@ -437,7 +437,9 @@ func decodeHubblePeer(text []byte) (peer, error) {
 			p.Pod = string(s.string())
 		case "workloads":
 			for in := s.array(); in && s.element(); {
-				p.Workloads = append(p.Workloads, takeHubbleWorkload(&s))
+				if w := takeHubbleWorkload(&s); w.Name != "" {
+					p.Workloads = append(p.Workloads, w)
+				}
 			}
 		default:
 			s.skip()

@@ -63,7 +63,8 @@ func Identify(ctx context.Context, name string, file io.ReadSeeker, known map[So
 		return Source{}, SourceKey{}, fmt.Errorf("%s: %w", name, err)
 	}
 	at += n
-	whole := found.Whole && found.Size == at
+	// Where nothing was read, it may have been read as another format.
+	whole := found.Whole && found.Size == at && found.Flows > 0
 	return Source{name, at, hex.EncodeToString(sum.Sum(nil)), found.Flows, whole}, found.Key(), nil
 }
 

@@ -1,8 +1,10 @@
 package flowstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -467,6 +469,29 @@ func TestManifestIsSummedUp(t *testing.T) {
 		}
 		add(t, s, made[0])
 		made = append(made, made[0])
+	}
+}
+
+func TestANewerStore(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "v2", logFolder), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), dir, Options{}); err == nil || err.Error() != dir+" is a flow store of a newer version, v2; this weir knows v1" {
+		t.Error(err)
+	}
+	dir = t.TempDir()
+	add(t, openStore(t, dir, Options{}), generate(small(1), 10)...)
+	entry := filepath.Join(dir, "v1", fmt.Sprintf(logName, 1))
+	text, err := os.ReadFile(entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(entry, bytes.Replace(text, []byte(`"raw"`), []byte(`"woven"`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), dir, Options{}); err == nil || !strings.Contains(err.Error(), `"woven" is no kind of file that this version of weir knows; a newer one wrote it`) {
+		t.Error(err)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,9 @@ func Open(ctx context.Context, where string, o Options) (*Store, error) {
 	if rest, ok := strings.CutPrefix(where, "s3://"); ok {
 		b, err = openBucket(ctx, rest, o)
 	} else {
+		if newer := newerVersion(where); newer != "" {
+			return nil, fmt.Errorf("%s is a flow store of a newer version, %s; this weir knows v1", where, newer)
+		}
 		b, err = openFolder(where+"/v1", !o.ReadOnly)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,6 +78,17 @@ func Open(ctx context.Context, where string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open flow store %s: %w", where, err)
 	}
 	return open(ctx, b, o)
+}
+
+// newerVersion returns the version of a folder's store where it is not ours.
+func newerVersion(where string) string {
+	for n := 9; n > 1; n-- {
+		version := fmt.Sprint("v", n)
+		if _, err := os.Stat(filepath.Join(where, version, logFolder)); err == nil {
+			return version
+		}
+	}
+	return ""
 }
 
 func open(ctx context.Context, b blobs, o Options) (*Store, error) {

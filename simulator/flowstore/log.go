@@ -38,6 +38,16 @@ const (
 	daily  kind = "daily"  // the tuples of a day, by hour
 )
 
+// UnmarshalText reads a kind. One that is not known must not pass for no flows.
+func (k *kind) UnmarshalText(text []byte) error {
+	switch kind(text) {
+	case raw, sorted, hourly, daily:
+		*k = kind(text)
+		return nil
+	}
+	return fmt.Errorf("%q is no kind of file that this version of weir knows; a newer one wrote it", text)
+}
+
 // File is one file of the store, as the manifest knows it.
 type File struct {
 	Name   string    `json:"name"`
@@ -228,7 +238,7 @@ func readJSON(ctx context.Context, b blobs, name string, to any) error {
 		return err
 	}
 	if err := json.Unmarshal(data, to); err != nil {
-		return fmt.Errorf("%s/%s: it is damaged: %w", b, name, err)
+		return fmt.Errorf("%s/%s: it cannot be read: %w", b, name, err)
 	}
 	return nil
 }
