@@ -19,6 +19,7 @@ import (
 // takes 100 bytes.
 type pairing struct {
 	days []day
+	last int               // the place of a day that was asked for
 	high map[hourOf]uint64 // what a count has above its lowest 16 bits
 }
 
@@ -54,31 +55,42 @@ func sideOf(verdict policies.Verdict, egressOnly bool, reporter policies.Reporte
 }
 
 func (p *pairing) add(at time.Time, s side, flows uint64) {
+	p.addHours(s, []HourFlows{{floorDiv(at.Unix(), 3600), flows}})
+}
+
+func (p *pairing) addHours(s side, hours []HourFlows) {
 	if s == neither {
 		return
 	}
-	hour := floorDiv(at.Unix(), 3600)
-	d := p.day(int32(floorDiv(hour, 24)))
-	count := &d.counts[hour-24*int64(d.number)][s]
-	sum := uint64(*count) + flows
-	*count = uint16(sum)
-	if sum >>= 16; sum > 0 {
-		if p.high == nil {
-			p.high = map[hourOf]uint64{}
+	for _, h := range hours {
+		d := p.day(int32(floorDiv(h.Hour, 24)))
+		count := &d.counts[h.Hour-24*int64(d.number)][s]
+		sum := uint64(*count) + h.Flows
+		*count = uint16(sum)
+		if sum >>= 16; sum > 0 {
+			if p.high == nil {
+				p.high = map[hourOf]uint64{}
+			}
+			p.high[hourOf{h.Hour, s}] += sum
 		}
-		p.high[hourOf{hour, s}] += sum
 	}
 }
 
+// day returns the counts of a day. Mostly it is the one that was asked for last,
+// or the next.
 func (p *pairing) day(number int32) *day {
-	if last := len(p.days) - 1; last >= 0 && p.days[last].number == number {
-		return &p.days[last]
+	for range 2 {
+		if p.last < len(p.days) && p.days[p.last].number == number {
+			return &p.days[p.last]
+		}
+		p.last++
 	}
-	i, found := slices.BinarySearchFunc(p.days, number, func(d day, n int32) int { return cmp.Compare(d.number, n) })
+	var found bool
+	p.last, found = slices.BinarySearchFunc(p.days, number, func(d day, n int32) int { return cmp.Compare(d.number, n) })
 	if !found {
-		p.days = slices.Insert(p.days, i, day{number: number})
+		p.days = slices.Insert(p.days, p.last, day{number: number})
 	}
-	return &p.days[i]
+	return &p.days[p.last]
 }
 
 func floorDiv(a, b int64) int64 {

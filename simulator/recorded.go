@@ -21,7 +21,24 @@ type Recorded interface {
 type Tuple struct {
 	ID    uint64
 	Flow  policies.Flow // its ends, protocol and port; an end's address is set only where all records have the same
-	Hours []Hour        // in order of time
+	Hours []Hour        // in order of time; none where there are Sides
+	Sides []Side        // what the hours come to, one for each side and verdict
+}
+
+// Side is what one side reported of a tuple, with one verdict.
+type Side struct {
+	Reporter     policies.Reporter
+	Verdict      policies.Verdict
+	EgressOnly   bool
+	Flows, Bytes uint64
+	First, Last  time.Time
+	Hours        []HourFlows // in any order; what there is of an hour may come in parts
+}
+
+// HourFlows is how many flows began in an hour.
+type HourFlows struct {
+	Hour  int64 // since 1970, in UTC
+	Flows uint64
 }
 
 // Hour is what one side reported of a tuple in one hour, with one verdict.
@@ -92,7 +109,8 @@ type reading struct {
 	*Replayer
 	undecided []uint64 // tuples that are decided record by record
 	wanted    map[*tally]*firstSeen
-	sums      []Hour // of the tuple at hand
+	sides     []Side // of the tuple at hand
+	summed    []Side // the space of those that are summed up here
 	variants  variantsByEnd
 }
 
@@ -111,18 +129,20 @@ func (r *reading) take(t *Tuple) {
 		return
 	}
 	f := t.Flow
-	r.sum(t)
+	r.sides = t.Sides
+	if len(t.Hours) > 0 {
+		r.sides = r.sum(t.Hours)
+	}
 	if cause := missing(&f, from, to); cause != nil {
-		for i := range r.sums {
-			r.sums[i].describe(&f)
+		for i := range r.sides {
+			side := &r.sides[i]
+			side.describe(&f)
 			r.total.add(&f)
 			u := r.miss(cause, f.Count)
 			if c := u.connection(&f); c != nil {
-				c.add(sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), f.Count, f.Bytes)
+				c.add(side.of(), f.Count, f.Bytes)
+				c.pairing.addHours(side.of(), side.Hours)
 			}
-		}
-		if c := r.unresolved[cause.cause].connection(&f); c != nil {
-			t.pair(&c.pairing)
 		}
 		return
 	}
@@ -131,8 +151,9 @@ func (r *reading) take(t *Tuple) {
 		r.undecided = append(r.undecided, t.ID)
 		return
 	}
-	for i := range r.sums {
-		r.sums[i].describe(&f)
+	for i := range r.sides {
+		side := &r.sides[i]
+		side.describe(&f)
 		r.total.add(&f)
 		counts := r.tally(a, &f, from, to)
 		counts.add(&f)
@@ -142,41 +163,36 @@ func (r *reading) take(t *Tuple) {
 		default:
 			counts.keepFirst(&f)
 		}
-	}
-	if hasTwins(&f) {
-		t.pair(&a.pairing)
-	}
-}
-
-// pair adds the hours of a tuple to a pairing.
-func (t *Tuple) pair(p *pairing) {
-	for i := range t.Hours {
-		h := &t.Hours[i]
-		p.add(h.Start, sideOf(known(h.Verdict), h.EgressOnly, h.Reporter), max(1, h.Flows))
-	}
-}
-
-// sum adds up the hours of a tuple in which one side reported one verdict.
-func (r *reading) sum(t *Tuple) {
-	r.sums = r.sums[:0]
-	var sum *Hour
-	for i := range t.Hours {
-		h := &t.Hours[i]
-		if sum == nil || !sum.isLike(h) {
-			k := slices.IndexFunc(r.sums, func(s Hour) bool { return s.isLike(h) })
-			if k < 0 {
-				k = len(r.sums)
-				r.sums = append(r.sums, Hour{Reporter: h.Reporter, Verdict: h.Verdict, EgressOnly: h.EgressOnly})
-			}
-			sum = &r.sums[k]
+		if hasTwins(&f) {
+			a.pairing.addHours(side.of(), side.Hours)
 		}
-		sum.Flows, sum.Bytes = sum.Flows+max(1, h.Flows), sum.Bytes+h.Bytes
-		sum.First, sum.Last = earliest(sum.First, h.First), latest(sum.Last, h.Last)
 	}
 }
 
-func (h *Hour) isLike(g *Hour) bool {
-	return h.Reporter == g.Reporter && h.Verdict == g.Verdict && h.EgressOnly == g.EgressOnly
+// sum adds up hours in which one side reported one verdict.
+func (r *reading) sum(hours []Hour) []Side {
+	r.summed = r.summed[:0]
+	for i := range hours {
+		h := &hours[i]
+		at := slices.IndexFunc(r.summed, func(s Side) bool {
+			return s.Reporter == h.Reporter && s.Verdict == h.Verdict && s.EgressOnly == h.EgressOnly
+		})
+		if at < 0 {
+			at = len(r.summed)
+			r.summed = append(r.summed, Side{Reporter: h.Reporter, Verdict: h.Verdict, EgressOnly: h.EgressOnly})
+		}
+		s, flows := &r.summed[at], max(1, h.Flows)
+		s.Flows, s.Bytes = s.Flows+flows, s.Bytes+h.Bytes
+		s.First, s.Last = earliest(s.First, h.First), latest(s.Last, h.Last)
+		s.Hours = append(s.Hours, HourFlows{floorDiv(h.Start.Unix(), 3600), flows})
+	}
+	return r.summed
+}
+
+// describe makes a flow of what a side reported.
+func (s *Side) describe(f *policies.Flow) {
+	f.First, f.Last, f.Verdict, f.EgressOnly = s.First, s.Last, s.Verdict, s.EgressOnly
+	f.Count, f.Bytes, f.Origin.Reporter = s.Flows, s.Bytes, s.Reporter
 }
 
 // describe makes a flow of what was reported in an hour.
@@ -184,6 +200,9 @@ func (h *Hour) describe(f *policies.Flow) {
 	f.First, f.Last, f.Verdict, f.EgressOnly = h.First, h.Last, h.Verdict, h.EgressOnly
 	f.Count, f.Bytes, f.Origin.Reporter = h.Flows, h.Bytes, h.Reporter
 }
+
+// of returns whose report it is.
+func (s *Side) of() side { return sideOf(known(s.Verdict), s.EgressOnly, s.Reporter) }
 
 // keepFirst is keepEarliest for a flow whose maps and slices may change.
 func (t *tally) keepFirst(f *policies.Flow) {
@@ -266,8 +285,8 @@ func mayBeOnePod(f *policies.Flow, from, to *recorded) bool {
 
 // allStay reports whether all that was reported of a tuple stays as it is.
 func (r *reading) allStay(f policies.Flow, a *answer, from, to *recorded) bool {
-	return !slices.ContainsFunc(r.sums, func(sum Hour) bool {
-		sum.describe(&f)
+	return !slices.ContainsFunc(r.sides, func(side Side) bool {
+		side.describe(&f)
 		return r.sentence(a, r.countedBy(a, &f, from, to)).outcome != Stays
 	})
 }

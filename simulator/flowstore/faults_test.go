@@ -74,7 +74,7 @@ func TestBucket(t *testing.T) {
 			t.Fatal(diff)
 		}
 		r := recordedOf(t, s, Range{})
-		if diff := gocmp.Diff(countRows(made), tuplesOf(t, r)); diff != "" {
+		if diff := gocmp.Diff(sidesOf(countRows(made)), tuplesOf(t, r)); diff != "" {
 			t.Fatal(diff)
 		}
 		checkFlowsOf(t, r, made)
@@ -397,7 +397,7 @@ func TestRetain(t *testing.T) {
 				}
 			}
 			verify(t, s)
-			if diff := gocmp.Diff(countRows(want), tuplesOf(t, recordedOf(t, s, Range{}))); diff != "" {
+			if diff := gocmp.Diff(sidesOf(countRows(want)), tuplesOf(t, recordedOf(t, s, Range{}))); diff != "" {
 				t.Errorf("%s: %s", c.name, diff)
 			}
 			st, err = s.Stats(t.Context())
@@ -440,7 +440,7 @@ func TestOddFlows(t *testing.T) {
 		if diff := gocmp.Diff(ordered(odd), all(t, s, simulator.Filter{}), equal); diff != "" {
 			t.Fatal(diff)
 		}
-		if diff := gocmp.Diff(countRows(odd), tuplesOf(t, recordedOf(t, s, Range{}))); diff != "" {
+		if diff := gocmp.Diff(sidesOf(countRows(odd)), tuplesOf(t, recordedOf(t, s, Range{}))); diff != "" {
 			t.Fatal(diff)
 		}
 		compact(t, s, long)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
+	"runtime"
 	"slices"
 	"time"
 
@@ -185,11 +187,9 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 	defer closeAll(sources)
 	var tuple simulator.Tuple
 	var ips [2]string
-	ordered := true
+	var sides sides
+	peers, inFull, begun, ordered := peers{}, len(r.columns) == len(sumNumbers), false, true
 	hand := func() error {
-		if !ordered {
-			tuple.Hours = joinHours(tuple.Hours)
-		}
 		for i, peer := range [...]*policies.FlowPeer{&tuple.Flow.From, &tuple.Flow.To} {
 			if ips[i] == several {
 				ips[i] = ""
@@ -199,22 +199,27 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 				return err
 			}
 		}
-		return each(&tuple)
+		if !ordered {
+			tuple.Hours = joinHours(tuple.Hours)
+		}
+		tuple.Sides = sides.appendTo(tuple.Sides[:0])
+		err := each(&tuple)
+		sides, tuple.Hours, ordered = sides[:0], tuple.Hours[:0], true
+		return err
+	}
+	if runtime.GOMAXPROCS(0) > 1 {
+		readAhead(sources)
 	}
 	err = mergeTuples(ctx, sources, func(m *rollReader) error {
-		if len(tuple.Hours) == 0 || tuple.ID != m.now.id {
-			if len(tuple.Hours) > 0 {
+		if !begun || tuple.ID != m.now.id {
+			if begun {
 				if err := hand(); err != nil {
 					return err
 				}
 			}
-			full, err := m.roll()
-			if err != nil {
+			begun, tuple.ID = true, m.now.id
+			if err := m.readFlow(peers, &tuple.Flow); err != nil {
 				return err
-			}
-			tuple.ID, tuple.Hours, ordered = full.id, tuple.Hours[:0], true
-			if tuple.Flow, err = m.flow(full); err != nil {
-				return m.numbers.damage(err)
 			}
 			for i := range ips {
 				ips[i] = m.address(i)
@@ -225,44 +230,68 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 				ips[i] = several
 			}
 		}
+		if !inFull {
+			sides = m.addTo(sides)
+			return nil
+		}
 		before := len(tuple.Hours)
 		tuple.Hours = m.appendHours(tuple.Hours)
-		if len(r.columns) == len(sumNumbers) {
-			m.sum(tuple.Hours[before:])
-		}
+		m.sum(tuple.Hours[before:])
 		ordered = ordered && (before == 0 || compareHours(&tuple.Hours[before-1], &tuple.Hours[before]) < 0)
 		return nil
 	})
-	if err == nil && len(tuple.Hours) > 0 {
+	if err == nil && begun {
 		err = hand()
 	}
 	return err
 }
 
-// flow returns the ends, protocol and port of a roll.
-func (r *rollReader) flow(of *roll) (policies.Flow, error) {
-	f := policies.Flow{Protocol: of.protocol, Port: of.port}
-	for _, side := range []struct {
-		end  uint32
-		peer *policies.FlowPeer
-	}{{of.from, &f.From}, {of.to, &f.To}} {
-		texts := r.table.ends[side.end].texts
-		texts[flowrow.IP] = ""
-		p, err := r.table.parsePeer(&texts)
-		if err != nil {
-			return f, err
-		}
-		*side.peer = *p
+// peers are those of ends that were parsed before, but for their addresses.
+type peers map[flowrow.End]*policies.FlowPeer
+
+func (p peers) of(texts *flowrow.End) (policies.FlowPeer, error) {
+	if known, ok := p[*texts]; ok {
+		return *known, nil
 	}
-	return f, nil
+	peer, err := texts.Peer()
+	if len(p) >= maxPeers {
+		clear(p)
+	}
+	p[*texts] = &peer
+	return peer, err
+}
+
+// readFlow reads the ends, protocol and port of the roll that it is at.
+func (r *rollReader) readFlow(known peers, f *policies.Flow) error {
+	if err := r.seekEnds(); err != nil {
+		return err
+	}
+	v, errs := r.ends.vectors, [3]error{}
+	for i, side := range []struct {
+		columns []vector
+		peer    *policies.FlowPeer
+	}{{v[rollSource:rollTarget], &f.From}, {v[rollTarget:], &f.To}} {
+		var texts flowrow.End
+		for c := range side.columns {
+			texts[c] = side.columns[c].texts[side.columns[c].codes[0]]
+		}
+		texts[flowrow.IP] = ""
+		*side.peer, errs[i] = known.of(&texts)
+	}
+	f.Port = uint16(v[rollPort].numbers[v[rollPort].codes[0]])
+	f.Protocol, errs[2] = flowrow.ParseProtocol(v[rollProtocol].texts[v[rollProtocol].codes[0]])
+	if err := cmp.Or(errs[:]...); err != nil {
+		return r.ends.damage(err)
+	}
+	return nil
 }
 
 // address returns what the ip column of an end says of the run: several where
 // it says more than one thing.
 func (r *rollReader) address(end int) string {
-	v := &r.numbers.vectors[rollSource+flowrow.IP]
+	v := &r.vectors[rollSource+flowrow.IP]
 	if end == 1 {
-		v = &r.numbers.vectors[rollTarget+flowrow.IP]
+		v = &r.vectors[rollTarget+flowrow.IP]
 	}
 	if len(v.texts) == 1 {
 		return v.texts[0]
@@ -275,9 +304,72 @@ func (r *rollReader) address(end int) string {
 	return v.texts[code]
 }
 
+// sides is what is known of a tuple so far.
+type sides []sideSum
+
+type sideSum struct {
+	key          uint32 // of who reported what
+	flows, bytes uint64
+	first, last  int64
+	hours        []simulator.HourFlows
+}
+
+// noTime is the time of records without one.
+var noTime = time.Time{}.UnixMicro()
+
+// sideKey tells apart what is summed apart.
+func sideKey(r policies.Reporter, v policies.Verdict, egressOnly bool) uint32 {
+	return uint32(r)<<16 | uint32(v)<<8 | uint32(asNumber(egressOnly))
+}
+
+func (s sides) appendTo(all []simulator.Side) []simulator.Side {
+	for i := range s {
+		sum := &s[i]
+		side := simulator.Side{
+			Reporter: policies.Reporter(sum.key >> 16), Verdict: policies.Verdict(sum.key >> 8 & 0xff), EgressOnly: sum.key&1 == 1,
+			Flows: sum.flows, Bytes: sum.bytes, Last: flowrow.Moment(sum.last), Hours: sum.hours,
+		}
+		if sum.first != math.MaxInt64 {
+			side.First = flowrow.Moment(sum.first)
+		}
+		all = append(all, side)
+	}
+	return all
+}
+
+// addTo adds the run to what is known of its tuple.
+func (r *rollReader) addTo(all sides) sides {
+	n, v := r.i, r.vectors
+	hour, reporter, verdict, egressOnly := v[rollHour].codes[:n], v[rollReporter].codes[:n], v[rollVerdict].codes[:n], v[rollEgressOnly].codes[:n]
+	flows, bytes, first, last := v[rollFlows].numbers[:n], v[rollBytes].numbers[:n], v[rollStart].numbers[:n], v[rollEnd].numbers[:n]
+	for i := r.at; i < n; i++ {
+		if !r.allKnown && !r.known[hour[i]] {
+			continue
+		}
+		key := r.reporterKeys[reporter[i]] | r.verdictKeys[verdict[i]] | r.egressKeys[egressOnly[i]]
+		at := 0
+		for at < len(all) && all[at].key != key {
+			at++
+		}
+		if at == len(all) {
+			all = slices.Grow(all, 1)[:at+1] // with the space of the tuple before
+			all[at] = sideSum{key: key, first: math.MaxInt64, last: noTime, hours: all[at].hours[:0]}
+		}
+		s := &all[at]
+		s.flows += uint64(flows[i])
+		s.bytes += uint64(bytes[i])
+		s.last = max(s.last, last[i])
+		if first[i] < s.first && first[i] != noTime {
+			s.first = first[i]
+		}
+		s.hours = append(s.hours, simulator.HourFlows{Hour: r.hours[hour[i]], Flows: uint64(flows[i])})
+	}
+	return all
+}
+
 // appendHours appends the hours of the run, which are in order.
 func (r *rollReader) appendHours(hours []simulator.Hour) []simulator.Hour {
-	n, v := r.i, r.numbers.vectors
+	n, v := r.i, r.vectors
 	hour, reporter, verdict := v[rollHour].codes[:n], v[rollReporter].codes[:n], v[rollVerdict].codes[:n]
 	egressOnly, isSet := v[rollEgressOnly].codes[:n], v[rollEgressOnly].numbers
 	flows, bytes, first, last := v[rollFlows].numbers[:n], v[rollBytes].numbers[:n], v[rollStart].numbers[:n], v[rollEnd].numbers[:n]
@@ -287,7 +379,7 @@ func (r *rollReader) appendHours(hours []simulator.Hour) []simulator.Hour {
 			continue
 		}
 		hours = append(hours, simulator.Hour{
-			Start: r.starts[hour[i]], Reporter: r.reporters[reporter[i]], Verdict: r.verdicts[verdict[i]], EgressOnly: isSet[egressOnly[i]] != 0,
+			Start: time.Unix(r.hours[hour[i]]*3600, 0).UTC(), Reporter: r.reporters[reporter[i]], Verdict: r.verdicts[verdict[i]], EgressOnly: isSet[egressOnly[i]] != 0,
 			Flows: uint64(flows[i]), Bytes: uint64(bytes[i]), First: flowrow.Moment(first[i]), Last: flowrow.Moment(last[i]),
 		})
 	}
@@ -296,7 +388,7 @@ func (r *rollReader) appendHours(hours []simulator.Hour) []simulator.Hour {
 
 // sum fills in the rest of what the run's rolls say of its hours.
 func (r *rollReader) sum(hours []simulator.Hour) {
-	v, n := r.numbers.vectors, 0
+	v, n := r.vectors, 0
 	r.runOf(func(i int) {
 		h := &hours[n]
 		h.Records, h.Packets = uint64(v[rollCount].numbers[i]), uint64(v[rollPackets].numbers[i])
@@ -418,7 +510,7 @@ func (r *recorded) spansOf(ctx context.Context, hours []*hourFiles, columns []in
 			if rolls == nil || err != nil {
 				return err
 			}
-			v := reader.numbers.vectors
+			v := reader.vectors
 			reader.runOf(func(i int) {
 				if rolls(i) {
 					hour := v[rollHour].numbers[v[rollHour].codes[i]]

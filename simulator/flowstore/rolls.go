@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -377,16 +376,21 @@ type rollReader struct {
 	ends    *groupReader // opened when it is needed
 	valid   func(hour int64) bool
 	done    func()
-	n, i    int   // rolls of the batch, and of those the ones before the next
-	first   int64 // row of the batch
-	at      int   // the roll of the batch that it is at
+	vectors []vector // of the batch
+	n, i    int      // rolls of the batch, and of those the ones before the next
+	first   int64    // row of the batch
+	at      int      // the roll of the batch that it is at
 	group   int
+	ahead   chan rollBatch // what is read ahead; nil where nothing is
 
+	// By their codes in the row group:
 	verdicts  []policies.Verdict
 	reporters []policies.Reporter
-	starts    []time.Time // by code of hour
-	known     []bool      // by code of hour
+	hours     []int64 // since 1970
+	known     []bool  // whether an hour counts
 	allKnown  bool
+	// The parts of a sideKey:
+	verdictKeys, reporterKeys, egressKeys []uint32
 
 	now    roll // where it is; its ends are not set
 	ended  roll // whose ends were read last
@@ -449,7 +453,7 @@ func (r *rollReader) next() (bool, error) {
 		if more, err := r.fill(); err != nil || !more {
 			return false, err
 		}
-		i, v := r.i, r.numbers.vectors
+		i, v := r.i, r.vectors
 		r.at = i
 		r.i++
 		hour := v[rollHour].codes[i]
@@ -473,16 +477,72 @@ func (r *rollReader) fill() (bool, error) {
 	if r.i < r.n {
 		return true, nil
 	}
-	n, err := r.numbers.read()
-	if err != nil || n == 0 {
-		return false, err
+	next := r.nextBatch()
+	if next.err != nil || next.n == 0 {
+		return false, next.err
 	}
 	r.first += int64(r.n)
-	r.n, r.i = n, 0
-	if r.group != r.numbers.at {
+	r.n, r.i, r.vectors = next.n, 0, next.vectors
+	if r.group != next.group {
+		r.group = next.group
 		return true, r.newWords()
 	}
 	return true, nil
+}
+
+// rollBatch is what a rollReader reads at a time.
+type rollBatch struct {
+	vectors  []vector
+	n, group int
+	err      error
+}
+
+func (r *rollReader) read() rollBatch {
+	n, err := r.numbers.read()
+	return rollBatch{r.numbers.vectors, n, r.numbers.at, err}
+}
+
+// nextBatch returns the next batch, which is valid until the next call.
+func (r *rollReader) nextBatch() rollBatch {
+	if r.ahead == nil {
+		return r.read()
+	}
+	next := <-r.ahead
+	if next.err != nil || next.n == 0 {
+		r.ahead <- next
+		return next
+	}
+	// What was handed over before is the space of what is read from here on.
+	spare := r.vectors
+	if spare == nil {
+		spare = make([]vector, len(next.vectors))
+	}
+	for i := range spare {
+		c := &r.numbers.layout.columns[i]
+		spare[i].texts = next.vectors[i].texts
+		if c.coded {
+			spare[i].numbers = next.vectors[i].numbers
+		}
+	}
+	r.numbers.vectors = spare
+	r.readNext()
+	return next
+}
+
+func (r *rollReader) readNext() { go func() { r.ahead <- r.read() }() }
+
+// readAhead has readers that were not read from read the batch after the one that
+// is at hand, all at the same time.
+func readAhead(all []*rollReader) {
+	for _, r := range all {
+		done := r.done
+		r.ahead = make(chan rollBatch, 1)
+		r.done = func() {
+			<-r.ahead // or it would read from a file that is closed
+			done()
+		}
+		r.readNext()
+	}
 }
 
 // nextRun goes on to the next rolls of one tuple, at least one of which counts;
@@ -493,7 +553,7 @@ func (r *rollReader) nextRun() (bool, error) {
 		if more, err := r.fill(); err != nil || !more {
 			return false, err
 		}
-		codes, hours := r.numbers.vectors[rollTuple].codes[:r.n], r.numbers.vectors[rollHour].codes[:r.n]
+		codes, hours := r.vectors[rollTuple].codes[:r.n], r.vectors[rollHour].codes[:r.n]
 		code := codes[r.i]
 		r.at = r.i
 		for r.i++; r.i < len(codes) && codes[r.i] == code; {
@@ -503,7 +563,7 @@ func (r *rollReader) nextRun() (bool, error) {
 			r.at++
 		}
 		if r.at < r.i {
-			r.now.id = uint64(r.numbers.vectors[rollTuple].numbers[code])
+			r.now.id = uint64(r.vectors[rollTuple].numbers[code])
 			return true, nil
 		}
 	}
@@ -511,7 +571,7 @@ func (r *rollReader) nextRun() (bool, error) {
 
 // runOf calls take for the places in the batch of the run's rolls that count.
 func (r *rollReader) runOf(take func(i int)) {
-	hours := r.numbers.vectors[rollHour].codes[:r.i]
+	hours := r.vectors[rollHour].codes[:r.i]
 	for i := r.at; i < len(hours); i++ {
 		if r.allKnown || r.known[hours[i]] {
 			take(i)
@@ -520,26 +580,35 @@ func (r *rollReader) runOf(take func(i int)) {
 }
 
 func (r *rollReader) newWords() error {
-	r.group = r.numbers.at
 	var errs [2]error
-	r.verdicts, errs[0] = each(r.numbers.vectors[rollVerdict].texts, flowrow.ParseVerdict)
-	r.reporters, errs[1] = each(r.numbers.vectors[rollReporter].texts, policies.ParseReporter)
+	r.verdicts, errs[0] = each(r.vectors[rollVerdict].texts, flowrow.ParseVerdict)
+	r.reporters, errs[1] = each(r.vectors[rollReporter].texts, policies.ParseReporter)
 	for _, err := range errs {
 		if err != nil {
 			return r.numbers.damage(err)
 		}
 	}
-	r.known, r.starts, r.allKnown = r.known[:0], r.starts[:0], true
-	for _, hour := range r.numbers.vectors[rollHour].numbers {
+	r.verdictKeys, r.reporterKeys, r.egressKeys = r.verdictKeys[:0], r.reporterKeys[:0], r.egressKeys[:0]
+	for _, v := range r.verdicts {
+		r.verdictKeys = append(r.verdictKeys, sideKey(0, v, false))
+	}
+	for _, from := range r.reporters {
+		r.reporterKeys = append(r.reporterKeys, sideKey(from, 0, false))
+	}
+	for _, set := range r.vectors[rollEgressOnly].numbers {
+		r.egressKeys = append(r.egressKeys, sideKey(0, 0, set != 0))
+	}
+	r.known, r.hours, r.allKnown = r.known[:0], r.hours[:0], true
+	for _, hour := range r.vectors[rollHour].numbers {
 		known := r.valid == nil || r.valid(hour)
-		r.known, r.starts = append(r.known, known), append(r.starts, flowrow.Moment(hour))
+		r.known, r.hours = append(r.known, known), append(r.hours, flowrow.HourOf(hour)/flowrow.HourMicros)
 		r.allKnown = r.allKnown && known
 	}
 	return nil
 }
 
-// roll returns the roll that it is at, with its ends in the reader's table.
-func (r *rollReader) roll() (*roll, error) {
+// seekEnds reads the columns that say who the tuple is of the roll that it is at.
+func (r *rollReader) seekEnds() error {
 	if r.ends == nil {
 		var wanted []int
 		for i := rollProtocol; i < len(rollLayout.columns); i++ {
@@ -547,19 +616,28 @@ func (r *rollReader) roll() (*roll, error) {
 		}
 		var err error
 		if r.ends, err = newGroupReader(r.numbers.blob, rollLayout, wanted); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	ips := [2]int32{r.numbers.vectors[rollSource+flowrow.IP].codes[r.at], r.numbers.vectors[rollTarget+flowrow.IP].codes[r.at]}
-	if r.ends.at == r.numbers.at && r.ended.id == r.now.id && r.ips == ips {
+	if err := r.ends.seek(r.first + int64(r.at)); err != nil {
+		return err
+	}
+	_, err := r.ends.readUpTo(1)
+	return err
+}
+
+// roll returns the roll that it is at, with its ends in the reader's table.
+func (r *rollReader) roll() (*roll, error) {
+	ips := [2]int32{r.vectors[rollSource+flowrow.IP].codes[r.at], r.vectors[rollTarget+flowrow.IP].codes[r.at]}
+	if r.ends != nil && r.ends.at == r.group && r.ended.id == r.now.id && r.ips == ips {
 		r.now.from, r.now.to, r.now.port, r.now.protocol = r.ended.from, r.ended.to, r.ended.port, r.ended.protocol
 		return &r.now, nil
 	}
-	group := r.ends.at
-	if err := r.ends.seek(r.first + int64(r.at)); err != nil {
-		return nil, err
+	group := -1
+	if r.ends != nil {
+		group = r.ends.at
 	}
-	if _, err := r.ends.readUpTo(1); err != nil {
+	if err := r.seekEnds(); err != nil {
 		return nil, err
 	}
 	if group != r.ends.at {

@@ -85,14 +85,12 @@ func (s *scan) isOf(v policies.Verdict, r policies.Reporter) bool {
 // may choose, by hour.
 func (s *scan) chosenSpans(ctx context.Context, hours []*hourFiles) (map[int64][]span, error) {
 	columns := append([]int{rollReporter, rollVerdict, rollSource + flowrow.IP, rollTarget + flowrow.IP}, placeNumbers...)
+	known := peers{}
 	return s.spansOf(ctx, hours, columns, func(r *rollReader) (func(i int) bool, error) {
-		full, err := r.roll()
+		var f policies.Flow
+		err := r.readFlow(known, &f)
 		if err != nil {
 			return nil, err
-		}
-		f, err := r.flow(full)
-		if err != nil {
-			return nil, r.numbers.damage(err)
 		}
 		for i, peer := range [...]*policies.FlowPeer{&f.From, &f.To} {
 			if ip := r.address(i); ip != several {
@@ -104,7 +102,7 @@ func (s *scan) chosenSpans(ctx context.Context, hours []*hourFiles) (map[int64][
 		if !s.filter.MayChoose(&f) {
 			return nil, nil
 		}
-		v := r.numbers.vectors
+		v := r.vectors
 		return func(i int) bool {
 			return s.isOf(r.verdicts[v[rollVerdict].codes[i]], r.reporters[v[rollReporter].codes[i]])
 		}, nil
