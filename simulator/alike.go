@@ -55,7 +55,8 @@ func (r *Replayer) class(key classKey) int {
 func (r *Replayer) Together(f *policies.Flow) bool {
 	from, to := r.find(&f.From), r.find(&f.To)
 	if missing(f, from, to) != nil {
-		return true
+		// Both sides' reports of ends that are nowhere find each other by name.
+		return sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter) == neither
 	}
 	q, a := r.ask(f, from, to)
 	return !r.countedBy(q, a, f, from, to).isApart()

@@ -140,7 +140,7 @@ func benchWorld(b *testing.B) (before, after *reach.Judge) {
 type unheard struct{ *simulator.Replayer }
 
 func (unheard) Together(*policies.Flow) bool { return true }
-func (unheard) AddAlike(*simulator.Alike)        {}
+func (unheard) AddAlike(*simulator.Alike)    {}
 
 // BenchmarkTable replays tables by sums and row by row, and has DuckDB group the
 // same rows, where WEIR_DUCKDB names it.
