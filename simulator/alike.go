@@ -55,7 +55,8 @@ func (r *Replayer) class(key classKey) int {
 func (r *Replayer) Together(f *policies.Flow) bool {
 	from, to := r.find(&f.From), r.find(&f.To)
 	if missing(f, from, to) != nil {
-		return !isConnection(f)
+		// Both sides' reports of ends that are nowhere find each other by name.
+		return !isConnection(f) || sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter) == neither
 	}
 	return !r.countedBy(r.ask(f, from, to), f, from, to).isApart()
 }

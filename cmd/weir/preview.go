@@ -19,6 +19,7 @@ import (
 	"github.com/weir-policy/weir/internal/source"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/simulator"
 	"github.com/weir-policy/weir/simulator/flowlog"
 )
 
@@ -77,8 +78,8 @@ of what would change if its staged policies were enforced: together, and with
 				return err
 			}
 			if len(files) > 0 {
-				request.Flows = func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error) {
-					return span.read(ctx, &flows, s, files, each)
+				request.Flows = func(ctx context.Context, to *simulator.Replayers) (flowlog.Stats, error) {
+					return span.read(ctx, &flows, s, files, to)
 				}
 			}
 			result, err := preview.Run(c.Context(), request)

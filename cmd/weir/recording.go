@@ -174,19 +174,27 @@ func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorde
 	return r.(store).Recorded(ctx, flowrow.Range{Since: since, Until: until})
 }
 
-// read hands over the flows of files that are of the time asked for.
-func (p *replaySpan) read(ctx context.Context, f *flowFiles, s streams, files []string, each func(policies.Flow) error) (flowlog.Stats, error) {
+// read hands over the flows of files that are of the time asked for. Rows of
+// tables go together where all the time is.
+func (p *replaySpan) read(ctx context.Context, f *flowFiles, s streams, files []string, to *simulator.Replayers) (flowlog.Stats, error) {
 	const cause = "no time recorded, and only some of the time is asked for"
 	since, until, err := p.span()
 	if err != nil {
 		return flowlog.Stats{}, err
+	}
+	if since.IsZero() && until.IsZero() {
+		summing := *f
+		summing.options.Sums = flowlog.NewSums(to)
+		stats, err := summing.read(ctx, s, files, func(flow policies.Flow) error { to.Add(flow); return nil })
+		summing.options.Sums.Flush()
+		return stats, err
 	}
 	filter := simulator.Filter{Since: since, Until: until}
 	var without uint64
 	stats, err := f.read(ctx, s, files, func(flow policies.Flow) error {
 		switch filter.Match(&flow) {
 		case simulator.Yes:
-			return each(flow)
+			to.Add(flow)
 		case simulator.NotSay:
 			without++
 		}

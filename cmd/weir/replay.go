@@ -9,7 +9,6 @@ import (
 
 	"github.com/weir-policy/weir/internal/preview"
 	"github.com/weir-policy/weir/internal/report"
-	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/simulator"
 	"github.com/weir-policy/weir/simulator/flowlog"
@@ -63,7 +62,7 @@ and by which line.`,
 			if recorded != nil {
 				err = replay.Replay(c.Context(), recorded)
 			} else {
-				stats, err = span.read(c.Context(), &flows, s, files, func(f policies.Flow) error { replay.Add(f); return nil })
+				stats, err = span.read(c.Context(), &flows, s, files, simulator.Together(replay))
 			}
 			if err != nil {
 				return err

@@ -25,7 +25,7 @@ type Request struct {
 	Options                    reach.Options
 	// Flows hands over every recorded flow and says how the reading went; nil
 	// when there are none.
-	Flows func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error)
+	Flows func(ctx context.Context, to *simulator.Replayers) (flowlog.Stats, error)
 	// Recorded is flows that are kept by tuple, in place of Flows.
 	Recorded simulator.Recorded
 	FailOn   []Condition
@@ -152,12 +152,11 @@ func (r *Request) replay(ctx context.Context, all []comparison) error {
 		}
 		return nil
 	}
-	stats, err := r.Flows(ctx, func(f policies.Flow) error {
-		for _, c := range all {
-			c.replay.Add(f)
-		}
-		return nil
-	})
+	var replayers []*simulator.Replayer
+	for _, c := range all {
+		replayers = append(replayers, c.replay)
+	}
+	stats, err := r.Flows(ctx, simulator.Together(replayers...))
 	if err != nil {
 		return err
 	}

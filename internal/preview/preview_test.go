@@ -64,12 +64,10 @@ func read(t *testing.T, text string) *policies.Model {
 	return m
 }
 
-func flows(records ...policies.Flow) func(context.Context, func(policies.Flow) error) (flowlog.Stats, error) {
-	return func(_ context.Context, each func(policies.Flow) error) (flowlog.Stats, error) {
+func flows(records ...policies.Flow) func(context.Context, *simulator.Replayers) (flowlog.Stats, error) {
+	return func(_ context.Context, to *simulator.Replayers) (flowlog.Stats, error) {
 		for _, f := range records {
-			if err := each(f); err != nil {
-				return flowlog.Stats{}, err
-			}
+			to.Add(f)
 		}
 		return flowlog.Stats{Flows: uint64(len(records)), Bad: 1, LeftOut: map[string]uint64{"few": 1, "many": 5}}, nil
 	}
@@ -133,7 +131,7 @@ func TestRunFailsWithTheFlows(t *testing.T) {
 	broken := errors.New("flows.jsonl:3: not JSON")
 	_, err := Run(t.Context(), Request{
 		Base: read(t, pods), Head: read(t, pods),
-		Flows: func(context.Context, func(policies.Flow) error) (flowlog.Stats, error) {
+		Flows: func(context.Context, *simulator.Replayers) (flowlog.Stats, error) {
 			return flowlog.Stats{}, broken
 		},
 	})
@@ -143,7 +141,7 @@ func TestRunFailsWithTheFlows(t *testing.T) {
 }
 
 func TestRunFailsOnFlowsThatAreNone(t *testing.T) {
-	wrong := func(context.Context, func(policies.Flow) error) (flowlog.Stats, error) {
+	wrong := func(context.Context, *simulator.Replayers) (flowlog.Stats, error) {
 		return flowlog.Stats{Bad: 2, FirstBad: []policies.Problem{{Place: policies.Place{File: "README.md", Line: 1}, Message: "line is not a JSON object"}}}, nil
 	}
 	request := Request{Base: read(t, pods), Head: read(t, pods), Flows: wrong}
@@ -190,9 +188,9 @@ func TestEachHeadByItself(t *testing.T) {
 	p, err := Run(t.Context(), Request{
 		Base: base, Head: base.Enforce(0, 1), FailOn: []Condition{Breaks, Adds, Removes},
 		Staged: base.Staged, Each: []int{0, 1},
-		Flows: func(ctx context.Context, each func(policies.Flow) error) (flowlog.Stats, error) {
+		Flows: func(ctx context.Context, to *simulator.Replayers) (flowlog.Stats, error) {
 			readings++
-			return flows(used(5432))(ctx, each)
+			return flows(used(5432))(ctx, to)
 		},
 	})
 	if err != nil {

@@ -38,7 +38,7 @@ func isOrdinary(encodings []parquet.Encoding, optional bool) bool {
 		switch e {
 		case parquet.Encodings.Plain, parquet.Encodings.PlainDict, parquet.Encodings.RLEDict, parquet.Encodings.RLE:
 			return false
-		case parquet.Encodings.BitPacked: //nolint:staticcheck // old writers name it for levels that are not there
+		case parquet.Encodings.BitPacked: // old writers name it for levels that are not there
 			return optional
 		}
 		return true

@@ -266,7 +266,7 @@ func oneOf[T any](r *rand.Rand, among ...T) T { return among[r.IntN(len(among))]
 // are none.
 func randomTable(t testing.TB, r *rand.Rand) []byte {
 	isSo := func() bool { return r.IntN(2) == 0 }
-	rows := (r.IntN(61))
+	rows := r.IntN(61)
 	var columns []plainColumn
 	add := func(c plainColumn, always bool) {
 		if !always && !isSo() {
@@ -275,7 +275,7 @@ func randomTable(t testing.TB, r *rand.Rand) []byte {
 		if isSo() {
 			c.null = make([]bool, rows)
 			for i := range c.null {
-				c.null[i] = (r.IntN(5)) == 0
+				c.null[i] = r.IntN(5) == 0
 			}
 		}
 		c.coded = isSo()
@@ -314,7 +314,7 @@ func randomTable(t testing.TB, r *rand.Rand) []byte {
 	addresses := []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.9", "fd00::1", "::ffff:10.0.0.1", "192.168.0.1", "10.96.0.1", "203.0.113.1", "203.0.113.9", "198.51.100.1", "198.51.100.5", "2001:db8::1", "8.8.8.8", "", "no address"}
 	addresses = addresses[:sound(len(addresses), 1)]
 	for _, end := range []string{"src_", "dst_"} {
-		if (r.IntN(6)) == 0 {
+		if r.IntN(6) == 0 {
 			c := plainColumn{name: end + "ip", texts: make([]string, rows), fixed: 16}
 			for i := range c.texts {
 				a := netip.MustParseAddr(oneOf(r, addresses[:14]...)).As16()
@@ -346,7 +346,7 @@ func randomTable(t testing.TB, r *rand.Rand) []byte {
 		c := plainColumn{name: name, numbers: make([]int64, rows), isMoment: isSo(), unit: oneOf(r, []schema.TimeUnitType{schema.TimeUnitMillis, schema.TimeUnitMicros, schema.TimeUnitNanos}...)}
 		unit := map[schema.TimeUnitType]time.Duration{schema.TimeUnitMillis: time.Millisecond, schema.TimeUnitMicros: time.Microsecond, schema.TimeUnitNanos: time.Nanosecond}[c.unit]
 		for i := range c.numbers {
-			at := time.Date(2026, 3, 10, 11, (r.IntN(60)), 0, 0, time.UTC)
+			at := time.Date(2026, 3, 10, 11, r.IntN(60), 0, 0, time.UTC)
 			switch r.IntN(13) {
 			case 0:
 				at = at.Add(time.Hour)
@@ -373,10 +373,10 @@ func randomTable(t testing.TB, r *rand.Rand) []byte {
 		add(c, false)
 	}
 	properties := []parquet.WriterProperty{
-		parquet.WithDataPageSize(int64(oneOf(r, []int{1, 64, 1 << 20}...))), parquet.WithBatchSize(int64((1 + r.IntN(20)))),
+		parquet.WithDataPageSize(int64(oneOf(r, []int{1, 64, 1 << 20}...))), parquet.WithBatchSize(int64(1 + r.IntN(20))),
 		parquet.WithDictionaryPageSizeLimit(int64(oneOf(r, []int{16, 64, 1 << 20}...))),
 		parquet.WithDataPageVersion(oneOf(r, []parquet.DataPageVersion{parquet.DataPageV1, parquet.DataPageV2}...)),
 		parquet.WithCompression(oneOf(r, []compress.Compression{compress.Codecs.Uncompressed, compress.Codecs.Snappy, compress.Codecs.Zstd}...)),
 	}
-	return writeTable(t, columns, (1 + r.IntN(40)), properties...)
+	return writeTable(t, columns, 1+r.IntN(40), properties...)
 }
