@@ -27,54 +27,58 @@ import (
 // or a store.
 func TestListen(t *testing.T) {
 	for _, to := range []string{"--to", "--store"} {
-		ctx, interrupt := context.WithCancel(context.Background())
-		defer interrupt()
-		where := filepath.Join(t.TempDir(), "flows")
-		var out bytes.Buffer
-		told, tell := io.Pipe()
-		status := make(chan int)
-		go func() {
-			status <- run(ctx, []string{"weir", "flows", "import", "--listen", "udp://127.0.0.1:0", to, where, "-o", "json"}, streams{nil, &out, tell})
-		}()
+		t.Run(to, func(t *testing.T) { listenTo(t, to) })
+	}
+}
 
-		line, err := bufio.NewReader(told).ReadString('\n')
-		address, found := strings.CutPrefix(strings.TrimSuffix(line, "; interrupt to end\n"), "listening at udp://")
-		if err != nil || !found {
-			t.Fatalf("%q, %v", line, err)
-		}
-		conn, err := net.Dial("udp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		datagram := make([]byte, 24+48)
-		binary.BigEndian.PutUint16(datagram, 5)
-		binary.BigEndian.PutUint16(datagram[2:], 1)
-		copy(datagram[24:], []byte{10, 0, 1, 5, 10, 0, 2, 7})
-		if _, err := conn.Write(datagram); err != nil {
-			t.Fatal(err)
-		}
-		interrupt()
+func listenTo(t *testing.T, to string) {
+	ctx, interrupt := context.WithCancel(context.Background())
+	defer interrupt()
+	where := filepath.Join(t.TempDir(), "flows")
+	var out bytes.Buffer
+	told, tell := io.Pipe()
+	status := make(chan int)
+	go func() {
+		status <- run(ctx, []string{"weir", "flows", "import", "--listen", "udp://127.0.0.1:0", to, where, "-o", "json"}, streams{nil, &out, tell})
+	}()
 
-		if got := <-status; got != 0 {
-			t.Errorf("%s: status %d", to, got)
+	line, err := bufio.NewReader(told).ReadString('\n')
+	address, found := strings.CutPrefix(strings.TrimSuffix(line, "; interrupt to end\n"), "listening at udp://")
+	if err != nil || !found {
+		t.Fatalf("%q, %v", line, err)
+	}
+	conn, err := net.Dial("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	datagram := make([]byte, 24+48)
+	binary.BigEndian.PutUint16(datagram, 5)
+	binary.BigEndian.PutUint16(datagram[2:], 1)
+	copy(datagram[24:], []byte{10, 0, 1, 5, 10, 0, 2, 7})
+	if _, err := conn.Write(datagram); err != nil {
+		t.Fatal(err)
+	}
+	interrupt()
+
+	if got := <-status; got != 0 {
+		t.Errorf("%s: status %d", to, got)
+	}
+	var answer struct {
+		Kind    string
+		Reading struct{ Records int }
+		Stored  *struct{ Added int }
+	}
+	if err := json.Unmarshal(out.Bytes(), &answer); err != nil || answer.Kind != "FlowImport" {
+		t.Errorf("%s: %v in %s", to, err, out.String())
+	}
+	// Whether the datagram came before the interrupt is not known.
+	if to == "--store" {
+		if answer.Stored == nil || answer.Stored.Added != answer.Reading.Records {
+			t.Errorf("of what was received, not all is stored: %s", out.String())
 		}
-		var answer struct {
-			Kind    string
-			Reading struct{ Records int }
-			Stored  *struct{ Added int }
-		}
-		if err := json.Unmarshal(out.Bytes(), &answer); err != nil || answer.Kind != "FlowImport" {
-			t.Errorf("%s: %v in %s", to, err, out.String())
-		}
-		// Whether the datagram came before the interrupt is not known.
-		if to == "--store" {
-			if answer.Stored == nil || answer.Stored.Added != answer.Reading.Records {
-				t.Errorf("of what was received, not all is stored: %s", out.String())
-			}
-		} else if text, err := os.ReadFile(where); err != nil || strings.Count(string(text), "\n") != answer.Reading.Records {
-			t.Errorf("%q, %v", text, err)
-		}
+	} else if text, err := os.ReadFile(where); err != nil || strings.Count(string(text), "\n") != answer.Reading.Records {
+		t.Errorf("%q, %v", text, err)
 	}
 }
 

@@ -65,6 +65,10 @@ func (f *flowFiles) importTo(ctx context.Context, s streams, to *flowStore, file
 		all.Add(stats)
 		stored.Added += done.Added
 		stored.Known += done.Known
+		if err != nil && ctx.Err() != nil && name != "-" {
+			seen.done()
+			fmt.Fprintf(s.err, "%s: %d of its flows are stored; do the same again to add the rest\n", name, done.Known+done.Added)
+		}
 		if err != nil {
 			return all, stored, err
 		}

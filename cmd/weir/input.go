@@ -165,6 +165,9 @@ func (f *flowFiles) addReadingTo(c *cobra.Command) {
 func (f *flowFiles) files() ([]string, error) {
 	var files []string
 	var errs []error
+	if format := f.options.Format; format != "" && !slices.Contains(flowlog.Formats(), format) {
+		errs = append(errs, fmt.Errorf("--flow-format: %q is none of %s%s", format, strings.Join(flowlog.Formats(), ", "), policies.Near(format, flowlog.Formats())))
+	}
 	for _, p := range f.patterns {
 		found, err := filepath.Glob(p)
 		switch {
@@ -221,7 +224,7 @@ func (f *flowFiles) readFile(ctx context.Context, in io.Reader, name string, see
 	}
 	defer file.Close()
 	if info, err := file.Stat(); err == nil && info.IsDir() {
-		return flowlog.Stats{}, fmt.Errorf("flows: %s is a folder; name its files, as in '%s'", name, filepath.Join(name, "*"))
+		return flowlog.Stats{}, fmt.Errorf("flows: %s is a folder, and no flow store; name its files, as in '%s'", name, filepath.Join(name, "*"))
 	}
 	seen.next(file)
 	return f.readOpen(ctx, file, each)

@@ -141,8 +141,8 @@ type Imported = flowrow.Imported
 
 // Import adds the flows of a file that read hands over, in the order in which
 // they stand. What an earlier import of the same file has added is left out, also
-// where that one was interrupted, or the file has grown since. Where read fails,
-// the flows before are added.
+// where that one was interrupted, or the file has grown since. Where read fails
+// or ctx ends, the flows before are added.
 func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, read func(each func(policies.Flow) error) error) (Imported, error) {
 	st, err := s.refresh(ctx)
 	if err != nil {
@@ -168,8 +168,8 @@ func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, rea
 		return errAdd
 	})
 	src.Whole = errRead == nil
-	if errAdd == nil && ctx.Err() == nil {
-		errRead = errors.Join(errRead, w.Commit(ctx))
+	if errAdd == nil || ctx.Err() != nil {
+		errRead = errors.Join(errRead, w.Commit(context.WithoutCancel(ctx)))
 	}
 	return Imported{Added: w.added, Known: min(seen, known)}, errRead
 }
