@@ -91,9 +91,9 @@ func (x *crossings) mayReach(d policies.Direction, one *party, many Group) *set 
 		if subject < 0 {
 			return all
 		}
-		x.addGranted(x.rows[d][subject])
-		if d == policies.Ingress && x.local[subject] != x.rows[d][subject] {
-			x.addGranted(x.local[subject])
+		x.addGranted(x.rows[d].at(subject))
+		if d == policies.Ingress && x.local.at(subject) != x.rows[d].at(subject) {
+			x.addGranted(x.local.at(subject))
 		}
 	}
 	return x.sets.and(all, x.sets.build())

@@ -40,7 +40,6 @@ type frame struct {
 	text       []string             // and its text
 	doubt      map[int32]int32      // by key: the value that stands for one that is not known
 	byName     map[string][]int32   // namespaces by name
-	scopes     map[string]scope     // namespaces by selector, as far as asked
 	posting    map[int32][]int32    // classes by label value, ascending
 	keyed      map[int32][]int32    // classes that carry a key, ascending
 	named      []map[uint16][]int32 // by port name: columns by the number behind it
@@ -91,7 +90,7 @@ func (a atom) addresses() netset.Addresses { return netset.AddressSpan(a.first, 
 func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 	f := &frame{
 		options: o, vocabulary: vocabularyOf(models, o.Apart...), machineIDs: map[string]int32{}, values: map[label]int32{},
-		byName: map[string][]int32{}, scopes: map[string]scope{}, doubt: map[int32]int32{}, nodeIDs: nodeIDs(models),
+		byName: map[string][]int32{}, doubt: map[int32]int32{}, nodeIDs: nodeIDs(models),
 		faces: map[int32][]int32{},
 	}
 	f.cutAddresses()

@@ -23,7 +23,9 @@ type Group struct {
 
 // grouping makes the groups of a judge. It remembers what it was asked.
 type grouping struct {
-	judge  *Judge
+	frame  *frame
+	world  *policies.World
+	place  placement
 	once   sync.Once
 	mutex  sync.Mutex
 	made   *builder
@@ -39,19 +41,10 @@ func (j *Judge) census() *census {
 // builder returns what the groups are built with. Its mutex must be held.
 func (g *grouping) builder() *builder {
 	if g.made == nil {
-		g.made = g.judge.anotherBuilder()
+		g.made = newBuilder(g.frame)
+		g.made.turnTo(g.world, g.place)
 	}
 	return g.made
-}
-
-// anotherBuilder returns a builder about the judge's model that leaves no trace in
-// the judge, which may be asked by others meanwhile.
-func (j *Judge) anotherBuilder() *builder {
-	own := *j.frame
-	own.scopes = map[string]scope{}
-	b := newBuilder(&own)
-	b.turnTo(j.model, j.placement)
-	return b
 }
 
 // GroupOf returns whom any of the matches describe, for sure or perhaps. It is not
