@@ -118,7 +118,7 @@ func (j *Judge) Members(g Group) iter.Seq[Member] {
 		if g.frame == nil {
 			return
 		}
-		for _, s := range j.sidesOf(g, g.possible) {
+		for s := range j.partiesIn(g, g.possible) {
 			if !yield(Member{s.first, s.people, s.perhaps}) {
 				return
 			}
@@ -134,27 +134,29 @@ type party struct {
 	perhaps bool // in the group it is of
 }
 
-// sidesOf returns those of a group that have some of the columns.
-func (j *Judge) sidesOf(g Group, among *set) []party {
-	var all []party
-	c, last := j.census(), int32(-1)
-	for column := range among.columns() {
-		x := party{class: j.columns[column].class, perhaps: !g.sure.has(column)}
-		switch {
-		case x.class < 0:
-			x.columns, x.tally = []int32{column}, tally{1, End{kind: outsideEnd, addr: c.outsiders[column-j.outside]}}
-			if !x.first.addr.IsValid() {
+// partiesIn yields those of a group that have some of the columns.
+func (j *Judge) partiesIn(g Group, among *set) iter.Seq[party] {
+	return func(yield func(party) bool) {
+		c, last := j.census(), int32(-1)
+		for column := range common(among, g.possible) {
+			x := party{class: j.columns[column].class, perhaps: !g.sure.has(column)}
+			switch {
+			case x.class < 0:
+				x.columns, x.tally = j.alone[column-j.outside:][:1], tally{1, End{kind: outsideEnd, addr: c.outsiders[column-j.outside]}}
+				if !x.first.addr.IsValid() {
+					continue
+				}
+			case x.class == last || c.people[x.class] == 0:
 				continue
+			default:
+				x.columns, x.tally = j.classes[x.class].columns, tally{c.people[x.class], c.members[x.class][0].end()}
+				last = x.class
 			}
-		case x.class == last || c.people[x.class] == 0:
-			continue
-		default:
-			x.columns, x.tally = j.classes[x.class].columns, tally{c.people[x.class], c.members[x.class][0].end()}
-			last = x.class
+			if !yield(x) {
+				return
+			}
 		}
-		all = append(all, x)
 	}
-	return all
 }
 
 // tells reports whether the frame tells whom a match describes from all others.

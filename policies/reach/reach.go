@@ -30,6 +30,9 @@ type Options struct {
 	// Apart are peers that the judge tells from all others though no policy names
 	// them, so that GroupOf can say whom they describe. They change no answer.
 	Apart []policies.Match
+	// Lasting makes a judge that With can make others of: it remembers more, and
+	// tells apart all pods that policies are likely to tell apart one day.
+	Lasting bool
 }
 
 // Judge answers questions about one model. It is immutable and safe for
@@ -44,10 +47,12 @@ type Judge struct {
 	hosts     *hosts
 	rows      [2]pages[*row] // by class
 	local     pages[*row]    // by class: ingress from a pod's own node
-	ipv6      bool           // it plays a part in the model
+	tongues   tongues
+	ipv6      bool // it plays a part in the model
 	labelled  []labelled
 	inherited func(*policies.Pod, string) (value string, has, known bool)
 	grouping  *grouping
+	maker     *evaluation // of a judge that lasts: what made the rows
 }
 
 // New returns the judge of a model.

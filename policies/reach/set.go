@@ -55,6 +55,22 @@ func (s *set) columns() iter.Seq[int32] {
 	}
 }
 
+// common yields what is in both of two sets, in ascending order.
+func common(a, b *set) iter.Seq[int32] {
+	return func(yield func(int32) bool) {
+		if len(b.index) < len(a.index) {
+			a, b = b, a
+		}
+		for i, at := range a.index {
+			for w := a.words[i] & b.word(at); w != 0; w &= w - 1 {
+				if !yield(int32(at)<<6 + int32(bits.TrailingZeros64(w))) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // canvas is a set in the making.
 type canvas struct {
 	dense   []uint64

@@ -44,7 +44,8 @@ func (t *table[K, V]) over() table[K, V] {
 		t = t.under
 	}
 	for t.under != nil && 2*len(t.own) > len(t.under.own) {
-		both := maps.Clone(t.under.own)
+		both := make(map[K]V, len(t.own)+len(t.under.own))
+		maps.Copy(both, t.under.own)
 		maps.Copy(both, t.own)
 		t = &table[K, V]{both, t.under.under}
 	}

@@ -101,7 +101,8 @@ func newEvaluation(b *builder, of *book, h *hosts) evaluation {
 // judge makes the rows of every class of a model.
 func (b *builder) judge(m *policies.Model, p placement) *Judge {
 	b.turnTo(&m.World, p)
-	j := &Judge{frame: b.frame, ports: b.ports, world: &m.World, book: bookOf(m), placement: p, ipv6: speaksIPv6(m), labelled: b.labelled, inherited: m.Inherited()}
+	j := &Judge{frame: b.frame, ports: b.ports, world: &m.World, book: bookOf(m), placement: p, tongues: tonguesOf(m), labelled: b.labelled, inherited: m.Inherited()}
+	j.ipv6 = j.tongues.ipv6()
 	j.grouping = &grouping{frame: j.frame, world: j.world, place: p}
 	j.governing, j.hosts = b.govern(m, j.book)
 	e := newEvaluation(b, j.book, j.hosts)
@@ -114,6 +115,11 @@ func (b *builder) judge(m *policies.Model, p placement) *Judge {
 	}
 	for class, list := range j.governing[policies.Ingress].each() {
 		j.local.set(class, e.rowFromOwnNode(class, list))
+	}
+	if b.options.Lasting {
+		j.maker = &e
+		j.book.findByRef()
+		j.shareLists()
 	}
 	return j
 }
