@@ -30,6 +30,9 @@ type Options struct {
 	// Apart are peers that the judge tells from all others though no policy names
 	// them, so that GroupOf can say whom they describe. They change no answer.
 	Apart []policies.Match
+	// ApartNames are names of ports, beside those that policies name, by which it
+	// tells pods apart. They change no answer either.
+	ApartNames []string
 	// Lasting makes a judge that With can make others of: it remembers more, and
 	// tells apart all pods that policies are likely to tell apart one day.
 	Lasting bool

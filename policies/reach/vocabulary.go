@@ -87,6 +87,11 @@ func vocabularyOf(models []*policies.Model, o Options) vocabulary {
 	for i := range o.Apart {
 		learn(&o.Apart[i])
 	}
+	for _, name := range o.ApartNames {
+		for _, p := range netset.Transports {
+			addName(policies.NamedPort{Protocol: p, Name: name})
+		}
+	}
 	for _, m := range models {
 		for i := range m.Policies {
 			for match := range matchesOf(&m.Policies[i]) {
