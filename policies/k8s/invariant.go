@@ -99,7 +99,7 @@ func readInvariant(o object) invariant.Invariant {
 		form.readForm(&i)
 	}
 	for _, item := range spec.field("waivers").atMost(mostWaivers) {
-		i.Waivers = append(i.Waivers, item.readWaiver())
+		i.Waivers = append(i.Waivers, item.readWaiver(i.Form))
 	}
 	return i
 }
@@ -421,7 +421,7 @@ func (v value) ports() []policies.PortQuery {
 	return all
 }
 
-func (v value) readWaiver() invariant.Waiver {
+func (v value) readWaiver(form invariant.Form) invariant.Waiver {
 	v.name = "a waiver"
 	v.only("reason", "owner", "until", "from", "to")
 	if !v.wants(mapping, "a mapping") {
@@ -433,6 +433,11 @@ func (v value) readWaiver() invariant.Waiver {
 		From:   v.field("from").peers(),
 		To:     v.field("to").peers(),
 		Place:  v.place(),
+	}
+	for _, side := range [...]string{"from", "to"} {
+		if field := v.field(side); field.present() && (form == invariant.Exists || form == invariant.Isolated && side == "to") {
+			field.problem("%s does not narrow what is forgiven of %q; leave it out", side, form)
+		}
 	}
 	until := v.need("until", "say until which day, as in 2027-01-31")
 	if text := until.text(); text != "" {
