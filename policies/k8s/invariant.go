@@ -51,12 +51,30 @@ func ReadInvariants(docs []Document) ([]invariant.Invariant, error) {
 		}
 	}
 	for _, d := range docs {
-		r.document(d)
+		if mayHoldInvariant(d.Node) {
+			r.document(d)
+		}
 	}
 	if len(r.problems) > 0 {
 		return nil, join(r.problems)
 	}
 	return all, nil
+}
+
+// mayHoldInvariant reports whether a document is worth a look: it is a list, of
+// Weir's group, or of the kind.
+func mayHoldInvariant(n *yaml.Node) bool {
+	if n = resolve(n); n.Kind != mapping {
+		return false
+	}
+	for key, node := range pairs(n) {
+		text := node.Value
+		if key.Value == "kind" && (text == v1alpha1.KindInvariant || strings.HasSuffix(text, "List")) ||
+			key.Value == "apiVersion" && strings.HasPrefix(text, v1alpha1.Group+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // isOurs reports whether an object is of one of Weir's own kinds. One that is
