@@ -57,6 +57,9 @@ func checkRunText(out *bufio.Writer, r *CheckRun, paint paint) {
 		}
 	}
 	fmt.Fprintf(out, "%s. %s ran.\n", paint.bold(said), counted(len(r.Checks), "check"))
+	if states := statesPhrase(r.Invariants); states != nil {
+		out.WriteString(states.plain() + "\n")
+	}
 	for i, f := range r.shown() {
 		if i == 0 {
 			out.WriteByte('\n')

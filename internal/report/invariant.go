@@ -152,3 +152,152 @@ func appendCounterexample(b []byte, x invariant.Counterexample) []byte {
 	}
 	return append(b, '}')
 }
+
+// invariantSentences say what a change does to invariants, the worst first.
+func invariantSentences(p *Preview) []sentence {
+	var said []sentence
+	for _, turn := range []invariant.Turn{invariant.Breaks, invariant.Stuck, invariant.Doubts, invariant.Removed, invariant.Mends} {
+		for i := range p.Invariants {
+			if c := &p.Invariants[i]; c.Turn == turn {
+				said = append(said, invariantSentence(c))
+			}
+		}
+	}
+	for i := range p.Invariants {
+		if c := &p.Invariants[i]; c.Edited {
+			said = append(said, sentence{
+				Rule: "invariants", Level: "note", Lead: say("Edits an invariant:"),
+				Body: say(code(c.After.Ref.Name), " says something else than in the base"), At: c.After.FormPlace, key: "edited " + c.After.Ref.Name,
+			})
+		}
+	}
+	return said
+}
+
+func invariantSentence(c *invariant.Change) sentence {
+	s := sentence{Rule: "invariants", Level: "note", At: c.After.FormPlace, key: c.Turn.String() + " " + c.After.Ref.Name}
+	name, wanted := code(c.After.Ref.Name), phrase(nil)
+	if c.After.Description != "" {
+		wanted = say(" (", c.After.Description, ")")
+	}
+	if c.Turn == invariant.Breaks || c.Turn == invariant.Stuck && c.Fails() {
+		s.Level = findingSeverity(c.After.Severity).String()
+	}
+	switch c.Turn {
+	case invariant.Breaks:
+		s.Lead = say("Breaks an invariant:")
+	case invariant.Stuck:
+		if s.Lead = say("Already broken:"); c.Added {
+			s.Lead = say("Declares an invariant that does not hold:")
+		}
+	case invariant.Doubts:
+		s.Level, s.Lead = min(findingSeverity(c.After.Severity), lint.Warning).String(), say("Leaves an invariant uncertain:")
+	case invariant.Removed:
+		s.Level, s.Lead, s.AtBase = "warning", say("Removes an invariant:"), true
+		if s.Body = say(name, wanted, ", which ", c.After.State.String()); c.After.State != invariant.Holds {
+			s.Body = say(name, wanted, ", which would be ", c.After.State.String())
+		}
+		return s
+	case invariant.Mends:
+		s.Lead, s.Body = say("Mends an invariant:"), say(name, wanted)
+		if c.After.State != invariant.Holds {
+			s.Body = say(s.Body, ", which is ", c.After.State.String(), " now")
+		}
+		return s
+	}
+	s.Body = say(name, wanted, ": ", c.After.Say())
+	x := foremostOf(&c.After)
+	if x == nil {
+		return s
+	}
+	if rule := x.Rule(); rule != "" {
+		s.Body = say(s.Body, ", by ", x.Policy.What(), " ", code(x.Policy.String()))
+		s.At, s.Declared = x.At, c.After.FormPlace
+	}
+	return s
+}
+
+// invariantsHeadline says how many invariants break; nil where none does.
+func invariantsHeadline(p *Preview) phrase {
+	n := 0
+	for i := range p.Invariants {
+		if c := &p.Invariants[i]; c.Turn == invariant.Breaks || c.Fails() {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return say(counted(n, "invariant"), verb(n, " breaks.", " break."))
+}
+
+// invariantTally says how the invariants of the head are found; nil where there
+// are none.
+func invariantTally(p *Preview) phrase {
+	var results []invariant.Result
+	for i := range p.Invariants {
+		if p.Invariants[i].Turn != invariant.Removed {
+			results = append(results, p.Invariants[i].After)
+		}
+	}
+	return statesPhrase(results)
+}
+
+// statesPhrase says how invariants are found: "6 invariants: 5 hold, 1 is broken.".
+func statesPhrase(results []invariant.Result) phrase {
+	if len(results) == 0 {
+		return nil
+	}
+	counts := map[invariant.State]int{}
+	for i := range results {
+		counts[results[i].State]++
+	}
+	var parts []string
+	for _, s := range []invariant.State{invariant.Broken, invariant.Invalid, invariant.Unknown, invariant.Waived, invariant.Holds} {
+		switch n := counts[s]; {
+		case n == 0:
+		case s == invariant.Holds:
+			parts = append(parts, grouped(n)+verb(n, " holds", " hold"))
+		default:
+			parts = append(parts, grouped(n)+verb(n, " is ", " are ")+s.String())
+		}
+	}
+	return say(counted(len(results), "invariant"), ": ", strings.Join(parts, ", "), ".")
+}
+
+func invariantTable(p *Preview) table {
+	t := table{Title: "Invariants", Intro: invariantTally(p), Columns: []string{"Invariant", "Severity", "Owner", "Before", "After", "Counterexample", "Decided at", "Declared at"}, Open: 20}
+	for i := range p.Invariants {
+		c := &p.Invariants[i]
+		if c.Turn == invariant.Stays && !c.Added && !c.Edited {
+			continue
+		}
+		before, after := c.Before.State.String(), c.After.State.String()
+		switch {
+		case c.Added:
+			before = "(new) " + before
+		case c.Turn == invariant.Removed:
+			after = "(removed) " + after
+		case c.Edited:
+			after += " (edited)"
+		}
+		var example, decided phrase
+		if x := foremostOf(&c.After); x != nil {
+			example, decided = say(c.After.Say()), placePhrase(x.At)
+		}
+		t.Rows = append(t.Rows, []phrase{
+			say(code(c.After.Ref.Name)), say(c.After.Severity.String()), say(c.After.Owner), say(before), say(after), example, decided, placePhrase(c.After.FormPlace),
+		})
+	}
+	return t
+}
+
+func appendInvariantChange(b []byte, c *invariant.Change) []byte {
+	b = appendMember(append(b, '{'), "turn", c.Turn.String())
+	b = append(appendName(b, "added"), fmt.Sprint(c.Added)...)
+	b = append(appendName(b, "edited"), fmt.Sprint(c.Edited)...)
+	b = append(appendName(b, "fails"), fmt.Sprint(c.Fails())...)
+	b = appendMember(b, "before", c.Before.State.String())
+	b = appendNumber(b, "brokenBefore", uint64(c.Before.Broken))
+	return append(appendInvariant(appendName(b, "after"), &c.After), '}')
+}

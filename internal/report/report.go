@@ -172,6 +172,7 @@ type Preview struct {
 	Replay     *simulator.Result // nil without recorded flows
 	Reading    FlowReading       // of Replay
 	Exposure   Exposure
+	Invariants []invariant.Change
 	Failed     []string // the conditions asked for that the change, or one of Each, meets
 	Warnings   []policies.Warning
 	// Staged, if any, are the staged policies that the head is the base with. Each,

@@ -144,13 +144,23 @@ func (r *reading) world(sources []string) (*policies.Model, error) {
 // where no paths are given. Paths that are not in the tree are empty, and so may
 // the whole be. Messages call the files by their paths in the tree.
 func (l *Loader) LoadTree(ctx context.Context, fsys fs.FS, paths ...string) (*policies.Model, error) {
-	return l.tree(ctx, fsys, paths).model()
+	r := &reading{ctx: ctx, loader: l, taken: map[string]bool{}}
+	r.paths(r.tree("", fsys, func(name string) string { return name }), paths)
+	return r.model()
 }
 
-// TreeInvariants is LoadTree with the Invariants in the tree.
-func (l *Loader) TreeInvariants(ctx context.Context, fsys fs.FS, paths ...string) (*policies.Model, []invariant.Invariant, error) {
-	r := l.tree(ctx, fsys, paths)
+// TreeInvariants is LoadTree with the Invariants there, and in other paths of the
+// tree that may hold them elsewhere.
+func (l *Loader) TreeInvariants(ctx context.Context, fsys fs.FS, elsewhere []string, paths ...string) (*policies.Model, []invariant.Invariant, error) {
+	r := &reading{ctx: ctx, loader: l, taken: map[string]bool{}}
+	t := r.tree("", fsys, func(name string) string { return name })
+	r.paths(t, paths)
+	own := r.documents
+	if len(elsewhere) > 0 {
+		r.paths(t, elsewhere)
+	}
 	all, err := k8s.ReadInvariants(r.documents)
+	r.documents = own
 	m, errModel := r.model()
 	if err := join(err, errModel); err != nil {
 		return nil, nil, err
@@ -158,19 +168,17 @@ func (l *Loader) TreeInvariants(ctx context.Context, fsys fs.FS, paths ...string
 	return m, all, nil
 }
 
-func (l *Loader) tree(ctx context.Context, fsys fs.FS, paths []string) *reading {
-	r := &reading{ctx: ctx, loader: l, taken: map[string]bool{}}
-	t := r.tree("", fsys, func(name string) string { return name })
-	if len(paths) == 0 {
-		paths = []string{"."}
+// paths reads paths of a tree, or all of it where there are none.
+func (r *reading) paths(t *tree, names []string) {
+	if len(names) == 0 {
+		names = []string{"."}
 	}
-	for _, name := range paths {
+	for _, name := range names {
 		name = path.Clean(filepath.ToSlash(name))
 		if err := r.path(t, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			r.problems = append(r.problems, err)
 		}
 	}
-	return r
 }
 
 func isObject(d k8s.Document) bool { return identify(d).Kind != "" }
