@@ -32,7 +32,7 @@ func (r *CheckRun) AddInvariants(results []invariant.Result, explain string) {
 }
 
 func (r *CheckRun) addInvariant(result *invariant.Result, explain string) {
-	f := lint.Finding{Check: InvariantCheck.Name, Place: result.FormPlace, Policy: result.Ref, Message: result.Say(), More: invariantLines(result, explain)}
+	f := lint.Finding{Check: InvariantCheck.Name, Place: result.FormPlace, Policy: result.Ref, Message: fmt.Sprintf("invariant %s is %s: %s", result.Ref.Name, result.State, result.Say()), More: invariantLines(result, explain)}
 	switch severity := findingSeverity(result.Severity); result.State {
 	case invariant.Broken, invariant.Invalid:
 		f.Severity = severity
@@ -211,7 +211,7 @@ func invariantSentence(c *invariant.Change) sentence {
 		return s
 	}
 	if rule := x.Rule(); rule != "" {
-		s.Body = say(s.Body, ", by ", x.Policy.What(), " ", code(x.Policy.String()))
+		s.Body = say(s.Body, " (", x.Policy.What(), " ", code(x.Policy.String()), ")")
 		s.At, s.Declared = x.At, c.After.FormPlace
 	}
 	return s
