@@ -41,9 +41,12 @@ type Result struct {
 	// outside by range; for Isolated how many pods, for CEL how many items.
 	Counterexamples []Counterexample
 	Broken, Waived  int
-	Doubt           *Counterexample // what may break it, where the state is Unknown
-	Problem         string          // why it could not be asked, where the state is Invalid
-	Vacuous         string          // whom nobody is, so that it speaks of nothing; empty else
+	// Unknown is how many pairs may break it, or not; Doubt is one of them, where the
+	// state is Unknown.
+	Unknown         int
+	Doubt           *Counterexample
+	Problem         string // why it could not be asked, where the state is Invalid
+	Vacuous         string // whom nobody is, so that it speaks of nothing; empty else
 	Expired, Unused []*Waiver
 }
 
@@ -70,13 +73,14 @@ type Counterexample struct {
 // Set is invariants that are ready to be checked against one judge. It serves one
 // goroutine.
 type Set struct {
-	// Steps is how many an expression may take.
-	Steps uint64
+	// Steps is how many an expression may take. SkipExpressions keeps Recheck from
+	// evaluating any.
+	Steps           uint64
+	SkipExpressions bool
 
 	judge      *reach.Judge
 	invariants []Invariant
 	groups     []groups
-	parts      *reach.Parts
 	world      *expression.World
 	workloads  map[policies.Ref][]int
 }
@@ -84,6 +88,7 @@ type Set struct {
 // groups are whom an invariant and its waivers speak of.
 type groups struct {
 	from, to reach.Group
+	ports    netset.Ports      // all that may be meant anywhere
 	waivers  [][2]*reach.Group // nil for everyone
 }
 
@@ -114,6 +119,7 @@ func Prepare(j *reach.Judge, invariants []Invariant) (*Set, error) {
 		}
 		from, to := i.ends()
 		g.from, g.to = group(from), group(to)
+		g.ports = s.portsOf(i, g.to)
 		for w := range i.Waivers {
 			var narrowed [2]*reach.Group
 			for side, matches := range [2][]policies.Match{i.Waivers[w].From, i.Waivers[w].To} {
@@ -172,14 +178,9 @@ func (s *Set) connections(g *groups, f *finder) {
 	case s.nobody(g.to):
 		f.Vacuous = "to"
 	}
-	breaking := policies.Allow
-	if i.Form == Always {
-		breaking = policies.Deny
-	}
-	ports := s.portsOf(i, g.to)
 	exists := false
-	for c := range s.judge.Between(g.from, g.to, ports, breaking, policies.Unknown) {
-		if c.Ports = s.asked(i, c); c.Ports.IsEmpty() || s.isNowhere(c) {
+	for c := range s.judge.Between(g.from, g.to, g.ports, i.breaking(), policies.Unknown) {
+		if !s.means(i, &c) {
 			continue
 		}
 		if i.Form != Exists {
@@ -195,8 +196,8 @@ func (s *Set) connections(g *groups, f *finder) {
 	if i.Form != Exists || exists || f.Doubt != nil {
 		return
 	}
-	for c := range s.judge.Between(g.from, g.to, ports, policies.Deny) {
-		if c.Ports = s.asked(i, c); !c.Ports.IsEmpty() && !s.isNowhere(c) {
+	for c := range s.judge.Between(g.from, g.to, g.ports, policies.Deny) {
+		if s.means(i, &c) {
 			f.crossing(c)
 			return
 		}
@@ -206,6 +207,22 @@ func (s *Set) connections(g *groups, f *finder) {
 		because = "nobody is described by its " + f.Vacuous
 	}
 	f.breaks(Counterexample{Because: because})
+}
+
+// breaking is the verdict that breaks a sentence about connections, or that makes
+// Exists hold.
+func (i *Invariant) breaking() policies.Verdict {
+	if i.Form == Always {
+		return policies.Deny
+	}
+	return policies.Allow
+}
+
+// means reports whether an invariant is about a crossing, and leaves it those ports
+// that are meant at its destination.
+func (s *Set) means(i *Invariant, c *reach.Crossing) bool {
+	c.Ports = s.asked(i, *c)
+	return !c.Ports.IsEmpty() && !s.isNowhere(*c)
 }
 
 // nobody reports whether a group is empty.
@@ -265,14 +282,11 @@ func (s *Set) isNowhere(c reach.Crossing) bool {
 
 // isolated looks for pods that no policy isolates.
 func (s *Set) isolated(g *groups, f *finder) {
-	if s.parts == nil {
-		s.parts = s.judge.Parts()
-	}
 	f.Vacuous = "pods"
 	for m := range s.judge.Members(g.from) {
 		f.Vacuous = ""
 		for _, d := range f.Directions {
-			is := s.parts.Isolates(d, m.End)
+			is := s.judge.Isolates(d, m.End)
 			if is == policies.Yes {
 				continue
 			}
@@ -283,8 +297,10 @@ func (s *Set) isolated(g *groups, f *finder) {
 				if c.Because = fmt.Sprintf("whether a policy isolates it at %s cannot be told", d); m.Perhaps {
 					c.Because = "whether it is described cannot be told"
 				}
-				if !f.forgives(&c) && f.Doubt == nil {
-					f.Doubt = &c
+				if !f.forgives(&c) {
+					if f.Unknown += c.Pairs; f.Doubt == nil {
+						f.Doubt = &c
+					}
 				}
 				continue
 			}
@@ -314,11 +330,11 @@ func (f *finder) crossing(c reach.Crossing) {
 }
 
 func (f *finder) doubts(c reach.Crossing) {
-	if f.Doubt != nil {
-		return
-	}
 	x := f.counterexample(c)
 	if f.forgives(&x) {
+		return
+	}
+	if f.Unknown += c.Pairs; f.Doubt != nil {
 		return
 	}
 	f.explain(&x)
@@ -419,6 +435,9 @@ func (f *finder) result() Result {
 	}
 	if r.State != Unknown {
 		r.Doubt = nil
+	}
+	if r.State == Holds || r.Form == Exists {
+		r.Unknown = 0
 	}
 	for w := range r.Waivers {
 		switch waiver := &r.Waivers[w]; {

@@ -41,7 +41,8 @@ func (j *Judge) Parts() *Parts {
 		p.subject[d] = make([][]int, len(p.model.Policies))
 		for class, list := range j.governing[d].each() {
 			for _, g := range list {
-				p.subject[d][g.policy] = append(p.subject[d][g.policy], int(class))
+				i := j.book.index(g.policy)
+				p.subject[d][i] = append(p.subject[d][i], int(class))
 			}
 		}
 	}
@@ -119,9 +120,11 @@ func (p *Parts) Everyone(r *policies.Rule) bool {
 	return is
 }
 
-func (p *Parts) isEveryone(r *policies.Rule) bool {
+func (p *Parts) isEveryone(r *policies.Rule) bool { return p.builder.isEveryone(r) }
+
+func (b *builder) isEveryone(r *policies.Rule) bool {
 	return netset.TransportPorts().Minus(r.Ports).IsEmpty() && r.Own == nil && len(r.NotNamed) == 0 && r.NotPorts.IsEmpty() && r.Unclear == "" &&
-		p.builder.peersOf(r.Peers).possible == p.builder.all
+		b.peersOf(r.Peers).possible == b.all
 }
 
 // Idle reports whether a rule of the i-th policy matches no traffic of any pod
@@ -195,51 +198,6 @@ func anyOf(m *policies.Match) []policies.Match {
 		return m.Any
 	}
 	return []policies.Match{*m}
-}
-
-// Isolates reports whether what comes to or from an end is denied where no rule
-// is for it in particular: whether a tier that ends in deny governs the end, or a
-// rule that denies everyone everything, before a rule that allows everyone
-// everything does.
-func (p *Parts) Isolates(d policies.Direction, e End) policies.Truth {
-	b := p.judge.book
-	isolated, left := policies.No, policies.Yes // left is what no rule has settled yet
-	for list := p.judge.Governing(d, e); len(list) > 0 && left > policies.No; {
-		tier := b.tierOf(&p.model.Policies[list[0].Policy])
-		n := slices.IndexFunc(list, func(g Governs) bool { return b.tierOf(&p.model.Policies[g.Policy]) != tier })
-		if n < 0 {
-			n = len(list)
-		}
-		concerned, passed := policies.No, policies.No
-		settle := func(does policies.Action, t policies.Truth) {
-			switch does {
-			case policies.ActionDeny:
-				isolated = isolated.Or(left.And(t))
-			case policies.ActionPass:
-				passed = passed.Or(left.And(t))
-			}
-		}
-		for _, g := range list[:n] {
-			policy := &p.model.Policies[g.Policy]
-			if policy.Opaque != "" {
-				isolated = isolated.Or(policies.Maybe)
-			}
-			concerned = concerned.Or(g.Truth)
-			for k := range policy.Rules[d] {
-				rule := &policy.Rules[d][k]
-				if rule.Action != policies.ActionLog && p.Everyone(rule) {
-					settle(rule.Action, g.Truth)
-					left = left.And(policies.Yes - g.Truth)
-				}
-			}
-		}
-		if tier != nil {
-			settle(tier.End, concerned)
-			left = passed.Or(left.And(policies.Yes - concerned))
-		}
-		list = list[n:]
-	}
-	return isolated
 }
 
 // reach returns what a rule matches for a class, with its own peers or with
