@@ -106,12 +106,17 @@ func (i *input) model(ctx context.Context, args []string) (*policies.Model, reac
 	if err := errors.Join(errOptions, errLoader); err != nil {
 		return nil, o, err
 	}
-	sources := append(slices.Clone(i.files), args...)
-	if len(sources) == 0 {
-		sources = []string{"."}
-	}
-	m, err := l.Load(ctx, sources...)
+	m, err := l.Load(ctx, i.sources(args)...)
 	return m, o, err
+}
+
+// sources are what -f and the arguments name, the current folder where that is
+// nothing.
+func (i *input) sources(args []string) []string {
+	if len(i.files)+len(args) == 0 {
+		return []string{"."}
+	}
+	return slices.Concat(i.files, args)
 }
 
 // pair loads two sources and returns judges that can be compared.

@@ -18,6 +18,7 @@ import (
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/internal/source"
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/simulator"
 	"github.com/weir-policy/weir/simulator/flowlog"
@@ -28,12 +29,19 @@ func newPreview(s streams) *cobra.Command {
 	var change pullRequest
 	var span replaySpan
 	failOn := failures{known: preview.Conditions}
+	var today string
 	c := &cobra.Command{
 		Use:   "preview",
 		Short: "Report what a pull request does to connections and to recorded flows",
 		Long: `Compare two revisions of a Git repository: which connections become possible or
-impossible, which recorded flows would break or open, and by which line. Trees
-are read from the object store; the work tree is not touched.
+impossible, which recorded flows would break or open, which declared invariants
+fall, and by which line. Trees are read from the object store; the work tree is
+not touched.
+
+The invariants are those of --head, wherever they stand among its manifests or
+where --invariants says; of those that only the base has it is told that they are
+removed. Unless --fail-on says otherwise, the exit status is 1 when the change
+breaks one of severity deny, or declares one that does not hold.
 
 The base is the merge base of --base and --head, as forges compare; with
 --exact-base it is --base itself. Where --base is not given it is main or
@@ -67,6 +75,9 @@ of what would change if its staged policies were enforced: together, and with
 				}
 			}
 			request := preview.Request{FailOn: conditions, Recorded: recorded}
+			if request.Declared.Now, err = moment(today); err != nil {
+				return err
+			}
 			if request.Options, err = in.options(); err != nil {
 				return err
 			}
@@ -107,7 +118,9 @@ of what would change if its staged policies were enforced: together, and with
 	f.BoolVar(&change.exact, "exact-base", false, "compare with --base itself rather than with the merge base")
 	f.StringArrayVar(&change.paths, "path", nil, "read only this file or folder of each revision, a `path` from the top of the repository; repeatable")
 	f.StringVar(&change.world, "world", "", "a `source` of the pods, namespaces and services that the policies meet (default: those of each revision)")
-	failOn.addTo(c, "none")
+	f.StringArrayVar(&change.invariants, "invariants", nil, "a file or folder of each revision that holds more Invariants, a `path` from the top of the repository; with -f, a source; repeatable")
+	f.StringVar(&today, "today", "", "the `day`, as 2027-01-31, on which waivers are or are not expired (default: today)")
+	failOn.addTo(c, string(preview.Invariants))
 	return c
 }
 
@@ -117,6 +130,7 @@ type pullRequest struct {
 	exact      bool
 	paths      []string
 	world      string
+	invariants []string // more paths, or sources where -f names some
 	staged     staging
 }
 
@@ -155,10 +169,10 @@ func (p *pullRequest) load(ctx context.Context, in *input, r *preview.Request) e
 		return err
 	}
 	var errBase, errHead error
-	if r.Base, errBase = loader.LoadTree(ctx, repository.Tree(base), p.paths...); errBase != nil {
+	if r.Base, r.Declared.Base, errBase = loader.TreeInvariants(ctx, repository.Tree(base), p.invariants, p.paths...); errBase != nil {
 		errBase = fmt.Errorf("at %s (%s):\n%w", r.BaseRevision.Name, base.Short(), errBase)
 	}
-	if r.Head, errHead = loader.LoadTree(ctx, repository.Tree(head), p.paths...); errHead != nil {
+	if r.Head, r.Declared.Head, errHead = loader.TreeInvariants(ctx, repository.Tree(head), p.invariants, p.paths...); errHead != nil {
 		errHead = fmt.Errorf("at %s (%s):\n%w", r.HeadRevision.Name, head.Short(), errHead)
 	}
 	world, errWorld := p.loadWorld(ctx, loader)
@@ -179,10 +193,11 @@ func (p *pullRequest) loadStaged(ctx context.Context, in *input, r *preview.Requ
 	}
 	if len(in.files) > 0 {
 		r.BaseRevision.Name = strings.Join(in.files, ", ")
-		r.Base, err = loader.Load(ctx, in.files...)
+		r.Base, r.Declared.Head, err = loader.LoadInvariants(ctx, p.invariants, in.files...)
 	} else {
-		r.Base, err = p.loadHead(ctx, in.repo, loader, &r.BaseRevision)
+		r.Base, r.Declared.Head, err = p.loadHead(ctx, in.repo, loader, &r.BaseRevision)
 	}
+	r.Declared.Base = r.Declared.Head
 	world, errWorld := p.loadWorld(ctx, loader)
 	if err := errors.Join(err, errWorld); err != nil {
 		return err
@@ -195,26 +210,26 @@ func (p *pullRequest) loadStaged(ctx context.Context, in *input, r *preview.Requ
 	return err
 }
 
-func (p *pullRequest) loadHead(ctx context.Context, dir string, loader *source.Loader, revision *report.Revision) (*policies.Model, error) {
+func (p *pullRequest) loadHead(ctx context.Context, dir string, loader *source.Loader, revision *report.Revision) (*policies.Model, []invariant.Invariant, error) {
 	repository, err := repo.Open(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer repository.Close()
 	head, err := repository.Resolve(p.head)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	*revision = report.Revision{Name: p.head, Commit: head.Hash}
 	tree := repository.Tree(head)
 	if err := p.checkPaths(tree); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	m, err := loader.LoadTree(ctx, tree, p.paths...)
+	m, all, err := loader.TreeInvariants(ctx, tree, p.invariants, p.paths...)
 	if err != nil {
-		return nil, fmt.Errorf("at %s (%s):\n%w", p.head, head.Short(), err)
+		return nil, nil, fmt.Errorf("at %s (%s):\n%w", p.head, head.Short(), err)
 	}
-	return m, nil
+	return m, all, nil
 }
 
 // loadWorld reads the world that --world names; nil where it names none.
@@ -232,12 +247,16 @@ func (p *pullRequest) checkPaths(sides ...fs.FS) error {
 		where = "the revision"
 	}
 	var errs []error
-	for _, name := range p.paths {
-		inTree := path.Clean(filepath.ToSlash(name))
-		if !slices.ContainsFunc(sides, func(side fs.FS) bool { _, err := fs.Stat(side, inTree); return err == nil }) {
-			errs = append(errs, fmt.Errorf("--path: there is no %s in %s; paths begin at the top of the repository", name, where))
+	check := func(flag string, names []string) {
+		for _, name := range names {
+			inTree := path.Clean(filepath.ToSlash(name))
+			if !slices.ContainsFunc(sides, func(side fs.FS) bool { _, err := fs.Stat(side, inTree); return err == nil }) {
+				errs = append(errs, fmt.Errorf("--%s: there is no %s in %s; paths begin at the top of the repository", flag, name, where))
+			}
 		}
 	}
+	check("path", p.paths)
+	check("invariants", p.invariants)
 	return errors.Join(errs...)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/simulator"
@@ -29,6 +30,7 @@ type Request struct {
 	// Recorded is flows that are kept by tuple, in place of Flows.
 	Recorded simulator.Recorded
 	FailOn   []Condition
+	Declared Declared
 	// Staged, if any, are the staged policies of Base that Head enforces. Each, if
 	// not nil, are their indexes there, for a preview of each by itself, too.
 	Staged []policies.Staged
@@ -46,10 +48,12 @@ const (
 	Removes  Condition = "removes" // a connection becomes impossible
 	Unknowns Condition = "unknown" // an answer becomes unknown, or ceases to be
 	Drifts   Condition = "drift"   // a recorded verdict is not the model's
+	// Invariants is met where an invariant of severity deny breaks.
+	Invariants Condition = "invariants"
 )
 
 // Conditions are all of them.
-var Conditions = []Condition{Breaks, Opens, Adds, Removes, Unknowns, Drifts}
+var Conditions = []Condition{Invariants, Breaks, Opens, Adds, Removes, Unknowns, Drifts}
 
 // needsFlows reports whether the condition can only be met by recorded flows.
 func (c Condition) needsFlows() bool { return c == Breaks || c == Opens || c == Drifts }
@@ -79,12 +83,21 @@ func ParseConditions(text string, known ...Condition) ([]Condition, error) {
 	return parsed, nil
 }
 
-// Run makes the report. It fails only where the flows cannot be read.
+// Run makes the report. It fails only where the flows cannot be read, and when the
+// context is done.
 func Run(ctx context.Context, r Request) (*report.Preview, error) {
-	whole := r.compare(r.Head)
+	r.Options = invariant.Apart(r.Options, r.Declared.all()...)
+	whole, err := r.compare(ctx, r.Head)
+	if err != nil {
+		return nil, err
+	}
 	all := []comparison{whole}
 	for _, i := range r.Each {
-		all = append(all, r.compare(r.Base.Enforce(i)))
+		alone, err := r.compare(ctx, r.Base.Enforce(i))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, alone)
 	}
 	if r.hasFlows() {
 		if err := r.replay(ctx, all); err != nil {
@@ -93,7 +106,7 @@ func Run(ctx context.Context, r Request) (*report.Preview, error) {
 	}
 	met := map[string]bool{}
 	for _, c := range all {
-		c.preview.Failed = Failed(r.FailOn, c.preview.Change, c.preview.Replay)
+		c.preview.Failed = failed(r.FailOn, c.preview)
 		for _, name := range c.preview.Failed {
 			met[name] = true
 		}
@@ -125,7 +138,7 @@ type comparison struct {
 }
 
 // compare previews all of a head but recorded flows.
-func (r *Request) compare(head *policies.Model) comparison {
+func (r *Request) compare(ctx context.Context, head *policies.Model) (comparison, error) {
 	b, h := reach.Pair(r.Base, head, r.Options)
 	change := diff.Compare(b, h)
 	c := comparison{preview: &report.Preview{
@@ -135,7 +148,9 @@ func (r *Request) compare(head *policies.Model) comparison {
 	if r.hasFlows() {
 		c.replay = simulator.New(b, h)
 	}
-	return c
+	var err error
+	c.preview.Invariants, err = r.Declared.compare(ctx, b, h)
+	return c, err
 }
 
 func (r *Request) hasFlows() bool { return r.Flows != nil || r.Recorded != nil }
@@ -188,6 +203,15 @@ func unmeetable(conditions []Condition, replay *simulator.Result) []policies.War
 		}
 	}
 	return warnings
+}
+
+// failed returns the names of the conditions that a preview meets.
+func failed(conditions []Condition, p *report.Preview) []string {
+	met := Failed(conditions, p.Change, p.Replay)
+	if slices.Contains(conditions, Invariants) && slices.ContainsFunc(p.Invariants, func(c invariant.Change) bool { return c.Fails() }) {
+		met = append([]string{string(Invariants)}, met...)
+	}
+	return met
 }
 
 // Failed returns the names of the conditions that a change and a replay meet;

@@ -165,7 +165,7 @@ func TestParseConditions(t *testing.T) {
 		{"none", nil, ""},
 		{"breaks,opens", []Condition{Breaks, Opens}, ""},
 		{"adds, removes", []Condition{Adds, Removes}, ""},
-		{"break", nil, `"break" is none of breaks, opens, adds, removes, unknown, drift, none`},
+		{"break", nil, `"break" is none of invariants, breaks, opens, adds, removes, unknown, drift, none`},
 	} {
 		got, err := ParseConditions(row.text, Conditions...)
 		if (err == nil) != (row.err == "") || err != nil && err.Error() != row.err {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/lint"
 )
 
@@ -56,6 +57,9 @@ func checkRunText(out *bufio.Writer, r *CheckRun, paint paint) {
 		}
 	}
 	fmt.Fprintf(out, "%s. %s ran.\n", paint.bold(said), counted(len(r.Checks), "check"))
+	if states := statesPhrase(r.Invariants); states != nil {
+		out.WriteString(states.plain() + "\n")
+	}
 	for i, f := range r.shown() {
 		if i == 0 {
 			out.WriteByte('\n')
@@ -70,6 +74,9 @@ func checkRunText(out *bufio.Writer, r *CheckRun, paint paint) {
 			about += ", " + waiverText(f.Waiver)
 		}
 		out.WriteString(paint.dim(clean(about)) + "\n")
+		for _, line := range f.More {
+			out.WriteString(paint.dim("    "+clean(line)) + "\n")
+		}
 	}
 	warningsText(out, r.Warnings, paint)
 }
@@ -78,6 +85,7 @@ func checkRunJSON(o *object, r *CheckRun) {
 	list(o, "checks", slices.Values(r.Checks), func(b []byte, c lint.Check) []byte {
 		return append(appendMember(appendMember(append(b, '{'), "name", c.Name), "title", c.Title), '}')
 	})
+	list(o, "invariants", slices.Values(r.Invariants), func(b []byte, i invariant.Result) []byte { return appendInvariant(b, &i) })
 	list(o, "findings", slices.Values(r.Findings), appendFinding)
 	if r.ShowWaived {
 		list(o, "waivedFindings", slices.Values(r.Waived), appendFinding)
@@ -99,6 +107,9 @@ func appendFinding(b []byte, f lint.Finding) []byte {
 	b = appendRef(appendName(b, "policy"), f.Policy)
 	b = appendSome(b, "at", f.Place.String())
 	b = appendSome(b, "see", f.See.String())
+	if len(f.More) > 0 {
+		b = appendList(appendName(b, "more"), f.More, appendString)
+	}
 	if w := f.Waiver; w != nil {
 		b = append(appendName(b, "waiver"), '{')
 		b = append(appendMember(appendMember(b, "until", w.Until.Format(time.DateOnly)), "reason", w.Reason), '}')
@@ -113,6 +124,9 @@ func checkRunSARIF(out *bufio.Writer, r *CheckRun) {
 	index := map[string]int{}
 	for i, c := range r.Checks {
 		page := projectURI + "/blob/main/docs/checks/" + c.Name + ".md"
+		if c.Name == InvariantCheck.Name {
+			page = projectURI + "/blob/main/docs/invariants.md"
+		}
 		title := strings.ToUpper(c.Title[:1]) + c.Title[1:]
 		rule := sarifRule{
 			ID: "weir/" + c.Name, Name: c.Name, ShortDescription: sarifMessage{title}, FullDescription: sarifMessage{title + "."},
@@ -131,7 +145,7 @@ func checkRunSARIF(out *bufio.Writer, r *CheckRun) {
 	}
 	seen := fingerprints{}
 	for _, f := range shown {
-		result := sarifResult{RuleID: "weir/" + f.Check, RuleIndex: index[f.Check], Level: f.Severity.String(), Message: sarifMessage{sentenceOf(f.Message)}}
+		result := sarifResult{RuleID: "weir/" + f.Check, RuleIndex: index[f.Check], Level: f.Severity.String(), Message: sarifMessage{wholeOf(&f)}}
 		if location, ok := locationOf(f.Place); ok {
 			result.Locations = []sarifLocation{location}
 		}
@@ -155,6 +169,11 @@ func sentenceOf(message string) string {
 	return strings.ToUpper(message[:1]) + message[1:] + "."
 }
 
+// wholeOf is all that a finding says.
+func wholeOf(f *lint.Finding) string {
+	return strings.Join(append([]string{sentenceOf(f.Message)}, f.More...), "\n")
+}
+
 // checkRunJUnit writes a suite a check. A check that found nothing is a case
 // that passed; a finding too mild to fail the run passes, too, and says so.
 func checkRunJUnit(out *bufio.Writer, r *CheckRun) error {
@@ -165,7 +184,7 @@ func checkRunJUnit(out *bufio.Writer, r *CheckRun) error {
 			if f.Check != c.Name {
 				continue
 			}
-			text := fmt.Sprintf("%s: %s: %s", f.Place, f.Severity, f.Message)
+			text := strings.Join(append([]string{fmt.Sprintf("%s: %s: %s", f.Place, f.Severity, f.Message)}, f.More...), "\n")
 			x := junitCase{Name: f.Policy.What() + " " + f.Policy.String() + ": " + f.Message, Class: c.Name, File: f.Place.File, Line: f.Place.Line}
 			switch {
 			case f.Waiver != nil:
@@ -199,7 +218,7 @@ var (
 func checkRunGitHub(out *bufio.Writer, r *CheckRun) {
 	for _, f := range r.shown() {
 		command := map[lint.Severity]string{lint.Error: "error", lint.Warning: "warning", lint.Note: "notice"}[f.Severity]
-		text := sentenceOf(f.Message)
+		text := wholeOf(&f)
 		if f.Waiver != nil {
 			command, text = "notice", sentenceOf(waiverText(f.Waiver)+" "+f.Message)
 		}

@@ -64,7 +64,7 @@ func documentOf(p *Preview) *document {
 		d.Facts = append(d.Facts, say("This change fails on ", enumerate(conditions), "."))
 	}
 	for _, t := range []table{
-		connectionTable(p), eachTable(p), flowTable(p, simulator.Breaks, "Denied by"), flowTable(p, simulator.Opens, "Allowed by"),
+		connectionTable(p), eachTable(p), invariantTable(p), flowTable(p, simulator.Breaks, "Denied by"), flowTable(p, simulator.Opens, "Allowed by"),
 		driftTable(p), causeTable(p), flowTable(p, simulator.Undecided, "Why"), policyTable(p), readingTable(p),
 	} {
 		if len(t.Rows) > 0 {

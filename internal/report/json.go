@@ -14,6 +14,7 @@ import (
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/simulator"
 )
@@ -552,6 +553,7 @@ func previewMembers(o *object, p *Preview) {
 		b = appendMember(b, "text", strings.TrimSpace(s.Lead.plain()+" "+s.Body.plain()))
 		return append(appendSome(b, "at", s.At.String()), '}')
 	})
+	list(o, "invariants", slices.Values(p.Invariants), func(b []byte, c invariant.Change) []byte { return appendInvariantChange(b, &c) })
 	b := appendSpan(appendName([]byte{'{'}, "reachable"), p.Exposure.Reachable)
 	b = appendSpan(appendName(b, "reaching"), p.Exposure.Reaching)
 	o.value("exposure", append(b, '}'))

@@ -16,6 +16,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/conntest"
 	"github.com/weir-policy/weir/policies/diff"
+	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/lint"
 	"github.com/weir-policy/weir/simulator"
 )
@@ -145,6 +146,8 @@ type CheckRun struct {
 	// ShowWaived is set to write the findings that are waived, and not only how
 	// many they are.
 	ShowWaived bool
+	// Invariants are those that were checked; see AddInvariants.
+	Invariants []invariant.Result
 }
 
 // Fails reports whether a finding is as bad as FailOn or worse.
@@ -169,6 +172,7 @@ type Preview struct {
 	Replay     *simulator.Result // nil without recorded flows
 	Reading    FlowReading       // of Replay
 	Exposure   Exposure
+	Invariants []invariant.Change
 	Failed     []string // the conditions asked for that the change, or one of Each, meets
 	Warnings   []policies.Warning
 	// Staged, if any, are the staged policies that the head is the base with. Each,

@@ -119,6 +119,11 @@ var sarifRules = []struct{ id, name, level, short, full, help string }{
 		"What was recorded and what the policies of the base say disagree: something else decides, or the record is older than the policies.",
 		"Find what else decides, for the preview cannot speak for this connection.",
 	},
+	{
+		"invariants", "BreaksInvariant", "error", "A declared invariant breaks",
+		"An invariant that holds in the base, or that the change declares, does not hold after it.",
+		"Narrow or add the rule named, or talk to the owner of the invariant about a waiver.",
+	},
 }
 
 const projectURI = "https://github.com/weir-policy/weir"
@@ -190,6 +195,10 @@ func previewSARIF(out *bufio.Writer, p *Preview) {
 		}
 		if location, ok := locationOf(at); ok {
 			result.Locations = []sarifLocation{location}
+		}
+		if location, ok := locationOf(s.Declared); ok {
+			location.Message = &sarifMessage{"where the invariant is declared"}
+			result.Related = append(result.Related, location)
 		}
 		result.Fingerprints = map[string]string{"weirConnection/v1": seen.of(s.Rule, s.key)}
 		run.Results = append(run.Results, result)

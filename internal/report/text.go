@@ -556,6 +556,9 @@ func previewText(out *bufio.Writer, p *Preview, paint paint) {
 		}
 		fmt.Fprintf(out, "- %s %s%s\n", paint.level(s.Level, clean(s.Lead.plain())), clean(s.Body.plain()), paint.dim(clean(s.AtPhrase().plain())))
 	}
+	if said := invariantTally(p); said != nil {
+		out.WriteString("\n" + clean(said.plain()) + "\n")
+	}
 	objectsText(out, p.Change)
 	if len(p.Each) > 0 {
 		fmt.Fprintf(out, "\n%s\n", paint.bold(eachTitle))

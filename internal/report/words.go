@@ -284,7 +284,7 @@ func askedText(d *policies.Decision) string {
 
 // sentence is one thing that a change does, for people.
 type sentence struct {
-	Rule  string // breaks, opens, adds, removes, unknown or drift, as --fail-on names them
+	Rule  string // invariants, breaks, opens, adds, removes, unknown or drift, as --fail-on names them
 	Level string // error, warning or note
 	Lead  phrase // "Opens to the internet:"
 	Body  phrase
@@ -293,7 +293,10 @@ type sentence struct {
 	// head that decides now, if there is one.
 	AtBase bool
 	AtHead policies.Place
-	key    string // what the sentence is about, without places
+	// Declared is where the invariant stands that the sentence is about, if At is
+	// another place.
+	Declared policies.Place
+	key      string // what the sentence is about, without places
 }
 
 // AtPhrase adds the place to a sentence's end.
@@ -420,7 +423,7 @@ func rowSentence(r *simulator.Row) sentence {
 // sentences returns what a pull request does, worst first: opens to outside,
 // breaks and opens recorded flows, opens, uncertain, closes, drift.
 func sentences(p *Preview) []sentence {
-	var said []sentence
+	said := invariantSentences(p)
 	moves := movesOf(p.Change)
 	inner := slices.IndexFunc(moves, func(m move) bool { return m.danger() > 1 })
 	if inner < 0 {
@@ -502,10 +505,14 @@ func headline(p *Preview) phrase {
 		}
 	}
 	add(t.removed, "closes", "close")
-	if len(parts) == 0 {
-		return say("No connection changes.")
+	said := say("No connection changes.")
+	if len(parts) > 0 {
+		said = say(enumerate(parts), ".")
 	}
-	return say(enumerate(parts), ".")
+	if broken := invariantsHeadline(p); broken != nil {
+		return say(broken, " ", said)
+	}
+	return said
 }
 
 // fidelity says how far the model explains what was recorded; empty without

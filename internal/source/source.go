@@ -29,6 +29,7 @@ import (
 	"github.com/weir-policy/weir/internal/repo"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/conntest"
+	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
 )
 
@@ -78,6 +79,22 @@ func (l *Loader) Tests(ctx context.Context, sources ...string) ([]conntest.Suite
 	return suites, nil
 }
 
+// LoadInvariants reads the Invariants of all sources, and of others that may hold
+// them elsewhere, and the world that the sources describe.
+func (l *Loader) LoadInvariants(ctx context.Context, elsewhere []string, sources ...string) (*policies.Model, []invariant.Invariant, error) {
+	r := l.gather(ctx, sources)
+	defer r.close()
+	own := r.documents
+	r.gather(elsewhere)
+	all, err := k8s.ReadInvariants(r.documents)
+	r.documents = own
+	m, errWorld := r.world(sources)
+	if err := join(err, errWorld); err != nil {
+		return nil, nil, err
+	}
+	return m, all, nil
+}
+
 // Convert reads all sources as Load does and converts the policies in them, as
 // k8s.Convert does.
 func (l *Loader) Convert(ctx context.Context, to k8s.Target, file string, wanted func(policies.Ref) bool, sources ...string) (*k8s.Conversion, error) {
@@ -94,6 +111,11 @@ func (l *Loader) Convert(ctx context.Context, to k8s.Target, file string, wanted
 // gather reads the documents of all sources.
 func (l *Loader) gather(ctx context.Context, sources []string) *reading {
 	r := &reading{ctx: ctx, loader: l, taken: map[string]bool{}}
+	r.gather(sources)
+	return r
+}
+
+func (r *reading) gather(sources []string) {
 	for _, source := range sources {
 		documents, problems := len(r.documents), len(r.problems)
 		r.repeated = false
@@ -104,7 +126,6 @@ func (l *Loader) gather(ctx context.Context, sources []string) *reading {
 			r.problems = append(r.problems, fmt.Errorf("no Kubernetes objects found in %s%s", source, r.hint()))
 		}
 	}
-	return r
 }
 
 // world makes a model of what the sources hold, which must be something.
@@ -123,18 +144,41 @@ func (r *reading) world(sources []string) (*policies.Model, error) {
 // where no paths are given. Paths that are not in the tree are empty, and so may
 // the whole be. Messages call the files by their paths in the tree.
 func (l *Loader) LoadTree(ctx context.Context, fsys fs.FS, paths ...string) (*policies.Model, error) {
-	r := reading{ctx: ctx, loader: l, taken: map[string]bool{}}
+	r := &reading{ctx: ctx, loader: l, taken: map[string]bool{}}
+	r.paths(r.tree("", fsys, func(name string) string { return name }), paths)
+	return r.model()
+}
+
+// TreeInvariants is LoadTree with the Invariants there, and in other paths of the
+// tree that may hold them elsewhere.
+func (l *Loader) TreeInvariants(ctx context.Context, fsys fs.FS, elsewhere []string, paths ...string) (*policies.Model, []invariant.Invariant, error) {
+	r := &reading{ctx: ctx, loader: l, taken: map[string]bool{}}
 	t := r.tree("", fsys, func(name string) string { return name })
-	if len(paths) == 0 {
-		paths = []string{"."}
+	r.paths(t, paths)
+	own := r.documents
+	if len(elsewhere) > 0 {
+		r.paths(t, elsewhere)
 	}
-	for _, name := range paths {
+	all, err := k8s.ReadInvariants(r.documents)
+	r.documents = own
+	m, errModel := r.model()
+	if err := join(err, errModel); err != nil {
+		return nil, nil, err
+	}
+	return m, all, nil
+}
+
+// paths reads paths of a tree, or all of it where there are none.
+func (r *reading) paths(t *tree, names []string) {
+	if len(names) == 0 {
+		names = []string{"."}
+	}
+	for _, name := range names {
 		name = path.Clean(filepath.ToSlash(name))
 		if err := r.path(t, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			r.problems = append(r.problems, err)
 		}
 	}
-	return r.model()
 }
 
 func isObject(d k8s.Document) bool { return identify(d).Kind != "" }

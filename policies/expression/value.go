@@ -10,6 +10,7 @@ import (
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/common/types/traits"
 
+	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 )
 
@@ -35,6 +36,8 @@ type Object struct {
 	Type   string
 	Text   string // what names it, on one line
 	Fields []Entry
+	// Connection is what a Connection is; nil for others.
+	Connection *policies.Connection
 }
 
 // valueOf returns a value without what the interpreter needs. An object inside
@@ -97,6 +100,12 @@ func (w *World) objectOf(v *object, inside bool) *Object {
 		if f.show == always || f.show == alone && !inside {
 			o.Fields = append(o.Fields, Entry{f.name, w.valueOf(f.get(w, v.of), true)})
 		}
+	}
+	if c, ok := v.of.(*connection); ok {
+		from, to := c.from.of.(*peer).Peer, c.to.of.(*peer).Peer
+		o.Connection = &policies.Connection{From: &from, To: &to, Grant: &policies.Grant{
+			Allow: c.allow.of.(netset.Ports), Unknown: c.unknown.of.(netset.Ports),
+		}}
 	}
 	if inside {
 		w.meter.inside[v] = o

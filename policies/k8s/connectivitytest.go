@@ -37,17 +37,8 @@ func WriteTests(tests []v1alpha1.ConnectivityTest) ([]byte, error) {
 // readTest reads a ConnectivityTest; false is for other kinds, and for what was
 // reported.
 func (r *reader) readTest(v value, kind, version string) (conntest.Suite, bool) {
-	group, _, _ := strings.Cut(version, "/")
-	switch {
-	case kind == v1alpha1.KindConnectivityTest && version == "":
-		v.field("kind").orElse(v).problem("kind %s without an apiVersion; write \"apiVersion: %s\"", kind, v1alpha1.APIVersion)
-	case kind == v1alpha1.KindConnectivityTest && group == v1alpha1.Group && version != v1alpha1.APIVersion:
-		v.field("apiVersion").orElse(v).problem("%s is not of %s; write \"apiVersion: %s\"", kind, version, v1alpha1.APIVersion)
-	case group == v1alpha1.Group && kind != v1alpha1.KindConnectivityTest && nearest(kind, []string{v1alpha1.KindConnectivityTest}) != "":
-		v.field("kind").orElse(v).problem("kind %s is not of %s; did you mean %q?", kind, version, v1alpha1.KindConnectivityTest)
-	case kind == v1alpha1.KindConnectivityTest && version == v1alpha1.APIVersion:
-		o, ok := r.object(v, kind, group, !v.hasNamespace())
-		if ok {
+	if r.isOurs(v, kind, version, v1alpha1.KindConnectivityTest) {
+		if o, ok := r.object(v, kind, v1alpha1.Group, !v.hasNamespace()); ok {
 			return readSuite(o), true
 		}
 	}

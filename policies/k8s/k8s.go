@@ -31,6 +31,8 @@ type Document struct {
 	// Elsewhere says for nodes of a rendered document that stand in another
 	// file than File, such as a patch, in which.
 	Elsewhere map[*yaml.Node]string
+
+	blocks map[*yaml.Node]textBlock // expressions in it, as they stand in the file
 }
 
 // Options say what the documents themselves do not.
@@ -136,6 +138,7 @@ type reader struct {
 	problems  []policies.Problem
 	warnings  []policies.Warning
 	elsewhere map[*yaml.Node]string
+	blocks    map[*yaml.Node]textBlock
 	seen      map[identity]policies.Place
 	valid     map[check]bool
 
@@ -164,6 +167,7 @@ func newReader(o Options) *reader {
 		tiers:         map[string]policies.Tier{},
 		profiles:      map[string]profile{},
 		elsewhere:     map[*yaml.Node]string{},
+		blocks:        map[*yaml.Node]textBlock{},
 		seen:          map[identity]policies.Place{},
 		namespaces:    map[string]policies.Namespace{},
 		workloads:     map[policies.Ref]workload{},

@@ -53,6 +53,7 @@ var removedVersions = []string{"extensions/v1beta1", "apps/v1beta1", "apps/v1bet
 
 func (r *reader) document(d Document) {
 	maps.Copy(r.elsewhere, d.Elsewhere)
+	maps.Copy(r.blocks, d.blocks)
 	v := value{r, d.File, resolve(d.Node), "the document"}
 	if kind := v.field("kind"); !kind.present() || kind.node.Kind != scalar {
 		if version := v.field("apiVersion"); version.present() && bearsPolicy(version.node.Value) {

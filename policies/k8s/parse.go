@@ -55,8 +55,10 @@ func (p *parser) problem(line, column int, format string, args ...any) {
 	})
 }
 
-// add keeps the documents that are mappings, lines further down than they say.
-func (p *parser) add(roots []*yaml.Node, lines int) {
+// add keeps the documents that are mappings, as data holds them, lines further
+// down than they say.
+func (p *parser) add(roots []*yaml.Node, data []byte, lines int) {
+	blocks := blocksOf(roots, data)
 	for _, root := range roots {
 		if root.Kind != yaml.MappingNode {
 			continue
@@ -68,7 +70,7 @@ func (p *parser) add(roots []*yaml.Node, lines int) {
 			p.problem(bomb.Line, bomb.Column, "aliases make the document too large; write out what *%s stands for", bomb.Value)
 			continue
 		}
-		p.docs = append(p.docs, Document{File: p.file, Node: root})
+		p.docs = append(p.docs, Document{File: p.file, Node: root, blocks: blocks})
 	}
 }
 
@@ -79,7 +81,7 @@ func (p *parser) json(data []byte) bool {
 	if problem != nil && !strings.HasSuffix(p.file, ".json") {
 		return false
 	}
-	p.add(nodes, 0)
+	p.add(nodes, nil, 0)
 	if problem != nil {
 		line, column := position(data, problem.offset)
 		p.problem(line, column, "%s", problem.message)
@@ -92,7 +94,7 @@ func (p *parser) json(data []byte) bool {
 func (p *parser) yaml(data []byte) {
 	roots, err := decode(data)
 	if err == nil {
-		p.add(roots, 0)
+		p.add(roots, data, 0)
 		return
 	}
 	chunks := [][]byte{data}
@@ -103,7 +105,7 @@ func (p *parser) yaml(data []byte) {
 	line, reported := 0, len(p.problems)
 	for _, chunk := range chunks {
 		roots, err := decode(chunk)
-		p.add(roots, line)
+		p.add(roots, chunk, line)
 		if err != nil {
 			at, column, message := explain(err, chunk)
 			p.problem(line+at, column, "%s", message)

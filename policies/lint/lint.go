@@ -55,6 +55,7 @@ type Finding struct {
 	Policy   policies.Ref   // or a staged policy, a network set, a tier
 	See      policies.Place // the other place that the message speaks of, if any
 	Waiver   *Waiver        // nil unless it is waived
+	More     []string       // lines that tell more, where one sentence does not
 }
 
 // Check looks for one kind of mistake.

@@ -126,7 +126,7 @@ func (j *Judge) targets(q Question) ([]target, string, error) {
 		switch {
 		case q.To.Service != nil:
 			var err error
-			if ports, err = q.To.Service.Behind(&j.model.Pods[e.end.index], q.Port); err != nil {
+			if ports, err = q.To.Service.Behind(&j.world.Pods[e.end.index], q.Port); err != nil {
 				return nil, "", err
 			}
 			if ports.IsEmpty() {
@@ -171,7 +171,7 @@ func (j *Judge) PortsOf(to policies.Target, port policies.PortQuery) (netset.Por
 func (j *Judge) numbersBehind(e End, name string) netset.Ports {
 	var ports netset.Ports
 	if e.kind == podEnd {
-		for _, c := range j.model.Pods[e.index].Ports {
+		for _, c := range j.world.Pods[e.index].Ports {
 			if c.Name == name {
 				ports = ports.Union(netset.PortSpan(c.Protocol, c.Number, c.Number))
 			}
@@ -186,7 +186,7 @@ func (j *Judge) ends(t policies.Target) []asked {
 	var all []asked
 	seen := map[[2]any]bool{}
 	for _, i := range t.Pods {
-		p := &j.model.Pods[i]
+		p := &j.world.Pods[i]
 		key := [2]any{j.placement.pods[i], p.Workload}
 		if p.HostNetwork || p.Replicas <= 1 {
 			key[1] = [2]string{p.Node, p.Workload.Name}
@@ -234,9 +234,9 @@ func (j *Judge) granted(g *grants, d policies.Direction, subject, other End, own
 	if class < 0 {
 		return g.open
 	}
-	given := g.of(j.rows[d][class], column)
+	given := g.of(j.rows[d].at(class), column)
 	if d == policies.Ingress {
-		given = g.fromNode(given, g.of(j.local[class], column), j.onNodeOf(other, subject))
+		given = g.fromNode(given, g.of(j.local.at(class), column), j.onNodeOf(other, subject))
 	}
 	return given
 }

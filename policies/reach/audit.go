@@ -27,6 +27,7 @@ const WholePolicy = -1
 // for concurrent use.
 type Audit struct {
 	*Judge
+	model    *policies.Model
 	e        evaluation
 	grants   *grants
 	groups   [2][]group
@@ -52,26 +53,24 @@ type standing struct{ matches, decides bool }
 
 // NewAudit returns the audit of what a judge judges.
 func NewAudit(j *Judge) *Audit {
-	own := *j.frame
-	own.scopes = maps.Clone(own.scopes) // a judge may be asked by others meanwhile
-	b := newBuilder(&own)
-	b.turnTo(j.model, j.placement)
-	a := &Audit{Judge: j, e: newEvaluation(b, j.model, j.hosts), grants: newGrants(b.ports), scratch: *j.model}
+	b := newBuilder(j.frame)
+	b.turnTo(j.world, j.placement)
+	a := &Audit{Judge: j, model: j.Model(), e: newEvaluation(b, j.book, j.hosts), grants: newGrants(b.ports), scratch: *j.Model()}
 	a.grants.ports = b.ports
-	a.scratch.Policies = slices.Clone(j.model.Policies)
+	a.scratch.Policies = slices.Clone(a.model.Policies)
 	a.countPeople()
 	for _, d := range policies.Directions {
 		a.group(d)
 	}
 	for _, d := range policies.Directions {
-		a.standing[d] = make([][]standing, len(j.model.Policies))
-		for i := range j.model.Policies {
-			a.standing[d][i] = make([]standing, len(j.model.Policies[i].Rules[d]))
-			if j.model.Policies[i].Forwarded && len(j.model.Hosts) > 0 {
+		a.standing[d] = make([][]standing, len(a.model.Policies))
+		for i := range a.model.Policies {
+			a.standing[d][i] = make([]standing, len(a.model.Policies[i].Rules[d]))
+			if a.model.Policies[i].Forwarded && len(j.world.Hosts) > 0 {
 				// What a host forwards goes another way than what it takes itself.
 				for r := range a.standing[d][i] {
 					s := standing{true, true}
-					if rule := &j.model.Policies[i].Rules[d][r]; !dependsOnSubject(rule, d) {
+					if rule := &a.model.Policies[i].Rules[d][r]; !dependsOnSubject(rule, d) {
 						c := a.e.compileRule(rule, d, nil)
 						s.matches = len(a.e.normal(c.possible)) > 0
 					}
@@ -93,7 +92,7 @@ func NewAudit(j *Judge) *Audit {
 func (a *Audit) countPeople() {
 	a.people = make([]int, len(a.classes))
 	for i, class := range a.placement.pods {
-		a.people[class] += max(1, a.model.Pods[i].Replicas)
+		a.people[class] += max(1, a.world.Pods[i].Replicas)
 	}
 	for _, class := range a.placement.nodes {
 		a.people[class]++
@@ -110,7 +109,7 @@ func (a *Audit) countPeople() {
 func (a *Audit) group(d policies.Direction) {
 	known := map[string]int32{}
 	a.groupOf[d] = make([]int32, len(a.classes))
-	for class, list := range a.governing[d] {
+	for class, list := range a.governing[d].each() {
 		a.groupOf[d][class] = -1
 		if len(list) == 0 && len(a.hosts.forwarded) == 0 || a.people[class] == 0 {
 			continue
@@ -125,22 +124,22 @@ func (a *Audit) group(d policies.Direction) {
 		for _, g := range list {
 			key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
 		}
-		key = a.e.appendSubjectKey(key, d, int32(class), list)
+		key = a.e.appendSubjectKey(key, d, class, list)
 		for _, node := range slices.Sorted(maps.Keys(a.hosts.forwarded)) {
-			key = a.e.appendSubjectKey(key, d, int32(class), a.hosts.forwarded[node][d])
+			key = a.e.appendSubjectKey(key, d, class, a.hosts.forwarded[node][d])
 		}
 		at, ok := known[string(key)]
 		if !ok {
 			at = int32(len(a.groups[d]))
 			known[string(key)] = at
-			g := group{list: list, row: a.e.row(d, int32(class), list)}
+			g := group{list: list, row: a.e.row(d, class, list)}
 			if d == policies.Ingress {
-				g.fromOwner = a.e.rowFromOwnNode(int32(class), list)
+				g.fromOwner = a.e.rowFromOwnNode(class, list)
 			}
 			a.groups[d] = append(a.groups[d], g)
 		}
 		a.groupOf[d][class] = at
-		a.groups[d][at].classes = append(a.groups[d][at].classes, int32(class))
+		a.groups[d][at].classes = append(a.groups[d][at].classes, class)
 	}
 }
 
@@ -159,14 +158,20 @@ func (j *Judge) Governing(d policies.Direction, e End) []Governs {
 		return nil
 	}
 	var all []Governs
-	for _, g := range j.governing[d][class] {
-		all = append(all, Governs{int(g.policy), g.truth})
+	for _, g := range j.governing[d].at(class) {
+		all = append(all, Governs{j.book.index(g.policy), g.truth})
 	}
 	return all
 }
 
 // Order returns the indexes of the model's policies in the order of evaluation.
-func (j *Judge) Order() []int { return evaluationOrder(j.model) }
+func (j *Judge) Order() []int {
+	var all []int
+	for _, i := range j.book.evaluationOrder() {
+		all = append(all, j.book.index(i))
+	}
+	return all
+}
 
 // Selects reports whether a policy governs anything of the world, or may.
 func (a *Audit) Selects(policy int) bool {
@@ -228,7 +233,7 @@ func (a *Audit) Matched(r RuleID) []Matched {
 	for _, u := range a.lister.units {
 		add(u.peer, ofClasses(u.classes...))
 	}
-	for i := range a.model.Nodes {
+	for i := range a.world.Nodes {
 		add(a.Peer(a.Node(i)), ofClasses(a.placement.nodes[i]))
 	}
 	alike := map[grantID]netset.Addresses{}

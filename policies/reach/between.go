@@ -30,7 +30,8 @@ func (j *Judge) Between(from, to Group, ports netset.Ports, want ...policies.Ver
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
-		x := newCrossings(j, ports, want)
+		x := crossings{pairing: newPairing(j), sets: newSets(len(j.columns))}
+		x.want(ports, want)
 		x.between(from, to, yield)
 	}
 }
@@ -43,60 +44,51 @@ type crossings struct {
 	sets   *sets // that no row has to do with
 }
 
-func newCrossings(j *Judge, ports netset.Ports, want []policies.Verdict) *crossings {
-	x := &crossings{pairing: newPairing(j), sets: newSets(len(j.columns))}
+func (x *crossings) want(ports netset.Ports, verdicts []policies.Verdict) {
 	x.within = x.grants.ports.id(ports)
-	for _, v := range []policies.Verdict{policies.Allow, policies.Deny, policies.Unknown} {
-		x.wanted[v] = len(want) == 0 || slices.Contains(want, v)
+	for v := range x.wanted {
+		x.wanted[v] = len(verdicts) == 0 || slices.Contains(verdicts, policies.Verdict(v))
 	}
-	return x
 }
 
 // between looks from each end of the smaller group at those of the other that it
 // has anything to do with.
 func (x *crossings) between(from, to Group, yield func(Crossing) bool) {
-	few, many, d := from, to, policies.Egress
 	if len(to.possible.index) < len(from.possible.index) {
-		few, many, d = to, from, policies.Ingress
-	}
-	var everyone []party
-	for _, one := range x.sidesOf(few, few.possible) {
-		var others []party
-		if x.wanted[policies.Deny] {
-			if everyone == nil {
-				everyone = x.sidesOf(many, many.possible)
+		for target := range x.partiesIn(to, to.possible) {
+			for source := range x.partiesIn(from, x.concerns(policies.Ingress, &target)) {
+				if !x.cross(&source, &target, yield) {
+					return
+				}
 			}
-			others = everyone
-		} else {
-			others = x.sidesOf(many, x.mayReach(d, &one, many))
 		}
-		for i := range others {
-			source, target := &one, &others[i]
-			if d == policies.Ingress {
-				source, target = target, source
-			}
-			if !x.cross(source, target, yield) {
+		return
+	}
+	for source := range x.partiesIn(from, from.possible) {
+		for target := range x.partiesIn(to, x.concerns(policies.Egress, &source)) {
+			if !x.cross(&source, &target, yield) {
 				return
 			}
 		}
 	}
 }
 
-// mayReach returns the columns of a group on which an end's own policies do not deny
-// all of the ports.
-func (x *crossings) mayReach(d policies.Direction, one *party, many Group) *set {
-	all := many.possible
+// concerns returns the columns about which an end's own policies do not give a verdict
+// that is not wanted in any case: where denials are not, those on which they do not
+// deny all of the ports.
+func (x *crossings) concerns(d policies.Direction, one *party) *set {
 	for _, column := range one.columns {
 		subject := x.columns[column].subject
-		if subject < 0 {
-			return all
+		if subject < 0 || x.wanted[policies.Deny] {
+			x.sets.addRange(0, int32(len(x.columns)))
+			break
 		}
-		x.addGranted(x.rows[d][subject])
-		if d == policies.Ingress && x.local[subject] != x.rows[d][subject] {
-			x.addGranted(x.local[subject])
+		x.addGranted(x.rows[d].at(subject))
+		if d == policies.Ingress && x.local.at(subject) != x.rows[d].at(subject) {
+			x.addGranted(x.local.at(subject))
 		}
 	}
-	return x.sets.and(all, x.sets.build())
+	return x.sets.build()
 }
 
 func (x *crossings) addGranted(r *row) {

@@ -42,7 +42,7 @@ func (j *Judge) count() *census {
 	}
 	for i, class := range j.placement.pods {
 		c.members[class] = append(c.members[class], member(i))
-		c.people[class] += max(1, j.model.Pods[i].Replicas)
+		c.people[class] += max(1, j.world.Pods[i].Replicas)
 	}
 	for i, class := range j.placement.nodes {
 		c.members[class] = append(c.members[class], member(^i))
@@ -77,7 +77,7 @@ func (j *Judge) findOutsiders() []netip.Addr {
 
 // insiders returns the addresses that pods and nodes have, or may have.
 func (j *Judge) insiders() netset.Addresses {
-	inside := netset.Prefixes(j.model.PodCIDRs...)
+	inside := netset.Prefixes(j.world.PodCIDRs...)
 	var single []netip.Prefix
 	add := func(addresses []netip.Addr) {
 		for _, a := range addresses {
@@ -86,11 +86,11 @@ func (j *Judge) insiders() netset.Addresses {
 			}
 		}
 	}
-	for i := range j.model.Pods {
-		add(j.model.Pods[i].Addresses)
+	for i := range j.world.Pods {
+		add(j.world.Pods[i].Addresses)
 	}
-	for i := range j.model.Nodes {
-		add(j.model.Nodes[i].Addresses)
+	for i := range j.world.Nodes {
+		add(j.world.Nodes[i].Addresses)
 	}
 	return inside.Union(netset.Prefixes(single...))
 }
@@ -116,9 +116,9 @@ func (j *Judge) byNode(class int32) (nodes []string, on map[string]tally) {
 		e, people := m.end(), 1
 		node := ""
 		if e.kind == nodeEnd {
-			node = j.model.Nodes[e.index].Name
+			node = j.world.Nodes[e.index].Name
 		} else {
-			node, people = j.model.Pods[e.index].Node, max(1, j.model.Pods[e.index].Replicas)
+			node, people = j.world.Pods[e.index].Node, max(1, j.world.Pods[e.index].Replicas)
 		}
 		if _, known := on[node]; !known {
 			nodes = append(nodes, node)

@@ -109,12 +109,12 @@ func (c *comparison) pairUp() {
 				j.head = u
 			}
 			for _, i := range u.pods {
-				pair, ok := pods[ls.model.Pods[i].Ref]
+				pair, ok := pods[ls.world.Pods[i].Ref]
 				if !ok {
 					pair = [2]int32{-1, -1}
 				}
 				pair[side] = i
-				pods[ls.model.Pods[i].Ref] = pair
+				pods[ls.world.Pods[i].Ref] = pair
 			}
 		}
 	}
@@ -122,10 +122,10 @@ func (c *comparison) pairUp() {
 		j := byRef[ref]
 		c.units = append(c.units, j)
 		for _, i := range j.base.pods {
-			c.addPod(j, pods[c.base.model.Pods[i].Ref])
+			c.addPod(j, pods[c.base.world.Pods[i].Ref])
 		}
 		for _, i := range j.head.pods {
-			if pair := pods[c.head.model.Pods[i].Ref]; pair[0] < 0 {
+			if pair := pods[c.head.world.Pods[i].Ref]; pair[0] < 0 {
 				c.addPod(j, pair)
 			}
 		}
@@ -134,7 +134,7 @@ func (c *comparison) pairUp() {
 		c.changed[d] = map[joint]bool{}
 		for _, u := range c.units {
 			for _, x := range u.joints {
-				c.changed[d][x] = x.base != x.head || c.base.rows[d][x.base] != c.head.rows[d][x.head]
+				c.changed[d][x] = x.base != x.head || c.base.rows[d].at(x.base) != c.head.rows[d].at(x.head)
 			}
 		}
 	}
@@ -145,11 +145,11 @@ func (c *comparison) addPod(u *jointUnit, pair [2]int32) {
 	replicas := 0
 	if pair[0] >= 0 {
 		x.base = c.base.placement.pods[pair[0]]
-		replicas = c.base.model.Pods[pair[0]].Replicas
+		replicas = c.base.world.Pods[pair[0]].Replicas
 	}
 	if pair[1] >= 0 {
 		x.head = c.head.placement.pods[pair[1]]
-		replicas = max(replicas, c.head.model.Pods[pair[1]].Replicas)
+		replicas = max(replicas, c.head.world.Pods[pair[1]].Replicas)
 	}
 	if c.hosts {
 		c.addSpot(u, x, pair)
@@ -167,7 +167,7 @@ func (c *comparison) addSpot(u *jointUnit, x joint, pair [2]int32) {
 	var at spot
 	for side, ls := range []*lister{c.base, c.head} {
 		if pair[side] >= 0 {
-			at.nodes[side] = ls.model.Pods[pair[side]].Node
+			at.nodes[side] = ls.world.Pods[pair[side]].Node
 		}
 	}
 	switch {
@@ -486,5 +486,5 @@ func (ls *lister) outsideGrant(d policies.Direction, class, atom int32) grantID 
 	if class < 0 || ls.classes[class].families&ls.columns[column].families == 0 {
 		return noGrant
 	}
-	return ls.cell(ls.rows[d][class], column)
+	return ls.cell(ls.rows[d].at(class), column)
 }

@@ -238,8 +238,8 @@ func (j *Judge) unitsBy(by Grouping) []unit {
 	index := map[policies.Ref]int{}
 	var units []unit
 	var refs []policies.Ref
-	for i := range j.model.Pods {
-		p := &j.model.Pods[i]
+	for i := range j.world.Pods {
+		p := &j.world.Pods[i]
 		ref := p.Workload
 		peer := policies.Peer{Namespace: ref.Namespace, Name: ref.Name, Kind: ref.Kind}
 		switch by {
@@ -294,7 +294,7 @@ func (ls *lister) narrow(t *policies.Target) ([]unit, netset.Addresses) {
 		u.classes, u.host = nil, false
 		for _, i := range u.pods {
 			u.classes = append(u.classes, ls.placement.pods[i])
-			u.host = u.host || ls.model.Pods[i].HostNetwork
+			u.host = u.host || ls.world.Pods[i].HostNetwork
 		}
 		slices.Sort(u.classes)
 		u.classes = slices.Compact(u.classes)
@@ -390,10 +390,10 @@ func (ls *lister) reachOne(source int32, out []grantID) {
 		}
 		return
 	}
-	offered := ls.columnsGranted(ls.rows[policies.Egress][source])
+	offered := ls.columnsGranted(ls.rows[policies.Egress].at(source))
 	for _, column := range ls.classes[source].columns {
 		accepted := ls.rowsGranting(column)
-		for target, r := range ls.rows[policies.Ingress] {
+		for target, r := range ls.rows[policies.Ingress].each() {
 			if accepted[r.id] == noGrant {
 				continue
 			}
@@ -491,11 +491,11 @@ func (s *strip) add(r *row, g grantID, columns *set) {
 // findIngress lists the distinct ingress rows.
 func (ls *lister) findIngress() {
 	last := int32(0)
-	for _, r := range ls.rows[policies.Ingress] {
+	for _, r := range ls.rows[policies.Ingress].each() {
 		last = max(last, r.id)
 	}
 	seen := make([]bool, last+1)
-	for _, r := range ls.rows[policies.Ingress] {
+	for _, r := range ls.rows[policies.Ingress].each() {
 		if !seen[r.id] {
 			seen[r.id] = true
 			ls.ingress = append(ls.ingress, r)
@@ -532,7 +532,7 @@ func (ls *lister) onSharedNode(source, target *unit) grantID {
 	}
 	g, met := noGrant, map[encounter]bool{}
 	for _, s := range source.pods {
-		if !ls.model.Pods[s].HostNetwork {
+		if !ls.world.Pods[s].HostNetwork {
 			continue
 		}
 		for _, t := range target.pods {
@@ -559,7 +559,7 @@ func (ls *lister) onlySelf(source, target *unit, class int32) bool {
 			if ls.placement.pods[i] != class {
 				continue
 			}
-			if only >= 0 && only != i || ls.model.Pods[i].Replicas > 1 {
+			if only >= 0 && only != i || ls.world.Pods[i].Replicas > 1 {
 				return false
 			}
 			only = i
@@ -594,7 +594,7 @@ func (ls *lister) outsideOf(d policies.Direction, u *unit, within netset.Address
 	}
 	if len(u.classes) == 1 {
 		class := u.classes[0]
-		key := outsideKey{ls.rows[d][class], ls.classes[class].families, d == policies.Ingress}
+		key := outsideKey{ls.rows[d].at(class), ls.classes[class].families, d == policies.Ingress}
 		known, ok := ls.blocks[key]
 		if !ok {
 			known = ls.blocksOf(d, u.classes, within)
@@ -612,7 +612,7 @@ func (ls *lister) blocksOf(d policies.Direction, classes []int32, within netset.
 		g := noGrant
 		for _, class := range classes {
 			if ls.classes[class].families&ls.columns[column].families != 0 {
-				g = ls.either(g, ls.of(ls.rows[d][class], column))
+				g = ls.either(g, ls.of(ls.rows[d].at(class), column))
 			}
 		}
 		if g != noGrant {

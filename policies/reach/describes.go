@@ -41,12 +41,12 @@ func (q *inquiry) isNamed(names []policies.NamedPort) bool {
 // portsOf returns the ports to which an end gives names, for policies.
 func (q *inquiry) portsOf(e End) []policies.ContainerPort {
 	switch {
-	case e.kind == podEnd && !q.model.Pods[e.index].HostNetwork:
-		return q.model.Pods[e.index].Ports
+	case e.kind == podEnd && !q.world.Pods[e.index].HostNetwork:
+		return q.world.Pods[e.index].Ports
 	case e.kind == podEnd:
-		return namedByHosts(&q.model.World)(q.model.Pods[e.index].Node)(q.mayBeAt(e)...)
+		return namedByHosts(q.world)(q.world.Pods[e.index].Node)(q.mayBeAt(e)...)
 	case e.kind == nodeEnd && e != q.OwnNode():
-		return namedByHosts(&q.model.World)(q.model.Nodes[e.index].Name)(q.mayBeAt(e)...)
+		return namedByHosts(q.world)(q.world.Nodes[e.index].Name)(q.mayBeAt(e)...)
 	}
 	return nil
 }
@@ -75,7 +75,7 @@ func (q *inquiry) is(m *policies.Match, end End) policies.Truth {
 
 // isAtLeast is is without the exceptions.
 func (q *inquiry) isAtLeast(m *policies.Match, end End) policies.Truth {
-	pod := end.kind == podEnd && !q.model.Pods[end.index].HostNetwork
+	pod := end.kind == podEnd && !q.world.Pods[end.index].HostNetwork
 	switch {
 	case len(m.Any) > 0:
 		t := policies.No
@@ -105,13 +105,13 @@ func (q *inquiry) isAtLeast(m *policies.Match, end End) policies.Truth {
 	}
 	t := policies.No
 	if pod {
-		t = q.isSelected(m, &q.model.Pods[end.index], end)
+		t = q.isSelected(m, &q.world.Pods[end.index], end)
 	}
 	if !m.Endpoints && m.Object == (policies.Ref{}) {
 		return t
 	}
 	for _, f := range q.findings(end) {
-		t = t.Or(isLabelled(&q.model.World, m, f.labelled).Or(truth(f.labelled.ref == m.Object)).And(f.truth))
+		t = t.Or(isLabelled(q.world, m, f.labelled).Or(truth(f.labelled.ref == m.Object)).And(f.truth))
 	}
 	return t
 }
@@ -122,7 +122,7 @@ func (q *inquiry) findings(end End) []finding {
 	if ok {
 		return known
 	}
-	pod := end.kind == podEnd && !q.model.Pods[end.index].HostNetwork
+	pod := end.kind == podEnd && !q.world.Pods[end.index].HostNetwork
 	for i := range q.labelled {
 		l := &q.labelled[i]
 		t := q.isIn(l.addresses, end)
@@ -155,15 +155,15 @@ func (q *inquiry) isSelected(m *policies.Match, pod *policies.Pod, end End) poli
 
 // isBehind reports whether an end is a pod behind a Service.
 func (q *inquiry) isBehind(service policies.Ref, end End) policies.Truth {
-	at := slices.IndexFunc(q.model.Services, func(s policies.Service) bool { return s.Ref == service })
+	at := slices.IndexFunc(q.world.Services, func(s policies.Service) bool { return s.Ref == service })
 	switch {
 	case at < 0:
 		return policies.No
-	case q.model.Services[at].External != "":
+	case q.world.Services[at].External != "":
 		return policies.Maybe
 	}
-	for _, i := range q.model.Services[at].Pods {
-		onHost := q.model.Pods[i].HostNetwork
+	for _, i := range q.world.Services[at].Pods {
+		onHost := q.world.Pods[i].HostNetwork
 		switch {
 		case onHost && q.placement.pods[i] == q.classOf(end):
 			return policies.Maybe // others may have the host's address
@@ -204,16 +204,16 @@ func truth(b bool) policies.Truth {
 
 // whyMaybeSelected says what is missing to tell whether a policy applies.
 func (q *inquiry) whyMaybeSelected(p *policies.Policy) string {
-	if q.subject.kind == podEnd && !q.model.Pods[q.subject.index].HostNetwork {
-		pod := &q.model.Pods[q.subject.index]
+	if q.subject.kind == podEnd && !q.world.Pods[q.subject.index].HostNetwork {
+		pod := &q.world.Pods[q.subject.index]
 		in := func(n policies.Namespace) bool { return n.Name == pod.Ref.Namespace && n.Implied }
 		account := func(a policies.ServiceAccount) bool {
 			return a.Ref.Namespace == pod.Ref.Namespace && a.Ref.Name == pod.ServiceAccount
 		}
 		switch {
-		case slices.ContainsFunc(q.model.Namespaces, in):
+		case slices.ContainsFunc(q.world.Namespaces, in):
 			return fmt.Sprintf("it is not known whether %s selects %s, because the labels of its namespace are not known", p.Ref, q.subjectName())
-		case !slices.ContainsFunc(q.model.Accounts, account) && !p.Forwarded:
+		case !slices.ContainsFunc(q.world.Accounts, account) && !p.Forwarded:
 			return fmt.Sprintf("it is not known whether %s selects %s, because the labels of its service account are not known", p.Ref, q.subjectName())
 		}
 	}

@@ -216,10 +216,10 @@ func (j *Judge) explain(d policies.Direction, subject, other End, own int32, f f
 	switch {
 	case class < 0:
 		return policies.Side{Verdict: policies.Allow, Because: "policies do not govern addresses outside"}
-	case len(j.governing[d][class]) > 0 && j.classes[class].host():
-		q.pass(j.governing[d][class], j.passedBy(j.hosts, &j.classes[class]))
-	case len(j.governing[d][class]) > 0:
-		q.evaluate(j.governing[d][class])
+	case len(j.governing[d].at(class)) > 0 && j.classes[class].host():
+		q.pass(j.governing[d].at(class), j.passedBy(j.hosts, &j.classes[class]))
+	case len(j.governing[d].at(class)) > 0:
+		q.evaluate(j.governing[d].at(class))
 	case j.classes[class].host():
 		q.side = policies.Side{Verdict: policies.Allow, Because: "policies do not select what is on a node's own network"}
 	default:
@@ -233,7 +233,7 @@ func (j *Judge) explain(d policies.Direction, subject, other End, own int32, f f
 		q.throughHosts()
 	}
 	if d == policies.Ingress {
-		q.excuse(j.onNodeOf(other, subject), j.governing[d][class])
+		q.excuse(j.onNodeOf(other, subject), j.governing[d].at(class))
 	}
 	return q.side
 }
@@ -271,7 +271,7 @@ func openness(s policies.Side) int {
 // rank returns where the policy of a step stands in a list.
 func (q *inquiry) rank(list []governing, s policies.Step) int {
 	return slices.IndexFunc(list, func(g governing) bool {
-		p := &q.model.Policies[g.policy]
+		p := q.book.policy(g.policy)
 		return p.Ref == s.Policy && p.Tier == s.Tier
 	})
 }
@@ -422,13 +422,13 @@ type result struct {
 // matches, it notes what the rule would do and goes on; several outcomes that
 // differ are unknown.
 func (q *inquiry) evaluate(list []governing) {
-	m := q.model
+	b := q.book
 	var outcomes []result
 	open := true
 	for len(list) > 0 && open {
-		first := &m.Policies[list[0].policy]
-		n := sameTier(m, list)
-		tier := tierOf(m, first)
+		first := b.policy(list[0].policy)
+		n := b.sameTier(list)
+		tier := b.tierOf(first)
 		if tier == nil {
 			q.side.Trace = append(q.side.Trace, opaqueStep(first))
 			outcomes = unclear(outcomes, first, first.Opaque)
@@ -457,14 +457,14 @@ func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]result) b
 	outside, inside, passed := true, false, false
 	all, spared := list, policies.No
 	if q.fromOwnNode {
-		spared = spares(q.model, list)
+		spared = q.book.spares(list)
 	}
 	if spared != policies.No {
 		*outcomes = append(*outcomes, result{action: policies.ActionAllow, reason: "traffic from the pod's own node is always allowed in"})
 		outside = spared == policies.Maybe
 	}
 	for len(list) > 0 {
-		n := sameRank(q.model, list)
+		n := q.book.sameRank(list)
 		left := (outside || inside) && spared == policies.No
 		first := len(*outcomes)
 		missed, kept, certain := false, left, false
@@ -484,7 +484,7 @@ func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]result) b
 		list = list[n:]
 	}
 	if inside && t.End == policies.ActionDeny {
-		p, reason := &q.model.Policies[q.closest(all).policy], q.tierEnd(all)
+		p, reason := q.book.policy(q.closest(all).policy), q.tierEnd(all)
 		if outside {
 			reason += "; " + q.whyMaybeSelected(p)
 		}
@@ -497,7 +497,7 @@ func (q *inquiry) tier(t *policies.Tier, list []governing, outcomes *[]result) b
 // policy goes through one policy and reports whether the traffic, open before
 // it, may still be open after it if it selects the subject.
 func (q *inquiry) policy(t *policies.Tier, g governing, left bool, outcomes *[]result) bool {
-	p := &q.model.Policies[g.policy]
+	p := q.book.policy(g.policy)
 	switch {
 	case left && p.Opaque != "":
 		*outcomes = unclear(*outcomes, p, p.Opaque)
@@ -536,11 +536,11 @@ var does = [...]string{policies.ActionAllow: "allows", policies.ActionDeny: "den
 
 // tierEnd says why the end of a tier denies.
 func (q *inquiry) tierEnd(list []governing) string {
-	p := &q.model.Policies[q.closest(list).policy]
+	p := q.book.policy(q.closest(list).policy)
 	what := fmt.Sprintf("%s %s %s", onPorts(q.names.ports), [...]string{"to", "from"}[q.direction], q.otherName())
 	rules := 0
 	for _, g := range list {
-		rules += len(q.model.Policies[g.policy].Rules[q.direction])
+		rules += len(q.book.policy(g.policy).Rules[q.direction])
 	}
 	switch {
 	case rules == 0 && len(list) == 1:
@@ -557,11 +557,10 @@ func (q *inquiry) tierEnd(list []governing) string {
 // matched: one with rules before one without, and the one that selects least.
 func (q *inquiry) closest(list []governing) governing {
 	return slices.MinFunc(list, func(a, b governing) int {
-		x, y := &q.model.Policies[a.policy], &q.model.Policies[b.policy]
+		x, y := q.book.policy(a.policy), q.book.policy(b.policy)
 		return cmp.Or(
 			cmp.Compare(min(1, len(y.Rules[q.direction])), min(1, len(x.Rules[q.direction]))),
 			cmp.Compare(len(y.Subject.Pods.Requirements()), len(x.Subject.Pods.Requirements())),
-			cmp.Compare(a.policy, b.policy),
 		)
 	})
 }
@@ -600,7 +599,7 @@ type step struct {
 
 // steps looks at each rule of a policy; a policy without rules is one step.
 func (q *inquiry) steps(g governing) []step {
-	p := &q.model.Policies[g.policy]
+	p := q.book.policy(g.policy)
 	rules := p.Rules[q.direction]
 	switch {
 	case p.Opaque != "":

@@ -23,7 +23,7 @@ func (j *Judge) Forwarding(d policies.Direction, e End) []Governs {
 			if node < 0 {
 				t = policies.Maybe
 			}
-			truth[int(g.policy)] = truth[int(g.policy)].Or(t)
+			truth[j.book.index(g.policy)] = truth[j.book.index(g.policy)].Or(t)
 		}
 	}
 	var all []Governs
@@ -39,9 +39,9 @@ func (j *Judge) Forwarding(d policies.Direction, e End) []Governs {
 // World.Hosts.
 func (j *Judge) HostsOf(policy int) []int {
 	var all []int
-	h := hosts{world: &j.model.World}
-	for i := range j.model.Hosts {
-		if h.isSubject(&j.model.Policies[policy], &j.model.Hosts[i]) > policies.No {
+	h := hosts{world: j.world}
+	for i := range j.world.Hosts {
+		if h.isSubject(&j.Model().Policies[policy], &j.world.Hosts[i]) > policies.No {
 			all = append(all, i)
 		}
 	}

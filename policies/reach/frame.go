@@ -30,6 +30,7 @@ type frame struct {
 	// of the outside are the columns from outside on, in the same order.
 	atoms   []atom
 	outside int32
+	alone   []int32 // the column of each atom, to be one by itself
 
 	space      [2]netset.Addresses // where unknown pod addresses can be, by family
 	spaceIs    [2]bool             // the pods are known to have an address there
@@ -40,7 +41,6 @@ type frame struct {
 	text       []string             // and its text
 	doubt      map[int32]int32      // by key: the value that stands for one that is not known
 	byName     map[string][]int32   // namespaces by name
-	scopes     map[string]scope     // namespaces by selector, as far as asked
 	posting    map[int32][]int32    // classes by label value, ascending
 	keyed      map[int32][]int32    // classes that carry a key, ascending
 	named      []map[uint16][]int32 // by port name: columns by the number behind it
@@ -90,8 +90,8 @@ func (a atom) addresses() netset.Addresses { return netset.AddressSpan(a.first, 
 
 func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 	f := &frame{
-		options: o, vocabulary: vocabularyOf(models, o.Apart...), machineIDs: map[string]int32{}, values: map[label]int32{},
-		byName: map[string][]int32{}, scopes: map[string]scope{}, doubt: map[int32]int32{}, nodeIDs: nodeIDs(models),
+		options: o, vocabulary: vocabularyOf(models, o), machineIDs: map[string]int32{}, values: map[label]int32{},
+		byName: map[string][]int32{}, doubt: map[int32]int32{}, nodeIDs: nodeIDs(models),
 		faces: map[int32][]int32{},
 	}
 	f.cutAddresses()
@@ -165,15 +165,56 @@ func (f *frame) findFamilies() {
 	}
 }
 
-// speaksIPv6 reports whether IPv6 plays a part in a model: some address, pod
-// range or block of it is of IPv6.
-func speaksIPv6(m *policies.Model) bool {
-	is6 := func(a netip.Addr) bool { return a.Is6() }
-	return slices.ContainsFunc(m.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) ||
-		slices.ContainsFunc(m.Nodes, func(n policies.Node) bool { return slices.ContainsFunc(n.Addresses, is6) }) ||
-		slices.ContainsFunc(m.Pods, func(p policies.Pod) bool { return slices.ContainsFunc(p.Addresses, is6) }) ||
-		slices.ContainsFunc(vocabularyOf([]*policies.Model{m}).blocks, func(b netset.Block) bool { return b.CIDR.Addr().Is6() })
+// tongues is what of a model speaks of IPv6: some address or pod range, network sets
+// and host endpoints, which count where policies look for them, and policies.
+type tongues struct {
+	world, sets              bool
+	policies, lookingForSets int
 }
+
+func tonguesOf(m *policies.Model) tongues {
+	is6 := func(a netip.Addr) bool { return a.Is6() }
+	t := tongues{
+		world: slices.ContainsFunc(m.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) ||
+			slices.ContainsFunc(m.Nodes, func(n policies.Node) bool { return slices.ContainsFunc(n.Addresses, is6) }) ||
+			slices.ContainsFunc(m.Pods, func(p policies.Pod) bool { return slices.ContainsFunc(p.Addresses, is6) }),
+		sets: slices.ContainsFunc(m.Sets, func(s policies.NetworkSet) bool {
+			return slices.ContainsFunc(s.Nets, func(p netip.Prefix) bool { return p.Addr().Is6() })
+		}) || slices.ContainsFunc(m.Hosts, func(h policies.HostEndpoint) bool { return slices.ContainsFunc(h.Addresses, is6) }),
+	}
+	for i := range m.Policies {
+		t = t.and(&m.Policies[i], 1)
+	}
+	return t
+}
+
+// and returns the tongues with a policy more, or with one less for -1.
+func (t tongues) and(p *policies.Policy, n int) tongues {
+	speaks, looks := false, false
+	var listen func(m *policies.Match)
+	listen = func(m *policies.Match) {
+		speaks = speaks || m.Block.CIDR.IsValid() && m.Block.CIDR.Addr().Is6()
+		looks = looks || m.Endpoints || m.Object != policies.Ref{}
+		for _, parts := range [][]policies.Match{m.Any, m.All, m.Except} {
+			for i := range parts {
+				listen(&parts[i])
+			}
+		}
+	}
+	for m := range matchesOf(p) {
+		listen(m)
+	}
+	if speaks {
+		t.policies += n
+	}
+	if looks {
+		t.lookingForSets += n
+	}
+	return t
+}
+
+// ipv6 reports whether IPv6 plays a part in the model.
+func (t tongues) ipv6() bool { return t.world || t.policies > 0 || t.sets && t.lookingForSets > 0 }
 
 // layColumns gives every class its columns and builds the indexes over them.
 func (f *frame) layColumns() {
@@ -201,6 +242,7 @@ func (f *frame) layColumns() {
 	}
 	f.outside = int32(len(f.columns))
 	for i, a := range f.atoms {
+		f.alone = append(f.alone, int32(len(f.columns)))
 		f.columns = append(f.columns, column{-1, -1, int32(i), familyOf(a.first), familyOf(a.first), 0})
 	}
 }

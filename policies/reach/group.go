@@ -23,7 +23,9 @@ type Group struct {
 
 // grouping makes the groups of a judge. It remembers what it was asked.
 type grouping struct {
-	judge  *Judge
+	frame  *frame
+	world  *policies.World
+	place  placement
 	once   sync.Once
 	mutex  sync.Mutex
 	made   *builder
@@ -39,19 +41,10 @@ func (j *Judge) census() *census {
 // builder returns what the groups are built with. Its mutex must be held.
 func (g *grouping) builder() *builder {
 	if g.made == nil {
-		g.made = g.judge.anotherBuilder()
+		g.made = newBuilder(g.frame)
+		g.made.turnTo(g.world, g.place)
 	}
 	return g.made
-}
-
-// anotherBuilder returns a builder about the judge's model that leaves no trace in
-// the judge, which may be asked by others meanwhile.
-func (j *Judge) anotherBuilder() *builder {
-	own := *j.frame
-	own.scopes = map[string]scope{}
-	b := newBuilder(&own)
-	b.turnTo(j.model, j.placement)
-	return b
 }
 
 // GroupOf returns whom any of the matches describe, for sure or perhaps. It is not
@@ -125,7 +118,7 @@ func (j *Judge) Members(g Group) iter.Seq[Member] {
 		if g.frame == nil {
 			return
 		}
-		for _, s := range j.sidesOf(g, g.possible) {
+		for s := range j.partiesIn(g, g.possible) {
 			if !yield(Member{s.first, s.people, s.perhaps}) {
 				return
 			}
@@ -141,27 +134,29 @@ type party struct {
 	perhaps bool // in the group it is of
 }
 
-// sidesOf returns those of a group that have some of the columns.
-func (j *Judge) sidesOf(g Group, among *set) []party {
-	var all []party
-	c, last := j.census(), int32(-1)
-	for column := range among.columns() {
-		x := party{class: j.columns[column].class, perhaps: !g.sure.has(column)}
-		switch {
-		case x.class < 0:
-			x.columns, x.tally = []int32{column}, tally{1, End{kind: outsideEnd, addr: c.outsiders[column-j.outside]}}
-			if !x.first.addr.IsValid() {
+// partiesIn yields those of a group that have some of the columns.
+func (j *Judge) partiesIn(g Group, among *set) iter.Seq[party] {
+	return func(yield func(party) bool) {
+		c, last := j.census(), int32(-1)
+		for column := range common(among, g.possible) {
+			x := party{class: j.columns[column].class, perhaps: !g.sure.has(column)}
+			switch {
+			case x.class < 0:
+				x.columns, x.tally = j.alone[column-j.outside:][:1], tally{1, End{kind: outsideEnd, addr: c.outsiders[column-j.outside]}}
+				if !x.first.addr.IsValid() {
+					continue
+				}
+			case x.class == last || c.people[x.class] == 0:
 				continue
+			default:
+				x.columns, x.tally = j.classes[x.class].columns, tally{c.people[x.class], c.members[x.class][0].end()}
+				last = x.class
 			}
-		case x.class == last || c.people[x.class] == 0:
-			continue
-		default:
-			x.columns, x.tally = j.classes[x.class].columns, tally{c.people[x.class], c.members[x.class][0].end()}
-			last = x.class
+			if !yield(x) {
+				return
+			}
 		}
-		all = append(all, x)
 	}
-	return all
 }
 
 // tells reports whether the frame tells whom a match describes from all others.

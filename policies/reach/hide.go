@@ -55,10 +55,10 @@ func (a *Audit) walk(d policies.Direction, g *group, see func(*visit)) {
 	everything := coming
 	var before []hider
 	for tiers, list := 0, g.list; len(list) > 0; tiers++ {
-		n := sameTier(a.model, list)
+		n := a.book.sameTier(list)
 		among := list[:n]
 		list = list[n:]
-		tier := tierOf(a.model, &a.model.Policies[among[0].policy])
+		tier := a.book.tierOf(a.book.policy(among[0].policy))
 		if tier == nil {
 			continue // nothing is for certain about what was not understood
 		}
@@ -70,9 +70,9 @@ func (a *Audit) walk(d policies.Direction, g *group, see func(*visit)) {
 		var done relation
 		for len(among) > 0 {
 			var ranked [policies.ActionPass + 1]relation
-			k := sameRank(a.model, among)
+			k := a.book.sameRank(among)
 			for _, at := range among[:k] {
-				p := &a.model.Policies[at.policy]
+				p := a.book.policy(at.policy)
 				opaque = opaque || p.Opaque != ""
 				only := onlyAction(p.Rules[d])
 				var own relation

@@ -23,8 +23,8 @@ func (e *evaluation) evaluateOrdered(d policies.Direction, class int32, list []g
 		return nil
 	}
 	for i, g := range list {
-		p := &e.model.Policies[g.policy]
-		if g.truth != policies.Yes || p.Opaque != "" || i > 0 && p.Priority == e.model.Policies[list[i-1].policy].Priority {
+		p := e.policy(g.policy)
+		if g.truth != policies.Yes || p.Opaque != "" || i > 0 && p.Priority == e.policy(list[i-1].policy).Priority {
 			return nil
 		}
 	}

@@ -46,12 +46,12 @@ func (p *pairing) granted(sources, targets []int32, onNode policies.Truth) grant
 			}
 			leaves, enters := p.open, p.open
 			if x.subject >= 0 {
-				leaves = p.cell(p.rows[policies.Egress][x.subject], b)
+				leaves = p.cell(p.rows[policies.Egress].at(x.subject), b)
 			}
 			if y.subject >= 0 {
-				enters = p.cell(p.rows[policies.Ingress][y.subject], a)
+				enters = p.cell(p.rows[policies.Ingress].at(y.subject), a)
 				if onNode != policies.No {
-					enters = p.fromNode(enters, p.cell(p.local[y.subject], a), onNode)
+					enters = p.fromNode(enters, p.cell(p.local.at(y.subject), a), onNode)
 				}
 			}
 			ways.add(p.grants, x.families&y.families, p.over(way, leaves, enters))
@@ -84,6 +84,6 @@ func (p *pairing) excusable(source, target int32) bool {
 	return source >= 0 && target >= 0 && p.classes[source].host() && !p.classes[target].host() &&
 		slices.ContainsFunc(p.classes[target].columns, func(c int32) bool {
 			subject := p.columns[c].subject
-			return p.local[subject] != p.rows[policies.Ingress][subject]
+			return p.local.at(subject) != p.rows[policies.Ingress].at(subject)
 		})
 }

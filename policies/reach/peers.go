@@ -31,11 +31,11 @@ func (b *builder) peers(m *policies.Match) peers {
 	if m.Anyone && len(m.Except) == 0 {
 		return peers{b.all, b.all}
 	}
-	key := string(appendMatchKey(nil, m))
-	known, ok := b.matches[key]
+	key := appendMatchKey(nil, m)
+	known, ok := find(&b.matches, key)
 	if !ok {
 		known = b.described(m)
-		b.matches[key] = known
+		b.matches.put(string(key), known)
 	}
 	return known
 }

@@ -30,6 +30,12 @@ type Options struct {
 	// Apart are peers that the judge tells from all others though no policy names
 	// them, so that GroupOf can say whom they describe. They change no answer.
 	Apart []policies.Match
+	// ApartNames are names of ports, beside those that policies name, by which it
+	// tells pods apart. They change no answer either.
+	ApartNames []string
+	// Lasting makes a judge that With can make others of: it remembers more, and
+	// tells apart all pods that policies are likely to tell apart one day.
+	Lasting bool
 }
 
 // Judge answers questions about one model. It is immutable and safe for
@@ -37,16 +43,19 @@ type Options struct {
 type Judge struct {
 	*frame
 	ports     *portTable
-	model     *policies.Model
+	world     *policies.World
+	book      *book
 	placement placement
-	governing [2][][]governing
+	governing [2]pages[[]governing] // by class, in the order of evaluation
 	hosts     *hosts
-	rows      [2][]*row // by class
-	local     []*row    // by class: ingress from a pod's own node
-	ipv6      bool      // it plays a part in the model
+	rows      [2]pages[*row] // by class
+	local     pages[*row]    // by class: ingress from a pod's own node
+	tongues   tongues
+	ipv6      bool // it plays a part in the model
 	labelled  []labelled
 	inherited func(*policies.Pod, string) (value string, has, known bool)
 	grouping  *grouping
+	maker     *evaluation // of a judge that lasts: what made the rows
 }
 
 // New returns the judge of a model.
@@ -64,7 +73,7 @@ func Pair(base, head *policies.Model, o Options) (b, h *Judge) {
 }
 
 // Model returns the model that is judged.
-func (j *Judge) Model() *policies.Model { return j.model }
+func (j *Judge) Model() *policies.Model { return j.book.model() }
 
 // Options returns those that the judge was made with.
 func (j *Judge) Options() Options { return j.options }
@@ -129,9 +138,9 @@ func (j *Judge) mayBeAt(e End) []netip.Addr {
 func (j *Judge) addressesOf(e End) []netip.Addr {
 	switch {
 	case e.kind == podEnd:
-		return j.model.Pods[e.index].Addresses
+		return j.world.Pods[e.index].Addresses
 	case e.kind == nodeEnd && e.index >= 0:
-		return j.model.Nodes[e.index].Addresses
+		return j.world.Nodes[e.index].Addresses
 	}
 	return nil
 }
@@ -155,7 +164,7 @@ func (j *Judge) SpeaksIPv6() bool { return j.ipv6 }
 func (j *Judge) Peer(e End) policies.Peer {
 	switch e.kind {
 	case podEnd:
-		p := &j.model.Pods[e.index]
+		p := &j.world.Pods[e.index]
 		peer := policies.Peer{Namespace: p.Workload.Namespace, Name: p.Workload.Name, Kind: p.Workload.Kind}
 		if p.Ref != p.Workload {
 			peer.Pod = p.Ref.Name
@@ -165,7 +174,7 @@ func (j *Judge) Peer(e End) policies.Peer {
 		if e == j.OwnNode() {
 			return policies.Peer{Kind: "Node"}
 		}
-		return policies.Peer{Kind: "Node", Name: j.model.Nodes[e.index].Name}
+		return policies.Peer{Kind: "Node", Name: j.world.Nodes[e.index].Name}
 	}
 	return policies.Outside(netset.Block{CIDR: netip.PrefixFrom(e.addr, e.addr.BitLen())})
 }
@@ -206,7 +215,7 @@ func (j *Judge) self(from, to End) bool {
 	if from.kind != to.kind || from.index != to.index {
 		return false
 	}
-	return from.kind == nodeEnd || from.kind == podEnd && j.model.Pods[from.index].Replicas <= 1
+	return from.kind == nodeEnd || from.kind == podEnd && j.world.Pods[from.index].Replicas <= 1
 }
 
 // both is the verdict of a connection that needs both.
@@ -290,16 +299,16 @@ func (j *Judge) side(d policies.Direction, subject, other End, own, column int32
 	if class < 0 {
 		return policies.Allow
 	}
-	v := j.at(j.rows[d][class], column, p, port)
-	if d == policies.Egress || j.local[class] == j.rows[d][class] {
+	v := j.at(j.rows[d].at(class), column, p, port)
+	if d == policies.Egress || j.local.at(class) == j.rows[d].at(class) {
 		return v
 	}
 	switch onNode := j.onNodeOf(other, subject); {
 	case onNode == policies.No:
 		return v
 	case onNode == policies.Yes:
-		return j.at(j.local[class], column, p, port)
-	case v == j.at(j.local[class], column, p, port):
+		return j.at(j.local.at(class), column, p, port)
+	case v == j.at(j.local.at(class), column, p, port):
 		return v
 	}
 	return policies.Unknown
@@ -333,7 +342,7 @@ func (j *Judge) at(r *row, column int32, p netset.Protocol, port uint16) policie
 // onNodeOf reports whether an end is the node that a pod runs on, or shares
 // that node's network: such traffic is let in by the tiers that spare it.
 func (j *Judge) onNodeOf(e, pod End) policies.Truth {
-	if pod.kind != podEnd || j.model.Pods[pod.index].HostNetwork {
+	if pod.kind != podEnd || j.world.Pods[pod.index].HostNetwork {
 		return policies.No
 	}
 	var node string
@@ -341,13 +350,13 @@ func (j *Judge) onNodeOf(e, pod End) policies.Truth {
 	case e == j.OwnNode():
 		return policies.Yes
 	case e.kind == nodeEnd:
-		node = j.model.Nodes[e.index].Name
-	case e.kind == podEnd && j.model.Pods[e.index].HostNetwork:
-		node = j.model.Pods[e.index].Node
+		node = j.world.Nodes[e.index].Name
+	case e.kind == podEnd && j.world.Pods[e.index].HostNetwork:
+		node = j.world.Pods[e.index].Node
 	default:
 		return policies.No
 	}
-	return sameNode(node, j.model.Pods[pod.index].Node)
+	return sameNode(node, j.world.Pods[pod.index].Node)
 }
 
 // sameNode compares two nodes by name; an empty name is a node not known.

@@ -17,18 +17,16 @@ const noPorts portsID = 0
 // portTable interns port sets and remembers what was computed of them, so that
 // the same few sets are never intersected twice.
 type portTable struct {
-	sets  []netset.Ports
-	ids   map[string]portsID
-	under *portTable // what it was forked from, to which nothing is added since
+	sets []netset.Ports
+	ids  table[string, portsID]
 
-	unions, intersections, differences map[portsPair]portsID
+	unions, intersections, differences table[portsPair, portsID]
 }
 
 type portsPair struct{ a, b portsID }
 
 func newPortTable() *portTable {
-	t := (&portTable{}).fork()
-	t.under = nil
+	t := &portTable{}
 	t.id(netset.Ports{})
 	return t
 }
@@ -36,30 +34,25 @@ func newPortTable() *portTable {
 // fork returns a table that holds all sets of t under the same ids, and to
 // which more can be added without a trace in t. Nothing may be added to t after.
 func (t *portTable) fork() *portTable {
-	return &portTable{
-		sets: slices.Clip(t.sets), ids: map[string]portsID{}, under: t,
-		unions: map[portsPair]portsID{}, intersections: map[portsPair]portsID{}, differences: map[portsPair]portsID{},
-	}
+	return &portTable{slices.Clip(t.sets), t.ids.over(), t.unions.over(), t.intersections.over(), t.differences.over()}
 }
 
 func (t *portTable) id(p netset.Ports) portsID {
 	key := p.Key()
-	for in := t; in != nil; in = in.under {
-		if id, ok := in.ids[key]; ok {
-			return id
-		}
+	id, ok := t.ids.get(key)
+	if !ok {
+		id = portsID(len(t.sets))
+		t.sets = append(t.sets, p)
+		t.ids.put(key, id)
 	}
-	id := portsID(len(t.sets))
-	t.sets = append(t.sets, p)
-	t.ids[key] = id
 	return id
 }
 
-func (t *portTable) compute(known map[portsPair]portsID, a, b portsID, f func(a, b netset.Ports) netset.Ports) portsID {
-	id, ok := known[portsPair{a, b}]
+func (t *portTable) compute(known *table[portsPair, portsID], a, b portsID, f func(a, b netset.Ports) netset.Ports) portsID {
+	id, ok := known.get(portsPair{a, b})
 	if !ok {
 		id = t.id(f(t.sets[a], t.sets[b]))
-		known[portsPair{a, b}] = id
+		known.put(portsPair{a, b}, id)
 	}
 	return id
 }
@@ -71,7 +64,7 @@ func (t *portTable) or(a, b portsID) portsID {
 	if a == noPorts {
 		return b
 	}
-	return t.compute(t.unions, min(a, b), max(a, b), netset.Ports.Union)
+	return t.compute(&t.unions, min(a, b), max(a, b), netset.Ports.Union)
 }
 
 func (t *portTable) and(a, b portsID) portsID {
@@ -81,7 +74,7 @@ func (t *portTable) and(a, b portsID) portsID {
 	if b == noPorts {
 		return b
 	}
-	return t.compute(t.intersections, min(a, b), max(a, b), netset.Ports.Intersect)
+	return t.compute(&t.intersections, min(a, b), max(a, b), netset.Ports.Intersect)
 }
 
 func (t *portTable) minus(a, b portsID) portsID {
@@ -91,7 +84,7 @@ func (t *portTable) minus(a, b portsID) portsID {
 	if a == noPorts || b == noPorts {
 		return a
 	}
-	return t.compute(t.differences, a, b, netset.Ports.Minus)
+	return t.compute(&t.differences, a, b, netset.Ports.Minus)
 }
 
 // layer is the traffic on some ports with some columns.
@@ -110,8 +103,8 @@ type relation []layer
 type algebra struct {
 	*sets
 	ports      *portTable
-	partitions map[string][]part
-	unions     map[string]portsID
+	partitions *table[string, []part]
+	unions     *table[string, portsID]
 	key        *[]byte // of what is looked up in them
 }
 
@@ -122,18 +115,25 @@ type part struct {
 }
 
 func newAlgebra(columns int) algebra {
-	return algebra{newSets(columns), newPortTable(), map[string][]part{}, map[string]portsID{}, new([]byte)}
+	return algebra{newSets(columns), newPortTable(), &table[string, []part]{}, &table[string, portsID]{}, new([]byte)}
+}
+
+// over returns an algebra that knows what this one knows, to which nothing may be
+// added from now on.
+func (a algebra) over() algebra {
+	partitions, unions := a.partitions.over(), a.unions.over()
+	return algebra{a.sets.over(), a.ports.fork(), &partitions, &unions, new([]byte)}
 }
 
 // partition cuts the ports of layers into parts.
 func (a algebra) partition(layers ...[]layer) []part {
 	key := a.keyOf(layers...)
-	parts, ok := a.partitions[string(key)]
+	parts, ok := find(a.partitions, key)
 	if !ok {
 		for _, p := range netset.Partition(a.ports.setsOf(idsOf(layers...))) {
 			parts = append(parts, part{a.ports.id(p.Ports), p.Sets})
 		}
-		a.partitions[string(key)] = parts
+		a.partitions.put(string(key), parts)
 	}
 	return parts
 }
@@ -144,10 +144,10 @@ func (a algebra) join(layers []layer) portsID {
 		return layers[0].ports
 	}
 	key := a.keyOf(layers)
-	id, ok := a.unions[string(key)]
+	id, ok := find(a.unions, key)
 	if !ok {
 		id = a.ports.id(netset.JoinPorts(a.ports.setsOf(idsOf(layers))...))
-		a.unions[string(key)] = id
+		a.unions.put(string(key), id)
 	}
 	return id
 }

@@ -24,7 +24,7 @@ const (
 // comes to a Service, which no connection shows.
 func (a *Audit) Removal(r RuleID) Effect {
 	p := &a.model.Policies[r.Policy]
-	if tier := tierOf(a.model, p); p.Opaque != "" || tier != nil && tier.Hook != policies.Filtering {
+	if tier := a.book.tierOf(p); p.Opaque != "" || tier != nil && tier.Hook != policies.Filtering {
 		return Changes
 	}
 	effect := Nothing
@@ -54,7 +54,7 @@ func (a *Audit) Removal(r RuleID) Effect {
 
 // without returns an evaluation in which a rule is not there.
 func (a *Audit) without(r RuleID, d policies.Direction) evaluation {
-	e := newEvaluation(a.e.builder, &a.scratch, a.hosts)
+	e := newEvaluation(a.e.builder, bookOf(&a.scratch), a.hosts)
 	if r.Rule == WholePolicy && a.model.Policies[r.Policy].Forwarded {
 		e.forwarded = map[int32]*governed{}
 		for node, lists := range a.hosts.forwarded {
@@ -65,7 +65,7 @@ func (a *Audit) without(r RuleID, d policies.Direction) evaluation {
 	if r.Rule != WholePolicy {
 		rules := &a.scratch.Policies[r.Policy].Rules[d]
 		*rules = slices.Delete(slices.Clone(*rules), r.Rule, r.Rule+1)
-		e.rules[d][r.Policy] = nil
+		e.rules[d].set(int32(r.Policy), nil)
 	}
 	return e
 }
@@ -73,7 +73,7 @@ func (a *Audit) without(r RuleID, d policies.Direction) evaluation {
 func (a *Audit) restore(r RuleID, d policies.Direction) {
 	if r.Rule != WholePolicy {
 		a.scratch.Policies[r.Policy].Rules[d] = a.model.Policies[r.Policy].Rules[d]
-		a.e.rules[d][r.Policy] = nil
+		a.e.rules[d].set(int32(r.Policy), nil)
 	}
 }
 

@@ -38,22 +38,22 @@ type builder struct {
 	algebra
 	all       *set
 	universe  relation
-	rows      []*row
-	rowsByKey map[string]*row
+	rowsByKey table[string, *row]
+	rowCount  int32
 	open      *row
 
 	world    *policies.World
 	labelled []labelled
 	byLabel  map[[2]string][]int // indexes of labelled, by each key and value
 	place    placement
-	matches  map[string]peers
+	matches  table[string, peers]
+	scopes   table[string, scope] // namespaces by selector, as far as asked
 }
 
 func newBuilder(f *frame) *builder {
 	b := &builder{
-		frame:     f,
-		algebra:   newAlgebra(len(f.columns)),
-		rowsByKey: map[string]*row{},
+		frame:   f,
+		algebra: newAlgebra(len(f.columns)),
 	}
 	b.addRange(0, int32(len(f.columns)))
 	b.all = b.build()
@@ -62,9 +62,9 @@ func newBuilder(f *frame) *builder {
 	return b
 }
 
-// turnTo makes what follows be about a model.
-func (b *builder) turnTo(m *policies.Model, p placement) {
-	b.world, b.labelled, b.place, b.matches = &m.World, labelledOf(&m.World), p, map[string]peers{}
+// turnTo makes what follows be about a world.
+func (b *builder) turnTo(w *policies.World, p placement) {
+	b.world, b.labelled, b.place, b.matches = w, labelledOf(w), p, table[string, peers]{}
 	b.byLabel = map[[2]string][]int{}
 	for i := range b.labelled {
 		for k, v := range b.labelled[i].labels {
@@ -82,14 +82,14 @@ func (b *builder) internRow(allow, unknown relation) *row {
 		}
 		key = append(key, '|')
 	}
-	known, ok := b.rowsByKey[string(key)]
+	known, ok := find(&b.rowsByKey, key)
 	if !ok {
-		known = &row{id: int32(len(b.rows)), allow: allow, unknown: unknown}
+		known = &row{id: b.rowCount, allow: allow, unknown: unknown}
 		if len(allow)+len(unknown) > fewLayers {
 			known.onPort = b.index(known)
 		}
-		b.rows = append(b.rows, known)
-		b.rowsByKey[string(key)] = known
+		b.rowCount++
+		b.rowsByKey.put(string(key), known)
 	}
 	return known
 }

@@ -1,7 +1,6 @@
 package reach
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/weir-policy/weir/policies"
@@ -12,6 +11,7 @@ import (
 // means by itself, whatever the others do. It serves one goroutine.
 type Parts struct {
 	judge    *Judge
+	model    *policies.Model
 	builder  *builder
 	inClass  [][]int    // pods by class
 	subject  [2][][]int // classes that each policy governs or may govern, by direction
@@ -32,18 +32,17 @@ type reached struct{ yes, possible relation }
 
 // Parts returns the parts of the judge's model.
 func (j *Judge) Parts() *Parts {
-	f := *j.frame
-	f.scopes = maps.Clone(f.scopes) // the judge may be asked elsewhere meanwhile
-	p := &Parts{judge: j, builder: newBuilder(&f), inClass: make([][]int, len(j.classes)), reaches: map[partKey]reached{}, everyone: map[*policies.Rule]bool{}}
-	p.builder.turnTo(j.model, j.placement)
+	p := &Parts{judge: j, model: j.Model(), builder: newBuilder(j.frame), inClass: make([][]int, len(j.classes)), reaches: map[partKey]reached{}, everyone: map[*policies.Rule]bool{}}
+	p.builder.turnTo(j.world, j.placement)
 	for i, class := range j.placement.pods {
 		p.inClass[class] = append(p.inClass[class], i)
 	}
 	for _, d := range policies.Directions {
-		p.subject[d] = make([][]int, len(j.model.Policies))
-		for class, list := range j.governing[d] {
+		p.subject[d] = make([][]int, len(p.model.Policies))
+		for class, list := range j.governing[d].each() {
 			for _, g := range list {
-				p.subject[d][g.policy] = append(p.subject[d][g.policy], class)
+				i := j.book.index(g.policy)
+				p.subject[d][i] = append(p.subject[d][i], int(class))
 			}
 		}
 	}
@@ -98,7 +97,7 @@ func (p *Parts) Sets(m *policies.Match) []int {
 	}
 	var sets []int
 	for i := range p.builder.labelledLike(m.Pods) {
-		if i < len(p.judge.model.Sets) && isLabelled(&p.judge.model.World, m, &p.builder.labelled[i]) > policies.No {
+		if i < len(p.judge.world.Sets) && isLabelled(&p.model.World, m, &p.builder.labelled[i]) > policies.No {
 			sets = append(sets, i)
 		}
 	}
@@ -121,16 +120,18 @@ func (p *Parts) Everyone(r *policies.Rule) bool {
 	return is
 }
 
-func (p *Parts) isEveryone(r *policies.Rule) bool {
+func (p *Parts) isEveryone(r *policies.Rule) bool { return p.builder.isEveryone(r) }
+
+func (b *builder) isEveryone(r *policies.Rule) bool {
 	return netset.TransportPorts().Minus(r.Ports).IsEmpty() && r.Own == nil && len(r.NotNamed) == 0 && r.NotPorts.IsEmpty() && r.Unclear == "" &&
-		p.builder.peersOf(r.Peers).possible == p.builder.all
+		b.peersOf(r.Peers).possible == b.all
 }
 
 // Idle reports whether a rule of the i-th policy matches no traffic of any pod
 // that the policy applies to. The rules of a policy that applies to no pod are
 // not idle: they wait for one.
 func (p *Parts) Idle(i int, d policies.Direction, rule int) bool {
-	r := &p.judge.model.Policies[i].Rules[d][rule]
+	r := &p.model.Policies[i].Rules[d][rule]
 	for _, class := range p.subject[d][i] {
 		if len(p.reach(d, r, nil, class).possible) > 0 {
 			return false
@@ -144,7 +145,7 @@ func (p *Parts) Idle(i int, d policies.Direction, rule int) bool {
 // sure: where it cannot be told whom the peers describe, their words must be the
 // same, or their blocks hold one another.
 func (p *Parts) Covered(i int, d policies.Direction, rule, by int) bool {
-	rules := p.judge.model.Policies[i].Rules[d]
+	rules := p.model.Policies[i].Rules[d]
 	r, other := &rules[rule], &rules[by]
 	for _, class := range p.subject[d][i] {
 		whole := p.reach(d, other, nil, class).yes
@@ -199,51 +200,6 @@ func anyOf(m *policies.Match) []policies.Match {
 	return []policies.Match{*m}
 }
 
-// Isolates reports whether what comes to or from an end is denied where no rule
-// is for it in particular: whether a tier that ends in deny governs the end, or a
-// rule that denies everyone everything, before a rule that allows everyone
-// everything does.
-func (p *Parts) Isolates(d policies.Direction, e End) policies.Truth {
-	m := p.judge.model
-	isolated, left := policies.No, policies.Yes // left is what no rule has settled yet
-	for list := p.judge.Governing(d, e); len(list) > 0 && left > policies.No; {
-		tier := tierOf(m, &m.Policies[list[0].Policy])
-		n := slices.IndexFunc(list, func(g Governs) bool { return tierOf(m, &m.Policies[g.Policy]) != tier })
-		if n < 0 {
-			n = len(list)
-		}
-		concerned, passed := policies.No, policies.No
-		settle := func(does policies.Action, t policies.Truth) {
-			switch does {
-			case policies.ActionDeny:
-				isolated = isolated.Or(left.And(t))
-			case policies.ActionPass:
-				passed = passed.Or(left.And(t))
-			}
-		}
-		for _, g := range list[:n] {
-			policy := &m.Policies[g.Policy]
-			if policy.Opaque != "" {
-				isolated = isolated.Or(policies.Maybe)
-			}
-			concerned = concerned.Or(g.Truth)
-			for k := range policy.Rules[d] {
-				rule := &policy.Rules[d][k]
-				if rule.Action != policies.ActionLog && p.Everyone(rule) {
-					settle(rule.Action, g.Truth)
-					left = left.And(policies.Yes - g.Truth)
-				}
-			}
-		}
-		if tier != nil {
-			settle(tier.End, concerned)
-			left = passed.Or(left.And(policies.Yes - concerned))
-		}
-		list = list[n:]
-	}
-	return isolated
-}
-
 // reach returns what a rule matches for a class, with its own peers or with
 // this one instead.
 func (p *Parts) reach(d policies.Direction, r *policies.Rule, peer *policies.Match, class int) reached {
@@ -274,14 +230,14 @@ func (j *Judge) Open(d policies.Direction, pod int) (allow, unknown netset.Ports
 		}
 		return ports
 	}
-	r := j.rows[d][j.placement.pods[pod]]
+	r := j.rows[d].at(j.placement.pods[pod])
 	return all(r.allow), all(r.unknown)
 }
 
 // OpenTo returns the traffic that the policies of a pod allow it in one
 // direction with each and every of these addresses outside.
 func (j *Judge) OpenTo(d policies.Direction, pod int, outside netset.Addresses) netset.Ports {
-	row := j.rows[d][j.placement.pods[pod]]
+	row := j.rows[d].at(j.placement.pods[pod])
 	ports := netset.AllTraffic()
 	for first, last := range outside.Spans() {
 		for a, end := j.atomOf(first), j.atomOf(last); a <= end; a++ {

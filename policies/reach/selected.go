@@ -13,21 +13,21 @@ type scope struct{ yes, maybe []int32 }
 
 // namespacesOf returns the namespaces that are in the selector, and those that
 // may be because their labels are not known.
-func (f *frame) namespacesOf(s selector.Selector) scope {
+func (b *builder) namespacesOf(s selector.Selector) scope {
 	key := s.Key()
-	known, ok := f.scopes[key]
+	known, ok := b.scopes.get(key)
 	if ok {
 		return known
 	}
-	for _, i := range f.namedBy(s) {
-		switch matches(s, f.namespaces[i].labels, f.namespaces[i].implied) {
+	for _, i := range b.namedBy(s) {
+		switch matches(s, b.namespaces[i].labels, b.namespaces[i].implied) {
 		case policies.Yes:
 			known.yes = append(known.yes, i)
 		case policies.Maybe:
 			known.maybe = append(known.maybe, i)
 		}
 	}
-	f.scopes[key] = known
+	b.scopes.put(key, known)
 	return known
 }
 

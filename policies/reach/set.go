@@ -55,6 +55,22 @@ func (s *set) columns() iter.Seq[int32] {
 	}
 }
 
+// common yields what is in both of two sets, in ascending order.
+func common(a, b *set) iter.Seq[int32] {
+	return func(yield func(int32) bool) {
+		if len(b.index) < len(a.index) {
+			a, b = b, a
+		}
+		for i, at := range a.index {
+			for w := a.words[i] & b.word(at); w != 0; w &= w - 1 {
+				if !yield(int32(at)<<6 + int32(bits.TrailingZeros64(w))) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // canvas is a set in the making.
 type canvas struct {
 	dense   []uint64
@@ -115,7 +131,7 @@ func (c *canvas) clear() {
 type sets struct {
 	canvas  // what is added before build
 	columns int
-	known   map[uint64]*set
+	known   table[uint64, *set]
 	count   int32
 	index   []uint32 // of the result of an operation, as a set has them
 	words   []uint64
@@ -123,9 +139,14 @@ type sets struct {
 }
 
 func newSets(columns int) *sets {
-	s := &sets{canvas: newCanvas(columns), columns: columns, known: map[uint64]*set{}}
+	s := &sets{canvas: newCanvas(columns), columns: columns}
 	s.none = s.build()
 	return s
+}
+
+// over returns sets that know these ones, to which nothing may be added from now on.
+func (s *sets) over() *sets {
+	return &sets{canvas: newCanvas(s.columns), columns: s.columns, known: s.known.over(), count: s.count, none: s.none}
 }
 
 // build returns what was added since the last build.
@@ -163,7 +184,7 @@ func (s *sets) intern() *set {
 		sum = bits.RotateLeft64((sum^w)*0x9e3779b97f4a7c15, 29) + uint64(s.index[i])
 	}
 	for ; ; sum++ { // past others of this sum
-		k, taken := s.known[sum]
+		k, taken := s.known.get(sum)
 		if !taken {
 			break
 		}
@@ -173,7 +194,7 @@ func (s *sets) intern() *set {
 	}
 	t := &set{id: s.count, index: slices.Clone(s.index), words: slices.Clone(s.words)}
 	s.count++
-	s.known[sum] = t
+	s.known.put(sum, t)
 	return t
 }
 

@@ -1,7 +1,6 @@
 package reach
 
 import (
-	"cmp"
 	"encoding/binary"
 	"slices"
 
@@ -20,53 +19,42 @@ type governed [2][]governing
 
 // govern lists the policies that govern each class, and for each node those that
 // govern what it forwards.
-func (b *builder) govern(m *policies.Model) (classes [2][][]governing, hosts *hosts) {
+func (b *builder) govern(m *policies.Model, of *book) (classes [2]pages[[]governing], hosts *hosts) {
 	for _, d := range policies.Directions {
-		classes[d] = make([][]governing, len(b.classes))
+		classes[d] = newPages[[]governing](len(b.classes))
 	}
 	hosts = b.newHosts(m)
-	for _, i := range evaluationOrder(m) {
-		p := &m.Policies[i]
-		governs := func(lists *[2][][]governing, at int32, t policies.Truth) {
+	for _, i := range of.evaluationOrder() {
+		p := of.policy(i)
+		governs := func(at int32, t policies.Truth) {
 			for _, d := range policies.Directions {
 				if p.Governs[d] {
-					lists[d][at] = append(lists[d][at], governing{int32(i), t})
+					classes[d].set(at, append(classes[d].at(at), governing{i, t}))
 				}
 			}
 		}
-		namespaces, pods := b.selectorsOf(&p.Subject)
-		in := b.namespacesOf(namespaces)
-		b.classesOf(in.yes, pods, func(class int32, t policies.Truth) { governs(&classes, class, t) })
-		b.classesOf(in.maybe, pods, func(class int32, t policies.Truth) { governs(&classes, class, policies.Maybe) })
-		for node, t := range hosts.selectedBy(int32(i), p) {
+		b.subjectOf(p, governs)
+		for node, t := range hosts.selectedBy(i, p) {
 			for _, class := range hosts.classes[node] {
-				governs(&classes, class, t)
+				governs(class, t)
 			}
 			for _, class := range hosts.classes[-1] {
-				governs(&classes, class, policies.Maybe)
+				governs(class, policies.Maybe)
 			}
 			if p.Forwarded {
-				hosts.forward(node, p.Governs, governing{int32(i), t})
+				hosts.forward(node, p.Governs, governing{i, t})
 			}
 		}
 	}
 	return classes, hosts
 }
 
-// evaluationOrder returns the indexes of the policies by tier and priority.
-// Policies that were not understood come first.
-func evaluationOrder(m *policies.Model) []int {
-	order := make([]int, len(m.Policies))
-	for i := range order {
-		order[i] = i
-	}
-	rank := func(i int) int {
-		return slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == m.Policies[i].Tier })
-	}
-	slices.SortStableFunc(order, func(x, y int) int {
-		return cmp.Or(rank(x)-rank(y), cmp.Compare(m.Policies[x].Priority, m.Policies[y].Priority))
-	})
-	return order
+// subjectOf yields the classes of pods that a policy applies to, or may apply to.
+func (b *builder) subjectOf(p *policies.Policy, yield func(int32, policies.Truth)) {
+	namespaces, pods := b.selectorsOf(&p.Subject)
+	in := b.namespacesOf(namespaces)
+	b.classesOf(in.yes, pods, yield)
+	b.classesOf(in.maybe, pods, func(class int32, _ policies.Truth) { yield(class, policies.Maybe) })
 }
 
 // stage is what one tier makes of the traffic that comes to it: what it may
@@ -87,46 +75,51 @@ type outcome struct{ allow, safe relation }
 // tier govern share the stage, and those with the same stages share the row.
 type evaluation struct {
 	*builder
-	model     *policies.Model
+	*book
 	hosts     *hosts
-	forwarded map[int32]*governed // by node
-	rules     [2][][]*compiled    // of each policy
-	stages    [2]map[string]*stage
-	byStages  map[string]*row
-	outcomes  map[string]outcome
+	forwarded map[int32]*governed   // by node
+	rules     [2]pages[[]*compiled] // of each policy
+	stages    [2]table[string, *stage]
+	byStages  table[string, *row]
+	outcomes  table[string, outcome]
 	// sparing is what a tier that spares a pod's own node makes of its traffic,
 	// by whether it selects the pod.
 	sparing [policies.Yes + 1]*stage
 	count   int32 // of stages
 }
 
-func newEvaluation(b *builder, m *policies.Model, h *hosts) evaluation {
-	e := evaluation{builder: b, model: m, hosts: h, forwarded: h.forwarded, byStages: map[string]*row{}, outcomes: map[string]outcome{}}
+func newEvaluation(b *builder, of *book, h *hosts) evaluation {
+	e := evaluation{builder: b, book: of, hosts: h, forwarded: h.forwarded}
 	e.sparing[policies.Yes] = e.newStage(b.universe, nil, b.universe)
 	e.sparing[policies.Maybe] = e.newStage(b.universe, b.universe, b.universe)
 	for _, d := range policies.Directions {
-		e.rules[d] = make([][]*compiled, len(m.Policies))
-		e.stages[d] = map[string]*stage{}
+		e.rules[d] = newPages[[]*compiled](int(of.policies.count))
 	}
 	return e
 }
 
 // judge makes the rows of every class of a model.
 func (b *builder) judge(m *policies.Model, p placement) *Judge {
-	b.turnTo(m, p)
-	j := &Judge{frame: b.frame, ports: b.ports, model: m, placement: p, ipv6: speaksIPv6(m), labelled: b.labelled, inherited: m.Inherited()}
-	j.grouping = &grouping{judge: j}
-	j.governing, j.hosts = b.govern(m)
-	e := newEvaluation(b, m, j.hosts)
+	b.turnTo(&m.World, p)
+	j := &Judge{frame: b.frame, ports: b.ports, world: &m.World, book: bookOf(m), placement: p, tongues: tonguesOf(m), labelled: b.labelled, inherited: m.Inherited()}
+	j.ipv6 = j.tongues.ipv6()
+	j.grouping = &grouping{frame: j.frame, world: j.world, place: p}
+	j.governing, j.hosts = b.govern(m, j.book)
+	e := newEvaluation(b, j.book, j.hosts)
+	j.local = newPages[*row](len(b.classes))
 	for _, d := range policies.Directions {
-		j.rows[d] = make([]*row, len(b.classes))
-		for class, list := range j.governing[d] {
-			j.rows[d][class] = e.row(d, int32(class), list)
+		j.rows[d] = newPages[*row](len(b.classes))
+		for class, list := range j.governing[d].each() {
+			j.rows[d].set(class, e.row(d, class, list))
 		}
 	}
-	j.local = make([]*row, len(b.classes))
-	for class, list := range j.governing[policies.Ingress] {
-		j.local[class] = e.rowFromOwnNode(int32(class), list)
+	for class, list := range j.governing[policies.Ingress].each() {
+		j.local.set(class, e.rowFromOwnNode(class, list))
+	}
+	if b.options.Lasting {
+		j.maker = &e
+		j.book.findByRef()
+		j.shareLists()
 	}
 	return j
 }
@@ -170,30 +163,30 @@ func (e *evaluation) tiers(d policies.Direction, class int32, list []governing, 
 	var buf [8]*stage
 	stages, key := buf[:0], make([]byte, 0, 16)
 	for len(list) > 0 {
-		n := sameTier(e.model, list)
+		n := e.sameTier(list)
 		var s *stage
 		if fromOwnNode {
-			s = e.sparing[spares(e.model, list[:n])]
+			s = e.sparing[e.spares(list[:n])]
 		}
 		if s == nil {
 			s = e.stage(d, class, list[:n])
 		}
 		stages, key, list = append(stages, s), binary.LittleEndian.AppendUint32(key, uint32(s.id)), list[n:]
 	}
-	r, ok := e.byStages[string(key)]
+	r, ok := find(&e.byStages, key)
 	if !ok {
 		o := e.through(stages[0], e.compose(stages[1:], key[4:]))
 		allow := e.intersect(o.allow, o.safe)
 		r = e.internRow(allow, e.subtract(o.allow, allow))
-		e.byStages[string(key)] = r
+		e.byStages.put(string(key), r)
 	}
 	return r
 }
 
 // sameTier returns how many policies at the head of a list are of one tier.
-func sameTier(m *policies.Model, list []governing) int {
+func (b *book) sameTier(list []governing) int {
 	n := 1
-	for n < len(list) && m.Policies[list[n].policy].Tier == m.Policies[list[0].policy].Tier {
+	for n < len(list) && b.policy(list[n].policy).Tier == b.policy(list[0].policy).Tier {
 		n++
 	}
 	return n
@@ -202,25 +195,16 @@ func sameTier(m *policies.Model, list []governing) int {
 // spares reports whether policies of one tier let in what comes from a pod's own
 // node, whatever their rules say: not where one of them was not understood, and
 // perhaps where they only may select the pod.
-func spares(m *policies.Model, list []governing) policies.Truth {
+func (b *book) spares(list []governing) policies.Truth {
 	truth := policies.No
 	for _, g := range list {
-		p := &m.Policies[g.policy]
-		if tier := tierOf(m, p); tier == nil || !tier.SparesOwnNode || p.Opaque != "" {
+		p := b.policy(g.policy)
+		if tier := b.tierOf(p); tier == nil || !tier.SparesOwnNode || p.Opaque != "" {
 			return policies.No
 		}
 		truth = truth.Or(g.truth)
 	}
 	return truth
-}
-
-// tierOf returns the tier of a policy, nil for one that was not understood.
-func tierOf(m *policies.Model, p *policies.Policy) *policies.Tier {
-	at := slices.IndexFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == p.Tier })
-	if at < 0 {
-		return nil
-	}
-	return &m.Tiers[at]
 }
 
 // compose puts stages one behind the other, from the last to the first, so that
@@ -230,10 +214,10 @@ func (e *evaluation) compose(stages []*stage, key []byte) outcome {
 	if len(stages) == 0 {
 		return outcome{e.universe, e.universe}
 	}
-	known, ok := e.outcomes[string(key)]
+	known, ok := find(&e.outcomes, key)
 	if !ok {
 		known = e.through(stages[0], e.compose(stages[1:], key[4:]))
-		e.outcomes[string(key)] = known
+		e.outcomes.put(string(key), known)
 	}
 	return known
 }
@@ -255,10 +239,10 @@ func (e *evaluation) stage(d policies.Direction, class int32, list []governing) 
 		key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
 	}
 	key = e.appendSubjectKey(key, d, class, list)
-	s, ok := e.stages[d][string(key)]
+	s, ok := find(&e.stages[d], key)
 	if !ok {
 		s = e.evaluate(d, class, list)
-		e.stages[d][string(key)] = s
+		e.stages[d].put(string(key), s)
 	}
 	return s
 }
@@ -268,7 +252,7 @@ func (e *evaluation) stage(d policies.Direction, class int32, list []governing) 
 func (e *evaluation) appendSubjectKey(key []byte, d policies.Direction, class int32, list []governing) []byte {
 	c, named := &e.classes[class], false
 	for _, g := range list {
-		rules := e.model.Policies[g.policy].Rules[d]
+		rules := e.policy(g.policy).Rules[d]
 		for i := range rules {
 			if rules[i].Own != nil {
 				yes, possible := e.ownFamilies(c, rules[i].Own)
@@ -288,7 +272,7 @@ func (e *evaluation) appendSubjectKey(key []byte, d policies.Direction, class in
 // evaluate works out a stage. A policy that was not understood, in no tier of
 // the model, may do anything.
 func (e *evaluation) evaluate(d policies.Direction, class int32, list []governing) *stage {
-	tier := tierOf(e.model, &e.model.Policies[list[0].policy])
+	tier := e.tierOf(e.policy(list[0].policy))
 	if tier == nil {
 		return e.newStage(e.universe, nil, nil)
 	}
@@ -304,7 +288,7 @@ func (e *evaluation) evaluate(d policies.Direction, class int32, list []governin
 	// open is what is where none does.
 	open, inside := e.universe, relation(nil)
 	for len(list) > 0 {
-		n := sameRank(e.model, list)
+		n := e.sameRank(list)
 		left := e.unite(open, inside)
 		// missed is what some policy that selects the class leaves open, kept is
 		// what each may leave open, whether it selects the class or not.
@@ -337,7 +321,7 @@ type applied struct{ allow, deny, pass, left relation }
 // apply applies the rules of one policy to what is left open before it.
 func (e *evaluation) apply(d policies.Direction, class int32, g governing, left, undefined relation) applied {
 	unclear := e.intersect(left, undefined)
-	if e.model.Policies[g.policy].Opaque != "" {
+	if e.policy(g.policy).Opaque != "" {
 		unclear = left
 	}
 	a := applied{allow: unclear, deny: unclear, left: e.subtract(left, unclear)}
@@ -361,9 +345,9 @@ func (e *evaluation) apply(d policies.Direction, class int32, g governing, left,
 
 // sameRank returns how many policies at the head of a list, all of one tier, are
 // of one priority. Any of them may be evaluated first.
-func sameRank(m *policies.Model, list []governing) int {
+func (b *book) sameRank(list []governing) int {
 	n := 1
-	for n < len(list) && m.Policies[list[n].policy].Priority == m.Policies[list[0].policy].Priority {
+	for n < len(list) && b.policy(list[n].policy).Priority == b.policy(list[0].policy).Priority {
 		n++
 	}
 	return n
@@ -379,7 +363,7 @@ func (e *evaluation) evaluateUnion(d policies.Direction, class int32, list []gov
 	}
 	var yes, possible []layer
 	for _, g := range list {
-		if g.truth != policies.Yes || e.model.Policies[g.policy].Opaque != "" {
+		if g.truth != policies.Yes || e.policy(g.policy).Opaque != "" {
 			return nil
 		}
 		for _, r := range e.compileRules(d, class, g.policy) {
@@ -405,11 +389,12 @@ func (e *evaluation) evaluateUnion(d policies.Direction, class int32, list []gov
 // compileRules returns the rules of a policy in one direction as traffic. What
 // does not depend on the class is compiled once.
 func (e *evaluation) compileRules(d policies.Direction, class, policy int32) []*compiled {
-	rules := e.model.Policies[policy].Rules[d]
-	if e.rules[d][policy] == nil {
-		e.rules[d][policy] = make([]*compiled, len(rules))
+	rules := e.policy(policy).Rules[d]
+	all := e.rules[d].at(policy)
+	if all == nil {
+		all = make([]*compiled, len(rules))
+		e.rules[d].set(policy, all)
 	}
-	all := e.rules[d][policy]
 	for i := range rules {
 		r := &rules[i]
 		switch {

@@ -48,7 +48,7 @@ func (a *Audit) inOrder(first, second int) *evaluation {
 		m.Policies[i].Priority *= 2 // makes room behind each
 	}
 	m.Policies[first].Priority, m.Policies[second].Priority = 2*at, 2*at+1
-	e := newEvaluation(a.e.builder, &m, a.hosts)
+	e := newEvaluation(a.e.builder, bookOf(&m), a.hosts)
 	e.rules = a.e.rules // their order does not concern them
 	return &e
 }

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,8 +25,8 @@ type vocabulary struct {
 	labelled bool // network sets and host endpoints count
 }
 
-// vocabularyOf returns what the rules of some models tell apart, and more matches.
-func vocabularyOf(models []*policies.Model, more ...policies.Match) vocabulary {
+// vocabularyOf returns what the rules of some models tell apart, and the options.
+func vocabularyOf(models []*policies.Model, o Options) vocabulary {
 	v := vocabulary{keys: map[string]int32{}, names: map[policies.NamedPort]int32{}}
 	v.own = sync.OnceValue(func() map[string]bool {
 		own := map[string]bool{}
@@ -83,31 +84,26 @@ func vocabularyOf(models []*policies.Model, more ...policies.Match) vocabulary {
 			}
 		}
 	}
-	for i := range more {
-		learn(&more[i])
+	for i := range o.Apart {
+		learn(&o.Apart[i])
+	}
+	for _, name := range o.ApartNames {
+		for _, p := range netset.Transports {
+			addName(policies.NamedPort{Protocol: p, Name: name})
+		}
 	}
 	for _, m := range models {
 		for i := range m.Policies {
-			p := &m.Policies[i]
-			learn(&p.Subject)
-			for _, d := range policies.Directions {
-				for r := range p.Rules[d] {
-					rule := &p.Rules[d][r]
-					for k := range rule.Peers {
-						learn(&rule.Peers[k])
-					}
-					if rule.Own != nil {
-						learn(rule.Own)
-					}
-					for _, n := range rule.Named {
-						addName(n)
-					}
-					for _, n := range rule.NotNamed {
-						addName(n)
-					}
-				}
+			for match := range matchesOf(&m.Policies[i]) {
+				learn(match)
+			}
+			for name := range namesOf(&m.Policies[i]) {
+				addName(name)
 			}
 		}
+	}
+	if o.Lasting {
+		v.reserve(models, addName, addBlock)
 	}
 	if !v.labelled {
 		return v
@@ -127,6 +123,45 @@ func vocabularyOf(models []*policies.Model, more ...policies.Match) vocabulary {
 	return v
 }
 
+// matchesOf yields all matches of a policy.
+func matchesOf(p *policies.Policy) iter.Seq[*policies.Match] {
+	return func(yield func(*policies.Match) bool) {
+		if !yield(&p.Subject) {
+			return
+		}
+		for _, d := range policies.Directions {
+			for i := range p.Rules[d] {
+				r := &p.Rules[d][i]
+				for k := range r.Peers {
+					if !yield(&r.Peers[k]) {
+						return
+					}
+				}
+				if r.Own != nil && !yield(r.Own) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// namesOf yields all names that a policy gives ports.
+func namesOf(p *policies.Policy) iter.Seq[policies.NamedPort] {
+	return func(yield func(policies.NamedPort) bool) {
+		for _, d := range policies.Directions {
+			for i := range p.Rules[d] {
+				for _, names := range [][]policies.NamedPort{p.Rules[d][i].Named, p.Rules[d][i].NotNamed} {
+					for _, n := range names {
+						if !yield(n) {
+							return
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 // selectorsOf returns the selectors of the namespaces and of the pods there that
 // a match describes. Of what a namespaceSelector of Calico asks the namespaces
 // only, all pods of one give the same answer, unless one has such a label itself.
@@ -135,4 +170,51 @@ func (v *vocabulary) selectorsOf(m *policies.Match) (namespaces, pods selector.S
 		return selector.Everything(), selector.And(m.Inherited, m.Pods)
 	}
 	return m.Namespaces, m.Pods
+}
+
+// reserve adds what policies are likely to tell apart one day: whatever labels pods
+// carry and names they give ports, but for those labels that tell every pod from the
+// next.
+func (v *vocabulary) reserve(models []*policies.Model, addName func(policies.NamedPort), addBlock func(netset.Block)) {
+	for _, m := range models {
+		for i := range m.Pods {
+			for key := range m.Pods[i].Labels {
+				if _, known := v.keys[key]; !known && !isNoise(key) {
+					v.keys[key] = int32(len(v.keys))
+				}
+			}
+			for _, p := range m.Pods[i].Ports {
+				addName(policies.NamedPort{Protocol: p.Protocol, Name: p.Name})
+			}
+		}
+	}
+	if v.labelled { // some policy is Calico's
+		for _, key := range []string{
+			policies.CalicoNamespace, policies.CalicoServiceAccount, policies.CalicoOrchestrator,
+			policies.NamespacePrefix + policies.CalicoName, policies.AccountPrefix + policies.CalicoName,
+		} {
+			if _, known := v.keys[key]; !known {
+				v.keys[key] = int32(len(v.keys))
+			}
+			if !slices.Contains(v.inherited, key) {
+				v.inherited = append(v.inherited, key)
+			}
+		}
+	}
+	for _, m := range models {
+		v.labelled = v.labelled || len(m.Sets)+len(m.Hosts) > 0
+	}
+	addBlock(netset.Block{CIDR: netset.AllIPv4})
+}
+
+// isNoise reports whether controllers give each pod, or each change of its template,
+// another value of a label.
+func isNoise(key string) bool {
+	switch key {
+	case "pod-template-hash", "controller-revision-hash", "pod-template-generation", "controller-uid", "job-name",
+		"batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "batch.kubernetes.io/job-completion-index",
+		"statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index":
+		return true
+	}
+	return false
 }

@@ -8,6 +8,9 @@ const (
 	APIVersion = Group + "/v1alpha1"
 )
 
+// Kinds are the kinds of the resources.
+var Kinds = []string{KindConnectivityTest, KindInvariant}
+
 // KindConnectivityTest is the kind of a ConnectivityTest.
 const KindConnectivityTest = "ConnectivityTest"
 

@@ -1,0 +1,62 @@
+package preview
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/weir-policy/weir/policies/invariant"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// Declared are the invariants of both sides, and the moment at which their waivers
+// are or are not expired.
+type Declared struct {
+	Base, Head []invariant.Invariant
+	Now        time.Time
+}
+
+// all returns the invariants of the head, and then those that only the base has.
+func (d *Declared) all() []invariant.Invariant {
+	all := slices.Clone(d.Head)
+	for k := range d.Base {
+		if invariant.Named(d.Head, d.Base[k].Ref.Name) == nil {
+			all = append(all, d.Base[k])
+		}
+	}
+	return all
+}
+
+// compare checks the invariants before and after.
+func (d *Declared) compare(ctx context.Context, base, head *reach.Judge) ([]invariant.Change, error) {
+	all := d.all()
+	if len(all) == 0 {
+		return nil, nil
+	}
+	var found [2][]invariant.Result
+	for side, judge := range []*reach.Judge{base, head} {
+		set, err := invariant.Prepare(judge, all)
+		if err != nil {
+			return nil, err
+		}
+		if found[side], err = set.Check(ctx, d.Now); err != nil {
+			return nil, err
+		}
+	}
+	changes := make([]invariant.Change, len(all))
+	for k := range all {
+		c := &changes[k]
+		c.Before, c.After = found[0][k], found[1][k]
+		c.Turn = invariant.TurnOf(&c.Before, &c.After)
+		was := invariant.Named(d.Base, all[k].Ref.Name)
+		switch {
+		case k >= len(d.Head):
+			c.Turn = invariant.Removed
+		case was == nil:
+			c.Added = true
+		default:
+			c.Edited = !was.Says(&all[k])
+		}
+	}
+	return changes, nil
+}

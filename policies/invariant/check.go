@@ -1,0 +1,451 @@
+package invariant
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/expression"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// State is what became of an invariant.
+type State uint8
+
+// The states.
+const (
+	Unchecked State = iota
+	Holds
+	Broken
+	Unknown // nothing breaks it for sure, and something may
+	Waived  // all that breaks it is waived
+	Invalid // it could not be asked
+)
+
+var states = [...]string{"unchecked", "holds", "broken", "unknown", "waived", "invalid"}
+
+func (s State) String() string { return states[s] }
+
+// MostCounterexamples is how many a result has.
+const MostCounterexamples = 5
+
+// Result is what was found of an invariant.
+type Result struct {
+	*Invariant
+	State State
+	// Counterexamples are some of what breaks it, or of what is waived where all of
+	// it is. Broken and Waived are how many pairs there are of each, with addresses
+	// outside by range; for Isolated how many pods, for CEL how many items.
+	Counterexamples []Counterexample
+	Broken, Waived  int
+	// Unknown is how many pairs may break it, or not; Doubt is one of them, where the
+	// state is Unknown.
+	Unknown         int
+	Doubt           *Counterexample
+	Problem         string // why it could not be asked, where the state is Invalid
+	Vacuous         string // whom nobody is, so that it speaks of nothing; empty else
+	Expired, Unused []*Waiver
+}
+
+// Counterexample is what breaks an invariant: a connection, a pod that is not
+// isolated, or whatever an expression says.
+type Counterexample struct {
+	From, To policies.Peer
+	Ports    netset.Ports // all on which it does; none for a pod or a text
+	// Protocol and Port are the lowest of them.
+	Protocol netset.Protocol
+	Port     uint16
+	Decision policies.Decision // on the lowest port
+	// Because says why, as one clause: of the rule or end of a tier that decides,
+	// whose place At is, if there is one.
+	Because string
+	Policy  *policies.Ref
+	At      policies.Place
+	Pairs   int // that are decided like this one
+	Waiver  *Waiver
+
+	ends [2]reach.End
+}
+
+// Set is invariants that are ready to be checked against one judge. It serves one
+// goroutine.
+type Set struct {
+	// Steps is how many an expression may take. SkipExpressions keeps Recheck from
+	// evaluating any.
+	Steps           uint64
+	SkipExpressions bool
+
+	judge      *reach.Judge
+	invariants []Invariant
+	groups     []groups
+	world      *expression.World
+	workloads  map[policies.Ref][]int
+}
+
+// groups are whom an invariant and its waivers speak of.
+type groups struct {
+	from, to reach.Group
+	ports    netset.Ports      // all that may be meant anywhere
+	waivers  [][2]*reach.Group // nil for everyone
+}
+
+// Apart asks a judge to tell apart whom the invariants speak of.
+func Apart(o reach.Options, invariants ...Invariant) reach.Options {
+	o.Apart = append(o.Apart[:len(o.Apart):len(o.Apart)], Matches(invariants)...)
+	for k := range invariants {
+		for _, p := range invariants[k].Ports {
+			if p.Name != "" {
+				o.ApartNames = append(o.ApartNames[:len(o.ApartNames):len(o.ApartNames)], p.Name)
+			}
+		}
+	}
+	return o
+}
+
+// Prepare readies invariants for a judge whose options come from Apart. It fails
+// where the judge does not tell apart whom they speak of.
+func Prepare(j *reach.Judge, invariants []Invariant) (*Set, error) {
+	s := &Set{Steps: expression.Steps, judge: j, invariants: invariants, groups: make([]groups, len(invariants))}
+	for k := range invariants {
+		i, g := &invariants[k], &s.groups[k]
+		ok := true
+		group := func(matches []policies.Match) reach.Group {
+			found, told := j.GroupOf(matches...)
+			ok = ok && told
+			return found
+		}
+		from, to := i.ends()
+		g.from, g.to = group(from), group(to)
+		g.ports = s.portsOf(i, g.to)
+		for w := range i.Waivers {
+			var narrowed [2]*reach.Group
+			for side, matches := range [2][]policies.Match{i.Waivers[w].From, i.Waivers[w].To} {
+				if len(matches) > 0 {
+					found := group(matches)
+					narrowed[side] = &found
+				}
+			}
+			g.waivers = append(g.waivers, narrowed)
+		}
+		if !ok {
+			return nil, fmt.Errorf("invariant %s: the judge was not made for it", i.Ref.Name)
+		}
+	}
+	return s, nil
+}
+
+// Check evaluates all of the invariants at a moment, in their order. It fails only
+// when the context is done.
+func (s *Set) Check(ctx context.Context, now time.Time) ([]Result, error) {
+	results := make([]Result, len(s.invariants))
+	for k := range s.invariants {
+		var err error
+		if results[k], err = s.check(ctx, k, now); err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+func (s *Set) check(ctx context.Context, k int, now time.Time) (Result, error) {
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
+	i, g := &s.invariants[k], &s.groups[k]
+	f := &finder{Result: Result{Invariant: i}, judge: s.judge, waivers: g.waivers, used: make([]bool, len(i.Waivers)), now: now}
+	switch i.Form {
+	case CEL:
+		if err := s.evaluate(ctx, k, f); err != nil {
+			return Result{}, err
+		}
+	case Isolated:
+		s.isolated(g, f)
+	default:
+		s.connections(g, f)
+	}
+	return f.result(), nil
+}
+
+// connections looks for what breaks a sentence about connections.
+func (s *Set) connections(g *groups, f *finder) {
+	i := f.Invariant
+	switch {
+	case s.nobody(g.from):
+		f.Vacuous = "from"
+	case s.nobody(g.to):
+		f.Vacuous = "to"
+	}
+	exists := false
+	for c := range s.judge.Between(g.from, g.to, g.ports, i.breaking(), policies.Unknown) {
+		if !s.means(i, &c) {
+			continue
+		}
+		if i.Form != Exists {
+			f.crossing(c)
+			continue
+		}
+		if exists = c.Verdict == policies.Allow && !c.Perhaps; exists {
+			f.Doubt = nil
+			break
+		}
+		f.doubts(c)
+	}
+	if i.Form != Exists || exists || f.Doubt != nil {
+		return
+	}
+	for c := range s.judge.Between(g.from, g.to, g.ports, policies.Deny) {
+		if s.means(i, &c) {
+			f.crossing(c)
+			return
+		}
+	}
+	because := "there is no such connection"
+	if f.Vacuous != "" {
+		because = "nobody is described by its " + f.Vacuous
+	}
+	f.breaks(Counterexample{Because: because})
+}
+
+// breaking is the verdict that breaks a sentence about connections, or that makes
+// Exists hold.
+func (i *Invariant) breaking() policies.Verdict {
+	if i.Form == Always {
+		return policies.Deny
+	}
+	return policies.Allow
+}
+
+// means reports whether an invariant is about a crossing, and leaves it those ports
+// that are meant at its destination.
+func (s *Set) means(i *Invariant, c *reach.Crossing) bool {
+	c.Ports = s.asked(i, *c)
+	return !c.Ports.IsEmpty() && !s.isNowhere(*c)
+}
+
+// nobody reports whether a group is empty.
+func (s *Set) nobody(g reach.Group) bool {
+	for range s.judge.Members(g) {
+		return false
+	}
+	return true
+}
+
+// portsOf returns all ports that an invariant may mean anywhere.
+func (s *Set) portsOf(i *Invariant, to reach.Group) netset.Ports {
+	if len(i.Ports) == 0 {
+		return netset.TransportPorts()
+	}
+	var ports netset.Ports
+	for _, p := range i.Ports {
+		ports = ports.Union(p.Ports)
+		if p.Name == "" {
+			continue
+		}
+		for m := range s.judge.Members(to) {
+			ports = ports.Union(s.judge.Named(m.End, p.Name))
+		}
+	}
+	return ports
+}
+
+// asked returns those ports of a crossing that the invariant means at its
+// destination.
+func (s *Set) asked(i *Invariant, c reach.Crossing) netset.Ports {
+	if !slices.ContainsFunc(i.Ports, func(p policies.PortQuery) bool { return p.Name != "" }) {
+		return c.Ports
+	}
+	var meant netset.Ports
+	for _, p := range i.Ports {
+		meant = meant.Union(p.Ports)
+		if p.Name != "" {
+			meant = meant.Union(s.judge.Named(c.To, p.Name))
+		}
+	}
+	return c.Ports.Intersect(meant)
+}
+
+// isNowhere reports whether one end of a crossing is an address of IPv6 in a world
+// that does not speak it, so that nothing can be there.
+func (s *Set) isNowhere(c reach.Crossing) bool {
+	if s.judge.SpeaksIPv6() {
+		return false
+	}
+	is6 := func(e reach.End) bool {
+		p := s.judge.Peer(e)
+		return p.IsOutside() && p.CIDR.Addr().Is6()
+	}
+	return is6(c.From) || is6(c.To)
+}
+
+// isolated looks for pods that no policy isolates.
+func (s *Set) isolated(g *groups, f *finder) {
+	f.Vacuous = "pods"
+	for m := range s.judge.Members(g.from) {
+		f.Vacuous = ""
+		for _, d := range f.Directions {
+			is := s.judge.Isolates(d, m.End)
+			if is == policies.Yes {
+				continue
+			}
+			c := Counterexample{
+				From: s.judge.Peer(m.End), Because: fmt.Sprintf("no policy isolates it at %s", d), Pairs: m.People, ends: [2]reach.End{m.End, {}},
+			}
+			if is == policies.Maybe || m.Perhaps {
+				if c.Because = fmt.Sprintf("whether a policy isolates it at %s cannot be told", d); m.Perhaps {
+					c.Because = "whether it is described cannot be told"
+				}
+				if !f.forgives(&c) {
+					if f.Unknown += c.Pairs; f.Doubt == nil {
+						f.Doubt = &c
+					}
+				}
+				continue
+			}
+			f.breaks(c)
+			break
+		}
+	}
+}
+
+// finder gathers what breaks an invariant.
+type finder struct {
+	Result
+	judge   *reach.Judge
+	waivers [][2]*reach.Group
+	used    []bool
+	now     time.Time
+	waived  []Counterexample
+}
+
+// crossing takes a crossing that breaks the invariant, or may.
+func (f *finder) crossing(c reach.Crossing) {
+	if c.Verdict == policies.Unknown && f.Form != CEL || c.Perhaps {
+		f.doubts(c)
+		return
+	}
+	f.breaks(f.counterexample(c))
+}
+
+func (f *finder) doubts(c reach.Crossing) {
+	x := f.counterexample(c)
+	if f.forgives(&x) {
+		return
+	}
+	if f.Unknown += c.Pairs; f.Doubt != nil {
+		return
+	}
+	f.explain(&x)
+	if c.Perhaps {
+		x.Because = "whether the invariant speaks of them cannot be told, for labels of a namespace are not known"
+	}
+	f.Doubt = &x
+}
+
+func (f *finder) counterexample(c reach.Crossing) Counterexample {
+	return Counterexample{Ports: c.Ports, Pairs: c.Pairs, ends: [2]reach.End{c.From, c.To}}
+}
+
+// breaks takes what breaks the invariant, unless it is waived.
+func (f *finder) breaks(x Counterexample) {
+	kept, count := &f.Counterexamples, &f.Broken
+	if f.forgives(&x) {
+		kept, count = &f.waived, &f.Waived
+	}
+	*count += x.Pairs
+	if len(*kept) < MostCounterexamples {
+		f.explain(&x)
+		*kept = append(*kept, x)
+	}
+}
+
+// forgives reports whether a waiver covers what breaks the invariant.
+func (f *finder) forgives(x *Counterexample) bool {
+	for w := range f.waivers {
+		waiver := &f.Invariant.Waivers[w]
+		if waiver.Expired(f.now) || x.ends[0] == (reach.End{}) && (len(waiver.From) > 0 || len(waiver.To) > 0) {
+			continue
+		}
+		covered := true
+		for side, group := range f.waivers[w] {
+			covered = covered && (group == nil || f.judge.Has(*group, x.ends[side]) == policies.Yes)
+		}
+		if covered {
+			f.used[w], x.Waiver = true, waiver
+			return true
+		}
+	}
+	return false
+}
+
+// explain adds the decision on the lowest port.
+func (f *finder) explain(x *Counterexample) {
+	var ok bool
+	if x.Protocol, x.Port, ok = lowest(x.Ports); !ok {
+		return
+	}
+	x.Decision = f.judge.Decide(x.ends[0], x.ends[1], x.Protocol, x.Port)
+	x.From, x.To = x.Decision.From, x.Decision.To
+	x.Because = x.Decision.Because
+	if side := decisive(&x.Decision); side != nil {
+		x.Policy, x.At = side.Policy, side.At
+		if side.Because != "" {
+			x.Because = side.Because
+		}
+	}
+}
+
+// decisive returns the side of a decision that tells most about it: one with a
+// rule, the destination's first where both sides allow.
+func decisive(d *policies.Decision) *policies.Side {
+	var best *policies.Side
+	for _, direction := range [...]policies.Direction{policies.Ingress, policies.Egress} {
+		side := &d.Sides[direction]
+		if side.Verdict == d.Verdict && (best == nil || best.At.File == "" && side.At.File != "") {
+			best = side
+		}
+	}
+	return best
+}
+
+// lowest returns the lowest port of some; false where there is none.
+func lowest(p netset.Ports) (netset.Protocol, uint16, bool) {
+	for r := range p.Ranges() {
+		return r.Protocol, r.First, true
+	}
+	return 0, 0, false
+}
+
+// result says what all that was found amounts to.
+func (f *finder) result() Result {
+	r := f.Result
+	switch {
+	case r.Problem != "":
+		r.State = Invalid
+	case r.Broken > 0 || len(r.Counterexamples) > 0:
+		r.State = Broken
+	case r.Doubt != nil:
+		r.State = Unknown
+	case r.Waived > 0 || len(f.waived) > 0:
+		r.State, r.Counterexamples = Waived, f.waived
+	default:
+		r.State = Holds
+	}
+	if r.State != Unknown {
+		r.Doubt = nil
+	}
+	if r.State == Holds || r.Form == Exists {
+		r.Unknown = 0
+	}
+	for w := range r.Waivers {
+		switch waiver := &r.Waivers[w]; {
+		case waiver.Expired(f.now):
+			r.Expired = append(r.Expired, waiver)
+		case !f.used[w] && r.State != Invalid:
+			r.Unused = append(r.Unused, waiver)
+		}
+	}
+	return r
+}

@@ -1,0 +1,91 @@
+package invariant
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// Turn is what a change does to an invariant.
+type Turn uint8
+
+// The turns.
+const (
+	Stays   Turn = iota // it holds, or not, as before
+	Breaks              // it was not broken, and is
+	Stuck               // it was broken, and is
+	Mends               // it was broken, and is not any more
+	Doubts              // it was neither broken nor unknown, and cannot be told any more
+	Removed             // nobody declares it any more
+)
+
+var turns = [...]string{"stays", "breaks", "stuck", "mends", "doubts", "removed"}
+
+func (t Turn) String() string { return turns[t] }
+
+// Change is what a change does to one invariant. After is how it is found then;
+// of one that is Removed, how it would be.
+type Change struct {
+	Before, After Result
+	Turn          Turn
+	// Added and Edited are set where the change declares it first, or says
+	// something else by it.
+	Added, Edited bool
+}
+
+// Fails reports whether the change must not be made: it breaks an invariant of
+// severity deny, or declares one that does not hold and that does not say adopt.
+func (c *Change) Fails() bool {
+	return c.After.Severity == Deny && (c.Turn == Breaks || c.Turn == Stuck && c.Added && !c.After.Adopt)
+}
+
+// TurnOf compares what was found of one invariant before and after.
+func TurnOf(before, after *Result) Turn {
+	bad := func(s State) bool { return s == Broken || s == Invalid }
+	switch was, is := before.State, after.State; {
+	case bad(was) && bad(is):
+		return Stuck
+	case bad(is):
+		return Breaks
+	case bad(was):
+		return Mends
+	case is == Unknown && was != Unknown:
+		return Doubts
+	}
+	return Stays
+}
+
+// Says reports whether two invariants say the same, wherever they stand: what they
+// want, how much, and what is waived until when. Descriptions and owners may differ.
+func (i *Invariant) Says(other *Invariant) bool { return i.sentence() == other.sentence() }
+
+func (i *Invariant) sentence() string {
+	peers := func(all []policies.Match) string {
+		var texts []string
+		for _, m := range all {
+			texts = append(texts, m.String())
+		}
+		return strings.Join(texts, "; ")
+	}
+	text := fmt.Sprintln(i.Form, i.Severity, i.Adopt, i.Direction, i.Directions, peers(i.From), "to", peers(i.To))
+	for _, p := range i.Ports {
+		text += fmt.Sprintln(p.Name, p.Ports)
+	}
+	if i.CEL != nil {
+		text += i.CEL.String()
+	}
+	for k := range i.Waivers {
+		text += fmt.Sprintln("waived", i.Waivers[k].Until, peers(i.Waivers[k].From), "to", peers(i.Waivers[k].To))
+	}
+	return text
+}
+
+// Named returns the invariant of a name; nil where there is none.
+func Named(all []Invariant, name string) *Invariant {
+	if k := slices.IndexFunc(all, func(i Invariant) bool { return i.Ref.Name == name }); k >= 0 {
+		return &all[k]
+	}
+	return nil
+}

@@ -1,0 +1,294 @@
+package reach
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// Edit is what becomes of the policies of a model: some are taken out, by name, and
+// then some are put in, each in the place of the one of its name if there is one.
+type Edit struct {
+	Put    []policies.Policy
+	Delete []policies.Ref
+}
+
+// With returns the judge of the model after an edit, and what is decided otherwise
+// than before. It answers what New would say of that model, in which the policies are
+// in the order of Policy.Compare. The judges share what stays as it is: where j was
+// made with Options.Lasting, only the pods that an edited policy applies to are judged
+// again, unless the edit tells apart what j does not; see Change.Anew. What is judged
+// is the edit as it is: neither it nor the model may change afterwards.
+func (j *Judge) With(e Edit) (*Judge, *Change) {
+	if j.maker == nil {
+		lasting := bookOf(j.Model())
+		lasting.findByRef()
+		after, _, _ := lasting.edited(e, j.world)
+		return j.anew(after)
+	}
+	after, gone, added := j.book.edited(e, j.world)
+	if !j.serves(after, gone, added) {
+		return j.anew(after)
+	}
+	return j.revise(after, gone, added)
+}
+
+// anew makes a judge that shares nothing.
+func (j *Judge) anew(after *book) (*Judge, *Change) {
+	o := j.options
+	o.Lasting = true
+	head := New(after.model(), o)
+	return head, &Change{base: j, head: head, anew: true}
+}
+
+// mostAdded is how many policies an edit may put in without beginning anew.
+const mostAdded = 15
+
+// serves reports whether the classes of a judge are those of an edit, too.
+func (j *Judge) serves(after *book, gone, added []int32) bool {
+	tongues, labelled := j.tongues, len(j.labelled) > 0
+	for _, i := range gone {
+		tongues = tongues.and(j.book.policy(i), -1)
+	}
+	for _, i := range added {
+		p := after.policy(i)
+		tongues = tongues.and(p, 1)
+		for m := range matchesOf(p) {
+			if !j.tells(m, labelled) {
+				return false
+			}
+		}
+		for n := range namesOf(p) {
+			if _, known := j.names[n]; !known {
+				return false
+			}
+		}
+		if j.hosts.mayApply(p) {
+			return false
+		}
+	}
+	for _, i := range gone {
+		if j.hosts.mayApply(j.book.policy(i)) {
+			return false
+		}
+	}
+	worn := after.gone > after.policies.count/2+1000
+	return tongues.ipv6() == j.ipv6 && len(added) <= mostAdded && !worn
+}
+
+// mayApply reports whether a policy may apply to some host endpoint.
+func (h *hosts) mayApply(p *policies.Policy) bool {
+	for i := range h.world.Hosts {
+		if h.isSubject(p, &h.world.Hosts[i]) > policies.No {
+			return true
+		}
+	}
+	return false
+}
+
+// over returns an evaluation of another book that knows what this one knows, to which
+// nothing may be added from now on.
+func (e *evaluation) over(of *book) *evaluation {
+	b, next := *e.builder, *e
+	b.algebra, b.rowsByKey = e.algebra.over(), e.rowsByKey.over()
+	b.matches, b.scopes = e.matches.over(), e.scopes.over()
+	next.builder, next.book = &b, of
+	next.byStages, next.outcomes = e.byStages.over(), e.outcomes.over()
+	for _, d := range policies.Directions {
+		next.stages[d], next.rules[d] = e.stages[d].over(), e.rules[d].copy()
+		for next.rules[d].count < of.policies.count {
+			next.rules[d].push(nil)
+		}
+	}
+	return &next
+}
+
+// revision makes a judge of another one.
+type revision struct {
+	*evaluation
+	*Change
+	gone, added []int32
+	// marks say of each class whether an edited policy applies to it, and for each
+	// of those added for sure or perhaps, two bits each.
+	marks   []uint32
+	touched []int32
+	// of those touched, in the direction at hand: the classes that other policies
+	// govern, and those with other rows
+	governed, others []int32
+	lists            [2]map[listKey][]governing
+	simple           [2]map[*governing]*[2]*row // rows of lists that depend on nothing else
+}
+
+// listKey is a list, by its first element, and what is added to it.
+type listKey struct {
+	list  *governing
+	marks uint32
+}
+
+func (j *Judge) revise(after *book, gone, added []int32) (*Judge, *Change) {
+	e := j.maker.over(after)
+	head := *j
+	head.book, head.maker, head.ports = after, e, e.ports
+	for _, i := range gone {
+		head.tongues = head.tongues.and(j.book.policy(i), -1)
+	}
+	for _, i := range added {
+		head.tongues = head.tongues.and(after.policy(i), 1)
+	}
+	head.local = j.local.copy()
+	r := &revision{evaluation: e, Change: newChange(j, &head), gone: gone, added: added, marks: make([]uint32, len(j.classes))}
+	for _, i := range gone {
+		e.subjectOf(j.book.policy(i), func(class int32, _ policies.Truth) { r.mark(class, 0) })
+	}
+	for k, i := range added {
+		e.subjectOf(after.policy(i), func(class int32, t policies.Truth) { r.mark(class, uint32(t)<<(2*k)) })
+	}
+	slices.Sort(r.touched)
+	for _, d := range policies.Directions {
+		head.governing[d], head.rows[d] = j.governing[d].copy(), j.rows[d].copy()
+		r.lists[d], r.simple[d] = map[listKey][]governing{}, map[*governing]*[2]*row{}
+		r.governed, r.others = r.governed[:0], r.others[:0]
+		for _, class := range r.touched {
+			r.review(d, class)
+		}
+		r.Change.governed[d], r.changed[d] = r.columnsOf(r.governed), r.columnsOf(r.others)
+	}
+	return &head, r.Change
+}
+
+func (r *revision) mark(class int32, truth uint32) {
+	if r.marks[class] == 0 {
+		r.touched = append(r.touched, class)
+	}
+	r.marks[class] |= truth | 1<<31
+}
+
+// review judges a class again.
+func (r *revision) review(d policies.Direction, class int32) {
+	was := r.base.governing[d].at(class)
+	is := r.list(d, was, r.marks[class])
+	if slices.Equal(was, is) {
+		return
+	}
+	r.head.governing[d].set(class, is)
+	r.governed = append(r.governed, class)
+	row, local := r.rowsOf(d, class, is)
+	differs := row != r.base.rows[d].at(class)
+	if differs {
+		r.head.rows[d].set(class, row)
+	}
+	if d == policies.Ingress && local != r.base.local.at(class) {
+		r.head.local.set(class, local)
+		differs = true
+	}
+	if differs {
+		r.others = append(r.others, class)
+	}
+}
+
+// columnsOf returns the columns of some classes, and of those that have them as faces.
+func (r *revision) columnsOf(classes []int32) *set {
+	faces := false
+	for _, class := range classes {
+		faces = faces || r.classes[class].role == aFace
+		for _, column := range r.classes[class].columns {
+			r.Change.sets.add(column)
+		}
+	}
+	if faces {
+		for class, faces := range r.faces {
+			if slices.ContainsFunc(faces, func(face int32) bool { _, is := slices.BinarySearch(classes, face); return is }) {
+				for _, column := range r.classes[class].columns {
+					r.Change.sets.add(column)
+				}
+			}
+		}
+	}
+	return r.Change.sets.build()
+}
+
+// list returns what becomes of a list of policies.
+func (r *revision) list(d policies.Direction, was []governing, marks uint32) []governing {
+	key := listKey{marks: marks}
+	if len(was) > 0 {
+		key.list = &was[0]
+	}
+	is, known := r.lists[d][key]
+	if known {
+		return is
+	}
+	is = make([]governing, 0, len(was)+len(r.added))
+	for _, g := range was {
+		if !slices.Contains(r.gone, g.policy) {
+			is = append(is, g)
+		}
+	}
+	for k, i := range r.added {
+		t := policies.Truth(marks >> (2 * k) & 3)
+		if t == policies.No || !r.policy(i).Governs[d] {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(is, i, func(g governing, i int32) int {
+			if c := r.compare(g.policy, i); c != 0 {
+				return c
+			}
+			return r.tie(g.policy, i)
+		})
+		is = slices.Insert(is, at, governing{i, t})
+	}
+	r.lists[d][key] = is
+	return is
+}
+
+// rowsOf returns the row of a class, and at ingress what comes from a pod's own node.
+func (r *revision) rowsOf(d policies.Direction, class int32, list []governing) (all, local *row) {
+	rows := func() *[2]*row {
+		x := &[2]*row{r.row(d, class, list)}
+		if d == policies.Ingress {
+			x[1] = r.rowFromOwnNode(class, list)
+		}
+		return x
+	}
+	if len(list) == 0 || len(r.nodeIDs) > 0 || r.classes[class].role != plain {
+		x := rows()
+		return x[0], x[1]
+	}
+	known, ok := r.simple[d][&list[0]]
+	if !ok {
+		known = rows()
+		if r.dependsOnClass(d, list) {
+			return known[0], known[1]
+		}
+		r.simple[d][&list[0]] = known
+	}
+	return known[0], known[1]
+}
+
+// dependsOnClass reports whether some policies mean different things for different
+// classes that they govern.
+func (b *book) dependsOnClass(d policies.Direction, list []governing) bool {
+	return slices.ContainsFunc(list, func(g governing) bool {
+		return slices.ContainsFunc(b.policy(g.policy).Rules[d], func(r policies.Rule) bool { return dependsOnSubject(&r, d) })
+	})
+}
+
+// shareLists makes equal lists one, so that what is worked out of one serves all.
+func (j *Judge) shareLists() {
+	for _, d := range policies.Directions {
+		known := map[string][]governing{}
+		var key []byte
+		for class, list := range j.governing[d].each() {
+			key = key[:0]
+			for _, g := range list {
+				key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
+			}
+			shared, ok := known[string(key)]
+			if !ok {
+				shared = slices.Clip(list)
+				known[string(key)] = shared
+			}
+			j.governing[d].set(class, shared)
+		}
+	}
+}

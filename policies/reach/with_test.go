@@ -1,0 +1,204 @@
+package reach_test
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// drawEdit puts in policies of another model of the dialect, some of them in place of
+// one that is there, and takes out some.
+func drawEdit(d dice, m *policies.Model, more []policies.Policy) (e reach.Edit) {
+	if len(m.Policies) > 0 {
+		e.Delete = several(d, 1, func() policies.Ref { return pick(d, m.Policies...).Ref })
+	}
+	if len(more) == 0 {
+		return e
+	}
+	e.Put = several(d, 2, func() policies.Policy {
+		p := pick(d, more...)
+		if len(m.Policies) > 0 && d.chance(50) {
+			p.Ref = pick(d, m.Policies...).Ref
+		}
+		if d.chance(30) {
+			p.Priority = d.between(0, 3)
+		}
+		return p
+	})
+	return e
+}
+
+// afterEdit is what an edit makes of some policies.
+func afterEdit(all []policies.Policy, e reach.Edit) []policies.Policy {
+	all = slices.Clone(all)
+	remove := func(ref policies.Ref) {
+		all = slices.DeleteFunc(all, func(p policies.Policy) bool { return p.Ref == ref })
+	}
+	for _, ref := range e.Delete {
+		remove(ref)
+	}
+	for _, p := range e.Put {
+		remove(p.Ref)
+		all = append(all, p)
+	}
+	slices.SortStableFunc(all, policies.Policy.Compare)
+	return all
+}
+
+// A judge that is made of another one, again and again, is the one that New makes.
+func TestWithIsNew(t *testing.T) {
+	made, anew := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		d := dice{t}
+		m, another := drawTwoModels(d, t)
+		froms, tos := several(d, 2, func() policies.Match { return drawMatch(d, m, 1) }), several(d, 2, func() policies.Match { return drawMatch(d, m, 1) })
+		o := reach.Options{Lasting: true, Apart: slices.Concat(froms, tos, []policies.Match{{Any: peersOf(another.Policies)}})}
+		if d.chance(20) {
+			o.Apart = slices.Concat(froms, tos)
+		}
+		j := reach.New(m, o)
+		ports := pick(d, netset.AllTraffic(), netset.PortSpan(netset.TCP, 80, 80), netset.PortSpan(netset.UDP, 53, 90))
+		for range d.between(1, 4) {
+			e := drawEdit(d, j.Model(), another.Policies)
+			head, change := j.With(e)
+			made++
+			if want, got := afterEdit(j.Model().Policies, e), head.Model().Policies; len(want) != len(got) || len(got) > 0 && !reflect.DeepEqual(want, got) {
+				t.Fatalf("the model holds %v, want %v", got, want)
+			}
+			fresh := *head.Model()
+			want := reach.New(&fresh, reach.Options{})
+			compareJudges(t, d, want, head)
+			checkBetween(t, head, froms, tos, ports)
+			if change.Anew() {
+				anew++
+			} else {
+				checkChange(t, j, head, change, froms, tos, ports)
+			}
+			if d.chance(80) {
+				j = head
+			}
+		}
+	})
+	t.Logf("%d of %d judges were made anew", anew, made)
+}
+
+// drawTwoModels returns two models of one dialect.
+func drawTwoModels(d dice, t rapid.TB) (a, b *policies.Model) {
+	switch d.between(0, 2) {
+	case 0:
+		x, y := drawCluster(d), drawCluster(d)
+		return readModel(t, x.String(), x.podCIDRs), readModel(t, y.String(), y.podCIDRs)
+	case 1:
+		x, y := drawCalicoWorld(d), drawCalicoWorld(d)
+		return readModel(t, x.String(), x.podCIDRs), readModel(t, y.String(), y.podCIDRs)
+	}
+	return readModel(t, drawHostWorld(d).String(), nil), readModel(t, drawHostWorld(d).String(), nil)
+}
+
+// peersOf returns all matches of some policies.
+func peersOf(all []policies.Policy) []policies.Match {
+	some := []policies.Match{{Anyone: true}}
+	for i := range all {
+		some = append(some, all[i].Subject)
+		for _, way := range policies.Directions {
+			for _, r := range all[i].Rules[way] {
+				some = append(some, r.Peers...)
+				if r.Own != nil {
+					some = append(some, *r.Own)
+				}
+			}
+		}
+	}
+	return some
+}
+
+// compareJudges holds two judges of one model against each other.
+func compareJudges(t *rapid.T, d dice, want, got *reach.Judge) {
+	all := endsOf(want)
+	asked := []point{{netset.TCP, 80}, {netset.UDP, 81}, pick(d, calicoPoints...)}
+	for _, a := range all {
+		for _, way := range policies.Directions {
+			if diff := gocmp.Diff(want.Governing(way, a), got.Governing(way, a)); diff != "" {
+				t.Fatalf("%v of %v is governed otherwise: -want +got\n%s", way, want.Peer(a), diff)
+			}
+		}
+		for _, b := range all {
+			allow, unknown := got.Ports(a, b)
+			if wantAllow, wantUnknown := want.Ports(a, b); !allow.Equal(wantAllow) || !unknown.Equal(wantUnknown) {
+				t.Fatalf("%v to %v: %v and unknown %v, want %v and %v", got.Peer(a), got.Peer(b), allow, unknown, wantAllow, wantUnknown)
+			}
+			for _, q := range asked {
+				v := got.Verdict(a, b, q.protocol, q.port)
+				if v != inPorts(allow, unknown, q) {
+					t.Fatalf("%v to %v on %v: %v, Ports say %v", got.Peer(a), got.Peer(b), q, v, inPorts(allow, unknown, q))
+				}
+			}
+		}
+	}
+	for range 5 {
+		a, b, q := pick(d, all...), pick(d, all...), pick(d, asked...)
+		wanted, said := want.Decide(a, b, q.protocol, q.port), got.Decide(a, b, q.protocol, q.port)
+		// A judge that tells more apart says more of the families.
+		wanted.Families, said.Families = nil, nil
+		if !reflect.DeepEqual(wanted, said) {
+			t.Fatalf("%v to %v on %v is explained otherwise:\n%+v\nwant\n%+v", got.Peer(a), got.Peer(b), q, said, wanted)
+		}
+	}
+}
+
+// checkChange checks that what was between two groups, less what the change says was
+// before, plus what it says is after, is what is between them.
+func checkChange(t *rapid.T, base, head *reach.Judge, c *reach.Change, froms, tos []policies.Match, ports netset.Ports) {
+	from, okFrom := base.GroupOf(froms...)
+	to, okTo := base.GroupOf(tos...)
+	if !okFrom || !okTo || !head.Serves(from) || !head.Serves(to) {
+		t.Fatal("the groups do not serve both")
+	}
+	pairs := map[string]int{}
+	count := func(sign int, x reach.Crossing) {
+		key := fmt.Sprint(x.Verdict, x.Perhaps)
+		for r := range x.Ports.Ranges() {
+			for _, q := range calicoPoints {
+				if r.Protocol == q.protocol && r.First <= q.port && q.port <= r.Last {
+					pairs[fmt.Sprint(key, q)] += sign * x.Pairs
+					if pairs[fmt.Sprint(key, q)] == 0 {
+						delete(pairs, fmt.Sprint(key, q))
+					}
+				}
+			}
+		}
+	}
+	for x := range base.Between(from, to, ports) {
+		count(1, x)
+	}
+	for x := range c.Before(from, to, ports) {
+		count(-1, x)
+		checkCrossing(t, base, x)
+	}
+	for x := range c.After(from, to, ports) {
+		count(1, x)
+		checkCrossing(t, head, x)
+	}
+	for x := range head.Between(from, to, ports) {
+		count(-1, x)
+	}
+	if len(pairs) > 0 {
+		t.Fatalf("%v to %v on %v: the change misses %v", froms, tos, ports, pairs)
+	}
+}
+
+func checkCrossing(t *rapid.T, j *reach.Judge, x reach.Crossing) {
+	for r := range x.Ports.Ranges() {
+		if v := j.Verdict(x.From, x.To, r.Protocol, r.First); v != x.Verdict {
+			t.Fatalf("%v to %v on %v: %v, it is %v", j.Peer(x.From), j.Peer(x.To), x.Ports, x.Verdict, v)
+		}
+	}
+}
