@@ -140,8 +140,7 @@ type reader struct {
 	valid     map[check]bool
 
 	namespaces map[string]policies.Namespace
-	pods       []pod
-	workloads  map[policies.Ref]workload
+	owned
 	services   []service
 	nodes      []policies.Node
 	policies   []policy
@@ -166,7 +165,7 @@ func newReader(o Options) *reader {
 		elsewhere:     map[*yaml.Node]string{},
 		seen:          map[identity]policies.Place{},
 		namespaces:    map[string]policies.Namespace{},
-		workloads:     map[policies.Ref]workload{},
+		owned:         owned{workloads: map[policies.Ref]workload{}},
 		valid:         map[check]bool{},
 	}
 }
@@ -179,12 +178,13 @@ type identity struct {
 
 // world puts together what the objects said of it.
 func (r *reader) world() policies.World {
-	r.implyNodes()
+	slices.SortFunc(r.hosts, func(a, b host) int { return a.Ref.Compare(b.Ref) })
+	r.nodes = implyNodes(r.nodes, r.hosts)
 	slices.SortFunc(r.nodes, func(a, b policies.Node) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(r.podCIDRs, netip.Prefix.Compare)
 	slices.SortFunc(r.accounts, func(a, b policies.ServiceAccount) int { return a.Ref.Compare(b.Ref) })
 	slices.SortFunc(r.sets, func(a, b policies.NetworkSet) int { return a.Ref.Compare(b.Ref) })
-	pods := r.resolvePods()
+	pods := r.owned.resolve(namesOf(r.nodes))
 	services := resolveServices(r.services, pods)
 	if r.calico {
 		dropCalicoLabels(pods)
@@ -198,7 +198,7 @@ func (r *reader) world() policies.World {
 		Nodes:    r.nodes,
 		Accounts: r.accounts,
 		Sets:     r.sets,
-		Hosts:    r.resolveHosts(),
+		Hosts:    resolveHosts(r.hosts, r.profiles),
 		PodCIDRs: slices.Compact(r.podCIDRs),
 	}
 }
