@@ -83,7 +83,7 @@ func (r *reader) addPolicies(m *policies.Model) {
 	slices.SortFunc(r.policies, func(a, b policy) int { return a.Compare(b.Policy) })
 	services := servicesOf(&m.World)
 	for _, p := range r.policies {
-		resolveRules(&p.Policy, services)
+		resolveRules(&p.Policy, services.get)
 		if p.staged == (policies.Ref{}) {
 			m.Policies = append(m.Policies, p.Policy)
 		} else {
@@ -129,6 +129,7 @@ type reader struct {
 	take func(v value, kind, version string) // reads one object
 
 	namespace     string
+	implied       string // the namespace of the object that was read last
 	podCIDRs      []netip.Prefix
 	calicoVersion string
 	replaced      map[identity]policies.Place
@@ -141,9 +142,9 @@ type reader struct {
 
 	namespaces map[string]policies.Namespace
 	owned
-	services   []service
-	nodes      []policies.Node
-	policies   []policy
+	services []service
+	nodes    []policies.Node
+	policies []policy
 
 	calico   bool // Calico decides, as where there are objects of its kinds
 	accounts []policies.ServiceAccount
