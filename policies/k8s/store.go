@@ -26,6 +26,7 @@ type Store struct {
 	order    []string         // their names, sorted
 	policies []*ranked        // in their order, see before
 	ofPolicy map[Key]*ranked
+	staged   int            // of the policies
 	warned   map[Key]*Entry // those with warnings
 	calicos  int            // objects of Calico's kinds
 
@@ -189,7 +190,15 @@ func (s *Store) add(e *Entry) {
 		at, _ := slices.BinarySearchFunc(s.policies, r, s.before)
 		s.policies = slices.Insert(s.policies, at, r)
 		s.ofPolicy[e.key] = r
+		s.staged += p.countStaged()
 	}
+}
+
+func (p *policy) countStaged() int {
+	if p.staged == (policies.Ref{}) {
+		return 0
+	}
+	return 1
 }
 
 func (s *Store) remove(e *Entry) {
@@ -200,7 +209,7 @@ func (s *Store) remove(e *Entry) {
 		at, _ := slices.BinarySearch(s.order, e.room)
 		s.order = slices.Delete(s.order, at, at+1)
 	}
-	switch e.part.(type) {
+	switch p := e.part.(type) {
 	case *node:
 		delete(s.nodes, e.key)
 	case *policies.ServiceAccount:
@@ -218,6 +227,7 @@ func (s *Store) remove(e *Entry) {
 		at, _ := slices.BinarySearchFunc(s.policies, r, s.before)
 		s.policies = slices.Delete(s.policies, at, at+1)
 		delete(s.ofPolicy, e.key)
+		s.staged -= p.countStaged()
 	}
 	if e.calico { // not before, for then they would have another order
 		s.calicos--
@@ -380,7 +390,7 @@ func (s *Store) Model() (*policies.Model, Change) {
 			at = end
 		}
 	}
-	clear(s.touched)
+	s.touched = map[Key]*Entry{} // for one that was large once stays slow
 	return m, n.Change
 }
 
@@ -685,13 +695,15 @@ func (n *next) route(p *policies.Policy) {
 	resolveRules(p, n.service)
 }
 
-// priority returns how many policies of its tier stand before one.
+// priority returns how many policies of its tier stand before one. A staged one
+// stands where the enforced one of its name does.
 func (n *next) priority(r *ranked) int {
 	first, _ := slices.BinarySearchFunc(n.policies, r.standing.tier, func(a *ranked, tier string) int { return strings.Compare(a.standing.tier, tier) })
-	priority := 0
-	for i := first; n.policies[i].standing != r.standing; i++ {
-		if n.policies[i].standing != n.policies[i+1].standing {
-			priority++
+	at, _ := slices.BinarySearchFunc(n.policies, r.standing, func(a *ranked, s standing) int { return a.standing.compare(s) })
+	priority := at - first
+	for i := first + 1; n.staged > 0 && i < at; i++ {
+		if n.policies[i].standing == n.policies[i-1].standing {
+			priority--
 		}
 	}
 	return priority
