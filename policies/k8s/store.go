@@ -15,6 +15,9 @@ import (
 // that Read makes of all of them. Every object is read once, see ReadEntry; what a
 // change does not touch is taken from the model before.
 //
+// Where Calico decides, priorities have gaps, unlike those that Read gives, so that
+// a policy that comes between others leaves them as they are.
+//
 // Where Read refuses an object, the store lives with it, see Entry.Problems. It is
 // for one goroutine at a time; the models that it returned never change.
 type Store struct {
@@ -26,7 +29,6 @@ type Store struct {
 	order    []string         // their names, sorted
 	policies []*ranked        // in their order, see before
 	ofPolicy map[Key]*ranked
-	staged   int            // of the policies
 	warned   map[Key]*Entry // those with warnings
 	calicos  int            // objects of Calico's kinds
 
@@ -37,11 +39,12 @@ type Store struct {
 	tiers    map[string]policies.Tier
 	profiles map[string]profile
 
-	model   *policies.Model    // the last one
-	calico  bool               // who decided in it
-	names   nodeNames          // in it
-	remarks []policies.Warning // in it, on how policies go together
-	touched map[Key]*Entry     // what has changed since, as it was; nil where it was not there
+	model      *policies.Model    // the last one
+	calico     bool               // who decided in it
+	names      nodeNames          // in it
+	remarks    []policies.Warning // in it, on how policies go together
+	relabelled bool               // priorities of policies are not as in it
+	touched    map[Key]*Entry     // what has changed since, as it was; nil where it was not there
 }
 
 // room is what a namespace holds: owners and their pods, Services and theirs are
@@ -77,8 +80,7 @@ type Change struct {
 	// model, and where tiers, host endpoints, profiles or who decides change.
 	Whole bool
 	// Policies are those that came, or say something else than before, and Gone
-	// those that went. That others of Calico moved up or down by this, all of a tier
-	// alike, is not told.
+	// those that went.
 	Policies []policies.Policy
 	Gone     []policies.Ref
 	// Pods are the pods, and templates of pods, that came, went or changed.
@@ -141,6 +143,9 @@ func (s *Store) set(k Key, e *Entry) {
 	was := s.isCalico()
 	if old != nil {
 		s.remove(old)
+		if holds[*policy](old) && holds[*policy](e) && e.part.(*policy).label == 0 {
+			e.part.(*policy).label = old.part.(*policy).label
+		}
 	}
 	if e != nil {
 		s.add(e)
@@ -190,15 +195,10 @@ func (s *Store) add(e *Entry) {
 		at, _ := slices.BinarySearchFunc(s.policies, r, s.before)
 		s.policies = slices.Insert(s.policies, at, r)
 		s.ofPolicy[e.key] = r
-		s.staged += p.countStaged()
+		if s.isCalico() && !s.label(at) {
+			s.rankAll()
+		}
 	}
-}
-
-func (p *policy) countStaged() int {
-	if p.staged == (policies.Ref{}) {
-		return 0
-	}
-	return 1
 }
 
 func (s *Store) remove(e *Entry) {
@@ -209,7 +209,7 @@ func (s *Store) remove(e *Entry) {
 		at, _ := slices.BinarySearch(s.order, e.room)
 		s.order = slices.Delete(s.order, at, at+1)
 	}
-	switch p := e.part.(type) {
+	switch e.part.(type) {
 	case *node:
 		delete(s.nodes, e.key)
 	case *policies.ServiceAccount:
@@ -227,7 +227,6 @@ func (s *Store) remove(e *Entry) {
 		at, _ := slices.BinarySearchFunc(s.policies, r, s.before)
 		s.policies = slices.Delete(s.policies, at, at+1)
 		delete(s.ofPolicy, e.key)
-		s.staged -= p.countStaged()
 	}
 	if e.calico { // not before, for then they would have another order
 		s.calicos--
@@ -351,11 +350,49 @@ func (s *Store) rank(r *ranked) {
 	r.standing = s.reader.standing(&p)
 }
 
+// rankAll gives all policies their standing and label anew.
 func (s *Store) rankAll() {
 	for _, r := range s.policies {
 		s.rank(r)
 	}
 	slices.SortFunc(s.policies, s.before)
+	for i, r := range s.policies {
+		r.label = (i + 1) * apart
+		if i > 0 && r.standing == s.policies[i-1].standing {
+			r.label = s.policies[i-1].label
+		}
+	}
+	s.relabelled = true
+}
+
+// apart is how far the labels of policies are from each other at first.
+const apart = 1 << 32
+
+// label gives a policy a label between those of its neighbours, so that these need
+// not move: it is the priority where Calico decides. It fails where there is no
+// room between them.
+func (s *Store) label(at int) bool {
+	r := s.policies[at]
+	low, high := 0, 0
+	if at > 0 {
+		low = s.policies[at-1].label
+		if s.policies[at-1].standing == r.standing {
+			r.label = low
+			return true
+		}
+	}
+	high = low + 2*apart
+	if at+1 < len(s.policies) {
+		high = s.policies[at+1].label
+		if s.policies[at+1].standing == r.standing {
+			r.label = high
+			return true
+		}
+	}
+	if r.label <= low || r.label >= high {
+		r.label = low + (high-low)/2
+	}
+	return low < r.label && r.label < high
 }
 
 // before orders policies: by standing where Calico decides, or else as a model
@@ -372,7 +409,7 @@ func (s *Store) before(a, b *ranked) int {
 // Model returns the model of the objects, and what is not as it was when Model
 // returned one before.
 func (s *Store) Model() (*policies.Model, Change) {
-	if s.model != nil && len(s.touched) == 0 {
+	if s.model != nil && len(s.touched) == 0 && !s.relabelled {
 		return s.model, Change{}
 	}
 	n := s.next()
@@ -390,6 +427,7 @@ func (s *Store) Model() (*policies.Model, Change) {
 			at = end
 		}
 	}
+	s.relabelled = false
 	s.touched = map[Key]*Entry{} // for one that was large once stays slow
 	return m, n.Change
 }
@@ -455,7 +493,7 @@ func (s *Store) next() *next {
 		n.last = &policies.Model{}
 		n.stale = stale{true, true, true, true, true, true, true}
 	}
-	n.Whole = s.model == nil || s.calico != s.isCalico()
+	n.Whole = s.model == nil || s.calico != s.isCalico() || s.isCalico() && s.relabelled
 	again, services := map[string]bool{}, map[policies.Ref]bool{}
 	moved := s.model == nil // the addresses of nodes
 	for k, old := range s.touched {
@@ -679,7 +717,7 @@ func (n *next) resolve(r *ranked) policies.Policy {
 	if !n.isCalico() {
 		return p
 	}
-	p.Tier, p.Priority = r.standing.tier, n.priority(r)
+	p.Tier, p.Priority = r.standing.tier, r.label
 	n.route(&p)
 	return p
 }
@@ -693,20 +731,6 @@ func (n *next) route(p *policies.Policy) {
 		p.Rules[d] = slices.Clone(p.Rules[d])
 	}
 	resolveRules(p, n.service)
-}
-
-// priority returns how many policies of its tier stand before one. A staged one
-// stands where the enforced one of its name does.
-func (n *next) priority(r *ranked) int {
-	first, _ := slices.BinarySearchFunc(n.policies, r.standing.tier, func(a *ranked, tier string) int { return strings.Compare(a.standing.tier, tier) })
-	at, _ := slices.BinarySearchFunc(n.policies, r.standing, func(a *ranked, s standing) int { return a.standing.compare(s) })
-	priority := at - first
-	for i := first + 1; n.staged > 0 && i < at; i++ {
-		if n.policies[i].standing == n.policies[i-1].standing {
-			priority--
-		}
-	}
-	return priority
 }
 
 // build makes the model. What is not stale is that of the last one.
@@ -830,19 +854,12 @@ func (n *next) arrange(m *policies.Model) []policy {
 	r.tiers, r.profiles, r.hosts = n.tiers, n.profiles, n.allHosts()
 	known := r.knownTiers()
 	all := make([]policy, 0, len(n.policies))
-	priority := 0
-	for i, of := range n.policies {
+	for _, of := range n.policies {
 		p := *of.policy
 		known.place(&p.Policy)
 		p.Tier += suffix(p.hook)
 		r.warnOfVersion(&p)
-		if i > 0 && of.standing != n.policies[i-1].standing {
-			priority++
-			if of.standing.tier != n.policies[i-1].standing.tier {
-				priority = 0
-			}
-		}
-		p.Priority = priority
+		p.Priority = of.label
 		all = append(all, p)
 	}
 	all = append(all, r.hostPolicies(known.free(failsafeTier), known.free(profileTier))...)
