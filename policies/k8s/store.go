@@ -26,7 +26,7 @@ type Store struct {
 
 	entries  map[Key]*Entry
 	rooms    map[string]*room // by namespace
-	order    []string         // their names, sorted
+	order    []string         // their names, sorted; empty ones stay until the next model
 	policies []*ranked        // in their order, see before
 	ofPolicy map[Key]*ranked
 	warned   map[Key]*Entry // those with warnings
@@ -204,10 +204,8 @@ func (s *Store) add(e *Entry) {
 func (s *Store) remove(e *Entry) {
 	delete(s.entries, e.key)
 	delete(s.warned, e.key)
-	if e.room != "" && s.rooms[e.room].remove(e) {
-		delete(s.rooms, e.room)
-		at, _ := slices.BinarySearch(s.order, e.room)
-		s.order = slices.Delete(s.order, at, at+1)
+	if e.room != "" {
+		s.rooms[e.room].remove(e)
 	}
 	switch e.part.(type) {
 	case *node:
@@ -261,8 +259,7 @@ func (r *room) add(e *Entry) {
 	}
 }
 
-// remove returns whether nothing is left of the room.
-func (r *room) remove(e *Entry) bool {
+func (r *room) remove(e *Entry) {
 	r.objects--
 	switch p := e.part.(type) {
 	case *policies.Namespace:
@@ -279,8 +276,10 @@ func (r *room) remove(e *Entry) bool {
 	case *service:
 		delete(r.services, e.key)
 	}
-	return r.objects == 0
 }
+
+// isThere reports whether the room has an object.
+func (r *room) isThere() bool { return r != nil && r.objects > 0 }
 
 func (p *pod) onHost() int {
 	if p.HostNetwork {
@@ -418,6 +417,13 @@ func (s *Store) Model() (*policies.Model, Change) {
 	for name, j := range n.joined {
 		s.rooms[name].joined = j
 	}
+	s.order = slices.DeleteFunc(s.order, func(name string) bool {
+		isGone := !s.rooms[name].isThere()
+		if isGone {
+			delete(s.rooms, name)
+		}
+		return isGone
+	})
 	if m.Pods != nil {
 		at := 0 // so that only the model holds the pods
 		for _, name := range s.order {
@@ -537,7 +543,7 @@ func (s *Store) next() *next {
 		}
 	}
 	for name, joins := range again {
-		if r := s.rooms[name]; joins && r != nil {
+		if r := s.rooms[name]; joins && r.isThere() {
 			n.joined[name] = r.join(n.names, s.isCalico())
 		}
 	}
@@ -578,7 +584,7 @@ func (n *next) touch(k Key, old, now *Entry) {
 func (n *next) touchNamespace(name string) {
 	at, had := slices.BinarySearchFunc(n.last.Namespaces, name, func(a policies.Namespace, name string) int { return strings.Compare(a.Name, name) })
 	r := n.rooms[name]
-	if had == (r != nil) && (!had || reflect.DeepEqual(n.last.Namespaces[at], r.get(name))) {
+	if had == r.isThere() && (!had || reflect.DeepEqual(n.last.Namespaces[at], r.get(name))) {
 		return
 	}
 	n.stale.namespaces = true
@@ -632,7 +638,7 @@ func (n *next) findPods(again map[string]bool) {
 		n.comparePods(old(name), n.joined[name].pods)
 	}
 	for _, name := range slices.Sorted(maps.Keys(again)) {
-		if n.rooms[name] == nil {
+		if !n.rooms[name].isThere() {
 			n.comparePods(old(name), nil)
 		}
 	}
@@ -739,7 +745,9 @@ func (n *next) build() *policies.Model {
 	if n.stale.namespaces {
 		m.Namespaces = make([]policies.Namespace, 0, len(n.order))
 		for _, name := range n.order {
-			m.Namespaces = append(m.Namespaces, n.rooms[name].get(name))
+			if r := n.rooms[name]; r.isThere() {
+				m.Namespaces = append(m.Namespaces, r.get(name))
+			}
 		}
 	}
 	if n.stale.nodes {
@@ -814,10 +822,11 @@ func (n *next) buildRooms(w *policies.World) {
 }
 
 func (n *next) joinedOf(name string) contents {
-	if j, is := n.joined[name]; is {
-		return j
+	j, again := n.joined[name]
+	if r := n.rooms[name]; !again && r.isThere() {
+		return r.joined
 	}
-	return n.rooms[name].joined
+	return j
 }
 
 // buildPolicies puts policies and tiers into the model.
