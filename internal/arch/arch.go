@@ -93,6 +93,7 @@ var floors = map[string]floor{
 	"internal/arch":           tests,
 	"internal/testkit/flows":  tests,
 	"internal/testkit":        tests,
+	"internal/testkit/plane":  tests,
 	"internal/testkit/worlds": tests,
 }
 
