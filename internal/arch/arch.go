@@ -70,6 +70,7 @@ var floors = map[string]floor{
 	"simulator/flowstore":  hands,
 	"simulator/clickhouse": hands,
 	"internal/cluster":     hands,
+	"internal/live":        hands,
 	"internal/render":      hands,
 	"internal/repo":        hands,
 	"internal/review":      hands,
@@ -92,6 +93,7 @@ var floors = map[string]floor{
 	"internal/arch":           tests,
 	"internal/testkit/flows":  tests,
 	"internal/testkit":        tests,
+	"internal/testkit/plane":  tests,
 	"internal/testkit/worlds": tests,
 }
 

@@ -25,6 +25,7 @@ import (
 
 	"github.com/weir-policy/weir/internal/snapshot"
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
 )
 
 // Options say which cluster is read and how.
@@ -204,7 +205,7 @@ func (r *reader) world(ctx context.Context) (*World, error) {
 		return nil, err
 	}
 	w := &World{}
-	var forbidden []resource
+	var forbidden []k8s.Served
 	for _, res := range resources {
 		objects, err := r.list(ctx, res)
 		switch {
@@ -232,15 +233,15 @@ func (r *reader) world(ctx context.Context) (*World, error) {
 
 // incomplete says what is missing and, of what is forbidden, the rules that the
 // ClusterRole of the reader lacks.
-func incomplete(missing []string, forbidden []resource) error {
+func incomplete(missing []string, forbidden []k8s.Served) error {
 	text := "not everything that policies look at can be read, and without it answers would be wrong:\n  " + strings.Join(missing, "\n  ")
 	var groups []string
 	lacks := map[string][]string{}
 	for _, res := range forbidden {
-		if lacks[res.group] == nil {
-			groups = append(groups, res.group)
+		if lacks[res.Group] == nil {
+			groups = append(groups, res.Group)
 		}
-		lacks[res.group] = append(lacks[res.group], fmt.Sprintf("%q", res.name))
+		lacks[res.Group] = append(lacks[res.Group], fmt.Sprintf("%q", res.Name))
 	}
 	if len(groups) > 0 {
 		text += "\nbind the user to a ClusterRole with"
@@ -259,7 +260,7 @@ func expired(err error) bool { return apierrors.IsResourceExpired(err) || apierr
 // a whole.
 const attempts = 3
 
-func (r *reader) list(ctx context.Context, res resource) ([]snapshot.Object, error) {
+func (r *reader) list(ctx context.Context, res k8s.Served) ([]snapshot.Object, error) {
 	objects, err := r.pages(ctx, res, r.page)
 	for attempt := 1; expired(err) && attempt <= attempts; attempt++ {
 		page := r.page
@@ -272,7 +273,7 @@ func (r *reader) list(ctx context.Context, res resource) ([]snapshot.Object, err
 }
 
 // pages reads a list in pages of so many objects; 0 is all at once.
-func (r *reader) pages(ctx context.Context, res resource, size int) ([]snapshot.Object, error) {
+func (r *reader) pages(ctx context.Context, res k8s.Served, size int) ([]snapshot.Object, error) {
 	var objects []snapshot.Object
 	query := url.Values{}
 	if size > 0 {
@@ -285,11 +286,11 @@ func (r *reader) pages(ctx context.Context, res resource, size int) ([]snapshot.
 			} `json:"metadata"`
 			Items []map[string]any `json:"items"`
 		}
-		if err := r.get(ctx, res.path(), query, &page); err != nil {
+		if err := r.get(ctx, path(res), query, &page); err != nil {
 			return nil, err
 		}
 		for _, item := range page.Items {
-			item["apiVersion"], item["kind"] = res.apiVersion(), res.kind
+			item["apiVersion"], item["kind"] = res.APIVersion(), res.Kind
 			objects = append(objects, snapshot.Trim(item))
 		}
 		if r.Progress != nil {

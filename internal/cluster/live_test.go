@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/weir-policy/weir/internal/snapshot"
 	"github.com/weir-policy/weir/internal/source"
 	"github.com/weir-policy/weir/internal/testkit"
+	"github.com/weir-policy/weir/internal/testkit/plane"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
@@ -32,32 +32,19 @@ import (
 
 // controlPlane is a real API server with the example application and a crowd.
 type controlPlane struct {
-	*envtest.Environment
-	kubeconfig string // of an administrator
-	audit      string // the log of all requests
+	*plane.Plane
+	audit string // the log of all requests
 }
 
 func startControlPlane(t *testing.T) *controlPlane {
 	t.Helper()
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		t.Skip("KUBEBUILDER_ASSETS is not set, so nothing here is tried with a real API server; make test-cluster sets it")
-	}
 	dir := t.TempDir()
-	c := &controlPlane{&envtest.Environment{CRDDirectoryPaths: []string{"testdata/definitions.yaml"}, ErrorIfCRDPathMissing: true}, filepath.Join(dir, "admin"), filepath.Join(dir, "audit.log")}
-	rules := filepath.Join(dir, "audit.yaml")
+	rules, audit := filepath.Join(dir, "audit.yaml"), filepath.Join(dir, "audit.log")
 	write(t, rules, []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n"))
-	c.ControlPlane.GetAPIServer().Configure().Set("audit-policy-file", rules).Set("audit-log-path", c.audit).
+	e := &envtest.Environment{CRDDirectoryPaths: []string{"testdata/definitions.yaml"}, ErrorIfCRDPathMissing: true}
+	e.ControlPlane.GetAPIServer().Configure().Set("audit-policy-file", rules).Set("audit-log-path", audit).
 		Set("service-cluster-ip-range", "10.96.0.0/16") // where the example's DNS has its address
-	if _, err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	write(t, c.kubeconfig, c.KubeConfig)
-	return c
+	return &controlPlane{plane.Start(t, e), audit}
 }
 
 func write(t *testing.T, file string, text []byte) {
@@ -67,28 +54,16 @@ func write(t *testing.T, file string, text []byte) {
 	}
 }
 
-func (c *controlPlane) kubectl(t *testing.T, args ...string) []byte {
-	t.Helper()
-	command := exec.Command(filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), append([]string{"--kubeconfig", c.kubeconfig}, args...)...)
-	var told bytes.Buffer
-	command.Stderr = &told
-	out, err := command.Output()
-	if err != nil {
-		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, told.String())
-	}
-	return out
-}
-
 const crowd = 1200
 
 // fill puts the example application into the cluster, and a crowd of pods.
 func (c *controlPlane) fill(t *testing.T) {
 	t.Helper()
-	c.kubectl(t, "apply", "--validate=false", "-k", filepath.Join(testkit.Root(t), "examples/shop/deploy"))
-	c.kubectl(t, "apply", "--validate=false", "-f", "testdata/crowd.yaml")
-	c.kubectl(t, "patch", "node", "n1", "--subresource=status", "--type=merge", "-p",
+	c.Kubectl(t, "apply", "--validate=false", "-k", filepath.Join(testkit.Root(t), "examples/shop/deploy"))
+	c.Kubectl(t, "apply", "--validate=false", "-f", "testdata/crowd.yaml")
+	c.Kubectl(t, "patch", "node", "n1", "--subresource=status", "--type=merge", "-p",
 		`{"status":{"addresses":[{"type":"Hostname","address":"n1"},{"type":"InternalIP","address":"192.168.7.1"}]}}`)
-	c.kubectl(t, "patch", "job", "done", "-n", "crowd", "--subresource=status", "--type=merge", "-p",
+	c.Kubectl(t, "patch", "job", "done", "-n", "crowd", "--subresource=status", "--type=merge", "-p",
 		`{"status":{"startTime":"2026-01-01T00:00:00Z","completionTime":"2026-01-01T00:01:00Z","succeeded":1,"conditions":[{"type":"SuccessCriteriaMet","status":"True"},{"type":"Complete","status":"True"}]}}`)
 	config := *c.Config
 	config.QPS = -1
@@ -175,7 +150,7 @@ func connections(m *policies.Model) []string {
 func TestRealCluster(t *testing.T) {
 	c := startControlPlane(t)
 	c.fill(t)
-	world, err := cluster.Read(context.Background(), cluster.Options{Kubeconfig: c.kubeconfig, UserAgent: "weir/test"})
+	world, err := cluster.Read(context.Background(), cluster.Options{Kubeconfig: c.Kubeconfig, UserAgent: "weir/test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +165,7 @@ func TestRealCluster(t *testing.T) {
 		kinds := "namespaces,nodes,pods,services,serviceaccounts,deployments,replicasets,statefulsets,daemonsets,jobs,cronjobs,replicationcontrollers," +
 			"networkpolicies,clusternetworkpolicies,adminnetworkpolicies,ciliumnetworkpolicies,globalnetworksets.projectcalico.org"
 		full := filepath.Join(t.TempDir(), "full.json")
-		write(t, full, c.kubectl(t, "get", "--all-namespaces", "-o", "json", kinds))
+		write(t, full, c.Kubectl(t, "get", "--all-namespaces", "-o", "json", kinds))
 		want := load(t, source.Loader{}, full)
 		if diff := cmp.Diff(want, m, same); diff != "" {
 			t.Error(diff)
@@ -222,7 +197,7 @@ func TestRealCluster(t *testing.T) {
 	})
 
 	t.Run("the cluster as a source is the same", func(t *testing.T) {
-		live := load(t, source.Loader{Cluster: cluster.Options{Kubeconfig: c.kubeconfig}}, source.Cluster)
+		live := load(t, source.Loader{Cluster: cluster.Options{Kubeconfig: c.Kubeconfig}}, source.Cluster)
 		if diff := cmp.Diff(m, live, same); diff != "" {
 			t.Error(diff)
 		}
@@ -230,7 +205,7 @@ func TestRealCluster(t *testing.T) {
 
 	t.Run("a second snapshot is equal", func(t *testing.T) {
 		var again bytes.Buffer
-		world, err := cluster.Read(context.Background(), cluster.Options{Kubeconfig: c.kubeconfig})
+		world, err := cluster.Read(context.Background(), cluster.Options{Kubeconfig: c.Kubeconfig})
 		if err == nil {
 			err = snapshot.WriteYAML(&again, world.Objects, nil)
 		}
@@ -308,11 +283,11 @@ func TestRealClusterForbids(t *testing.T) {
 	}
 	kubeconfig := filepath.Join(t.TempDir(), "viewer")
 	write(t, kubeconfig, text)
-	c.kubectl(t, "create", "clusterrole", "most", "--verb=list", "--resource="+
+	c.Kubectl(t, "create", "clusterrole", "most", "--verb=list", "--resource="+
 		"namespaces,pods,services,serviceaccounts,replicationcontrollers,deployments.apps,replicasets.apps,statefulsets.apps,daemonsets.apps,"+
 		"jobs.batch,cronjobs.batch,clusternetworkpolicies.policy.networking.k8s.io,adminnetworkpolicies.policy.networking.k8s.io,"+
 		"globalnetworksets.projectcalico.org,ciliumnetworkpolicies.cilium.io")
-	c.kubectl(t, "create", "clusterrolebinding", "viewer", "--clusterrole=most", "--user=viewer")
+	c.Kubectl(t, "create", "clusterrolebinding", "viewer", "--clusterrole=most", "--user=viewer")
 
 	// The authorizer learns of the role a moment later.
 	o := cluster.Options{Kubeconfig: kubeconfig}

@@ -103,7 +103,13 @@ func allowsAll(rule *policies.Rule) bool {
 // host is a HostEndpoint as it was read.
 type host struct {
 	policies.HostEndpoint
-	profiles []value
+	profiles []profileName
+}
+
+// profileName is a profile by name, and where the name stands.
+type profileName struct {
+	name string
+	at   policies.Place
 }
 
 func (r *reader) readHostEndpoint(o object) {
@@ -121,7 +127,9 @@ func (r *reader) readHostEndpoint(o object) {
 	if h.Interface == "" && len(h.Addresses) == 0 {
 		spec.orElse(o.value).problem("HostEndpoint %s needs an interfaceName, expectedIPs or both", o.ref)
 	}
-	h.profiles = spec.field("profiles").items()
+	for _, item := range spec.field("profiles").items() {
+		h.profiles = append(h.profiles, profileName{item.text(), item.place()})
+	}
 	for _, v := range spec.field("ports").items() {
 		v.only("name", "protocol", "port")
 		name, protocol := v.need("name", "policies call the port by it").portName(), v.need("protocol", "write TCP, UDP or SCTP")
@@ -136,48 +144,48 @@ func (r *reader) readHostEndpoint(o object) {
 	r.hosts = append(r.hosts, h)
 }
 
-// resolveHosts returns the host endpoints with the labels that their profiles
+// resolveHosts returns host endpoints with the labels that their profiles
 // give them. Of several profiles the first that has a label counts, and the
 // endpoint's own before that.
-func (r *reader) resolveHosts() []policies.HostEndpoint {
+func resolveHosts(read []host, profiles map[string]profile) []policies.HostEndpoint {
 	var hosts []policies.HostEndpoint
-	for _, h := range r.hosts {
+	for _, h := range read {
 		labels := map[string]string{}
-		for _, name := range slices.Backward(h.profiles) {
-			maps.Copy(labels, r.profiles[name.text()].labels)
+		for _, p := range slices.Backward(h.profiles) {
+			maps.Copy(labels, profiles[p.name].labels)
 		}
 		maps.Copy(labels, h.Labels)
 		h.Labels = labels
 		hosts = append(hosts, h.HostEndpoint)
 	}
-	slices.SortFunc(hosts, func(a, b policies.HostEndpoint) int { return a.Ref.Compare(b.Ref) })
 	return hosts
 }
 
-// implyNodes makes the nodes known that only host endpoints mention, hosts beyond
-// the cluster among them, and gives every node the addresses that those expect.
-func (r *reader) implyNodes() {
+// implyNodes adds the nodes that only host endpoints mention, hosts beyond the
+// cluster among them, and gives every node the addresses that those expect.
+func implyNodes(nodes []policies.Node, hosts []host) []policies.Node {
 	known := map[string]int{}
-	for i, n := range r.nodes {
+	for i, n := range nodes {
 		known[n.Name] = i
 	}
-	for _, h := range r.hosts {
+	for _, h := range hosts {
 		if h.Node == "" || len(h.Addresses) == 0 {
 			continue
 		}
 		at, ok := known[h.Node]
 		if !ok {
-			at = len(r.nodes)
+			at = len(nodes)
 			known[h.Node] = at
-			r.nodes = append(r.nodes, policies.Node{Name: h.Node, Implied: true, Place: h.Place})
+			nodes = append(nodes, policies.Node{Name: h.Node, Implied: true, Place: h.Place})
 		}
-		n := &r.nodes[at]
+		n := &nodes[at]
 		for _, a := range h.Addresses {
 			if !slices.Contains(n.Addresses, a) {
-				n.Addresses = append(n.Addresses, a)
+				n.Addresses = append(slices.Clip(n.Addresses), a)
 			}
 		}
 	}
+	return nodes
 }
 
 // failsafe is what Felix lets a host do, whatever policies say, unless it is
@@ -229,8 +237,8 @@ func (r *reader) hostPolicies(failsafeTier, profileTier string) []policy {
 		last.Tier = profileTier
 		for _, d := range policies.Directions {
 			first.Rules[d] = []policies.Rule{{Name: "failsafe ports", Action: policies.ActionAllow, Peers: anyone, Ports: failsafe[d], Place: h.Place}}
-			for _, name := range h.profiles {
-				last.Rules[d] = append(last.Rules[d], r.profileRules(name, d)...)
+			for _, p := range h.profiles {
+				last.Rules[d] = append(last.Rules[d], r.profileRules(p, d)...)
 			}
 		}
 		all = append(all, policy{Policy: first}, policy{Policy: last})
@@ -240,15 +248,15 @@ func (r *reader) hostPolicies(failsafeTier, profileTier string) []policy {
 
 // profileRules returns the rules of a profile in one direction, with its name in
 // front of theirs. One that is not there drops everything.
-func (r *reader) profileRules(name value, d policies.Direction) []policies.Rule {
-	text := name.text()
+func (r *reader) profileRules(of profileName, d policies.Direction) []policies.Rule {
+	text := of.name
 	p, given := r.profiles[text]
 	rule := policies.Rule{
 		Name:   text,
 		Action: policies.ActionAllow,
-		Peers:  []policies.Match{{Anyone: true, Place: name.place()}},
+		Peers:  []policies.Match{{Anyone: true, Place: of.at}},
 		Ports:  netset.AllTraffic(),
-		Place:  name.place(),
+		Place:  of.at,
 	}
 	switch {
 	case given:
@@ -262,7 +270,7 @@ func (r *reader) profileRules(name value, d policies.Direction) []policies.Rule 
 		return nil
 	default:
 		rule.Name, rule.Action = text+" (missing)", policies.ActionDeny
-		name.warn("Profile %s is not in the input: what comes to it is denied; add the Profile", text)
+		r.warn(of.at, "Profile %s is not in the input: what comes to it is denied; add the Profile", text)
 	}
 	return []policies.Rule{rule}
 }

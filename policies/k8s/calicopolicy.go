@@ -18,6 +18,7 @@ type policy struct {
 	hook    policies.Hook
 	staged  policies.Ref // the staged object, zero for what is enforced
 	deletes bool
+	label   int // its priority in a Store, where Calico decides
 }
 
 // isZero reports whether a node is what the API takes for nothing.

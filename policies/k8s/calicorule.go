@@ -514,12 +514,12 @@ func (v value) readHeader() string {
 // resolveRules gives the rules that mean Services the ports of those, where they
 // stand for what traffic goes to. A Service whose pods are not known may stand
 // for anything.
-func resolveRules(p *policies.Policy, services map[policies.Ref]*policies.Service) {
+func resolveRules(p *policies.Policy, service func(policies.Ref) *policies.Service) {
 	for _, d := range policies.Directions {
 		for i := range p.Rules[d] {
 			rule := &p.Rules[d][i]
 			for _, peer := range rule.Peers {
-				s := services[serviceOf(&peer)]
+				s := service(serviceOf(&peer))
 				switch {
 				case s == nil:
 				case s.External != "":
@@ -557,8 +557,13 @@ func missingServices(m *policies.Model) []policies.Warning {
 	return warnings
 }
 
-func servicesOf(w *policies.World) map[policies.Ref]*policies.Service {
-	services := map[policies.Ref]*policies.Service{}
+// servicesByName are Services by their names.
+type servicesByName map[policies.Ref]*policies.Service
+
+func (s servicesByName) get(ref policies.Ref) *policies.Service { return s[ref] }
+
+func servicesOf(w *policies.World) servicesByName {
+	services := servicesByName{}
 	for i := range w.Services {
 		services[w.Services[i].Ref] = &w.Services[i]
 	}

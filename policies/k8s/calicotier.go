@@ -74,14 +74,20 @@ func checkTierName(at value, name string) {
 	}
 }
 
-// arrange puts the policies into the tiers of Calico, each at its rank, and
-// returns the tiers.
-func (r *reader) arrange() []policies.Tier {
+// knownTiers returns the tiers that every Calico has and those that are defined.
+func (r *reader) knownTiers() knownTiers {
 	known := knownTiers{}
 	for _, t := range r.fixedTiers() {
 		known[t.Name] = t
 	}
 	maps.Copy(known, r.tiers)
+	return known
+}
+
+// arrange puts the policies into the tiers of Calico, each at its rank, and
+// returns the tiers.
+func (r *reader) arrange() []policies.Tier {
+	known := r.knownTiers()
 	all := make([]*policies.Policy, 0, len(r.policies))
 	for i := range r.policies {
 		p := &r.policies[i]
@@ -206,26 +212,35 @@ func missingTiers(m *policies.Model) []policies.Warning {
 	return warnings
 }
 
+// standing is what decides the place of a policy among those of its tier.
+type standing struct {
+	tier  string
+	order float64
+	tie   string
+}
+
+func (s standing) compare(t standing) int {
+	return cmp.Or(strings.Compare(s.tier, t.tier), cmp.Compare(s.order, t.order), strings.Compare(s.tie, t.tie))
+}
+
+func (r *reader) standing(p *policy) standing {
+	s := standing{p.Tier, p.Order, r.tie(p)}
+	if p.Ref.Group == "" && p.Ref.Kind == "NetworkPolicy" {
+		s.order = networkPolicyOrder
+	}
+	return s
+}
+
 // rank gives each policy its place in its tier: by order, then by the text that
 // Calico compares. A staged policy stands where it would if it were enforced.
 func (r *reader) rank() {
-	type standing struct {
-		tier  string
-		order float64
-		tie   string
-	}
 	of := make([]standing, len(r.policies))
 	for i := range r.policies {
 		p := &r.policies[i]
-		of[i] = standing{p.Tier, p.Order, r.tie(p)}
-		if p.Ref.Group == "" && p.Ref.Kind == "NetworkPolicy" {
-			of[i].order = networkPolicyOrder
-		}
+		of[i] = r.standing(p)
 	}
 	sorted := slices.Clone(of)
-	slices.SortFunc(sorted, func(a, b standing) int {
-		return cmp.Or(strings.Compare(a.tier, b.tier), cmp.Compare(a.order, b.order), strings.Compare(a.tie, b.tie))
-	})
+	slices.SortFunc(sorted, standing.compare)
 	sorted = slices.Compact(sorted)
 	ranks := map[standing]int{}
 	for i, s := range sorted {

@@ -1,6 +1,8 @@
 package k8s
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/weir-policy/weir/policies"
@@ -53,4 +55,59 @@ func Heeds(apiVersion, name string, namespaced bool) bool {
 	}
 	_, bears := foreignEffect(name, group, namespaced)
 	return bears
+}
+
+// Served is a kind as an API server serves it.
+type Served struct {
+	Group, Version string
+	Name           string // of its resource, "networkpolicies"
+	Kind           string
+	Namespaced     bool
+	Rank           int // of the version among those that the group prefers
+}
+
+// APIVersion returns what objects of the kind have in front of it.
+func (s Served) APIVersion() string {
+	if s.Group == "" {
+		return s.Version
+	}
+	return s.Group + "/" + s.Version
+}
+
+// String prints "pods" or "networkpolicies.networking.k8s.io".
+func (s Served) String() string {
+	if s.Group == "" {
+		return s.Name
+	}
+	return s.Name + "." + s.Group
+}
+
+// Choose returns the kinds that Heeds holds of, each in one version: one that is
+// understood, or else the one that its group prefers. What Calico serves is left
+// out in the form in which it is stored.
+func Choose(served []Served) []Served {
+	type kind struct{ group, name string }
+	best := map[kind]Served{}
+	understood := func(s Served) bool { return Understands(s.APIVersion(), s.Kind) }
+	for _, s := range served {
+		if !Heeds(s.APIVersion(), s.Kind, s.Namespaced) {
+			continue
+		}
+		id := kind{s.Group, s.Kind}
+		known, has := best[id]
+		if !has || !understood(known) && (understood(s) || s.Rank < known.Rank) {
+			best[id] = s
+		}
+	}
+	var chosen []Served
+	for id, s := range best {
+		if _, served := best[kind{policies.CalicoGroup, id.name}]; id.group == storedGroup && served {
+			continue
+		}
+		chosen = append(chosen, s)
+	}
+	slices.SortFunc(chosen, func(a, b Served) int {
+		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.Name, b.Name))
+	})
+	return chosen
 }

@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -42,6 +47,47 @@ func parseJSON(data []byte) ([]*yaml.Node, *jsonProblem) {
 			roots = append(roots, n)
 		}
 	}
+}
+
+// Object returns a document of an object as encoding/json decodes it, numbers
+// perhaps as int64. Nothing in it has a line.
+func Object(file string, object map[string]any) Document {
+	return Document{File: file, Node: nodeOf(object)}
+}
+
+func nodeOf(v any) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode}
+	switch v := v.(type) {
+	case map[string]any:
+		n.Kind, n.Tag = yaml.MappingNode, "!!map"
+		n.Content = make([]*yaml.Node, 0, 2*len(v))
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			n.Content = append(n.Content, nodeOf(key), nodeOf(v[key]))
+		}
+	case []any:
+		n.Kind, n.Tag = yaml.SequenceNode, "!!seq"
+		n.Content = make([]*yaml.Node, 0, len(v))
+		for _, item := range v {
+			n.Content = append(n.Content, nodeOf(item))
+		}
+	case string:
+		n.Tag, n.Style, n.Value = "!!str", yaml.DoubleQuotedStyle, v
+	case bool:
+		n.Tag, n.Value = "!!bool", strconv.FormatBool(v)
+	case float64:
+		n.Tag, n.Value = "!!float", strconv.FormatFloat(v, 'g', -1, 64)
+		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
+			n.Tag, n.Value = "!!int", strconv.FormatFloat(v, 'f', -1, 64)
+		}
+	case nil:
+		n.Tag, n.Value = "!!null", "null"
+	default: // whole numbers of any size, json.Number
+		n.Tag, n.Value = "!!int", fmt.Sprint(v)
+		if strings.ContainsAny(n.Value, ".eE") {
+			n.Tag = "!!float"
+		}
+	}
+	return n
 }
 
 type jsonParser struct {

@@ -85,7 +85,7 @@ func (r *reader) addPolicies(m *policies.Model) {
 	slices.SortFunc(r.policies, func(a, b policy) int { return a.Compare(b.Policy) })
 	services := servicesOf(&m.World)
 	for _, p := range r.policies {
-		resolveRules(&p.Policy, services)
+		resolveRules(&p.Policy, services.get)
 		if p.staged == (policies.Ref{}) {
 			m.Policies = append(m.Policies, p.Policy)
 		} else {
@@ -131,6 +131,7 @@ type reader struct {
 	take func(v value, kind, version string) // reads one object
 
 	namespace     string
+	implied       string // the namespace of the object that was read last
 	podCIDRs      []netip.Prefix
 	calicoVersion string
 	replaced      map[identity]policies.Place
@@ -143,11 +144,10 @@ type reader struct {
 	valid     map[check]bool
 
 	namespaces map[string]policies.Namespace
-	pods       []pod
-	workloads  map[policies.Ref]workload
-	services   []service
-	nodes      []policies.Node
-	policies   []policy
+	owned
+	services []service
+	nodes    []policies.Node
+	policies []policy
 
 	calico   bool // Calico decides, as where there are objects of its kinds
 	accounts []policies.ServiceAccount
@@ -170,7 +170,7 @@ func newReader(o Options) *reader {
 		blocks:        map[*yaml.Node]textBlock{},
 		seen:          map[identity]policies.Place{},
 		namespaces:    map[string]policies.Namespace{},
-		workloads:     map[policies.Ref]workload{},
+		owned:         owned{workloads: map[policies.Ref]workload{}},
 		valid:         map[check]bool{},
 	}
 }
@@ -183,12 +183,13 @@ type identity struct {
 
 // world puts together what the objects said of it.
 func (r *reader) world() policies.World {
-	r.implyNodes()
+	slices.SortFunc(r.hosts, func(a, b host) int { return a.Ref.Compare(b.Ref) })
+	r.nodes = implyNodes(r.nodes, r.hosts)
 	slices.SortFunc(r.nodes, func(a, b policies.Node) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(r.podCIDRs, netip.Prefix.Compare)
 	slices.SortFunc(r.accounts, func(a, b policies.ServiceAccount) int { return a.Ref.Compare(b.Ref) })
 	slices.SortFunc(r.sets, func(a, b policies.NetworkSet) int { return a.Ref.Compare(b.Ref) })
-	pods := r.resolvePods()
+	pods := r.owned.resolve(namesOf(r.nodes))
 	services := resolveServices(r.services, pods)
 	if r.calico {
 		dropCalicoLabels(pods)
@@ -202,7 +203,7 @@ func (r *reader) world() policies.World {
 		Nodes:    r.nodes,
 		Accounts: r.accounts,
 		Sets:     r.sets,
-		Hosts:    r.resolveHosts(),
+		Hosts:    resolveHosts(r.hosts, r.profiles),
 		PodCIDRs: slices.Compact(r.podCIDRs),
 	}
 }

@@ -189,6 +189,7 @@ func (r *reader) object(v value, kind, group string, clusterWide bool) (object, 
 	}
 	if !clusterWide {
 		o.ref.Namespace = r.namespaceOf(o.meta.field("namespace"))
+		r.implied = o.ref.Namespace
 	}
 	if o.ref.Name == "" || o.nameless {
 		return o, true
@@ -232,13 +233,14 @@ func (r *reader) namespaceOf(v value) string {
 		v.problem("namespace %q is not valid: it wants at most 63 lower-case letters, digits and '-', a letter or digit at either end", name)
 	}
 	if _, has := r.namespaces[name]; !has {
-		r.namespaces[name] = policies.Namespace{
-			Name:    name,
-			Labels:  map[string]string{policies.NameLabel: name},
-			Implied: true,
-		}
+		r.namespaces[name] = impliedNamespace(name)
 	}
 	return name
+}
+
+// impliedNamespace returns a namespace that only other objects mention.
+func impliedNamespace(name string) policies.Namespace {
+	return policies.Namespace{Name: name, Labels: map[string]string{policies.NameLabel: name}, Implied: true}
 }
 
 func (r *reader) readNamespace(o object) {

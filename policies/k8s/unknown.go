@@ -97,7 +97,7 @@ func (r *reader) readForeign(v value, kind, group string) {
 	if !ok {
 		return
 	}
-	o, ok := r.object(v, kind, group, e.scope == everywhere)
+	o, ok := r.object(v, kind, group, e.scope == everywhere && !v.hasNamespace())
 	if !ok {
 		return
 	}

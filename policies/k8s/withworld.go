@@ -65,7 +65,7 @@ func rearrange(m, policyModel, worldModel *policies.Model) {
 		for d := range p.Rules {
 			p.Rules[d] = slices.Clone(p.Rules[d])
 		}
-		resolveRules(&p, services)
+		resolveRules(&p, services.get)
 		all = append(all, &p)
 		return p
 	}

@@ -205,12 +205,18 @@ func owner(o object) policies.Ref {
 	return policies.Ref{}
 }
 
+// owned are the pods and workloads of one namespace, or of several.
+type owned struct {
+	pods      []pod
+	workloads map[policies.Ref]workload
+}
+
 // owners returns the chain of a pod's or a workload's owners, outermost last.
-func (r *reader) owners(p pod) []policies.Ref {
+func (o owned) owners(p pod) []policies.Ref {
 	var chain []policies.Ref
 	for next := p.owner; next != (policies.Ref{}) && !slices.Contains(chain, next); {
 		chain = append(chain, next)
-		w, known := r.workloads[next]
+		w, known := o.workloads[next]
 		if known {
 			next = w.owner
 			continue
@@ -224,13 +230,30 @@ func (r *reader) owners(p pod) []policies.Ref {
 	return chain
 }
 
-// resolvePods returns the pods that run, and those that templates stand for
-// where a workload has no real ones, each with its workload.
-func (r *reader) resolvePods() []policies.Pod {
+// nodeNames are the nodes by their addresses, and these by the names of nodes.
+type nodeNames struct {
+	addresses map[string][]netip.Addr
+	at        map[netip.Addr]string
+}
+
+func namesOf(nodes []policies.Node) nodeNames {
+	names := nodeNames{map[string][]netip.Addr{}, map[netip.Addr]string{}}
+	for _, n := range nodes {
+		names.addresses[n.Name] = n.Addresses
+		for _, a := range n.Addresses {
+			names.at[a] = n.Name
+		}
+	}
+	return names
+}
+
+// resolve returns the pods that run, and those that templates stand for where a
+// workload has no real ones, each with its workload.
+func (o owned) resolve(nodes nodeNames) []policies.Pod {
 	var pods []policies.Pod
 	hasPods := map[policies.Ref]bool{}
-	for _, p := range r.pods {
-		chain := r.owners(p)
+	for _, p := range o.pods {
+		chain := o.owners(p)
 		p.Workload = outermost(p, chain)
 		for _, ref := range chain {
 			hasPods[ref] = true
@@ -239,30 +262,23 @@ func (r *reader) resolvePods() []policies.Pod {
 			pods = append(pods, p.Pod)
 		}
 	}
-	for _, ref := range slices.SortedFunc(maps.Keys(r.workloads), policies.Ref.Compare) {
-		w := r.workloads[ref]
-		chain := r.owners(w.pod)
+	for _, ref := range slices.SortedFunc(maps.Keys(o.workloads), policies.Ref.Compare) {
+		w := o.workloads[ref]
+		chain := o.owners(w.pod)
 		w.Workload = outermost(w.pod, chain)
-		_, ownerGiven := r.workloads[w.owner]
+		_, ownerGiven := o.workloads[w.owner]
 		oldRevision := w.owned && w.Replicas == 0
 		if !w.ignored && !ownerGiven && !oldRevision && !hasPods[ref] && !hasPods[w.Workload] {
 			pods = append(pods, w.Pod)
-		}
-	}
-	addresses, nodeAt := map[string][]netip.Addr{}, map[netip.Addr]string{}
-	for _, n := range r.nodes {
-		addresses[n.Name] = n.Addresses
-		for _, a := range n.Addresses {
-			nodeAt[a] = n.Name
 		}
 	}
 	for i, p := range pods {
 		switch {
 		case !p.HostNetwork:
 		case p.Node == "" && len(p.Addresses) > 0:
-			pods[i].Node = nodeAt[p.Addresses[0]]
+			pods[i].Node = nodes.at[p.Addresses[0]]
 		case p.Node != "" && len(p.Addresses) == 0:
-			pods[i].Addresses = addresses[p.Node]
+			pods[i].Addresses = nodes.addresses[p.Node]
 		}
 	}
 	slices.SortFunc(pods, func(a, b policies.Pod) int {

@@ -1,0 +1,159 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/v1alpha1"
+)
+
+// kind is one of the kinds that are watched.
+type kind struct {
+	served   k8s.Served
+	stop     context.CancelFunc
+	held     map[k8s.Key]Version
+	listed   bool
+	revision string
+	heard    time.Time
+	err      error
+}
+
+// discover begins to watch what the server serves and is not watched, and ends
+// what it serves no more.
+func (w *World) discover(ctx context.Context, running *sync.WaitGroup) error {
+	served, missing, down, err := w.serves()
+	if err != nil {
+		return err
+	}
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	w.discovered, w.missing = true, missing
+	wanted := map[groupKind]bool{}
+	for _, s := range served {
+		id := idOf(s)
+		wanted[id] = true
+		k := w.watched[id]
+		switch {
+		case k != nil && k.served == s:
+			continue
+		case k != nil: // another version: what is held stays until the new list is there
+			k.stop()
+			next := &kind{served: s, held: k.held, listed: k.listed, revision: k.revision, heard: k.heard}
+			w.watched[id] = next
+			k = next
+		default:
+			k = &kind{served: s, held: map[k8s.Key]Version{}}
+			w.watched[id] = k
+		}
+		watching, stop := context.WithCancel(ctx)
+		k.stop = stop
+		running.Go(func() { w.watch(watching, k) })
+	}
+	for id, k := range w.watched {
+		if wanted[id] || down[k.served.Group] {
+			continue
+		}
+		k.stop()
+		delete(w.watched, id)
+		for key := range k.held {
+			w.drop(k, key)
+		}
+	}
+	w.changed()
+	return nil
+}
+
+// idOf returns the name of a kind in keys.
+func idOf(s k8s.Served) groupKind {
+	key := k8s.KeyOf(s.APIVersion(), s.Kind, "", "")
+	return groupKind{key.Group, key.Kind}
+}
+
+// serves returns the kinds to be watched, and the groups that cannot be served at
+// the moment.
+func (w *World) serves() (served []k8s.Served, missing []string, down map[string]bool, err error) {
+	groups, lists, err := w.served.ServerGroupsAndResources()
+	var failed *discovery.ErrGroupDiscoveryFailed
+	if err != nil && !errors.As(err, &failed) {
+		return nil, nil, nil, err
+	}
+	down = map[string]bool{}
+	if failed != nil {
+		for version := range failed.Groups {
+			down[version.Group] = true
+			// Metrics are often away; nobody's policies are among them.
+			if !strings.HasSuffix(version.Group, "metrics.k8s.io") {
+				missing = append(missing, fmt.Sprintf("group %s cannot be served at the moment", version))
+			}
+		}
+	}
+	rank := map[string]int{}
+	for _, g := range groups {
+		for i, v := range g.Versions {
+			rank[v.GroupVersion] = i
+		}
+	}
+	for _, list := range lists {
+		version, err := schema.ParseGroupVersion(list.GroupVersion)
+		if err != nil || version.Group == v1alpha1.Group {
+			continue // our own kinds are no part of the world
+		}
+		for _, r := range list.APIResources {
+			if !strings.Contains(r.Name, "/") && hasVerbs(r.Verbs, "list", "watch") {
+				served = append(served, k8s.Served{
+					Group: version.Group, Version: version.Version, Name: r.Name, Kind: r.Kind, Namespaced: r.Namespaced, Rank: rank[list.GroupVersion],
+				})
+			}
+		}
+	}
+	return k8s.Choose(served), missing, down, nil
+}
+
+func hasVerbs(verbs []string, wanted ...string) bool {
+	found := 0
+	for _, v := range verbs {
+		for _, want := range wanted {
+			if v == want {
+				found++
+			}
+		}
+	}
+	return found == len(wanted)
+}
+
+// changed takes note that there is something to publish.
+func (w *World) changed() {
+	select {
+	case w.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// put, drop and told want the mutex.
+func (w *World) put(k *kind, i *item) {
+	key := i.entry.Key()
+	k.held[key] = Version{i.UID, i.ResourceVersion}
+	w.store.Put(i.entry)
+	w.told(key)
+}
+
+func (w *World) drop(k *kind, key k8s.Key) {
+	delete(k.held, key)
+	w.store.Delete(key)
+	w.told(key)
+}
+
+func (w *World) told(key k8s.Key) {
+	for _, c := range w.waiting[key] {
+		close(c)
+	}
+	delete(w.waiting, key)
+}

@@ -1,0 +1,198 @@
+package live
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/weir-policy/weir/internal/snapshot"
+	"github.com/weir-policy/weir/policies/k8s"
+)
+
+// pageSize is how many objects of a list are asked for at a time, where the server
+// does not stream them: no more than these are in memory untrimmed.
+const pageSize = 500
+
+// watch lists and watches a kind until ctx ends. The library does the hard parts:
+// where to take up a watch again, when to list anew, and how long to wait.
+func (w *World) watch(ctx context.Context, k *kind) {
+	resource := w.kinds.Resource(schema.GroupVersionResource{Group: k.served.Group, Version: k.served.Version, Resource: k.served.Name})
+	both := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			list, err := resource.List(ctx, o)
+			if err == nil {
+				return w.readList(k, list)
+			}
+			return nil, w.failed(k, err)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			events, err := resource.Watch(ctx, o)
+			if err != nil {
+				return nil, w.failed(k, err)
+			}
+			return watch.Filter(events, func(e watch.Event) (watch.Event, bool) { return w.readEvent(k, e), true }), nil
+		},
+	}
+	r := cache.NewReflectorWithOptions(both, nil, &sink{w, k}, cache.ReflectorOptions{Name: "live", TypeDescription: k.served.String()})
+	r.WatchListPageSize = pageSize
+	r.RunWithContext(ctx)
+}
+
+// failed takes note of why a kind cannot be read.
+func (w *World) failed(k *kind, err error) error {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	k.err = err
+	return err
+}
+
+// item is an object on its way from the server: what a reflector asks of it, and
+// what is kept.
+type item struct {
+	metav1.TypeMeta
+	metav1.ObjectMeta
+	entry *k8s.Entry // nil in a bookmark
+}
+
+// DeepCopyObject makes an item an object as the library wants them.
+func (i *item) DeepCopyObject() runtime.Object {
+	copied := *i
+	return &copied
+}
+
+func (w *World) readList(k *kind, list *unstructured.UnstructuredList) (runtime.Object, error) {
+	read := &internalversion.List{Items: make([]runtime.Object, 0, len(list.Items))}
+	read.ResourceVersion, read.Continue = list.GetResourceVersion(), list.GetContinue()
+	for n := range list.Items {
+		i, err := w.readItem(k, &list.Items[n])
+		if err != nil {
+			return nil, w.failed(k, err)
+		}
+		list.Items[n].Object = nil
+		read.Items = append(read.Items, i)
+	}
+	return read, nil
+}
+
+// readEvent returns an event about an item. One that cannot be read ends the watch,
+// so that the kind is listed again.
+func (w *World) readEvent(k *kind, e watch.Event) watch.Event {
+	if e.Type == watch.Error {
+		return e
+	}
+	o, ok := e.Object.(*unstructured.Unstructured)
+	if !ok {
+		return refusal(fmt.Errorf("an object of type %T", e.Object))
+	}
+	if e.Type == watch.Bookmark {
+		return watch.Event{Type: e.Type, Object: &item{ObjectMeta: metav1.ObjectMeta{ResourceVersion: o.GetResourceVersion(), Annotations: o.GetAnnotations()}}}
+	}
+	i, err := w.readItem(k, o)
+	if err != nil {
+		return refusal(w.failed(k, err))
+	}
+	return watch.Event{Type: e.Type, Object: i}
+}
+
+func refusal(err error) watch.Event {
+	return watch.Event{Type: watch.Error, Object: &metav1.Status{Status: metav1.StatusFailure, Code: 500, Reason: metav1.StatusReasonInternalError, Message: err.Error()}}
+}
+
+func (w *World) readItem(k *kind, o *unstructured.Unstructured) (*item, error) {
+	o.Object["apiVersion"], o.Object["kind"] = k.served.APIVersion(), k.served.Kind
+	entry, err := w.Entry(o.Object)
+	if err != nil {
+		return nil, err
+	}
+	key := entry.Key()
+	return &item{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: o.GetUID(), ResourceVersion: o.GetResourceVersion()}, entry: entry}, nil
+}
+
+// Entry reads an object, as encoding/json decodes it, as those of the server are
+// read.
+func (w *World) Entry(object map[string]any) (*k8s.Entry, error) {
+	o := snapshot.Trim(object)
+	namespace, name := o.Name()
+	_, kind := o.Kind()
+	file := strings.ReplaceAll(strings.Join([]string{"cluster", kind, namespace, name}, "/"), "//", "/")
+	return k8s.ReadEntry(k8s.Object(file, o), w.options.Read)
+}
+
+// sink is where a reflector puts a kind.
+type sink struct {
+	*World
+	*kind
+}
+
+func (s *sink) Add(o any) error    { return s.Update(o) }
+func (s *sink) Update(o any) error { return s.take(o, func(i *item) { s.World.put(s.kind, i) }) }
+func (s *sink) Delete(o any) error {
+	return s.take(o, func(i *item) { s.drop(s.kind, i.entry.Key()) })
+}
+
+// Bookmark takes note of how far a watch is.
+func (s *sink) Bookmark(resourceVersion string) error {
+	return s.take(&item{ObjectMeta: metav1.ObjectMeta{ResourceVersion: resourceVersion}}, func(*item) {})
+}
+
+// Resync does nothing: there is nothing to repeat.
+func (s *sink) Resync() error { return nil }
+
+func (s *sink) take(o any, do func(*item)) error {
+	i, ok := o.(*item)
+	if !ok {
+		return fmt.Errorf("%s: an object of type %T", s.kind.served, o)
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if !s.isCurrent() {
+		return nil
+	}
+	do(i)
+	s.hear(i.ResourceVersion)
+	return nil
+}
+
+// Replace puts a whole list in place of what is held.
+func (s *sink) Replace(list []any, resourceVersion string) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if !s.isCurrent() {
+		return nil
+	}
+	gone := make(map[k8s.Key]bool, len(s.kind.held))
+	for key := range s.kind.held {
+		gone[key] = true
+	}
+	for _, o := range list {
+		i, ok := o.(*item)
+		if !ok {
+			return fmt.Errorf("%s: an object of type %T", s.kind.served, o)
+		}
+		delete(gone, i.entry.Key())
+		s.put(s.kind, i)
+	}
+	for key := range gone {
+		s.drop(s.kind, key)
+	}
+	s.listed = true
+	s.hear(resourceVersion)
+	return nil
+}
+
+// isCurrent reports whether nobody else watches the kind by now.
+func (s *sink) isCurrent() bool { return s.watched[idOf(s.kind.served)] == s.kind }
+
+func (s *sink) hear(resourceVersion string) {
+	s.revision, s.heard, s.err = resourceVersion, time.Now(), nil
+	s.changed()
+}
