@@ -49,13 +49,12 @@ With --world, ends that are recorded by their address alone become the pods that
 had it then.
 
 With --listen, flows are those that routers and nodes export by UDP as IPFIX,
-NetFlow or sFlow, until an interrupt ends it; a file is in its place then. With
---store too, what arrives becomes part of the store every --commit-every, and what
-is left, at the end.`,
+NetFlow or sFlow, as in --listen udp://:2055, until an interrupt ends it; a file is
+in its place then. With --store too, what arrives becomes part of the store every
+--commit-every, and what is left, at the end.`,
 		Example: `  weir flows import examples/shop/flows.jsonl.gz --to flows.weir.jsonl.zst
   weir flows import examples/shop/flows.jsonl.gz --store flows
   weir flows import examples/shop/flows.jsonl.gz --world examples/shop/deploy@2026-03-10T08:00:00Z --store flows
-  weir flows import --listen udp://:2055 --store flows
   hubble observe --last 1000 -o jsonpb | weir flows import - > flows.weir.jsonl`,
 		Args: takes(0, math.MaxInt, ""),
 		RunE: func(c *cobra.Command, args []string) error {
