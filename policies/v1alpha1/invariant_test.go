@@ -1,0 +1,79 @@
+package v1alpha1_test
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/weir-policy/weir/policies/v1alpha1"
+)
+
+// fieldsOf returns the paths of all fields of a type, as JSON has them.
+func fieldsOf(t reflect.Type, path string) []string {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		return fieldsOf(t.Elem(), path)
+	case reflect.Struct:
+	default:
+		return nil
+	}
+	var all []string
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" {
+			all = append(all, fieldsOf(f.Type, path)...)
+			continue
+		}
+		all = append(all, path+"."+name)
+		all = append(all, fieldsOf(f.Type, path+"."+name)...)
+	}
+	return all
+}
+
+// propertiesOf returns the paths of all properties of a schema.
+func propertiesOf(schema map[string]any, path string) []string {
+	if items, ok := schema["items"].(map[string]any); ok {
+		return propertiesOf(items, path)
+	}
+	var all []string
+	properties, _ := schema["properties"].(map[string]any)
+	for name, property := range properties {
+		all = append(all, path+"."+name)
+		all = append(all, propertiesOf(property.(map[string]any), path+"."+name)...)
+	}
+	return all
+}
+
+func TestDefinitionHasTheFieldsOfTheTypes(t *testing.T) {
+	var crd struct {
+		Spec struct {
+			Versions []struct {
+				Name   string
+				Schema struct {
+					OpenAPIV3Schema map[string]any `yaml:"openAPIV3Schema"`
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal(v1alpha1.InvariantCRD, &crd); err != nil {
+		t.Fatal(err)
+	}
+	version := crd.Spec.Versions[0]
+	if v1alpha1.Group+"/"+version.Name != v1alpha1.APIVersion {
+		t.Errorf("version %s is not of %s", version.Name, v1alpha1.APIVersion)
+	}
+	for name, of := range map[string]any{"spec": v1alpha1.InvariantSpec{}, "status": v1alpha1.InvariantStatus{}} {
+		schema := version.Schema.OpenAPIV3Schema["properties"].(map[string]any)[name].(map[string]any)
+		got, want := propertiesOf(schema, name), fieldsOf(reflect.TypeOf(of), name)
+		slices.Sort(got)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("-types +definition\n%s", diff)
+		}
+	}
+}
