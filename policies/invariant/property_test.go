@@ -223,8 +223,7 @@ func (s *sentence) means(to *thing, p point) bool {
 
 // found is what the naive evaluation comes to.
 type found struct {
-	broken, waived, unknown int // pairs
-	exists                  bool
+	broken, waived, unknown int  // pairs
 	ranges                  bool // addresses outside play a part, which are not pairs
 }
 

@@ -106,28 +106,40 @@ func TestInvariantProblems(t *testing.T) {
 i.yaml:4:32: to is empty; it takes at least one item`},
 		{"one end is missing", head + "spec: {exists: {from: [{anyone: true}]}}", `i.yaml:4:16: exists needs to; say where the connections lead; anyone: true is everywhere`},
 		{"two kinds of peer", head + "spec: {never: {from: [{podSelector: {}, cidr: 10.0.0.0/8}], to: [{anyone: true}]}}", `i.yaml:4:47: a peer takes podSelector or cidr, not both; make two peers of it`},
-		{"a selector", head + "spec: {never: {from: [{podSelector: {matchLabel: {a: b}}}], to: [{namespaceSelector: {matchExpressions: [{key: a, operator: Is}]}}]}}",
+		{
+			"a selector", head + "spec: {never: {from: [{podSelector: {matchLabel: {a: b}}}], to: [{namespaceSelector: {matchExpressions: [{key: a, operator: Is}]}}]}}",
 			`i.yaml:4:38: podSelector has no field "matchLabel"; did you mean "matchLabels"?
-i.yaml:4:125: operator "Is" is none of In, NotIn, Exists, DoesNotExist`},
-		{"a nested not", head + "spec: {never: {from: [{not: {not: {anyone: true}}}], to: [{anyone: false}]}}",
+i.yaml:4:125: operator "Is" is none of In, NotIn, Exists, DoesNotExist`,
+		},
+		{
+			"a nested not", head + "spec: {never: {from: [{not: {not: {anyone: true}}}], to: [{anyone: false}]}}",
 			`i.yaml:4:30: not has no field "not"; it takes namespaceSelector, podSelector, serviceAccounts, cidr, outside, set, nodes, anyone, except
-i.yaml:4:68: anyone takes true only; leave it out otherwise`},
-		{"ports", head + "spec: {never: {" + peers + ", ports: [70000, TCP/9-8, \"\", []]}}",
+i.yaml:4:68: anyone takes true only; leave it out otherwise`,
+		},
+		{
+			"ports", head + "spec: {never: {" + peers + ", ports: [70000, TCP/9-8, \"\", []]}}",
 			`i.yaml:4:73: port "70000": 70000 is not between 1 and 65535
 i.yaml:4:80: port "TCP/9-8": the range ends before it begins
 i.yaml:4:89: the port is empty: give 5432, UDP/53, TCP/8000-8100, a port's name, or any
-i.yaml:4:93: an item of ports wants text, found a list`},
-		{"an isolation of addresses", head + "spec: {isolated: {pods: [{outside: true}], directions: [in]}}",
+i.yaml:4:93: an item of ports wants text, found a list`,
+		},
+		{
+			"an isolation of addresses", head + "spec: {isolated: {pods: [{outside: true}], directions: [in]}}",
 			`i.yaml:4:27: isolated is about pods, and outside describes others; describe pods by their labels
-i.yaml:4:57: an item of directions "in" is none of egress, ingress`},
-		{"waivers", head + "spec: {never: {" + peers + "}, waivers: [{reason: '', until: tomorrow}, {reason: x, owner: me, until: 2027-02-30, too: 1}]}",
+i.yaml:4:57: an item of directions "in" is none of egress, ingress`,
+		},
+		{
+			"waivers", head + "spec: {never: {" + peers + "}, waivers: [{reason: '', until: tomorrow}, {reason: x, owner: me, until: 2027-02-30, too: 1}]}",
 			`i.yaml:4:76: a waiver needs owner; say who asked for it
 i.yaml:4:85: reason is empty; a waiver needs one
 i.yaml:4:96: until "tomorrow" is not a day such as 2027-01-31
 i.yaml:4:137: until "2027-02-30" is not a day such as 2027-01-31
-i.yaml:4:149: a waiver has no field "too"; did you mean "to"?`},
-		{"a namespace", "apiVersion: weir.dev/v1alpha1\nkind: Invariant\nmetadata: {name: a, namespace: b}\nspec: {never: {" + peers + "}}",
-			`i.yaml:3:32: an Invariant is cluster-wide; leave out the namespace, and name it in a namespaceSelector`},
+i.yaml:4:149: a waiver has no field "too"; did you mean "to"?`,
+		},
+		{
+			"a namespace", "apiVersion: weir.dev/v1alpha1\nkind: Invariant\nmetadata: {name: a, namespace: b}\nspec: {never: {" + peers + "}}",
+			`i.yaml:3:32: an Invariant is cluster-wide; leave out the namespace, and name it in a namespaceSelector`,
+		},
 		{"a kind", "apiVersion: weir.dev/v1alpha1\nkind: Invarient\nmetadata: {name: a}", `i.yaml:2:7: kind Invarient is not of weir.dev/v1alpha1; did you mean "Invariant"?`},
 		{"a version", "apiVersion: weir.dev/v1\nkind: Invariant\nmetadata: {name: a}", `i.yaml:1:13: Invariant is not of weir.dev/v1; write "apiVersion: weir.dev/v1alpha1"`},
 		{"the same name", head + "spec: {never: {" + peers + "}}\n---\n" + head + "spec: {never: {" + peers + "}}", `i.yaml:6:1: Invariant a is given twice, first at i.yaml:1:1; remove one`},

@@ -1,6 +1,9 @@
 package v1alpha1_test
 
 import (
+	"encoding/json"
+	"maps"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -9,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
@@ -49,6 +53,30 @@ func propertiesOf(schema map[string]any, path string) []string {
 	return all
 }
 
+// shared returns a schema in which lists of peers and of ports, and selectors, are
+// references to definitions.
+func shared(schema any, definitions map[string]any) any {
+	switch schema := schema.(type) {
+	case []any:
+		all := make([]any, len(schema))
+		for i := range schema {
+			all[i] = shared(schema[i], definitions)
+		}
+		return all
+	case map[string]any:
+		all := map[string]any{}
+		for name, part := range schema {
+			all[name] = shared(part, definitions)
+			is := map[string]string{"from": "peers", "to": "peers", "pods": "peers", "ports": "ports", "namespaceSelector": "selector", "podSelector": "selector", "nodes": "selector"}[name]
+			if property, ok := part.(map[string]any); ok && is != "" && (property["items"] != nil || property["properties"] != nil) {
+				definitions[is], all[name] = all[name], map[string]any{"$ref": "#/$defs/" + is}
+			}
+		}
+		return all
+	}
+	return schema
+}
+
 func TestDefinitionHasTheFieldsOfTheTypes(t *testing.T) {
 	var crd struct {
 		Spec struct {
@@ -67,6 +95,16 @@ func TestDefinitionHasTheFieldsOfTheTypes(t *testing.T) {
 	if v1alpha1.Group+"/"+version.Name != v1alpha1.APIVersion {
 		t.Errorf("version %s is not of %s", version.Name, v1alpha1.APIVersion)
 	}
+	schema := maps.Clone(version.Schema.OpenAPIV3Schema)
+	schema["$schema"], schema["$id"] = "https://json-schema.org/draft/2020-12/schema", "https://weir.dev/schemas/invariant.json"
+	definitions := map[string]any{}
+	schema["properties"] = shared(schema["properties"], definitions)
+	schema["$defs"] = definitions
+	text, err := json.MarshalIndent(schema, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.Golden(t, filepath.Join(testkit.Root(t), "docs", "schemas", "invariant.json"), append(text, '\n'))
 	for name, of := range map[string]any{"spec": v1alpha1.InvariantSpec{}, "status": v1alpha1.InvariantStatus{}} {
 		schema := version.Schema.OpenAPIV3Schema["properties"].(map[string]any)[name].(map[string]any)
 		got, want := propertiesOf(schema, name), fieldsOf(reflect.TypeOf(of), name)
