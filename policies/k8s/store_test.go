@@ -462,3 +462,21 @@ func TestReadEntryWantsOneObject(t *testing.T) {
 		}
 	}
 }
+
+// Names of kinds leave out most groups, so that a name may be that of two policies.
+func TestStoreTellsOfNamesakes(t *testing.T) {
+	s := k8s.NewStore(k8s.Options{})
+	ours := m{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": m{"name": "web", "namespace": "shop"}, "spec": m{"podSelector": m{}}}
+	theirs := m{"apiVersion": "crd.antrea.io/v1beta1", "kind": "NetworkPolicy", "metadata": m{"name": "web", "namespace": "shop"}}
+	s.Put(entry(t, document(t, ours), k8s.Options{}))
+	_, _ = s.Model()
+	foreign := entry(t, document(t, theirs), k8s.Options{})
+	s.Put(foreign)
+	if model, c := s.Model(); !c.Whole || len(model.Policies) != 2 {
+		t.Errorf("one came: %+v", c)
+	}
+	s.Delete(foreign.Key())
+	if model, c := s.Model(); !c.Whole || len(model.Policies) != 1 || model.Policies[0].Opaque != "" {
+		t.Errorf("one went: %+v", c)
+	}
+}
