@@ -42,7 +42,8 @@ func (c bigCluster) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		answer(map[string]any{"kind": "APIGroupList", "groups": []any{}})
 	case q.URL.Path == "/api/v1":
 		answer(map[string]any{"kind": "APIResourceList", "groupVersion": "v1", "resources": []any{
-			map[string]any{"name": "pods", "kind": "Pod", "namespaced": true, "verbs": []string{"list", "watch"}}}})
+			map[string]any{"name": "pods", "kind": "Pod", "namespaced": true, "verbs": []string{"list", "watch"}},
+		}})
 	default:
 		start, _ := strconv.Atoi(query.Get("continue"))
 		limit, err := strconv.Atoi(query.Get("limit"))

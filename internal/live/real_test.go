@@ -365,7 +365,8 @@ func TestRealWorldLearnsOfKinds(t *testing.T) {
 		"group": "projectcalico.org", "scope": "Cluster",
 		"names": map[string]any{"kind": "Tier", "plural": "tiers", "singular": "tier"},
 		"versions": []any{map[string]any{"name": "v3", "served": true, "storage": true, "schema": map[string]any{"openAPIV3Schema": map[string]any{
-			"type": "object", "properties": map[string]any{"spec": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}},
+			"type": "object", "properties": map[string]any{"spec": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+		}}}},
 	})
 	if err := w.client.Create(w.Context(), definition); err != nil {
 		t.Fatal(err)

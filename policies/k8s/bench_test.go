@@ -99,7 +99,8 @@ func benchPolicy(namespace, app string, port int64) m {
 	return m{
 		"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": m{"name": app, "namespace": namespace},
 		"spec": m{"podSelector": m{"matchLabels": m{"app": app}}, "ingress": []any{m{
-			"from": []any{m{"namespaceSelector": m{"matchLabels": m{"team": "team-1"}}}}, "ports": []any{m{"port": port}}}}},
+			"from": []any{m{"namespaceSelector": m{"matchLabels": m{"team": "team-1"}}}}, "ports": []any{m{"port": port}},
+		}}},
 	}
 }
 

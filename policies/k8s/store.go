@@ -29,8 +29,9 @@ type Store struct {
 	order    []string         // their names, sorted; empty ones stay until the next model
 	policies []*ranked        // in their order, see before
 	ofPolicy map[Key]*ranked
-	warned   map[Key]*Entry // those with warnings
-	calicos  int            // objects of Calico's kinds
+	named    map[policies.Ref]int // how many policies have a name: kinds of two groups may share it
+	warned   map[Key]*Entry       // those with warnings
+	calicos  int                  // objects of Calico's kinds
 
 	nodes    map[Key]*node
 	accounts map[Key]*policies.ServiceAccount
@@ -77,7 +78,8 @@ type ranked struct {
 // change no answer and are not told of.
 type Change struct {
 	// Whole is set where more may be different than the rest tells: with the first
-	// model, and where tiers, host endpoints, profiles or who decides change.
+	// model, where tiers, host endpoints, profiles or who decides change, and where
+	// a policy that came or went shares its name with one of another group.
 	Whole bool
 	// Policies are those that came, or say something else than before, and Gone
 	// those that went.
@@ -104,6 +106,7 @@ func NewStore(o Options) *Store {
 		entries:  map[Key]*Entry{},
 		rooms:    map[string]*room{},
 		ofPolicy: map[Key]*ranked{},
+		named:    map[policies.Ref]int{},
 		warned:   map[Key]*Entry{},
 		nodes:    map[Key]*node{},
 		accounts: map[Key]*policies.ServiceAccount{},
@@ -195,6 +198,9 @@ func (s *Store) add(e *Entry) {
 		at, _ := slices.BinarySearchFunc(s.policies, r, s.before)
 		s.policies = slices.Insert(s.policies, at, r)
 		s.ofPolicy[e.key] = r
+		if p.staged == (policies.Ref{}) {
+			s.named[p.Ref]++
+		}
 		if s.isCalico() && !s.label(at) {
 			s.rankAll()
 		}
@@ -207,7 +213,7 @@ func (s *Store) remove(e *Entry) {
 	if e.room != "" {
 		s.rooms[e.room].remove(e)
 	}
-	switch e.part.(type) {
+	switch p := e.part.(type) {
 	case *node:
 		delete(s.nodes, e.key)
 	case *policies.ServiceAccount:
@@ -225,6 +231,11 @@ func (s *Store) remove(e *Entry) {
 		at, _ := slices.BinarySearchFunc(s.policies, r, s.before)
 		s.policies = slices.Delete(s.policies, at, at+1)
 		delete(s.ofPolicy, e.key)
+		if p.staged == (policies.Ref{}) {
+			if s.named[p.Ref]--; s.named[p.Ref] == 0 {
+				delete(s.named, p.Ref)
+			}
+		}
 	}
 	if e.calico { // not before, for then they would have another order
 		s.calicos--
@@ -565,9 +576,11 @@ func (n *next) touch(k Key, old, now *Entry) {
 	}
 	if of := n.ofPolicy[k]; of != nil && of.staged == (policies.Ref{}) {
 		n.Policies = append(n.Policies, n.resolve(of))
+		n.Whole = n.Whole || n.named[of.Ref] > 1
 	} else if holds[*policy](old) {
 		if p := old.part.(*policy); p.staged == (policies.Ref{}) {
 			n.Gone = append(n.Gone, p.Ref)
+			n.Whole = n.Whole || n.named[p.Ref] > 0
 		}
 	}
 	for _, e := range []*Entry{old, now} {

@@ -87,14 +87,20 @@ func (t draw) spec(kind string) m {
 	case "Deployment", "ReplicaSet", "Job":
 		return m{"replicas": t.one(0, 1, 3), "template": m{"metadata": m{"labels": t.labels()}, "spec": t.podSpec()}}
 	case "NetworkPolicy", "StagedKubernetesNetworkPolicy":
-		return m{"podSelector": t.one(m{}, m{"matchLabels": m{"app": "x"}}), "policyTypes": []any{"Ingress", "Egress"},
-			"ingress": t.one([]any{}, rules, []any{m{"from": []any{m{"namespaceSelector": m{"matchLabels": m{"team": "x"}}}}}})}
+		return m{
+			"podSelector": t.one(m{}, m{"matchLabels": m{"app": "x"}}), "policyTypes": []any{"Ingress", "Egress"},
+			"ingress": t.one([]any{}, rules, []any{m{"from": []any{m{"namespaceSelector": m{"matchLabels": m{"team": "x"}}}}}}),
+		}
 	case "ClusterNetworkPolicy":
-		return m{"tier": t.one("Admin", "Baseline"), "priority": t.one(1, 2, 2, 3), "subject": m{"namespaces": m{}},
-			"ingress": []any{m{"action": t.one("Accept", "Deny", "Pass"), "from": []any{m{"namespaces": m{"matchLabels": m{"team": "x"}}}}}}}
+		return m{
+			"tier": t.one("Admin", "Baseline"), "priority": t.one(1, 2, 2, 3), "subject": m{"namespaces": m{}},
+			"ingress": []any{m{"action": t.one("Accept", "Deny", "Pass"), "from": []any{m{"namespaces": m{"matchLabels": m{"team": "x"}}}}}},
+		}
 	case "AdminNetworkPolicy":
-		return m{"priority": t.one(1, 2, 2, 3), "subject": m{"namespaces": m{}},
-			"ingress": []any{m{"action": t.one("Allow", "Deny", "Pass"), "from": []any{m{"namespaces": m{"matchLabels": m{"team": "x"}}}}}}}
+		return m{
+			"priority": t.one(1, 2, 2, 3), "subject": m{"namespaces": m{}},
+			"ingress": []any{m{"action": t.one("Allow", "Deny", "Pass"), "from": []any{m{"namespaces": m{"matchLabels": m{"team": "x"}}}}}},
+		}
 	case "CalicoNetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy":
 		spec := m{"selector": t.calicoSelector(), "order": t.one(nil, 1, 1, 2.5), "types": []any{"Ingress", "Egress"}}
 		if tier := t.one("default", "default", "x", "y"); tier != "default" {
@@ -118,8 +124,10 @@ func (t draw) spec(kind string) m {
 	case "NetworkSet", "GlobalNetworkSet":
 		return m{"nets": []any{t.one("10.0.0.0/8", "192.0.2.1", "2001:db8::/32")}}
 	case "HostEndpoint":
-		return m{"node": t.name(), "interfaceName": t.one("*", "eth0"), "expectedIPs": []any{t.one("192.168.0.1", "192.168.0.9")},
-			"profiles": []any{t.name(), "kns.x"}}
+		return m{
+			"node": t.name(), "interfaceName": t.one("*", "eth0"), "expectedIPs": []any{t.one("192.168.0.1", "192.168.0.9")},
+			"profiles": []any{t.name(), "kns.x"},
+		}
 	case "Profile":
 		return m{"labelsToApply": t.labels(), "ingress": []any{m{"action": "Allow"}}, "egress": []any{m{"action": "Deny"}}}
 	}
@@ -131,15 +139,34 @@ var drawn = []struct {
 	version, kind string
 	namespaced    bool
 }{
-	{"v1", "Namespace", false}, {"v1", "Node", false}, {"v1", "Pod", true}, {"v1", "Pod", true}, {"v1", "Pod", true}, {"v1", "Service", true},
-	{"v1", "ServiceAccount", true}, {"apps/v1", "Deployment", true}, {"apps/v1", "ReplicaSet", true}, {"batch/v1", "Job", true},
-	{"v1", "Secret", true}, {"networking.k8s.io/v1", "NetworkPolicy", true}, {"networking.k8s.io/v1", "NetworkPolicy", true},
-	{"policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", false}, {"policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", false},
-	{"cilium.io/v2", "CiliumNetworkPolicy", true}, {"kuma.io/v1", "MeshTrafficPermission", true}, {"k8s.cni.cncf.io/v1", "MultiNetworkPolicy", true},
-	{"projectcalico.org/v3", "NetworkPolicy", true}, {"projectcalico.org/v3", "GlobalNetworkPolicy", false}, {"projectcalico.org/v3", "Tier", false},
-	{"projectcalico.org/v3", "StagedNetworkPolicy", true}, {"projectcalico.org/v3", "StagedGlobalNetworkPolicy", false},
-	{"projectcalico.org/v3", "StagedKubernetesNetworkPolicy", true}, {"projectcalico.org/v3", "NetworkSet", true},
-	{"projectcalico.org/v3", "GlobalNetworkSet", false}, {"projectcalico.org/v3", "HostEndpoint", false}, {"crd.projectcalico.org/v1", "Profile", false},
+	{"v1", "Namespace", false},
+	{"v1", "Node", false},
+	{"v1", "Pod", true},
+	{"v1", "Pod", true},
+	{"v1", "Pod", true},
+	{"v1", "Service", true},
+	{"v1", "ServiceAccount", true},
+	{"apps/v1", "Deployment", true},
+	{"apps/v1", "ReplicaSet", true},
+	{"batch/v1", "Job", true},
+	{"v1", "Secret", true},
+	{"networking.k8s.io/v1", "NetworkPolicy", true},
+	{"networking.k8s.io/v1", "NetworkPolicy", true},
+	{"policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", false},
+	{"policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", false},
+	{"cilium.io/v2", "CiliumNetworkPolicy", true},
+	{"kuma.io/v1", "MeshTrafficPermission", true},
+	{"k8s.cni.cncf.io/v1", "MultiNetworkPolicy", true},
+	{"projectcalico.org/v3", "NetworkPolicy", true},
+	{"projectcalico.org/v3", "GlobalNetworkPolicy", false},
+	{"projectcalico.org/v3", "Tier", false},
+	{"projectcalico.org/v3", "StagedNetworkPolicy", true},
+	{"projectcalico.org/v3", "StagedGlobalNetworkPolicy", false},
+	{"projectcalico.org/v3", "StagedKubernetesNetworkPolicy", true},
+	{"projectcalico.org/v3", "NetworkSet", true},
+	{"projectcalico.org/v3", "GlobalNetworkSet", false},
+	{"projectcalico.org/v3", "HostEndpoint", false},
+	{"crd.projectcalico.org/v1", "Profile", false},
 	{"projectcalico.org/v3", "FelixConfiguration", false},
 }
 
@@ -149,7 +176,8 @@ func (t draw) object(calico bool) m {
 		all = slices.DeleteFunc(slices.Clone(all), func(k struct {
 			version, kind string
 			namespaced    bool
-		}) bool {
+		},
+		) bool {
 			return strings.Contains(k.version, "calico")
 		})
 	}
@@ -460,5 +488,23 @@ func TestReadEntryWantsOneObject(t *testing.T) {
 		if _, err := k8s.ReadEntry(docs[0], k8s.Options{}); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %s", test.name, err, test.want)
 		}
+	}
+}
+
+// Names of kinds leave out most groups, so that a name may be that of two policies.
+func TestStoreTellsOfNamesakes(t *testing.T) {
+	s := k8s.NewStore(k8s.Options{})
+	ours := m{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": m{"name": "web", "namespace": "shop"}, "spec": m{"podSelector": m{}}}
+	theirs := m{"apiVersion": "crd.antrea.io/v1beta1", "kind": "NetworkPolicy", "metadata": m{"name": "web", "namespace": "shop"}}
+	s.Put(entry(t, document(t, ours), k8s.Options{}))
+	_, _ = s.Model()
+	foreign := entry(t, document(t, theirs), k8s.Options{})
+	s.Put(foreign)
+	if model, c := s.Model(); !c.Whole || len(model.Policies) != 2 {
+		t.Errorf("one came: %+v", c)
+	}
+	s.Delete(foreign.Key())
+	if model, c := s.Model(); !c.Whole || len(model.Policies) != 1 || model.Policies[0].Opaque != "" {
+		t.Errorf("one went: %+v", c)
 	}
 }

@@ -1,0 +1,178 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
+)
+
+var networkPolicies = k8s.Served{Group: "networking.k8s.io", Version: "v1", Name: "networkpolicies", Kind: "NetworkPolicy", Namespaced: true}
+
+// still is a world that nobody watches for; the test tells it what a reflector
+// would.
+func still(t *testing.T, served ...k8s.Served) (*World, *[]k8s.Change) {
+	t.Helper()
+	w, err := New(&rest.Config{Host: "localhost"}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range served {
+		w.watched[idOf(s)] = &kind{served: s, held: map[k8s.Key]Version{}}
+	}
+	w.discovered = true
+	var told []k8s.Change
+	w.Subscribe(func(_ *policies.Model, c k8s.Change) { told = append(told, c) })
+	return w, &told
+}
+
+func (w *World) sinkOf(s k8s.Served) *sink { return &sink{w, w.watched[idOf(s)]} }
+
+func newItem(t *testing.T, w *World, name, uid, version string) *item {
+	t.Helper()
+	e, err := w.Entry(map[string]any{
+		"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": map[string]any{"namespace": "shop", "name": name},
+		"spec": map[string]any{"podSelector": map[string]any{"matchLabels": map[string]any{"version": version}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &item{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(uid), ResourceVersion: version}, entry: e}
+}
+
+func subjects(m *policies.Model) (all []string) {
+	for i := range m.Policies {
+		all = append(all, m.Policies[i].Ref.Name+": "+m.Policies[i].Subject.String())
+	}
+	return all
+}
+
+func TestListsAreTakenWhole(t *testing.T) {
+	w, told := still(t, networkPolicies)
+	s := w.sinkOf(networkPolicies)
+	if w.Flush() != nil || w.Unready() == nil || w.Unready().Error() != "networkpolicies.networking.k8s.io are still to be listed" {
+		t.Errorf("before the list: %v", w.Unready())
+	}
+	if err := s.Replace([]any{newItem(t, w, "a", "1", "10"), newItem(t, w, "b", "2", "11")}, "12"); err != nil {
+		t.Fatal(err)
+	}
+	m := w.Flush()
+	if diff := cmp.Diff([]string{"a: pods version=10 in shop", "b: pods version=11 in shop"}, subjects(m)); diff != "" {
+		t.Error(diff)
+	}
+	// What a list anew finds changed, gone and come is one change.
+	if err := s.Replace([]any{newItem(t, w, "b", "2", "20"), newItem(t, w, "c", "3", "21")}, "22"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"b: pods version=20 in shop", "c: pods version=21 in shop"}, subjects(w.Flush())); diff != "" {
+		t.Error(diff)
+	}
+	if len(*told) != 2 || !(*told)[0].Whole || len((*told)[1].Policies) != 2 || len((*told)[1].Gone) != 1 || (*told)[1].Whole {
+		t.Errorf("told of %+v", *told)
+	}
+	if v, held := w.Held(k8s.Key{Group: "networking.k8s.io", Kind: "NetworkPolicy", Namespace: "shop", Name: "b"}); !held || v != (Version{"2", "20"}) {
+		t.Errorf("it holds %v", v)
+	}
+	// The same again, with another version only, is no change.
+	if err := s.Replace([]any{newItem(t, w, "c", "3", "21"), newItem(t, w, "b", "2", "20")}, "30"); err != nil {
+		t.Fatal(err)
+	}
+	if w.Flush(); len(*told) != 2 {
+		t.Errorf("told of %+v", (*told)[2:])
+	}
+}
+
+func TestWatchesAreFollowed(t *testing.T) {
+	w, _ := still(t, networkPolicies)
+	s := w.sinkOf(networkPolicies)
+	if err := errors.Join(s.Replace(nil, "1"), s.Add(newItem(t, w, "a", "1", "10")), s.Update(newItem(t, w, "a", "1", "11")),
+		s.Add(newItem(t, w, "b", "2", "12")), s.Delete(newItem(t, w, "b", "2", "13")), s.Bookmark("14")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a: pods version=11 in shop"}, subjects(w.Flush())); diff != "" {
+		t.Error(diff)
+	}
+	if k := w.Kinds()[0]; k.Objects != 1 || !k.Listed || k.ResourceVersion != "14" {
+		t.Errorf("%+v", k)
+	}
+}
+
+func TestOneWatchTakesOverFromAnother(t *testing.T) {
+	w, _ := still(t, networkPolicies)
+	old := w.sinkOf(networkPolicies)
+	if err := old.Replace([]any{newItem(t, w, "a", "1", "10")}, "12"); err != nil {
+		t.Fatal(err)
+	}
+	// Another version of the kind is watched now, and still to be listed.
+	now := *old.kind
+	w.watched[idOf(networkPolicies)] = &now
+	if err := errors.Join(old.Delete(newItem(t, w, "a", "1", "13")), old.Replace(nil, "14")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a: pods version=10 in shop"}, subjects(w.Flush())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestUnreadySaysWhy(t *testing.T) {
+	pods := k8s.Served{Version: "v1", Name: "pods", Kind: "Pod", Namespaced: true}
+	w, _ := still(t, networkPolicies, pods)
+	_ = w.failed(w.watched[idOf(pods)], errors.New("pods is forbidden"))
+	w.missing = []string{"group projectcalico.org/v3 cannot be served at the moment"}
+	want := "group projectcalico.org/v3 cannot be served at the moment; networkpolicies.networking.k8s.io are still to be listed; pods cannot be listed: pods is forbidden"
+	if err := w.Unready(); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	if err := w.Try(nil, nil); err == nil || err.Error() != want {
+		t.Errorf("a trial: %v, want %s", err, want)
+	}
+}
+
+func TestWaitSeesWhatComes(t *testing.T) {
+	w, _ := still(t, networkPolicies)
+	s := w.sinkOf(networkPolicies)
+	key := k8s.Key{Group: "networking.k8s.io", Kind: "NetworkPolicy", Namespace: "shop", Name: "a"}
+	asked, seen := make(chan bool, 10), make(chan error, 1)
+	go func() {
+		seen <- w.Wait(context.Background(), key, func(v Version, held bool) bool {
+			asked <- held
+			return held && v.ResourceVersion == "11"
+		})
+	}()
+	for i, version := range []string{"10", "11"} {
+		if held := <-asked; held != (i > 0) {
+			t.Errorf("asked of an object that is held: %v", held)
+		}
+		if err := s.Add(newItem(t, w, "a", "1", version)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-seen; err != nil {
+		t.Error(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	if err := w.Wait(ctx, key, func(Version, bool) bool { return false }); !errors.Is(err, context.Canceled) || len(w.waiting) > 0 {
+		t.Errorf("%v, with %d waiting", err, len(w.waiting))
+	}
+}
+
+func TestStartWithoutServer(t *testing.T) {
+	w, err := New(&rest.Config{Host: "127.0.0.1:1"}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	if err := w.Start(ctx); err != nil || !strings.Contains(w.Unready().Error(), "the server has not said which kinds it serves") {
+		t.Errorf("%v, %v", err, w.Unready())
+	}
+}
