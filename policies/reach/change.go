@@ -15,15 +15,27 @@ type Change struct {
 	governed   [2]*set // columns of those that other policies govern now
 	changed    [2]*set // and of those of them that may decide otherwise
 	sets       *sets
-	differing  [2]map[int32]*set // by class: whom it may decide otherwise about
-	byRows     map[[2]*row]*set
-	sides      [2]pairing
+	ports      *portTable
+	within     portsID
+	differing  [2]map[classPorts]*set // whom a class may decide otherwise about
+	byRows     map[rowsPorts]*set
+	sides      [2]*crossings
+}
+
+type classPorts struct {
+	class  int32
+	within portsID
+}
+
+type rowsPorts struct {
+	was, is *row
+	within  portsID
 }
 
 func newChange(base, head *Judge) *Change {
 	sets := newSets(len(base.columns))
 	return &Change{
-		base: base, head: head, sets: sets, byRows: map[[2]*row]*set{}, differing: [2]map[int32]*set{{}, {}},
+		base: base, head: head, sets: sets, byRows: map[rowsPorts]*set{}, differing: [2]map[classPorts]*set{{}, {}},
 		governed: [2]*set{sets.none, sets.none}, changed: [2]*set{sets.none, sets.none},
 	}
 }
@@ -62,42 +74,43 @@ func (c *Change) between(side int, from, to Group, ports netset.Ports, want []po
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
-		if c.sides[side].Judge == nil {
-			c.sides[side] = newPairing([2]*Judge{c.base, c.head}[side])
+		if c.sides[side] == nil {
+			c.sides[side] = newCrossings([2]*Judge{c.base, c.head}[side])
 		}
-		x := crossings{pairing: c.sides[side], sets: c.sets}
-		x.want(ports, want)
-		for source := range x.partiesIn(from, c.changed[policies.Egress]) {
-			for target := range x.partiesIn(to, c.differs(policies.Egress, source.class)) {
-				if !x.cross(&source, &target, yield) {
-					return
-				}
-			}
+		if c.ports == nil {
+			c.ports = c.head.ports.fork()
 		}
-		for target := range x.partiesIn(to, c.changed[policies.Ingress]) {
-			for source := range x.partiesIn(from, c.differs(policies.Ingress, target.class)) {
-				if c.seen(&source, &target) {
-					continue
-				}
-				if !x.cross(&source, &target, yield) {
-					return
-				}
-			}
+		c.within = c.ports.id(ports)
+		c.sides[side].want(ports, want)
+		if !c.Touches(policies.Egress, from) && !c.Touches(policies.Ingress, to) {
+			return
 		}
+		c.sides[side].between(from, to, c, yield)
 	}
 }
 
-// seen reports whether a pair of parties differs as its source sees it.
-func (c *Change) seen(source, target *party) bool {
-	if source.class < 0 || !c.changed[policies.Egress].has(source.columns[0]) {
-		return false
+// concern returns the columns that an end may be decided otherwise with.
+func (c *Change) concern(d policies.Direction, one *party) *set {
+	all := c.changed[1-d]
+	if one.class >= 0 && c.changed[d].has(one.columns[0]) {
+		all = c.sets.or(all, c.differs(d, one.class))
 	}
-	return slices.ContainsFunc(target.columns, c.differs(policies.Egress, source.class).has)
+	return all
 }
 
-// differs returns the columns about which a class may decide otherwise than before.
+// concerns reports whether one of two parties may decide otherwise about the other.
+func (c *Change) concerns(source, target *party) bool {
+	sees := func(d policies.Direction, one, other *party) bool {
+		return one.class >= 0 && c.changed[d].has(one.columns[0]) && slices.ContainsFunc(other.columns, c.differs(d, one.class).has)
+	}
+	return sees(policies.Egress, source, target) || sees(policies.Ingress, target, source)
+}
+
+// differs returns the columns about which a class may decide otherwise than before, on
+// the ports at hand.
 func (c *Change) differs(d policies.Direction, class int32) *set {
-	known, ok := c.differing[d][class]
+	key := classPorts{class, c.within}
+	known, ok := c.differing[d][key]
 	if !ok {
 		known = c.sets.none
 		for _, column := range c.base.classes[class].columns {
@@ -107,38 +120,43 @@ func (c *Change) differs(d policies.Direction, class int32) *set {
 				known = c.sets.or(known, c.apart(c.base.local.at(subject), c.head.local.at(subject)))
 			}
 		}
-		c.differing[d][class] = known
+		c.differing[d][key] = known
 	}
 	return known
 }
 
-// apart returns the columns that two rows may grant different things.
+// apart returns the columns that two rows grant different things on the ports at hand.
 func (c *Change) apart(was, is *row) *set {
 	if was == is {
 		return c.sets.none
 	}
-	key := [2]*row{was, is}
+	key := rowsPorts{was, is, c.within}
 	known, ok := c.byRows[key]
 	if !ok {
-		c.addDifference(was.allow, is.allow)
-		c.addDifference(was.unknown, is.unknown)
+		c.addApart(was.allow, is.allow)
+		c.addApart(was.unknown, is.unknown)
 		known = c.sets.build()
 		c.byRows[key] = known
 	}
 	return known
 }
 
-// addDifference adds the columns of layers that two relations do not share, of those
-// with equal ports what they do not.
-func (c *Change) addDifference(was, is relation) {
+// addApart adds the columns that are in one of two relations only, on some of the ports
+// at hand.
+func (c *Change) addApart(was, is relation) {
 	for k, pair := range [][2]relation{{was, is}, {is, was}} {
 		for _, l := range pair[0] {
-			at := slices.IndexFunc(pair[1], func(m layer) bool { return m.ports == l.ports })
-			switch {
-			case at < 0:
+			alone := c.ports.and(l.ports, c.within)
+			for _, m := range pair[1] {
+				if shared := c.ports.and(alone, m.ports); shared != noPorts {
+					alone = c.ports.minus(alone, shared)
+					if k == 0 {
+						c.sets.addApart(l.columns, m.columns)
+					}
+				}
+			}
+			if alone != noPorts {
 				c.sets.addSet(l.columns)
-			case k == 0:
-				c.sets.addApart(l.columns, pair[1][at].columns)
 			}
 		}
 	}
