@@ -69,8 +69,8 @@ func (x *crossings) between(from, to Group, c *Change, yield func(Crossing) bool
 		few, many, d = to, from, policies.Ingress
 	}
 	near := few.possible
-	if c != nil && !c.Touches(1-d, many) {
-		near = c.changed[d]
+	if c != nil && !meets(c.moved(1-d), many.possible) {
+		near = c.moved(d)
 	}
 	for one := range x.partiesIn(few, near) {
 		among := x.concern(d, &one)

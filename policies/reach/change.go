@@ -17,14 +17,9 @@ type Change struct {
 	sets       *sets
 	ports      *portTable
 	within     portsID
-	differing  [2]map[classPorts]*set // whom a class may decide otherwise about
-	byRows     map[rowsPorts]*set
+	movers     [2]map[portsID]*set // what moved returned
+	byRows     map[rowsPorts]*set  // what apart returned
 	sides      [2]*crossings
-}
-
-type classPorts struct {
-	class  int32
-	within portsID
 }
 
 type rowsPorts struct {
@@ -35,7 +30,7 @@ type rowsPorts struct {
 func newChange(base, head *Judge) *Change {
 	sets := newSets(len(base.columns))
 	return &Change{
-		base: base, head: head, sets: sets, byRows: map[rowsPorts]*set{}, differing: [2]map[classPorts]*set{{}, {}},
+		base: base, head: head, sets: sets, byRows: map[rowsPorts]*set{}, movers: [2]map[portsID]*set{{}, {}},
 		governed: [2]*set{sets.none, sets.none}, changed: [2]*set{sets.none, sets.none},
 	}
 }
@@ -50,10 +45,7 @@ func (c *Change) Touches(d policies.Direction, g Group) bool {
 	if g.frame == nil {
 		return false
 	}
-	for range common(c.governed[d], g.possible) {
-		return true
-	}
-	return false
+	return meets(c.governed[d], g.possible)
 }
 
 // Before yields what Between yields of the judge before the change, as far as it may
@@ -82,17 +74,14 @@ func (c *Change) between(side int, from, to Group, ports netset.Ports, want []po
 		}
 		c.within = c.ports.id(ports)
 		c.sides[side].want(ports, want)
-		if !c.Touches(policies.Egress, from) && !c.Touches(policies.Ingress, to) {
-			return
-		}
 		c.sides[side].between(from, to, c, yield)
 	}
 }
 
 // concern returns the columns that an end may be decided otherwise with.
 func (c *Change) concern(d policies.Direction, one *party) *set {
-	all := c.changed[1-d]
-	if one.class >= 0 && c.changed[d].has(one.columns[0]) {
+	all := c.moved(1 - d)
+	if one.class >= 0 && c.moved(d).has(one.columns[0]) {
 		all = c.sets.or(all, c.differs(d, one.class))
 	}
 	return all
@@ -101,28 +90,53 @@ func (c *Change) concern(d policies.Direction, one *party) *set {
 // concerns reports whether one of two parties may decide otherwise about the other.
 func (c *Change) concerns(source, target *party) bool {
 	sees := func(d policies.Direction, one, other *party) bool {
-		return one.class >= 0 && c.changed[d].has(one.columns[0]) && slices.ContainsFunc(other.columns, c.differs(d, one.class).has)
+		return one.class >= 0 && c.moved(d).has(one.columns[0]) && slices.ContainsFunc(other.columns, c.differs(d, one.class).has)
 	}
 	return sees(policies.Egress, source, target) || sees(policies.Ingress, target, source)
+}
+
+// moved returns the columns of those who may decide otherwise than before about
+// anybody, on the ports at hand.
+func (c *Change) moved(d policies.Direction) *set {
+	known, ok := c.movers[d][c.within]
+	if ok {
+		return known
+	}
+	var classes []int32
+	last := int32(-1)
+	for column := range c.changed[d].columns() {
+		class := c.base.columns[column].class
+		if class != last && !c.differs(d, class).empty() {
+			classes = append(classes, class)
+		}
+		last = class
+	}
+	for _, class := range classes {
+		for _, column := range c.base.classes[class].columns {
+			c.sets.add(column)
+		}
+	}
+	known = c.sets.build()
+	c.movers[d][c.within] = known
+	return known
 }
 
 // differs returns the columns about which a class may decide otherwise than before, on
 // the ports at hand.
 func (c *Change) differs(d policies.Direction, class int32) *set {
-	key := classPorts{class, c.within}
-	known, ok := c.differing[d][key]
-	if !ok {
-		known = c.sets.none
-		for _, column := range c.base.classes[class].columns {
-			subject := c.base.columns[column].subject
-			known = c.sets.or(known, c.apart(c.base.rows[d].at(subject), c.head.rows[d].at(subject)))
-			if d == policies.Ingress {
-				known = c.sets.or(known, c.apart(c.base.local.at(subject), c.head.local.at(subject)))
-			}
+	all, last := c.sets.none, int32(-1)
+	for _, column := range c.base.classes[class].columns {
+		subject := c.base.columns[column].subject
+		if subject == last {
+			continue
 		}
-		c.differing[d][key] = known
+		last = subject
+		all = c.sets.or(all, c.apart(c.base.rows[d].at(subject), c.head.rows[d].at(subject)))
+		if d == policies.Ingress {
+			all = c.sets.or(all, c.apart(c.base.local.at(subject), c.head.local.at(subject)))
+		}
 	}
-	return known
+	return all
 }
 
 // apart returns the columns that two rows grant different things on the ports at hand.
