@@ -198,7 +198,7 @@ func (x *crossings) yield(c Crossing, g grantID, yield func(Crossing) bool) bool
 		if !x.wanted[v] {
 			continue
 		}
-		ports := noPorts
+		var ports portsID
 		switch v {
 		case policies.Allow:
 			ports = t.and(x.within, is.allow)
