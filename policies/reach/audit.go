@@ -2,6 +2,7 @@ package reach
 
 import (
 	"encoding/binary"
+	"iter"
 	"maps"
 	"slices"
 
@@ -53,6 +54,7 @@ type standing struct{ matches, decides bool }
 
 // NewAudit returns the audit of what a judge judges.
 func NewAudit(j *Judge) *Audit {
+	j = j.settled()
 	b := newBuilder(j.frame)
 	b.turnTo(j.world, j.placement)
 	a := &Audit{Judge: j, model: j.Model(), e: newEvaluation(b, j.book, j.hosts), grants: newGrants(b.ports), scratch: *j.Model()}
@@ -162,6 +164,22 @@ func (j *Judge) Governing(d policies.Direction, e End) []Governs {
 		all = append(all, Governs{j.book.index(g.policy), g.truth})
 	}
 	return all
+}
+
+// GoverningPolicies yields the policies that govern an end in one direction, in the
+// order of evaluation: for sure, or perhaps.
+func (j *Judge) GoverningPolicies(d policies.Direction, e End) iter.Seq2[*policies.Policy, policies.Truth] {
+	return func(yield func(*policies.Policy, policies.Truth) bool) {
+		class := j.classOf(e)
+		if class < 0 {
+			return
+		}
+		for _, g := range j.governing[d].at(class) {
+			if !yield(j.book.policy(g.policy), g.truth) {
+				return
+			}
+		}
+	}
 }
 
 // Order returns the indexes of the model's policies in the order of evaluation.

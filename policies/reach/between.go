@@ -30,18 +30,28 @@ func (j *Judge) Between(from, to Group, ports netset.Ports, want ...policies.Ver
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
-		x := crossings{pairing: newPairing(j), sets: newSets(len(j.columns))}
+		x := newCrossings(j)
 		x.want(ports, want)
-		x.between(from, to, yield)
+		x.between(from, to, nil, yield)
 	}
 }
 
-// crossings answers Between.
+// crossings answers Between, and what a Change is asked.
 type crossings struct {
 	pairing
+	sets     *sets // that no row has to do with
+	concerns map[concernKey]*set
+	within   portsID
+	wanted   [policies.Unknown + 1]bool
+}
+
+type concernKey struct {
+	row    *row
 	within portsID
-	wanted [policies.Unknown + 1]bool
-	sets   *sets // that no row has to do with
+}
+
+func newCrossings(j *Judge) *crossings {
+	return &crossings{pairing: newPairing(j), sets: newSets(len(j.columns)), concerns: map[concernKey]*set{}}
 }
 
 func (x *crossings) want(ports netset.Ports, verdicts []policies.Verdict) {
@@ -51,54 +61,77 @@ func (x *crossings) want(ports netset.Ports, verdicts []policies.Verdict) {
 	}
 }
 
-// between looks from each end of the smaller group at those of the other that it
-// has anything to do with.
-func (x *crossings) between(from, to Group, yield func(Crossing) bool) {
+// between looks from each end of the smaller group at those of the other that it has
+// anything to do with: as far as a change has, where there is one.
+func (x *crossings) between(from, to Group, c *Change, yield func(Crossing) bool) {
+	few, many, d := from, to, policies.Egress
 	if len(to.possible.index) < len(from.possible.index) {
-		for target := range x.partiesIn(to, to.possible) {
-			for source := range x.partiesIn(from, x.concerns(policies.Ingress, &target)) {
-				if !x.cross(&source, &target, yield) {
-					return
-				}
-			}
-		}
-		return
+		few, many, d = to, from, policies.Ingress
 	}
-	for source := range x.partiesIn(from, from.possible) {
-		for target := range x.partiesIn(to, x.concerns(policies.Egress, &source)) {
-			if !x.cross(&source, &target, yield) {
+	near := few.possible
+	if c != nil && !meets(c.moved(1-d), many.possible) {
+		near = c.moved(d)
+	}
+	for one := range x.partiesIn(few, near) {
+		among := x.concern(d, &one)
+		if c != nil {
+			among = x.sets.and(among, c.concern(d, &one))
+		}
+		for other := range x.partiesIn(many, among) {
+			source, target := &one, &other
+			if d == policies.Ingress {
+				source, target = target, source
+			}
+			if c != nil && !c.concerns(source, target) {
+				continue
+			}
+			if !x.cross(source, target, yield) {
 				return
 			}
 		}
 	}
 }
 
-// concerns returns the columns about which an end's own policies do not give a verdict
+// concern returns the columns about which an end's own policies do not give a verdict
 // that is not wanted in any case: where denials are not, those on which they do not
 // deny all of the ports.
-func (x *crossings) concerns(d policies.Direction, one *party) *set {
+func (x *crossings) concern(d policies.Direction, one *party) *set {
+	if one.class < 0 || x.wanted[policies.Deny] {
+		return x.grantedBy(nil)
+	}
+	all := x.sets.none
 	for _, column := range one.columns {
 		subject := x.columns[column].subject
-		if subject < 0 || x.wanted[policies.Deny] {
-			x.sets.addRange(0, int32(len(x.columns)))
-			break
-		}
-		x.addGranted(x.rows[d].at(subject))
-		if d == policies.Ingress && x.local.at(subject) != x.rows[d].at(subject) {
-			x.addGranted(x.local.at(subject))
+		all = x.sets.or(all, x.grantedBy(x.rows[d].at(subject)))
+		if d == policies.Ingress {
+			all = x.sets.or(all, x.grantedBy(x.local.at(subject)))
 		}
 	}
-	return x.sets.build()
+	return all
 }
 
-func (x *crossings) addGranted(r *row) {
-	for _, layers := range []relation{r.allow, r.unknown} {
-		for _, l := range layers {
-			if x.grants.ports.and(l.ports, x.within) != noPorts {
-				x.sets.addSet(l.columns)
+// grantedBy returns the columns that a row grants some of the ports, perhaps; all of
+// them for no row.
+func (x *crossings) grantedBy(r *row) *set {
+	key := concernKey{r, x.within}
+	known, ok := x.concerns[key]
+	if ok {
+		return known
+	}
+	if r == nil {
+		x.sets.addRange(0, int32(len(x.columns)))
+	} else {
+		for _, layers := range []relation{r.allow, r.unknown} {
+			for _, l := range layers {
+				if x.grants.ports.and(l.ports, x.within) != noPorts {
+					x.sets.addSet(l.columns)
+				}
 			}
 		}
 	}
+	known = x.sets.build()
+	x.concerns[key] = known
+	return known
 }
 
 // cross yields what is decided from one party to another.
@@ -165,7 +198,7 @@ func (x *crossings) yield(c Crossing, g grantID, yield func(Crossing) bool) bool
 		if !x.wanted[v] {
 			continue
 		}
-		ports := noPorts
+		var ports portsID
 		switch v {
 		case policies.Allow:
 			ports = t.and(x.within, is.allow)

@@ -15,15 +15,22 @@ type Change struct {
 	governed   [2]*set // columns of those that other policies govern now
 	changed    [2]*set // and of those of them that may decide otherwise
 	sets       *sets
-	differing  [2]map[int32]*set // by class: whom it may decide otherwise about
-	byRows     map[[2]*row]*set
-	sides      [2]pairing
+	ports      *portTable
+	within     portsID
+	movers     [2]map[portsID]*set // what moved returned
+	byRows     map[rowsPorts]*set  // what apart returned
+	sides      [2]*crossings
+}
+
+type rowsPorts struct {
+	was, is *row
+	within  portsID
 }
 
 func newChange(base, head *Judge) *Change {
 	sets := newSets(len(base.columns))
 	return &Change{
-		base: base, head: head, sets: sets, byRows: map[[2]*row]*set{}, differing: [2]map[int32]*set{{}, {}},
+		base: base, head: head, sets: sets, byRows: map[rowsPorts]*set{}, movers: [2]map[portsID]*set{{}, {}},
 		governed: [2]*set{sets.none, sets.none}, changed: [2]*set{sets.none, sets.none},
 	}
 }
@@ -38,10 +45,7 @@ func (c *Change) Touches(d policies.Direction, g Group) bool {
 	if g.frame == nil {
 		return false
 	}
-	for range common(c.governed[d], g.possible) {
-		return true
-	}
-	return false
+	return meets(c.governed[d], g.possible)
 }
 
 // Before yields what Between yields of the judge before the change, as far as it may
@@ -62,83 +66,111 @@ func (c *Change) between(side int, from, to Group, ports netset.Ports, want []po
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
-		if c.sides[side].Judge == nil {
-			c.sides[side] = newPairing([2]*Judge{c.base, c.head}[side])
+		if c.sides[side] == nil {
+			c.sides[side] = newCrossings([2]*Judge{c.base, c.head}[side])
 		}
-		x := crossings{pairing: c.sides[side], sets: c.sets}
-		x.want(ports, want)
-		for source := range x.partiesIn(from, c.changed[policies.Egress]) {
-			for target := range x.partiesIn(to, c.differs(policies.Egress, source.class)) {
-				if !x.cross(&source, &target, yield) {
-					return
-				}
-			}
+		if c.ports == nil {
+			c.ports = c.head.ports.fork()
 		}
-		for target := range x.partiesIn(to, c.changed[policies.Ingress]) {
-			for source := range x.partiesIn(from, c.differs(policies.Ingress, target.class)) {
-				if c.seen(&source, &target) {
-					continue
-				}
-				if !x.cross(&source, &target, yield) {
-					return
-				}
-			}
-		}
+		c.within = c.ports.id(ports)
+		c.sides[side].want(ports, want)
+		c.sides[side].between(from, to, c, yield)
 	}
 }
 
-// seen reports whether a pair of parties differs as its source sees it.
-func (c *Change) seen(source, target *party) bool {
-	if source.class < 0 || !c.changed[policies.Egress].has(source.columns[0]) {
-		return false
+// concern returns the columns that an end may be decided otherwise with.
+func (c *Change) concern(d policies.Direction, one *party) *set {
+	all := c.moved(1 - d)
+	if one.class >= 0 && c.moved(d).has(one.columns[0]) {
+		all = c.sets.or(all, c.differs(d, one.class))
 	}
-	return slices.ContainsFunc(target.columns, c.differs(policies.Egress, source.class).has)
+	return all
 }
 
-// differs returns the columns about which a class may decide otherwise than before.
-func (c *Change) differs(d policies.Direction, class int32) *set {
-	known, ok := c.differing[d][class]
-	if !ok {
-		known = c.sets.none
+// concerns reports whether one of two parties may decide otherwise about the other.
+func (c *Change) concerns(source, target *party) bool {
+	sees := func(d policies.Direction, one, other *party) bool {
+		return one.class >= 0 && c.moved(d).has(one.columns[0]) && slices.ContainsFunc(other.columns, c.differs(d, one.class).has)
+	}
+	return sees(policies.Egress, source, target) || sees(policies.Ingress, target, source)
+}
+
+// moved returns the columns of those who may decide otherwise than before about
+// anybody, on the ports at hand.
+func (c *Change) moved(d policies.Direction) *set {
+	known, ok := c.movers[d][c.within]
+	if ok {
+		return known
+	}
+	var classes []int32
+	last := int32(-1)
+	for column := range c.changed[d].columns() {
+		class := c.base.columns[column].class
+		if class != last && !c.differs(d, class).empty() {
+			classes = append(classes, class)
+		}
+		last = class
+	}
+	for _, class := range classes {
 		for _, column := range c.base.classes[class].columns {
-			subject := c.base.columns[column].subject
-			known = c.sets.or(known, c.apart(c.base.rows[d].at(subject), c.head.rows[d].at(subject)))
-			if d == policies.Ingress {
-				known = c.sets.or(known, c.apart(c.base.local.at(subject), c.head.local.at(subject)))
-			}
+			c.sets.add(column)
 		}
-		c.differing[d][class] = known
 	}
+	known = c.sets.build()
+	c.movers[d][c.within] = known
 	return known
 }
 
-// apart returns the columns that two rows may grant different things.
+// differs returns the columns about which a class may decide otherwise than before, on
+// the ports at hand.
+func (c *Change) differs(d policies.Direction, class int32) *set {
+	all, last := c.sets.none, int32(-1)
+	for _, column := range c.base.classes[class].columns {
+		subject := c.base.columns[column].subject
+		if subject == last {
+			continue
+		}
+		last = subject
+		all = c.sets.or(all, c.apart(c.base.rows[d].at(subject), c.head.rows[d].at(subject)))
+		if d == policies.Ingress {
+			all = c.sets.or(all, c.apart(c.base.local.at(subject), c.head.local.at(subject)))
+		}
+	}
+	return all
+}
+
+// apart returns the columns that two rows grant different things on the ports at hand.
 func (c *Change) apart(was, is *row) *set {
 	if was == is {
 		return c.sets.none
 	}
-	key := [2]*row{was, is}
+	key := rowsPorts{was, is, c.within}
 	known, ok := c.byRows[key]
 	if !ok {
-		c.addDifference(was.allow, is.allow)
-		c.addDifference(was.unknown, is.unknown)
+		c.addApart(was.allow, is.allow)
+		c.addApart(was.unknown, is.unknown)
 		known = c.sets.build()
 		c.byRows[key] = known
 	}
 	return known
 }
 
-// addDifference adds the columns of layers that two relations do not share, of those
-// with equal ports what they do not.
-func (c *Change) addDifference(was, is relation) {
+// addApart adds the columns that are in one of two relations only, on some of the ports
+// at hand.
+func (c *Change) addApart(was, is relation) {
 	for k, pair := range [][2]relation{{was, is}, {is, was}} {
 		for _, l := range pair[0] {
-			at := slices.IndexFunc(pair[1], func(m layer) bool { return m.ports == l.ports })
-			switch {
-			case at < 0:
+			alone := c.ports.and(l.ports, c.within)
+			for _, m := range pair[1] {
+				if shared := c.ports.and(alone, m.ports); shared != noPorts {
+					alone = c.ports.minus(alone, shared)
+					if k == 0 {
+						c.sets.addApart(l.columns, m.columns)
+					}
+				}
+			}
+			if alone != noPorts {
 				c.sets.addSet(l.columns)
-			case k == 0:
-				c.sets.addApart(l.columns, pair[1][at].columns)
 			}
 		}
 	}

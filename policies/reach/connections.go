@@ -221,6 +221,7 @@ type outsideGrant struct {
 
 func newLister(j *Judge, l Listing) *lister {
 	ls := &lister{pairing: newPairing(j), visible: map[grantID]*policies.Grant{}, blocks: map[outsideKey][]outsideGrant{}, peers: map[string]*policies.Peer{}}
+	ls.cells = map[cellKey]grantID{}
 	ports := netset.TransportPorts()
 	if l.Ports != nil {
 		ports = *l.Ports

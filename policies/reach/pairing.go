@@ -10,7 +10,7 @@ import (
 type pairing struct {
 	*Judge
 	*grants
-	cells map[cellKey]grantID
+	cells map[cellKey]grantID // nil where it does not pay to remember
 }
 
 type cellKey struct {
@@ -19,11 +19,14 @@ type cellKey struct {
 }
 
 func newPairing(j *Judge) pairing {
-	return pairing{j, newGrants(j.ports), map[cellKey]grantID{}}
+	return pairing{Judge: j, grants: newGrants(j.ports)}
 }
 
-// cell returns what a row grants to a column, remembering it.
+// cell returns what a row grants to a column, remembering it where that is asked often.
 func (p *pairing) cell(r *row, column int32) grantID {
+	if p.cells == nil {
+		return p.of(r, column)
+	}
 	key := cellKey{r, column}
 	g, ok := p.cells[key]
 	if !ok {
@@ -48,7 +51,7 @@ func (p *pairing) granted(sources, targets []int32, onNode policies.Truth) grant
 			if x.subject >= 0 {
 				leaves = p.cell(p.rows[policies.Egress].at(x.subject), b)
 			}
-			if y.subject >= 0 {
+			if y.subject >= 0 && leaves != noGrant {
 				enters = p.cell(p.rows[policies.Ingress].at(y.subject), a)
 				if onNode != policies.No {
 					enters = p.fromNode(enters, p.cell(p.local.at(y.subject), a), onNode)

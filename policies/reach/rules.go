@@ -32,6 +32,7 @@ type reached struct{ yes, possible relation }
 
 // Parts returns the parts of the judge's model.
 func (j *Judge) Parts() *Parts {
+	j = j.settled()
 	p := &Parts{judge: j, model: j.Model(), builder: newBuilder(j.frame), inClass: make([][]int, len(j.classes)), reaches: map[partKey]reached{}, everyone: map[*policies.Rule]bool{}}
 	p.builder.turnTo(j.world, j.placement)
 	for i, class := range j.placement.pods {

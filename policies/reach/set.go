@@ -71,6 +71,14 @@ func common(a, b *set) iter.Seq[int32] {
 	}
 }
 
+// meets reports whether two sets have a column in common.
+func meets(a, b *set) bool {
+	for range common(a, b) {
+		return true
+	}
+	return false
+}
+
 // canvas is a set in the making.
 type canvas struct {
 	dense   []uint64

@@ -42,6 +42,16 @@ func (j *Judge) anew(after *book) (*Judge, *Change) {
 	return head, &Change{base: j, head: head, anew: true}
 }
 
+// settled returns the judge, or one like it whose policies go by their indexes.
+func (j *Judge) settled() *Judge {
+	if j.book.order == nil {
+		return j
+	}
+	o := j.options
+	o.Lasting = false
+	return New(j.Model(), o)
+}
+
 // mostAdded is how many policies an edit may put in without beginning anew.
 const mostAdded = 15
 

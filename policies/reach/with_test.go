@@ -2,6 +2,7 @@ package reach_test
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -9,9 +10,11 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/weir-policy/weir/internal/testkit/worlds"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/selector"
 )
 
 // drawEdit puts in policies of another model of the dialect, some of them in place of
@@ -124,8 +127,23 @@ func peersOf(all []policies.Policy) []policies.Match {
 func compareJudges(t *rapid.T, d dice, want, got *reach.Judge) {
 	all := endsOf(want)
 	asked := []point{{netset.TCP, 80}, {netset.UDP, 81}, pick(d, calicoPoints...)}
+	if len(all) > 0 && d.chance(10) {
+		reach.NewAudit(got)
+		if x, y := want.Parts().Isolates(policies.Ingress, all[0]), got.Parts().Isolates(policies.Ingress, all[0]); x != y {
+			t.Fatalf("%v is isolated: %v, want %v", want.Peer(all[0]), y, x)
+		}
+	}
 	for _, a := range all {
 		for _, way := range policies.Directions {
+			var refs []policies.Ref
+			for p := range got.GoverningPolicies(way, a) {
+				refs = append(refs, p.Ref)
+			}
+			for i, g := range want.Governing(way, a) {
+				if refs[i] != want.Model().Policies[g.Policy].Ref {
+					t.Fatalf("%v of %v is governed by %v", way, want.Peer(a), refs)
+				}
+			}
 			if diff := gocmp.Diff(want.Governing(way, a), got.Governing(way, a)); diff != "" {
 				t.Fatalf("%v of %v is governed otherwise: -want +got\n%s", way, want.Peer(a), diff)
 			}
@@ -200,5 +218,44 @@ func checkCrossing(t *rapid.T, j *reach.Judge, x reach.Crossing) {
 		if v := j.Verdict(x.From, x.To, r.Protocol, r.First); v != x.Verdict {
 			t.Fatalf("%v to %v on %v: %v, it is %v", j.Peer(x.From), j.Peer(x.To), x.Ports, x.Verdict, v)
 		}
+	}
+}
+
+// Most changes leave the classes of pods what they are.
+func TestWithSeldomBeginsAnew(t *testing.T) {
+	j := reach.New(worlds.Cluster5k.Model(1), reach.Options{Lasting: true})
+	pods := func(key, value string) policies.Match {
+		return policies.Match{Namespaces: selector.Label(policies.NameLabel, "ns-0001"), Pods: selector.Label(key, value)}
+	}
+	block := func(text string) policies.Match {
+		return policies.Match{Block: netset.Block{CIDR: netip.MustParsePrefix(text)}}
+	}
+	for _, row := range []struct {
+		what string
+		rule policies.Rule
+		anew bool
+	}{
+		{"a label that policies name", policies.Rule{Peers: []policies.Match{pods("app", "app-001")}}, false},
+		{"a label that only pods have", policies.Rule{Peers: []policies.Match{pods("version", "v3")}}, false},
+		{"a label of namespaces", policies.Rule{Peers: []policies.Match{{Namespaces: selector.Label("cost-centre", "7"), Pods: selector.Everything()}}}, false},
+		{"another port", policies.Rule{Peers: []policies.Match{{Anyone: true}}, Ports: netset.PortSpan(netset.TCP, 4711, 4711)}, false},
+		{"a port's name that only pods give", policies.Rule{Peers: []policies.Match{{Anyone: true}}, Named: []policies.NamedPort{{Protocol: netset.TCP, Name: "metrics"}}}, false},
+		{"a range that policies name", policies.Rule{Peers: []policies.Match{block("192.0.2.0/24")}}, false},
+		{"another range", policies.Rule{Peers: []policies.Match{block("192.0.2.7/32")}}, true},
+		{"a label of no pod", policies.Rule{Peers: []policies.Match{pods("colour", "red")}}, true},
+		{"a label that differs from pod to pod", policies.Rule{Peers: []policies.Match{pods("pod-template-hash", "5d8f")}}, true},
+		{"a label of nodes", policies.Rule{Peers: []policies.Match{{Nodes: selector.Label("zone", "a")}}}, true},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			row.rule.Action = policies.ActionAllow
+			p := policies.Policy{
+				Ref: policies.Ref{Kind: "NetworkPolicy", Namespace: "ns-0001", Name: "new"}, Tier: "default",
+				Subject: pods("app", "app-000"), Governs: [2]bool{policies.Ingress: true},
+				Rules: [2][]policies.Rule{policies.Ingress: {row.rule}},
+			}
+			if _, c := j.With(reach.Edit{Put: []policies.Policy{p}}); c.Anew() != row.anew {
+				t.Errorf("anew: %v, want %v", c.Anew(), row.anew)
+			}
+		})
 	}
 }
