@@ -63,8 +63,11 @@ func (s *Store) verifyFile(ctx context.Context, f File) error {
 		return fmt.Errorf("%s: its SHA-256 is %s instead of %s: it was changed; bring it back from a copy", b.name(), got, f.SHA256)
 	}
 	layout := flowLayout
-	if f.Kind == hourly || f.Kind == daily {
+	switch f.Kind {
+	case hourly, daily:
 		layout = rollLayout
+	case whole:
+		layout = wholeLayout
 	}
 	g, err := newGroupReader(b, layout, nil)
 	if err != nil {
