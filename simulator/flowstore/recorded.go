@@ -491,6 +491,17 @@ type span struct{ first, rows int64 }
 
 // Flows calls each for every record of the tuples, by hour.
 func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policies.Flow) error) error {
+	return r.rows(ctx, tuples, func(t *table, row *row) error {
+		f, err := t.flow(row)
+		if err != nil {
+			return err
+		}
+		return each(f)
+	})
+}
+
+// rows calls take for every row of the tuples, by hour.
+func (r *recorded) rows(ctx context.Context, tuples []uint64, take func(*table, *row) error) error {
 	hours, _ := r.hours()
 	since, until := r.Micros()
 	spans, err := r.spans(ctx, tuples, hours)
@@ -505,11 +516,7 @@ func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policie
 			if _, wanted := slices.BinarySearch(tuples, t.tuples[rows[i].tuple].id); !wanted {
 				continue
 			}
-			f, err := t.flow(&rows[i])
-			if err != nil {
-				return err
-			}
-			if err := each(f); err != nil {
+			if err := take(t, &rows[i]); err != nil {
 				return err
 			}
 		}
