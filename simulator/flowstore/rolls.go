@@ -18,7 +18,7 @@ import (
 // verdict.
 type roll struct {
 	id                    uint64 // of the tuple
-	hour, first, last     int64 // hour is the first of a day
+	hour, first, last     int64  // hour is the first of a day
 	flows, bytes, packets uint64
 	replyBytes            uint64
 	replyPackets          uint64
