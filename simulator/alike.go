@@ -19,6 +19,7 @@ type Alike struct {
 type Class struct {
 	ID, Before int
 	Since      time.Time
+	Twins      bool // both sides may report a flow of two such ends
 }
 
 // classKey is what an end's part in an answer depends on.
@@ -32,7 +33,7 @@ type classKey struct {
 func (r *Replayer) Class(p *policies.FlowPeer) Class {
 	e := r.find(p)
 	key := classKey{e.place, e.group, e.outside, !isOutside(p) && !p.OwnNode, e.before.cause, e.before.example}
-	c := Class{ID: r.class(key), Since: e.since}
+	c := Class{ID: r.class(key), Since: e.since, Twins: key.twins}
 	if !e.since.IsZero() {
 		c.Before = r.class(classKey{cause: younger.cause})
 	}

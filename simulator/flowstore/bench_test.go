@@ -221,7 +221,7 @@ func monthStore(b *testing.B) *Store {
 	if st, err := s.Stats(b.Context()); err != nil || len(st.Files) > 0 {
 		return s
 	}
-	t, g, random := newTable(), flows.New(flows.Options{Seed: 1}), rand.New(rand.NewPCG(1, 1))
+	t, g := newTable(), flows.New(flows.Options{Seed: 1})
 	for len(t.tuples) < *benchTuples {
 		f := g.Next()
 		f.From.Address, f.To.Address = netip.Addr{}, netip.Addr{}
@@ -236,30 +236,37 @@ func monthStore(b *testing.B) *Store {
 			flows := File{Name: "flows/" + at.Format(time.RFC3339), Kind: sorted, Hour: at, Rows: 1}
 			of.Of, c.Add = append(of.Of, flows.Name), append(c.Add, flows)
 		}
-		err := s.write(b.Context(), &of, func(to io.Writer) error {
-			w, err := newRollWriter(to, &of)
-			if err != nil {
-				return err
-			}
-			for _, tuple := range t.tuples {
-				r := roll{id: tuple.id, from: tuple.from, to: tuple.to, port: tuple.port, protocol: tuple.protocol, verdict: policies.Allow}
-				for side := range 48 {
-					r.hour, r.reporter = of.Hour.Add(time.Duration(side/2)*time.Hour).UnixMicro(), policies.Reporter(1+side%2)
-					r.rows = 1 + random.Int64N(900)
-					r.flows, r.packets, r.bytes = uint64(r.rows), uint64(r.rows)*(1+random.Uint64N(90)), uint64(r.rows)*random.Uint64N(90_000)
-					r.first, r.last = r.hour+random.Int64N(flowrow.HourMicros/8), r.hour+flowrow.HourMicros-random.Int64N(flowrow.HourMicros/8)
-					r.row += r.rows
-					if err := w.add(&r, t); err != nil {
-						return err
+		rolls := func(l *layout, f *File, add func(*rollWriter, *roll, *table) error) {
+			random := rand.New(rand.NewPCG(1, uint64(day)))
+			err := s.write(b.Context(), f, func(to io.Writer) error {
+				w, err := newRollWriter(to, l, f)
+				if err != nil {
+					return err
+				}
+				for _, tuple := range t.tuples {
+					r := roll{id: tuple.id, from: tuple.from, to: tuple.to, port: tuple.port, protocol: tuple.protocol, verdict: policies.Allow}
+					for side := range 48 {
+						r.hour, r.reporter = of.Hour.Add(time.Duration(side/2)*time.Hour).UnixMicro(), policies.Reporter(1+side%2)
+						r.rows = 1 + random.Int64N(900)
+						r.flows, r.packets, r.bytes = uint64(r.rows), uint64(r.rows)*(1+random.Uint64N(90)), uint64(r.rows)*random.Uint64N(90_000)
+						r.first, r.last = r.hour+random.Int64N(flowrow.HourMicros/8), r.hour+flowrow.HourMicros-random.Int64N(flowrow.HourMicros/8)
+						r.row += r.rows
+						if err := add(w, &r, t); err != nil {
+							return err
+						}
 					}
 				}
+				return w.close()
+			})
+			if err != nil {
+				b.Fatal(err)
 			}
-			return w.close()
-		})
-		if err != nil {
-			b.Fatal(err)
+			c.Add = append(c.Add, *f)
 		}
-		c.Add = append(c.Add, of)
+		ofDay := of
+		ofDay.Kind = whole
+		rolls(rollLayout, &of, (*rollWriter).add)
+		rolls(wholeLayout, &ofDay, (*rollWriter).addToDay)
 	}
 	if err := s.append(b.Context(), c, func(*state) error { return nil }); err != nil {
 		b.Fatal(err)

@@ -30,6 +30,7 @@ type column struct {
 	coded  bool
 	key    bool
 	steps  bool // stored as the differences of neighbours, without a codec
+	bytes  bool // of any length, plain and without a codec
 }
 
 func text(name string) column   { return column{name: name, text: true, coded: true} }
@@ -55,6 +56,17 @@ type vector struct {
 	texts   []string // the dictionary of a text column
 	numbers []int64  // the dictionary of a coded number column, else the values
 	codes   []int32  // which of the dictionary the rows have
+	bytes   []byte   // of all rows of a column of bytes, one after another
+	ends    []int32  // where each row's bytes end
+}
+
+// bytesAt returns what a column of bytes has in a row.
+func (v *vector) bytesAt(i int) []byte {
+	first := int32(0)
+	if i > 0 {
+		first = v.ends[i-1]
+	}
+	return v.bytes[first:v.ends[i]]
 }
 
 // layout is the columns of a kind of file.
@@ -77,6 +89,8 @@ func newLayout(columns []column) *layout {
 		switch {
 		case c.text:
 			node = schema.MustPrimitive(schema.NewPrimitiveNodeLogical(c.name, parquet.Repetitions.Required, schema.StringLogicalType{}, parquet.Types.ByteArray, 0, -1))
+		case c.bytes:
+			node = schema.NewByteArrayNode(c.name, parquet.Repetitions.Required, -1)
 		case c.moment:
 			node = schema.MustPrimitive(schema.NewPrimitiveNodeLogical(c.name, parquet.Repetitions.Required,
 				schema.NewTimestampLogicalType(true, schema.TimeUnitMicros), parquet.Types.Int64, 0, -1))
@@ -90,7 +104,7 @@ func newLayout(columns []column) *layout {
 		if c.steps {
 			properties = append(properties, parquet.WithEncodingFor(c.name, parquet.Encodings.DeltaBinaryPacked))
 		}
-		if c.key || c.steps {
+		if c.key || c.steps || c.bytes {
 			properties = append(properties, parquet.WithCompressionFor(c.name, compress.Codecs.Uncompressed))
 		}
 	}
@@ -185,6 +199,14 @@ func (g *groupWriter) write(vectorOf func(column int) vector) error {
 }
 
 func writeVector(to file.ColumnChunkWriter, v vector) error {
+	if v.ends != nil {
+		values := make([]parquet.ByteArray, len(v.ends))
+		for i := range values {
+			values[i] = v.bytesAt(i)
+		}
+		_, err := to.(*file.ByteArrayColumnChunkWriter).WriteBatch(values, nil, nil)
+		return err
+	}
 	if v.codes == nil {
 		_, err := to.(*file.Int64ColumnChunkWriter).WriteBatch(v.numbers, nil, nil)
 		return err
@@ -287,7 +309,7 @@ func (l *layout) checkSchema(s *schema.Schema) error {
 	for i, c := range l.columns {
 		have := s.Column(i)
 		want := parquet.Types.Int64
-		if c.text {
+		if c.text || c.bytes {
 			want = parquet.Types.ByteArray
 		}
 		if have.Name() != c.name || have.PhysicalType() != want || have.MaxDefinitionLevel() != 0 {
@@ -333,6 +355,15 @@ func (m *maker) plain(value func(i int) int64) vector {
 		m.numbers[i] = value(i)
 	}
 	return vector{numbers: m.numbers}
+}
+
+func (m *maker) bytes(value func(i int) []byte) vector {
+	v := vector{ends: make([]int32, m.n)}
+	for i := range v.ends {
+		v.bytes = append(v.bytes, value(i)...)
+		v.ends[i] = int32(len(v.bytes))
+	}
+	return v
 }
 
 func (m *maker) coded(value func(i int) int64) vector {

@@ -93,7 +93,7 @@ func (h *hourFiles) all() []File {
 func (s *state) byHour() map[time.Time]*hourFiles {
 	hours := map[time.Time]*hourFiles{}
 	for _, f := range s.files {
-		if f.Kind == daily {
+		if f.Kind == daily || f.Kind == whole {
 			continue
 		}
 		h := hours[f.Hour]
@@ -158,7 +158,7 @@ func (s *Store) compactHour(ctx context.Context, now time.Time, files *hourFiles
 	}
 	tuples.Of = []string{flows.Name}
 	err = s.write(ctx, &tuples, func(to io.Writer) error {
-		w, err := newRollWriter(to, &tuples)
+		w, err := newRollWriter(to, rollLayout, &tuples)
 		if err != nil {
 			return err
 		}
@@ -432,6 +432,7 @@ func (s *Store) compactDays(ctx context.Context, now time.Time, done *Compacted)
 	type dayFiles struct {
 		of     []string
 		tuples []File
+		whole  []File
 		open   bool
 		fresh  bool
 	}
@@ -455,42 +456,25 @@ func (s *Store) compactDays(ctx context.Context, now time.Time, done *Compacted)
 			d.tuples = append(d.tuples, f)
 		case daily:
 			d.tuples = append(d.tuples, f)
+		case whole:
+			d.whole = append(d.whole, f)
 		}
 	}
 	for day, d := range days {
-		if d.open || !d.fresh || now.Before(day.Add(24*time.Hour+s.options.Settle)) {
+		isJoined := !d.fresh && len(d.whole) > 0
+		if d.open || len(d.tuples) == 0 || isJoined || now.Before(day.Add(24*time.Hour+s.options.Settle)) {
 			continue
 		}
 		slices.Sort(d.of)
-		f := File{Kind: daily, Hour: day, Of: d.of}
-		c := &commit{At: now}
-		for _, t := range d.tuples {
+		c := &commit{At: now, Add: []File{{Kind: daily, Hour: day, Of: d.of}, {Kind: whole, Hour: day, Of: d.of}}}
+		for _, t := range slices.Concat(d.tuples, d.whole) {
 			c.Remove = append(c.Remove, t.Name)
 		}
-		err := s.write(ctx, &f, func(to io.Writer) error {
-			w, err := newRollWriter(to, &f)
-			if err != nil {
-				return err
-			}
-			sources, err := s.openRolls(ctx, st, d.tuples, rollNumbers, nil)
-			if err != nil {
-				return err
-			}
-			defer closeAll(sources)
-			err = mergeRolls(ctx, sources, func(r *rollReader) error {
-				own, err := r.roll()
-				if err != nil {
-					return err
-				}
-				return w.add(own, r.table)
-			})
-			if err != nil {
-				return err
-			}
-			return w.close()
-		})
+		err := s.writeDay(ctx, st, d.tuples, &c.Add[0], rollLayout, (*rollWriter).add)
 		if err == nil {
-			c.Add = []File{f}
+			err = s.writeDay(ctx, st, d.tuples, &c.Add[1], wholeLayout, (*rollWriter).addToDay)
+		}
+		if err == nil {
 			err = s.append(ctx, c, func(*state) error { return nil })
 		}
 		if err != nil && !errors.Is(err, errOvertaken) {
@@ -503,12 +487,38 @@ func (s *Store) compactDays(ctx context.Context, now time.Time, done *Compacted)
 	return nil
 }
 
+// writeDay writes the tuples of some files as those of a day.
+func (s *Store) writeDay(ctx context.Context, st *state, of []File, f *File, l *layout, add func(*rollWriter, *roll, *table) error) error {
+	return s.write(ctx, f, func(to io.Writer) error {
+		w, err := newRollWriter(to, l, f)
+		if err != nil {
+			return err
+		}
+		sources, err := s.openRolls(ctx, st, of, rollNumbers, nil)
+		if err != nil {
+			return err
+		}
+		defer closeAll(sources)
+		err = mergeRolls(ctx, sources, func(r *rollReader) error {
+			own, err := r.roll()
+			if err != nil {
+				return err
+			}
+			return add(w, own, r.table)
+		})
+		if err != nil {
+			return err
+		}
+		return w.close()
+	})
+}
+
 func dayOf(hour time.Time) time.Time {
 	y, m, d := hour.UTC().Date()
 	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
 }
 
-// openRolls opens files of tuples. Of their rolls those count whose hour's
+// openRolls opens files of tuples. Of their rolls of hours those count whose hour's
 // sorted file is still the one that they were made of, and that are wanted.
 func (s *Store) openRolls(ctx context.Context, st *state, files []File, columns []int, wanted func(hour int64) bool) ([]*rollReader, error) {
 	current := map[int64]string{}
@@ -521,11 +531,15 @@ func (s *Store) openRolls(ctx context.Context, st *state, files []File, columns 
 	for _, f := range files {
 		b, err := s.openFile(ctx, f)
 		if err == nil {
-			var r *rollReader
-			r, err = newRollReader(b, columns, func(hour int64) bool {
+			l, valid := rollLayout, func(hour int64) bool {
 				name, ok := current[hour]
 				return ok && slices.Contains(f.Of, name) && (wanted == nil || wanted(hour))
-			})
+			}
+			if f.Kind == whole {
+				l, valid = wholeLayout, nil
+			}
+			var r *rollReader
+			r, err = newRollReader(b, l, columns, valid)
 			if err == nil {
 				all = append(all, r)
 			}

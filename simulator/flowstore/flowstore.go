@@ -148,6 +148,9 @@ func (s *Store) nameOf(f *File) string {
 	case hourly:
 		return fmt.Sprintf("tuples/%s/hour-%02d-%s.parquet", day, f.Hour.UTC().Hour(), unique)
 	}
+	if f.Kind == whole {
+		return fmt.Sprintf("tuples/%s/whole-%s.parquet", day, unique)
+	}
 	return fmt.Sprintf("tuples/%s/day-%s.parquet", day, unique)
 }
 

@@ -36,12 +36,13 @@ const (
 	sorted kind = "sorted" // flows of an hour, by tuple
 	hourly kind = "hourly" // the tuples of an hour
 	daily  kind = "daily"  // the tuples of a day, by hour
+	whole  kind = "whole"  // the tuples of a day
 )
 
 // UnmarshalText reads a kind. One that is not known must not pass for no flows.
 func (k *kind) UnmarshalText(text []byte) error {
 	switch kind(text) {
-	case raw, sorted, hourly, daily:
+	case raw, sorted, hourly, daily, whole:
 		*k = kind(text)
 		return nil
 	}
@@ -52,7 +53,7 @@ func (k *kind) UnmarshalText(text []byte) error {
 type File struct {
 	Name   string    `json:"name"`
 	Kind   kind      `json:"kind"`
-	Hour   time.Time `json:"hour"` // the first of the day, for a daily file
+	Hour   time.Time `json:"hour"` // the first of the day, for the file of a day
 	Size   int64     `json:"size"`
 	Rows   int64     `json:"rows"`
 	Flows  uint64    `json:"flows"`          // aggregates counted by what they stand for

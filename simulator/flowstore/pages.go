@@ -161,6 +161,13 @@ func (g *groupReader) fill(column, n int) error {
 		}
 		return nil
 	}
+	if c.column.bytes {
+		v.bytes, v.ends = v.bytes[:0], v.ends[:0]
+		if err := c.readBytes(v, n); err != nil {
+			return g.damageIn(column, err)
+		}
+		return nil
+	}
 	v.numbers = resize(v.numbers, n)
 	if err := c.readNumbers(v.numbers); err != nil {
 		return g.damageIn(column, err)
@@ -304,6 +311,12 @@ func (c *cursor) open() error {
 		}
 		return c.steps.open(c.data, c.left)
 	}
+	if c.column.bytes {
+		if page.Encoding() != 0 {
+			return fmt.Errorf("a page is encoded as %s", page.Encoding())
+		}
+		return nil
+	}
 	if !c.column.coded {
 		if page.Encoding() != 0 || len(c.data) != 8*c.left {
 			return fmt.Errorf("a page of %d numbers has %d bytes", c.left, len(c.data))
@@ -346,6 +359,38 @@ func (c *cursor) readNumbers(to []int64) error {
 	return nil
 }
 
+// readBytes appends the next n values to a vector.
+func (c *cursor) readBytes(to *vector, n int) error {
+	for ; n > 0; n-- {
+		for c.left == 0 {
+			if err := c.nextPage(); err != nil {
+				return err
+			}
+		}
+		value, err := c.nextBytes()
+		if err != nil {
+			return err
+		}
+		to.bytes = append(to.bytes, value...)
+		to.ends = append(to.ends, int32(len(to.bytes)))
+		c.left--
+	}
+	return nil
+}
+
+func (c *cursor) nextBytes() ([]byte, error) {
+	if len(c.data) < 4 {
+		return nil, errEnds
+	}
+	size := uint64(binary.LittleEndian.Uint32(c.data))
+	if size > uint64(len(c.data)-4) {
+		return nil, errEnds
+	}
+	value := c.data[4 : 4+size]
+	c.data = c.data[4+size:]
+	return value, nil
+}
+
 func (c *cursor) readCodes(to []int32) error {
 	entries := int32(c.entries())
 	for len(to) > 0 {
@@ -381,13 +426,20 @@ func (c *cursor) skip(n int) error {
 			continue
 		}
 		m := min(n, c.left)
-		if c.column.steps {
+		switch {
+		case c.column.bytes:
+			for range m {
+				if _, err := c.nextBytes(); err != nil {
+					return err
+				}
+			}
+		case c.column.steps:
 			if !c.steps.skip(m) {
 				return errEnds
 			}
-		} else if !c.column.coded {
+		case !c.column.coded:
 			c.data = c.data[8*m:]
-		} else if !c.runs.skip(m) {
+		case !c.runs.skip(m):
 			return errEnds
 		}
 		c.left -= m

@@ -3,6 +3,7 @@ package flowstore
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -99,15 +100,20 @@ func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours
 		}
 	}
 	var files []File
+	days := r.wholeDays(rolled)
 	for _, name := range slices.Sorted(maps.Keys(r.state.files)) {
 		f := r.state.files[name]
 		end := f.Hour.Add(time.Hour)
 		if f.Kind == daily {
 			end = f.Hour.AddDate(0, 0, 1)
 		}
-		if (f.Kind == hourly || f.Kind == daily) && end.UnixMicro() > since && f.Hour.UnixMicro() < until {
+		_, isWhole := days[f.Hour]
+		if (f.Kind == hourly || f.Kind == daily && !isWhole) && end.UnixMicro() > since && f.Hour.UnixMicro() < until {
 			files = append(files, f)
 		}
+	}
+	for _, day := range slices.SortedFunc(maps.Keys(days), time.Time.Compare) {
+		files = append(files, days[day])
 	}
 	columns := r.columns
 	if len(files)+len(roller.spools)+1 > maxSources {
@@ -138,6 +144,27 @@ func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours
 	return all, nil
 }
 
+// wholeDays returns the files of the days of which all that was added up is of
+// hours that are read by their tuples; none where hours are to be told apart.
+func (r *recorded) wholeDays(rolled map[int64]bool) map[time.Time]File {
+	days := map[time.Time]File{}
+	if r.inFull() {
+		return days
+	}
+	for _, f := range r.state.files {
+		if f.Kind == whole && !slices.ContainsFunc(f.Of, func(name string) bool {
+			of, isCurrent := r.state.files[name]
+			return !isCurrent || !rolled[of.Hour.UnixMicro()]
+		}) {
+			days[f.Hour] = f
+		}
+	}
+	return days
+}
+
+// inFull reports whether all sums of each hour are read.
+func (r *recorded) inFull() bool { return len(r.columns) == len(sumNumbers) }
+
 // joinRolls merges readers into one, and closes them.
 func (s *Store) joinRolls(ctx context.Context, all []*rollReader) (_ *rollReader, err error) {
 	defer closeAll(all)
@@ -150,7 +177,7 @@ func (s *Store) joinRolls(ctx context.Context, all []*rollReader) (_ *rollReader
 			discard(spooled)
 		}
 	}()
-	w, err := newRollWriter(spooled, nil)
+	w, err := newRollWriter(spooled, wholeLayout, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +194,7 @@ func (s *Store) joinRolls(ctx context.Context, all []*rollReader) (_ *rollReader
 	if err := w.close(); err != nil {
 		return nil, err
 	}
-	return newSpooledReader(spooled, rollNumbers)
+	return newSpooledReader(spooled, wholeLayout, rollNumbers)
 }
 
 // Sums calls each for every tuple, in the order of their IDs.
@@ -188,7 +215,7 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 	var tuple simulator.Tuple
 	var ips [2]string
 	var sides sides
-	peers, inFull, begun, ordered := peers{}, len(r.columns) == len(sumNumbers), false, true
+	peers, inFull, begun, ordered := peers{}, r.inFull(), false, true
 	hand := func() error {
 		for i, peer := range [...]*policies.FlowPeer{&tuple.Flow.From, &tuple.Flow.To} {
 			if ips[i] == several {
@@ -231,8 +258,9 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 			}
 		}
 		if !inFull {
-			sides = m.addTo(sides)
-			return nil
+			var err error
+			sides, err = m.addTo(sides)
+			return err
 		}
 		before := len(tuple.Hours)
 		tuple.Hours = m.appendHours(tuple.Hours)
@@ -266,7 +294,7 @@ func (r *rollReader) readFlow(known peers, f *policies.Flow) error {
 	if err := r.seekEnds(); err != nil {
 		return err
 	}
-	v, errs := r.ends.vectors, [3]error{}
+	v, errs := r.ends.vectors[:rollByHour], [3]error{}
 	for i, side := range []struct {
 		columns []vector
 		peer    *policies.FlowPeer
@@ -338,7 +366,7 @@ func (s sides) appendTo(all []simulator.Side) []simulator.Side {
 }
 
 // addTo adds the run to what is known of its tuple.
-func (r *rollReader) addTo(all sides) sides {
+func (r *rollReader) addTo(all sides) (sides, error) {
 	n, v := r.i, r.vectors
 	hour, reporter, verdict, egressOnly := v[rollHour].codes[:n], v[rollReporter].codes[:n], v[rollVerdict].codes[:n], v[rollEgressOnly].codes[:n]
 	flows, bytes, first, last := v[rollFlows].numbers[:n], v[rollBytes].numbers[:n], v[rollStart].numbers[:n], v[rollEnd].numbers[:n]
@@ -362,9 +390,36 @@ func (r *rollReader) addTo(all sides) sides {
 		if first[i] < s.first && first[i] != noTime {
 			s.first = first[i]
 		}
+		if r.isWhole() {
+			if day := v[rollByHour].bytesAt(i); len(day) > 0 {
+				var sum uint64
+				if s.hours, sum = appendDay(s.hours, r.hours[hour[i]], day); sum != uint64(flows[i]) {
+					return nil, r.numbers.damage(fmt.Errorf("a day has %d flows, and its hours %d", flows[i], sum))
+				}
+				continue
+			}
+		}
 		s.hours = append(s.hours, simulator.HourFlows{Hour: r.hours[hour[i]], Flows: uint64(flows[i])})
 	}
-	return all
+	return all, nil
+}
+
+// appendDay appends the hours of a day, and returns how many flows they have.
+func appendDay(hours []simulator.HourFlows, hour int64, flows []byte) (_ []simulator.HourFlows, sum uint64) {
+	for len(flows) > 0 {
+		n, size := uint64(flows[0]), 1
+		if n >= 0x80 {
+			if n, size = binary.Uvarint(flows); size <= 0 {
+				break
+			}
+		}
+		if n > 0 {
+			hours = append(hours, simulator.HourFlows{Hour: hour, Flows: n})
+			sum += n
+		}
+		hour, flows = hour+1, flows[size:]
+	}
+	return hours, sum
 }
 
 // appendHours appends the hours of the run, which are in order.
@@ -436,6 +491,17 @@ type span struct{ first, rows int64 }
 
 // Flows calls each for every record of the tuples, by hour.
 func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policies.Flow) error) error {
+	return r.rows(ctx, tuples, func(t *table, row *row) error {
+		f, err := t.flow(row)
+		if err != nil {
+			return err
+		}
+		return each(f)
+	})
+}
+
+// rows calls take for every row of the tuples, by hour.
+func (r *recorded) rows(ctx context.Context, tuples []uint64, take func(*table, *row) error) error {
 	hours, _ := r.hours()
 	since, until := r.Micros()
 	spans, err := r.spans(ctx, tuples, hours)
@@ -450,11 +516,7 @@ func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policie
 			if _, wanted := slices.BinarySearch(tuples, t.tuples[rows[i].tuple].id); !wanted {
 				continue
 			}
-			f, err := t.flow(&rows[i])
-			if err != nil {
-				return err
-			}
-			if err := each(f); err != nil {
+			if err := take(t, &rows[i]); err != nil {
 				return err
 			}
 		}
@@ -829,7 +891,7 @@ func (s *Store) Retain(ctx context.Context, now time.Time, keep Keep) (int, erro
 			}
 		}
 		for _, f := range st.files {
-			if f.Kind == daily && !left[f.Hour] {
+			if (f.Kind == daily || f.Kind == whole) && !left[f.Hour] {
 				c.Remove = append(c.Remove, f.Name)
 			}
 		}

@@ -3,6 +3,7 @@ package flowstore
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -13,10 +14,11 @@ import (
 	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
-// roll is what one side reported of a tuple in one hour, with one verdict.
+// roll is what one side reported of a tuple in one hour, or on one day, with one
+// verdict.
 type roll struct {
 	id                    uint64 // of the tuple
-	hour, first, last     int64
+	hour, first, last     int64  // hour is the first of a day
 	flows, bytes, packets uint64
 	replyBytes            uint64
 	replyPackets          uint64
@@ -27,6 +29,7 @@ type roll struct {
 	verdict               policies.Verdict
 	reporter              policies.Reporter
 	egressOnly            bool
+	byHour                []byte // of a day: flows of each hour, up to the last with any, as varints
 }
 
 // several stands in an ip column for addresses of which there are many.
@@ -62,6 +65,9 @@ var rollLayout = newLayout(slices.Concat([]column{
 	key("protocol"), code("dst_port").asKey(),
 }, endLayout("src_"), endLayout("dst_")))
 
+// wholeLayout is that of rolls of days.
+var wholeLayout = newLayout(append(slices.Clone(rollLayout.columns), column{name: "flows_by_hour", bytes: true}))
+
 const (
 	rollHour = iota
 	rollTuple
@@ -81,6 +87,7 @@ const (
 	rollPort
 	rollSource
 	rollTarget = rollSource + flowrow.Texts
+	rollByHour = rollTarget + flowrow.Texts
 )
 
 const rollRows = 1 << 16
@@ -91,6 +98,8 @@ func (t *table) rollVectors(rolls []roll) func(column int) vector {
 	to := m.things(len(t.ends), func(i int) uint32 { return rolls[i].to })
 	return func(column int) vector {
 		switch {
+		case column == rollByHour:
+			return m.bytes(func(i int) []byte { return rolls[i].byHour })
 		case rollSource <= column && column < rollTarget:
 			return m.looked(from, func(end uint32) string { return t.ends[end].texts[column-rollSource] })
 		case rollTarget <= column:
@@ -139,11 +148,12 @@ type rollWriter struct {
 	groups *groupWriter
 	table  *table
 	rolls  []roll
+	counts [][24]uint64 // flows by hour of the rolls, where those are of a day
 	file   *File
 }
 
-func newRollWriter(w io.Writer, f *File) (*rollWriter, error) {
-	g, err := newGroupWriter(w, rollLayout)
+func newRollWriter(w io.Writer, l *layout, f *File) (*rollWriter, error) {
+	g, err := newGroupWriter(w, l)
 	return &rollWriter{groups: g, table: newTable(), file: f}, err
 }
 
@@ -164,11 +174,57 @@ func (w *rollWriter) add(r *roll, of *table) error {
 	}
 	own := *r
 	own.from, own.to = w.table.end(&of.ends[r.from].texts), w.table.end(&of.ends[r.to].texts)
+	own.byHour = slices.Clone(r.byHour)
 	w.rolls = append(w.rolls, own)
 	return nil
 }
 
+// addToDay takes the roll of an hour as part of its day. Those of a tuple come one
+// after another.
+func (w *rollWriter) addToDay(r *roll, of *table) error {
+	own := *r
+	own.hour, own.row = dayOf(flowrow.Moment(r.hour)).UnixMicro(), 0
+	first := len(w.rolls) // of the tuple
+	for first > 0 && w.rolls[first-1].id == r.id {
+		first--
+	}
+	if first == len(w.rolls) && first >= rollRows {
+		if err := w.flush(); err != nil {
+			return err
+		}
+		first = 0
+	}
+	at, known := slices.BinarySearchFunc(w.rolls[first:], &own, func(a roll, b *roll) int { return compareRolls(&a, b) })
+	at += first
+	if known {
+		day := &w.rolls[at]
+		day.add(&own)
+		day.from = w.table.join(day.from, &of.ends[r.from].texts)
+		day.to = w.table.join(day.to, &of.ends[r.to].texts)
+	} else {
+		own.from, own.to = w.table.end(&of.ends[r.from].texts), w.table.end(&of.ends[r.to].texts)
+		w.rolls, w.counts = slices.Insert(w.rolls, at, own), slices.Insert(w.counts, at, [24]uint64{})
+	}
+	w.counts[at][(r.hour-own.hour)/flowrow.HourMicros] += r.flows
+	return nil
+}
+
+// appendCounts appends flows by hour as a roll has them.
+func appendCounts(to []byte, counts *[24]uint64) []byte {
+	last := len(counts)
+	for last > 0 && counts[last-1] == 0 {
+		last--
+	}
+	for _, n := range counts[:last] {
+		to = binary.AppendUvarint(to, n)
+	}
+	return to
+}
+
 func (w *rollWriter) flush() error {
+	for i := range w.counts {
+		w.rolls[i].byHour = appendCounts(nil, &w.counts[i])
+	}
 	if w.file != nil {
 		for i := range w.rolls {
 			r := &w.rolls[i]
@@ -183,7 +239,7 @@ func (w *rollWriter) flush() error {
 		w.file.Rows += int64(len(w.rolls))
 	}
 	err := w.groups.write(w.table.rollVectors(w.rolls))
-	w.rolls, w.table = w.rolls[:0], newTable()
+	w.rolls, w.counts, w.table = w.rolls[:0], w.counts[:0], newTable()
 	return err
 }
 
@@ -300,7 +356,7 @@ func (r *roller) spill() error {
 		return err
 	}
 	r.spools = append(r.spools, spooled)
-	w, err := newRollWriter(spooled, nil)
+	w, err := newRollWriter(spooled, rollLayout, nil)
 	if err != nil {
 		return err
 	}
@@ -332,7 +388,7 @@ func (r *roller) sources(columns []int) ([]*rollReader, error) {
 	}
 	var all []*rollReader
 	for len(r.spools) > 0 {
-		reader, err := newSpooledReader(r.spools[0], columns)
+		reader, err := newSpooledReader(r.spools[0], rollLayout, columns)
 		if err != nil {
 			closeAll(all)
 			return nil, err
@@ -416,8 +472,11 @@ var (
 	placeNumbers = []int{rollHour, rollTuple, rollRow, rollCount}
 )
 
-func newRollReader(b blob, columns []int, valid func(hour int64) bool) (*rollReader, error) {
-	numbers, err := newGroupReader(b, rollLayout, columns)
+func newRollReader(b blob, l *layout, columns []int, valid func(hour int64) bool) (*rollReader, error) {
+	if l == wholeLayout {
+		columns = append(slices.Clone(columns), rollByHour)
+	}
+	numbers, err := newGroupReader(b, l, columns)
 	if err != nil {
 		b.close()
 		return nil, err
@@ -425,13 +484,13 @@ func newRollReader(b blob, columns []int, valid func(hour int64) bool) (*rollRea
 	return &rollReader{numbers: numbers, valid: valid, group: -1, table: newTable(), done: b.close}, nil
 }
 
-func newSpooledReader(spooled *os.File, columns []int) (*rollReader, error) {
+func newSpooledReader(spooled *os.File, l *layout, columns []int) (*rollReader, error) {
 	info, err := spooled.Stat()
 	if err != nil {
 		discard(spooled)
 		return nil, err
 	}
-	r, err := newRollReader(&localBlob{spooled, info.Size(), spooled.Name()}, columns, nil)
+	r, err := newRollReader(&localBlob{spooled, info.Size(), spooled.Name()}, l, columns, nil)
 	if err != nil {
 		discard(spooled)
 		return nil, err
@@ -468,9 +527,15 @@ func (r *rollReader) next() (bool, error) {
 		r.now.replyBytes, r.now.replyPackets = uint64(v[rollReplyBytes].numbers[i]), uint64(v[rollReplyPackets].numbers[i])
 		r.now.first, r.now.last = v[rollStart].numbers[i], v[rollEnd].numbers[i]
 		r.now.row, r.now.rows = v[rollRow].numbers[i], v[rollCount].numbers[i]
+		if r.isWhole() {
+			r.now.byHour = v[rollByHour].bytesAt(i)
+		}
 		return true, nil
 	}
 }
+
+// isWhole reports whether rolls may be of days.
+func (r *rollReader) isWhole() bool { return r.numbers.layout == wholeLayout }
 
 // fill reads the next batch where this one is at its end.
 func (r *rollReader) fill() (bool, error) {
@@ -611,11 +676,11 @@ func (r *rollReader) newWords() error {
 func (r *rollReader) seekEnds() error {
 	if r.ends == nil {
 		var wanted []int
-		for i := rollProtocol; i < len(rollLayout.columns); i++ {
+		for i := rollProtocol; i < rollByHour; i++ {
 			wanted = append(wanted, i)
 		}
 		var err error
-		if r.ends, err = newGroupReader(r.numbers.blob, rollLayout, wanted); err != nil {
+		if r.ends, err = newGroupReader(r.numbers.blob, r.numbers.layout, wanted); err != nil {
 			return err
 		}
 	}
@@ -645,7 +710,7 @@ func (r *rollReader) roll() (*roll, error) {
 	}
 	v := r.ends.vectors
 	r.now.from = r.source.of(r.table, v[rollSource:rollTarget], 0)
-	r.now.to = r.target.of(r.table, v[rollTarget:], 0)
+	r.now.to = r.target.of(r.table, v[rollTarget:rollByHour], 0)
 	r.now.port = uint16(v[rollPort].numbers[v[rollPort].codes[0]])
 	var err error
 	if r.now.protocol, err = flowrow.ParseProtocol(v[rollProtocol].texts[v[rollProtocol].codes[0]]); err != nil {

@@ -1,6 +1,7 @@
 package flowstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -40,10 +41,18 @@ func (s *Store) Verify(ctx context.Context, progress Progress) []error {
 		}
 	}
 	for _, f := range slices.SortedFunc(maps.Values(st.files), func(a, b File) int { return a.Hour.Compare(b.Hour) }) {
-		if f.Kind == sorted && !damaged[f.Name] {
-			if err := s.verifyTuples(ctx, st, f, damaged); err != nil {
-				errs = append(errs, err)
-			}
+		if damaged[f.Name] {
+			continue
+		}
+		var err error
+		switch f.Kind {
+		case sorted:
+			err = s.verifyTuples(ctx, st, f, damaged)
+		case whole:
+			err = s.verifyDay(ctx, st, f, damaged)
+		}
+		if err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errs
@@ -63,8 +72,11 @@ func (s *Store) verifyFile(ctx context.Context, f File) error {
 		return fmt.Errorf("%s: its SHA-256 is %s instead of %s: it was changed; bring it back from a copy", b.name(), got, f.SHA256)
 	}
 	layout := flowLayout
-	if f.Kind == hourly || f.Kind == daily {
+	switch f.Kind {
+	case hourly, daily:
 		layout = rollLayout
+	case whole:
+		layout = wholeLayout
 	}
 	g, err := newGroupReader(b, layout, nil)
 	if err != nil {
@@ -130,4 +142,59 @@ func (s *Store) verifyTuples(ctx context.Context, st *state, f File, damaged map
 		}
 	}
 	return nil
+}
+
+// verifyDay compares what the tuples of a day come to with their hours.
+func (s *Store) verifyDay(ctx context.Context, st *state, day File, damaged map[string]bool) error {
+	files := []File{day}
+	for _, f := range st.files {
+		if f.Kind == daily && slices.Equal(f.Of, day.Of) {
+			files = append(files, f)
+		}
+	}
+	if len(files) != 2 {
+		return fmt.Errorf("%s/%s: %d files have the hours of its day instead of 1; the manifest is damaged", s.blobs, day.Name, len(files)-1)
+	}
+	if damaged[files[1].Name] {
+		return nil
+	}
+	var readers []*rollReader
+	defer func() { closeAll(readers) }()
+	for i, l := range []*layout{wholeLayout, rollLayout} {
+		b, err := s.openFile(ctx, files[i])
+		if err != nil {
+			return err
+		}
+		r, err := newRollReader(b, l, tupleNumbers, nil)
+		if err != nil {
+			return err
+		}
+		readers = append(readers, r)
+	}
+	var sums [2]sides // of the tuple, by the day and by its hours
+	var tuple uint64
+	compare := func() error {
+		for _, s := range sums {
+			slices.SortFunc(s, func(a, b sideSum) int { return cmp.Compare(a.key, b.key) })
+		}
+		if !slices.EqualFunc(sums[0], sums[1], func(a, b sideSum) bool {
+			return a.key == b.key && a.flows == b.flows && a.bytes == b.bytes && a.first == b.first && a.last == b.last && slices.Equal(a.hours, b.hours)
+		}) {
+			return fmt.Errorf("%s/%s: tuple %d does not come to what its hours in %s do; remove the day and import it again", s.blobs, day.Name, tuple, files[1].Name)
+		}
+		sums = [2]sides{sums[0][:0], sums[1][:0]}
+		return nil
+	}
+	err := mergeTuples(ctx, readers, func(r *rollReader) error {
+		if r.now.id != tuple {
+			if err := compare(); err != nil {
+				return err
+			}
+			tuple = r.now.id
+		}
+		which, err := slices.Index(readers, r), error(nil)
+		sums[which], err = r.addTo(sums[which])
+		return err
+	})
+	return cmp.Or(err, compare())
 }
