@@ -119,7 +119,7 @@ are not what the records come to. Exits with status 1 where anything is wrong.`,
 		progress, done := progressed(s.err, "verified")
 		defer done()
 		r.Verified = true
-		for _, err := range store.Verify(ctx, progress) {
+		for _, err := range store.Verify(ctx, time.Now(), progress) {
 			r.Problems = append(r.Problems, err.Error())
 		}
 		return ctx.Err()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 )
 
 // Source is a file that was imported, or that much of it.
@@ -16,12 +17,14 @@ type Source struct {
 	SHA256 string `json:"sha256"`
 	Flows  uint64 `json:"flows"` // how many of its flows are in the store
 	Whole  bool   `json:"whole,omitempty"`
+	// Replaced is when the file was imported again, having grown.
+	Replaced time.Time `json:"replaced,omitzero"`
 }
 
 // SourceKey tells files apart by what is in them.
 type SourceKey struct {
-	Size   int64
-	SHA256 string
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
 }
 
 // Key returns the source's key.
@@ -65,7 +68,7 @@ func Identify(ctx context.Context, name string, file io.ReadSeeker, known map[So
 	at += n
 	// Where nothing was read, it may have been read as another format.
 	whole := found.Whole && found.Size == at && found.Flows > 0
-	return Source{name, at, hex.EncodeToString(sum.Sum(nil)), found.Flows, whole}, found.Key(), nil
+	return Source{Name: name, Size: at, SHA256: hex.EncodeToString(sum.Sum(nil)), Flows: found.Flows, Whole: whole}, found.Key(), nil
 }
 
 // Imported is what became of a file.
