@@ -133,7 +133,7 @@ func TestIdentify(t *testing.T) {
 		{"shorter than any", "on", 0, false},
 	} {
 		file := bytes.NewReader([]byte(test.text))
-		got, _, err := Identify(context.Background(), "new", file, known)
+		got, _, err := Identify(context.Background(), "new", "as ever", file, known)
 		k := key(test.text)
 		if want := (Source{Name: "new", Size: k.Size, SHA256: k.SHA256, Flows: test.flows, Whole: test.whole}); err != nil || got != want {
 			t.Errorf("%s: got %v, %v, want %v", test.fact, got, err, want)

@@ -266,16 +266,16 @@ func TestWrongSchema(t *testing.T) {
 
 // importFlows imports made flows as a file of some text; read fails after some.
 func importFlows(s *Store, text string, made []policies.Flow, failAfter int) (Imported, error) {
-	return s.Import(context.Background(), "flows.jsonl", strings.NewReader(text), func(each func(policies.Flow) error) error {
+	return s.Import(context.Background(), "flows.jsonl", "as ever", strings.NewReader(text), func(each func(policies.Flow) error) (bool, error) {
 		for i, f := range made {
 			if i == failAfter {
-				return errCut
+				return false, errCut
 			}
 			if err := each(f); err != nil {
-				return err
+				return false, err
 			}
 		}
-		return nil
+		return false, nil
 	})
 }
 
@@ -310,19 +310,51 @@ func TestImportAgain(t *testing.T) {
 	}
 }
 
+func TestImportInAnotherWay(t *testing.T) {
+	made := generate(small(17), 3)
+	s := openStore(t, t.TempDir(), Options{})
+	for _, c := range []struct {
+		name, how, text string
+		flows           int
+		partly          bool
+		want            Imported
+		err             string
+	}{
+		{"some of it", "one way", "abc", 2, true, Imported{Added: 2}, ""},
+		{"otherwise", "another way", "abc", 3, false, Imported{}, "a: 2 of its flows are stored, read one way, which left lines"},
+		{"as before", "one way", "abc", 2, true, Imported{Known: 2}, ""},
+		{"grown, otherwise", "another way", "abcd", 3, false, Imported{}, "read it as before, or import it into another store"},
+		{"grown", "one way", "abcd", 3, true, Imported{Known: 2, Added: 1}, ""},
+		{"another file", "one way", "xyz", 3, false, Imported{Added: 3}, ""},
+		{"of which nothing is left to read", "another way", "xyz", 3, false, Imported{Known: 3}, ""},
+	} {
+		got, err := s.Import(t.Context(), "a", c.how, strings.NewReader(c.text), func(each func(policies.Flow) error) (bool, error) {
+			for _, f := range made[:c.flows] {
+				if err := each(f); err != nil {
+					return false, err
+				}
+			}
+			return c.partly, nil
+		})
+		if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: %+v %v", c.name, got, err)
+		}
+	}
+}
+
 func TestOneFileImportedTwiceAtATime(t *testing.T) {
 	made := generate(small(9), 2_000)
 	s := openStore(t, t.TempDir(), Options{})
-	_, err := s.Import(t.Context(), "a", strings.NewReader("abc"), func(each func(policies.Flow) error) error {
+	_, err := s.Import(t.Context(), "a", "as ever", strings.NewReader("abc"), func(each func(policies.Flow) error) (bool, error) {
 		if _, err := importFlows(s, "abc", made, -1); err != nil {
-			return err
+			return false, err
 		}
 		for _, f := range made {
 			if err := each(f); err != nil {
-				return err
+				return false, err
 			}
 		}
-		return nil
+		return false, nil
 	})
 	if !errors.Is(err, errOvertaken) {
 		t.Error(err)
@@ -336,17 +368,17 @@ func TestInterruptedImportAddsNothingUnsaid(t *testing.T) {
 	made := generate(small(10), 6_000)
 	s := openStore(t, t.TempDir(), Options{Memory: 1 << 18}) // commits every 2,500 flows or so
 	ctx, interrupt := context.WithCancel(t.Context())
-	_, err := s.Import(ctx, "a", strings.NewReader("abc"), func(each func(policies.Flow) error) error {
+	_, err := s.Import(ctx, "a", "as ever", strings.NewReader("abc"), func(each func(policies.Flow) error) (bool, error) {
 		for i, f := range made {
 			if i == 4_000 {
 				interrupt()
-				return ctx.Err()
+				return false, ctx.Err()
 			}
 			if err := each(f); err != nil {
-				return err
+				return false, err
 			}
 		}
-		return nil
+		return false, nil
 	})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatal(err)

@@ -144,13 +144,14 @@ type Imported = flowrow.Imported
 // Import adds the flows of a file that read hands over, in the order in which
 // they stand. What an earlier import of the same file has added is left out, also
 // where that one was interrupted, or the file has grown since. Where read fails
-// or ctx ends, the flows before are added.
-func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, read func(each func(policies.Flow) error) error) (Imported, error) {
+// or ctx ends, the flows before are added. How says how it is read, which must be as
+// before where read has reported that this reads the file only partly.
+func (s *Store) Import(ctx context.Context, name, how string, file io.ReadSeeker, read func(each func(policies.Flow) error) (partly bool, err error)) (Imported, error) {
 	st, err := s.refresh(ctx)
 	if err != nil {
 		return Imported{}, err
 	}
-	src, before, err := flowrow.Identify(ctx, name, file, st.sources)
+	src, before, err := flowrow.Identify(ctx, name, how, file, st.sources)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -165,7 +166,7 @@ func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, rea
 	}
 	seen := uint64(0)
 	var errAdd error
-	errRead := read(func(f policies.Flow) error {
+	partly, errRead := read(func(f policies.Flow) error {
 		if seen++; seen <= known {
 			return nil
 		}
@@ -173,6 +174,9 @@ func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, rea
 		return errAdd
 	})
 	src.Whole = errRead == nil
+	if partly {
+		src.Partly = how
+	}
 	if errAdd == nil || ctx.Err() != nil {
 		errRead = errors.Join(errRead, w.Commit(context.WithoutCancel(ctx)))
 	}
