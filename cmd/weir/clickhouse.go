@@ -18,7 +18,7 @@ import (
 
 // writableStore is a flow store of any kind that takes flows.
 type writableStore interface {
-	Import(ctx context.Context, name string, file io.ReadSeeker, read func(each func(policies.Flow) error) error) (flowrow.Imported, error)
+	Import(ctx context.Context, name, how string, file io.ReadSeeker, read func(each func(policies.Flow) error) (partly bool, err error)) (flowrow.Imported, error)
 	newWriter() flowWriter
 }
 

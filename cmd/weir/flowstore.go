@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -73,7 +75,10 @@ func (f *flowFiles) importTo(ctx context.Context, s streams, to *flowStore, file
 			return all, stored, err
 		}
 	}
-	return all, stored, nil
+	if stored.Known > 0 {
+		return all, stored, nil
+	}
+	return all, stored, anyRead(all)
 }
 
 func (f *flowFiles) importFile(ctx context.Context, s streams, store writableStore, seen *watch, name string) (stats flowlog.Stats, done flowrow.Imported, err error) {
@@ -99,11 +104,23 @@ func (f *flowFiles) importFile(ctx context.Context, s streams, store writableSto
 		return stats, done, fmt.Errorf("%s: %w", shown, err)
 	}
 	seen.next(file)
-	done, err = store.Import(ctx, shown, plain, func(each func(policies.Flow) error) (err error) {
+	done, err = store.Import(ctx, shown, f.how(), plain, func(each func(policies.Flow) error) (partly bool, err error) {
 		stats, err = f.readOpen(ctx, file, seen.each(f.resolved(each)))
-		return err
+		return stats.Bad > 0, err
 	})
 	return stats, done, err
+}
+
+// how says how files are read, for those who read them again.
+func (f *flowFiles) how() string {
+	how := "without --flow-format"
+	if f.options.Format != "" {
+		how = "with --flow-format " + f.options.Format
+	}
+	for i, field := range slices.Sorted(maps.Keys(f.options.Columns)) {
+		how += []string{" --columns ", ","}[min(i, 1)] + field + "=" + f.options.Columns[field]
+	}
+	return how
 }
 
 func newFlowsVerify(s streams) *cobra.Command {
@@ -119,7 +136,7 @@ are not what the records come to. Exits with status 1 where anything is wrong.`,
 		progress, done := progressed(s.err, "verified")
 		defer done()
 		r.Verified = true
-		for _, err := range store.Verify(ctx, progress) {
+		for _, err := range store.Verify(ctx, time.Now(), progress) {
 			r.Problems = append(r.Problems, err.Error())
 		}
 		return ctx.Err()

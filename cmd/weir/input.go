@@ -205,7 +205,16 @@ func (f *flowFiles) read(ctx context.Context, s streams, files []string, each fu
 			return all, err
 		}
 	}
-	return all, nil
+	return all, anyRead(all)
+}
+
+// anyRead is an error where there were records, and none of them can be read: the
+// files are something else than flows.
+func anyRead(stats flowlog.Stats) error {
+	if stats.Bad == 0 || stats.Flows > 0 || len(stats.LeftOut) > 0 {
+		return nil
+	}
+	return fmt.Errorf("flows: nothing can be read: %w", stats.FirstBad[0])
 }
 
 // resolved has the ends of each flow named first.

@@ -64,7 +64,7 @@ of what would change if its staged policies were enforced: together, and with
 			if err := errors.Join(change.check(c, &in), out.check(), readOnce(slices.Concat(flows.patterns, in.files, []string{change.world})...)); err != nil {
 				return err
 			}
-			recorded, err := span.store(c.Context(), &flows)
+			recorded, leftOut, err := span.store(c.Context(), &flows)
 			if err != nil {
 				return err
 			}
@@ -74,7 +74,7 @@ of what would change if its staged policies were enforced: together, and with
 					return err
 				}
 			}
-			request := preview.Request{FailOn: conditions, Recorded: recorded}
+			request := preview.Request{FailOn: conditions, Recorded: recorded, LeftOut: leftOut}
 			if request.Declared.Now, err = moment(today); err != nil {
 				return err
 			}

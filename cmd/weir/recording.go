@@ -85,6 +85,8 @@ type store interface {
 	Recorded(ctx context.Context, r flowrow.Range) (simulator.Recorded, error)
 	// Summed returns what the filter may choose, and maybe more.
 	Summed(ctx context.Context, f *simulator.Filter) (simulator.Summed, error)
+	// Untimed returns how many records have no time.
+	Untimed(ctx context.Context) (uint64, error)
 }
 
 // recordedStore is flows in a store of files.
@@ -120,14 +122,6 @@ func (r *recordedStore) Scan(ctx context.Context, f *simulator.Filter, each func
 	return stats, err
 }
 
-func (r *recordedStore) Summed(ctx context.Context, f *simulator.Filter) (simulator.Summed, error) {
-	recorded, err := r.Recorded(ctx, flowrow.Range{Since: f.Since, Until: f.Until})
-	if err != nil {
-		return nil, err
-	}
-	return recorded.(simulator.Summed), nil
-}
-
 func (r *recordedStore) Size(ctx context.Context) (files int, bytes uint64, err error) {
 	stats, err := r.Stats(ctx)
 	return len(stats.Files), uint64(stats.Bytes), err
@@ -161,23 +155,41 @@ func (p *replaySpan) addTo(c *cobra.Command) {
 	c.Flags().StringVar(&p.until, "until", "", "only flows first seen before this `moment`")
 }
 
-// store returns the flows of a store, if --flows names one.
-func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorded, error) {
+// untimed is why records are left out where only some of the time is asked for.
+const untimed = "no time recorded, and only some of the time is asked for"
+
+// store returns the flows of a store, if --flows names one, and what is left out of
+// them.
+func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorded, flowlog.Stats, error) {
+	var left flowlog.Stats
 	since, until, err := p.span()
 	if err != nil || !slices.ContainsFunc(f.patterns, isStore) {
-		return nil, err
+		return nil, left, err
 	}
-	r, err := f.open(ctx, p.streams)
+	opened, err := f.open(ctx, p.streams)
 	if err != nil {
-		return nil, err
+		return nil, left, err
 	}
-	return r.(store).Recorded(ctx, flowrow.Range{Since: since, Until: until})
+	r := opened.(store)
+	if !since.IsZero() || !until.IsZero() {
+		without, err := r.Untimed(ctx)
+		if err != nil {
+			return nil, left, err
+		}
+		if without > 0 {
+			left.LeftOut = map[string]uint64{untimed: without}
+		}
+		if since.IsZero() {
+			since = flowrow.Moment(flowrow.NoTime + 1)
+		}
+	}
+	recorded, err := r.Recorded(ctx, flowrow.Range{Since: since, Until: until})
+	return recorded, left, err
 }
 
 // read hands over the flows of files that are of the time asked for. Rows of
 // tables go together where all the time is.
 func (p *replaySpan) read(ctx context.Context, f *flowFiles, s streams, files []string, to *simulator.Replayers) (flowlog.Stats, error) {
-	const cause = "no time recorded, and only some of the time is asked for"
 	since, until, err := p.span()
 	if err != nil {
 		return flowlog.Stats{}, err
@@ -202,7 +214,7 @@ func (p *replaySpan) read(ctx context.Context, f *flowFiles, s streams, files []
 	})
 	if without > 0 {
 		stats.Flows -= without
-		stats.Add(flowlog.Stats{LeftOut: map[string]uint64{cause: without}})
+		stats.Add(flowlog.Stats{LeftOut: map[string]uint64{untimed: without}})
 	}
 	return stats, err
 }

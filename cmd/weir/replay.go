@@ -11,7 +11,6 @@ import (
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/simulator"
-	"github.com/weir-policy/weir/simulator/flowlog"
 )
 
 func newReplay(s streams) *cobra.Command {
@@ -35,7 +34,7 @@ and by which line.`,
 			if err := errors.Join(out.check(), readOnce(slices.Concat(args, flows.patterns)...)); err != nil {
 				return err
 			}
-			recorded, err := span.store(c.Context(), &flows)
+			recorded, stats, err := span.store(c.Context(), &flows)
 			if err != nil {
 				return err
 			}
@@ -58,7 +57,6 @@ and by which line.`,
 				return err
 			}
 			replay := simulator.New(before, after)
-			var stats flowlog.Stats
 			if recorded != nil {
 				err = replay.Replay(c.Context(), recorded)
 			} else {
@@ -70,7 +68,7 @@ and by which line.`,
 			result := replay.Result()
 			reading := preview.Reading(stats)
 			if recorded != nil {
-				reading = preview.RecordedReading(result)
+				reading = preview.RecordedReading(result, stats)
 			}
 			err = out.write(func(w io.Writer, f report.Format, style report.Style) error {
 				return report.WriteReplay(w, f, result, reading, style)

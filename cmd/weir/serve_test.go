@@ -168,7 +168,7 @@ func TestServeKilled(t *testing.T) {
 	}
 	found := map[string]int{}
 	err = opened.Scan(t.Context(), &simulator.Filter{}, func(f *policies.Flow) error { found[fmt.Sprint(f.From.Pod, " ", f.Port)]++; return nil })
-	if err = errors.Join(append(opened.Verify(t.Context(), nil), err)...); err != nil {
+	if err = errors.Join(append(opened.Verify(t.Context(), time.Now(), nil), err)...); err != nil {
 		t.Error(err)
 	}
 	want := map[string]int{}

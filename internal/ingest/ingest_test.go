@@ -186,7 +186,7 @@ func stored(t *testing.T, where string) map[uint16]int {
 	found := map[uint16]int{}
 	s := newStore(t, where)
 	err := s.Scan(t.Context(), &simulator.Filter{}, func(f *policies.Flow) error { found[f.SourcePort]++; return nil })
-	for _, problem := range append(s.Verify(t.Context(), nil), err) {
+	for _, problem := range append(s.Verify(t.Context(), time.Now(), nil), err) {
 		if problem != nil {
 			t.Error(problem)
 		}

@@ -29,6 +29,7 @@ type Request struct {
 	Flows func(ctx context.Context, to *simulator.Replayers) (flowlog.Stats, error)
 	// Recorded is flows that are kept by tuple, in place of Flows.
 	Recorded simulator.Recorded
+	LeftOut  flowlog.Stats // of them
 	FailOn   []Condition
 	Declared Declared
 	// Staged, if any, are the staged policies of Base that Head enforces. Each, if
@@ -163,7 +164,7 @@ func (r *Request) replay(ctx context.Context, all []comparison) error {
 				return err
 			}
 			c.preview.Replay = c.replay.Result()
-			c.preview.Reading = RecordedReading(c.preview.Replay)
+			c.preview.Reading = RecordedReading(c.preview.Replay, r.LeftOut)
 		}
 		return nil
 	}
@@ -247,9 +248,11 @@ func Reading(s flowlog.Stats) report.FlowReading {
 }
 
 // RecordedReading says how the reading of a store went, from which bad records were
-// kept out: how many flows there are in it.
-func RecordedReading(r *simulator.Result) report.FlowReading {
-	return report.FlowReading{Records: r.Flows}
+// kept out: how many flows there are in it, and what was left out of them.
+func RecordedReading(r *simulator.Result, left flowlog.Stats) report.FlowReading {
+	reading := Reading(left)
+	reading.Records = r.Flows
+	return reading
 }
 
 // exposure finds the workloads that the outside can reach, and those that can

@@ -112,15 +112,12 @@ func (s chooser) filter(f *simulator.Filter) condition {
 	)
 }
 
-// noTime is when a record was first seen that does not say when.
-const noTime = -62135596800000000
-
 func timeCondition(f *simulator.Filter) condition {
 	if f.Since.IsZero() && f.Until.IsZero() {
 		return always
 	}
 	since, until := flowrow.Range{Since: f.Since, Until: f.Until}.Micros()
-	return either(where("`start` >= ? AND `start` <= ?", since, until), where("`start` = ?", int64(noTime)))
+	return either(where("`start` >= ? AND `start` <= ?", since, until), where("`start` = ?", int64(flowrow.NoTime)))
 }
 
 // maxSpans is how many spans of ports are worth asking the server for.

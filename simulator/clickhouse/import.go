@@ -136,11 +136,18 @@ func (w *Writer) end(ctx context.Context, b *batch) error {
 		return nil
 	}
 	state := "done"
-	if w.source.Whole {
+	switch {
+	case w.source.Whole && w.source.Partly != "":
+		state = statePartly + w.source.Partly
+	case w.source.Whole:
 		state = "whole"
 	}
 	return w.note(ctx, b.id, b.position+b.taken, b.taken, state)
 }
+
+// statePartly begins the state of a file that was read, but not all of it could be;
+// how it was read follows.
+const statePartly = "whole but for bad records, "
 
 func (w *Writer) note(ctx context.Context, id, position, taken uint64, state string) error {
 	return w.store.patiently(ctx, func() error {
@@ -160,13 +167,14 @@ func (w *Writer) note(ctx context.Context, id, position, taken uint64, state str
 // Import adds the flows of a file that read hands over, in the order in which
 // they stand. What an earlier import of the same file has added is left out, also
 // where that one was interrupted, or the file has grown since. Where read fails,
-// the flows before are added.
-func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, read func(each func(policies.Flow) error) error) (flowrow.Imported, error) {
+// the flows before are added. How says how it is read, which must be as before where
+// read has reported that this reads the file only partly.
+func (s *Store) Import(ctx context.Context, name, how string, file io.ReadSeeker, read func(each func(policies.Flow) error) (partly bool, err error)) (flowrow.Imported, error) {
 	known, err := s.sources(ctx)
 	if err != nil {
 		return flowrow.Imported{}, err
 	}
-	source, before, err := flowrow.Identify(ctx, name, file, known)
+	source, before, err := flowrow.Identify(ctx, name, how, file, known)
 	if err != nil {
 		return flowrow.Imported{}, err
 	}
@@ -181,7 +189,7 @@ func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, rea
 	}
 	seen := uint64(0)
 	var errAdd error
-	errRead := read(func(f policies.Flow) error {
+	partly, errRead := read(func(f policies.Flow) error {
 		if seen++; seen <= had {
 			return nil
 		}
@@ -189,6 +197,9 @@ func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, rea
 		return errAdd
 	})
 	source.Whole = errRead == nil
+	if partly {
+		source.Partly = how
+	}
 	if errAdd == nil && ctx.Err() == nil {
 		errRead = errors.Join(errRead, w.Commit(ctx))
 	}
@@ -198,8 +209,8 @@ func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, rea
 // sources returns all files of which something was imported.
 func (s *Store) sources(ctx context.Context) (map[flowrow.SourceKey]flowrow.Source, error) {
 	all := map[flowrow.SourceKey]flowrow.Source{}
-	rows, err := s.conn.Query(ctx, "SELECT any(`name`), `size`, `sha256`, max(`position`), toUInt8(max(`state` = 'whole')) FROM "+
-		s.table("imports")+" GROUP BY `size`, `sha256`")
+	rows, err := s.conn.Query(ctx, "SELECT any(`name`), `size`, `sha256`, max(`position`), toUInt8(max(`state` = 'whole' OR position(`state`, ?) = 1)), max(if(position(`state`, ?) = 1, `state`, '')) FROM "+
+		s.table("imports")+" GROUP BY `size`, `sha256`", statePartly, statePartly)
 	if err != nil {
 		return nil, fmt.Errorf("read what was imported into %s: %w", s.name, err)
 	}
@@ -207,7 +218,8 @@ func (s *Store) sources(ctx context.Context) (map[flowrow.SourceKey]flowrow.Sour
 		var source flowrow.Source
 		var size uint64
 		var whole uint8
-		err := fetch(&source.Name, &size, &source.SHA256, &source.Flows, &whole)
+		err := fetch(&source.Name, &size, &source.SHA256, &source.Flows, &whole, &source.Partly)
+		source.Partly = strings.TrimPrefix(source.Partly, statePartly)
 		source.Size, source.Whole = int64(size), whole == 1
 		all[source.Key()] = source
 		return err

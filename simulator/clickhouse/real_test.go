@@ -316,13 +316,13 @@ func equalAll(t *testing.T, s *Store, m *memory) {
 
 // importAll imports flows as a file of a name.
 func importAll(ctx context.Context, s *Store, name string, flows []policies.Flow) (flowrow.Imported, error) {
-	return s.Import(ctx, name, strings.NewReader(strings.Repeat(name, len(flows))), func(each func(policies.Flow) error) error {
+	return s.Import(ctx, name, "as ever", strings.NewReader(strings.Repeat(name, len(flows))), func(each func(policies.Flow) error) (bool, error) {
 		for _, f := range flows {
 			if err := each(f); err != nil {
-				return err
+				return false, err
 			}
 		}
-		return nil
+		return false, nil
 	})
 }
 
@@ -775,7 +775,7 @@ func TestRealNodeDies(t *testing.T) {
 				}
 			}})
 			n := 0
-			got, err := s.Import(t.Context(), "a", strings.NewReader("a"), func(each func(policies.Flow) error) error {
+			got, err := s.Import(t.Context(), "a", "as ever", strings.NewReader("a"), func(each func(policies.Flow) error) (bool, error) {
 				for _, f := range all {
 					if n++; n == 1200 {
 						// As a batch is on its way.
@@ -785,10 +785,10 @@ func TestRealNodeDies(t *testing.T) {
 						}()
 					}
 					if err := each(f); err != nil {
-						return err
+						return false, err
 					}
 				}
-				return nil
+				return false, nil
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -816,16 +816,16 @@ func resume(t *testing.T, url string) {
 	for cut := 300; cut < len(all)+900; cut += 900 {
 		ctx, cancel := context.WithCancel(t.Context())
 		n := 0
-		_, err := s.Import(ctx, "a", file, func(each func(policies.Flow) error) error {
+		_, err := s.Import(ctx, "a", "as ever", file, func(each func(policies.Flow) error) (bool, error) {
 			for _, f := range all {
 				if n++; n == cut {
 					cancel()
 				}
 				if err := each(f); err != nil {
-					return err
+					return false, err
 				}
 			}
-			return nil
+			return false, nil
 		})
 		cancel()
 		if done := cut > len(all); done != (err == nil) {
@@ -833,6 +833,18 @@ func resume(t *testing.T, url string) {
 		}
 	}
 	equalAll(t, s, &memory{all})
+
+	half := func(each func(policies.Flow) error) (bool, error) { return true, each(all[0]) }
+	if _, err := s.Import(t.Context(), "b", "in one way", strings.NewReader("another file"), half); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Import(t.Context(), "b", "in another way", strings.NewReader("another file"), half)
+	if err == nil || !strings.Contains(err.Error(), "b: 1 of its flows are stored, read in one way,") {
+		t.Error(err)
+	}
+	if got, err := s.Import(t.Context(), "b", "in one way", strings.NewReader("another file"), half); err != nil || got != (flowrow.Imported{Known: 1}) {
+		t.Errorf("%+v %v", got, err)
+	}
 }
 
 // A block may be in the store without its tuples, or without the note that says
@@ -843,20 +855,20 @@ func halfABatch(t *testing.T, url string) {
 	all := flows(17, 600)
 	s := open(t, url, Options{Batch: 300})
 	ctx := t.Context()
-	read := func(each func(policies.Flow) error) error {
+	read := func(each func(policies.Flow) error) (bool, error) {
 		for _, f := range all {
 			if err := each(f); err != nil {
-				return err
+				return false, err
 			}
 		}
-		return nil
+		return false, nil
 	}
 	if err := s.conn.Exec(ctx, "DROP TABLE "+s.local("tuples_view")); err != nil {
 		t.Fatal(err)
 	}
 	w := s.NewWriter()
 	file := strings.NewReader("the file")
-	source, _, err := flowrow.Identify(ctx, "a", file, nil)
+	source, _, err := flowrow.Identify(ctx, "a", "as ever", file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -887,7 +899,7 @@ func halfABatch(t *testing.T, url string) {
 	if problems := verify(t, s); len(problems) == 0 || !strings.Contains(problems[0].Error(), "has sums of 0 records where flows has") {
 		t.Errorf("sums are missing, and the problems are %v", problems)
 	}
-	got, err := s.Import(ctx, "a", file, read)
+	got, err := s.Import(ctx, "a", "as ever", file, read)
 	if want := (flowrow.Imported{Added: 600}); err != nil || got != want {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}

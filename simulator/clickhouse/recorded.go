@@ -89,7 +89,7 @@ func (r *recorded) parts() []part {
 		}
 	}
 	if r.wantsUntimed() {
-		parts = append(parts, part{where("`hour` = ?", int64(noTime)), true})
+		parts = append(parts, part{where("`hour` = ?", int64(flowrow.NoTime)), true})
 	}
 	for i, p := range parts {
 		parts[i].condition = all(p.condition, r.chosen(p.rolled))
@@ -335,7 +335,7 @@ func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policie
 	since, until := r.Micros()
 	chosen := where("`start` >= ? AND `start` < ?", since, until)
 	if r.wantsUntimed() {
-		chosen = either(chosen, where("`start` = ?", int64(noTime)))
+		chosen = either(chosen, where("`start` = ?", int64(flowrow.NoTime)))
 	}
 	chosen = all(chosen, r.chosen(false))
 	key := "`dst_namespace`, `dst_kind`, `dst_name`, `dst_port`, `protocol`"

@@ -37,6 +37,15 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return stats, nil
 }
 
+// Untimed returns how many records have no time.
+func (s *Store) Untimed(ctx context.Context) (uint64, error) {
+	var n uint64
+	if err := s.conn.QueryRow(ctx, "SELECT sum(`records`) FROM "+s.table("tuples")+" WHERE `hour` = ?", int64(flowrow.NoTime)).Scan(&n); err != nil {
+		return 0, fmt.Errorf("read what %s holds: %w", s.name, err)
+	}
+	return n, nil
+}
+
 func (s *Store) stats(ctx context.Context, stats *Stats) error {
 	server, err := s.conn.ServerVersion()
 	if err != nil {
@@ -58,7 +67,7 @@ func (s *Store) stats(ctx context.Context, stats *Stats) error {
 			return err
 		}
 		stats.Records, stats.Flows = stats.Records+records, stats.Flows+flows
-		if hour < noTime+flowrow.HourMicros {
+		if hour < flowrow.NoTime+flowrow.HourMicros {
 			return nil
 		}
 		stats.Hours++

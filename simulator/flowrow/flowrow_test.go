@@ -119,7 +119,7 @@ func TestIdentify(t *testing.T) {
 	known := map[SourceKey]Source{}
 	for _, text := range []string{"one\n", "one\ntwo\n"} {
 		k := key(text)
-		known[k] = Source{"old", k.Size, k.SHA256, uint64(strings.Count(text, "\n")), true}
+		known[k] = Source{Name: "old", Size: k.Size, SHA256: k.SHA256, Flows: uint64(strings.Count(text, "\n")), Whole: true}
 	}
 	for _, test := range []struct {
 		fact, text string
@@ -133,9 +133,9 @@ func TestIdentify(t *testing.T) {
 		{"shorter than any", "on", 0, false},
 	} {
 		file := bytes.NewReader([]byte(test.text))
-		got, _, err := Identify(context.Background(), "new", file, known)
+		got, _, err := Identify(context.Background(), "new", "as ever", file, known)
 		k := key(test.text)
-		if want := (Source{"new", k.Size, k.SHA256, test.flows, test.whole}); err != nil || got != want {
+		if want := (Source{Name: "new", Size: k.Size, SHA256: k.SHA256, Flows: test.flows, Whole: test.whole}); err != nil || got != want {
 			t.Errorf("%s: got %v, %v, want %v", test.fact, got, err, want)
 		}
 		if file.Len() != len(test.text) {

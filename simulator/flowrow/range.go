@@ -17,3 +17,7 @@ func (r Range) Micros() (since, until int64) {
 	}
 	return since, until
 }
+
+// NoTime is when a record was first seen that does not say when, as columns have
+// it: the year 1.
+const NoTime = -62135596800000000

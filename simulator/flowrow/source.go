@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 )
 
 // Source is a file that was imported, or that much of it.
@@ -16,12 +17,16 @@ type Source struct {
 	SHA256 string `json:"sha256"`
 	Flows  uint64 `json:"flows"` // how many of its flows are in the store
 	Whole  bool   `json:"whole,omitempty"`
+	// Partly is how it was read, where not all of it could be.
+	Partly string `json:"partly,omitempty"`
+	// Replaced is when the file was imported again, having grown.
+	Replaced time.Time `json:"replaced,omitzero"`
 }
 
 // SourceKey tells files apart by what is in them.
 type SourceKey struct {
-	Size   int64
-	SHA256 string
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
 }
 
 // Key returns the source's key.
@@ -29,8 +34,10 @@ func (s *Source) Key() SourceKey { return SourceKey{s.Size, s.SHA256} }
 
 // Identify reads a file through, and says what is known of it or, where it has
 // grown since, of what it was: before is that one's key. It leaves the file at
-// its start.
-func Identify(ctx context.Context, name string, file io.ReadSeeker, known map[SourceKey]Source) (s Source, before SourceKey, err error) {
+// its start. How is how it is about to be read, as in "with --flow-format calico"; it
+// fails where that was another way which could not read all, for flows are known by
+// how many came before them.
+func Identify(ctx context.Context, name, how string, file io.ReadSeeker, known map[SourceKey]Source) (s Source, before SourceKey, err error) {
 	var sizes []int64
 	for key := range known {
 		sizes = append(sizes, key.Size)
@@ -63,9 +70,13 @@ func Identify(ctx context.Context, name string, file io.ReadSeeker, known map[So
 		return Source{}, SourceKey{}, fmt.Errorf("%s: %w", name, err)
 	}
 	at += n
+	if found.Flows > 0 && found.Partly != "" && found.Partly != how {
+		return Source{}, SourceKey{}, fmt.Errorf("%s: %d of its flows are stored, read %s, which left lines that cannot be read so; nobody can tell them from those that are read %s: read it as before, or import it into another store",
+			name, found.Flows, found.Partly, how)
+	}
 	// Where nothing was read, it may have been read as another format.
 	whole := found.Whole && found.Size == at && found.Flows > 0
-	return Source{name, at, hex.EncodeToString(sum.Sum(nil)), found.Flows, whole}, found.Key(), nil
+	return Source{Name: name, Size: at, SHA256: hex.EncodeToString(sum.Sum(nil)), Flows: found.Flows, Whole: whole}, found.Key(), nil
 }
 
 // Imported is what became of a file.

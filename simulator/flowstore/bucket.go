@@ -3,6 +3,7 @@ package flowstore
 import (
 	"bytes"
 	"cmp"
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -71,6 +72,7 @@ type bucket struct {
 	name   string
 	prefix string // ends in a slash
 	tmp    string
+	blocks blockCache
 }
 
 func openBucket(ctx context.Context, where string, o Options) (*bucket, error) {
@@ -98,6 +100,7 @@ func openBucket(ctx context.Context, where string, o Options) (*bucket, error) {
 		return nil, err
 	}
 	b := &bucket{client: client, name: name, prefix: path.Join(prefix, "v1") + "/", tmp: os.TempDir()}
+	b.blocks.most = maxBlocks
 	check := b.checkConditions
 	if o.ReadOnly {
 		check = b.exists
@@ -171,7 +174,7 @@ func (b *bucket) open(ctx context.Context, name string) (blob, error) {
 	if err != nil {
 		return nil, b.explain(err)
 	}
-	return &remoteBlob{ctx: ctx, bucket: b, key: name, bytes: info.Size, blocks: map[int64][]byte{}}, nil
+	return &remoteBlob{ctx: ctx, bucket: b, key: name, bytes: info.Size}, nil
 }
 
 func (b *bucket) list(ctx context.Context, under, after string, each func(entry) error) error {
@@ -227,22 +230,64 @@ func (b *bucket) explain(err error) error {
 	return err
 }
 
-// remoteBlob reads a file of a bucket by blocks, of which it keeps the last.
+// remoteBlob reads a file of a bucket by blocks.
 type remoteBlob struct {
 	ctx    context.Context
 	bucket *bucket
 	key    string
 	bytes  int64
-
-	mu     sync.Mutex
-	blocks map[int64][]byte
-	recent []int64
 }
 
+// All that is kept of a bucket's files: 128 MB, however many are open.
 const (
 	blockSize = 1 << 20
-	maxBlocks = 64
+	maxBlocks = 128
 )
+
+// blockCache keeps the blocks of files that were used last.
+type blockCache struct {
+	most int
+
+	mu     sync.Mutex
+	blocks map[blockKey]*list.Element
+	recent list.List // of cachedBlock, the last used first
+}
+
+type blockKey struct {
+	file string
+	at   int64
+}
+
+type cachedBlock struct {
+	blockKey
+	data []byte
+}
+
+func (c *blockCache) get(key blockKey) ([]byte, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.blocks[key]
+	if !ok {
+		return nil, false
+	}
+	c.recent.MoveToFront(e)
+	return e.Value.(cachedBlock).data, true
+}
+
+func (c *blockCache) put(key blockKey, data []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.blocks[key]; ok {
+		return
+	}
+	if c.blocks == nil {
+		c.blocks = map[blockKey]*list.Element{}
+	}
+	if len(c.blocks) >= c.most {
+		delete(c.blocks, c.recent.Remove(c.recent.Back()).(cachedBlock).blockKey)
+	}
+	c.blocks[key] = c.recent.PushFront(cachedBlock{key, data})
+}
 
 func (r *remoteBlob) size() int64  { return r.bytes }
 func (r *remoteBlob) name() string { return r.bucket.String() + "/" + r.key }
@@ -266,9 +311,8 @@ func (r *remoteBlob) ReadAt(to []byte, at int64) (int, error) {
 }
 
 func (r *remoteBlob) block(i int64) ([]byte, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if block, ok := r.blocks[i]; ok {
+	key := blockKey{r.key, i}
+	if block, ok := r.bucket.blocks.get(key); ok {
 		return block, nil
 	}
 	var o minio.GetObjectOptions
@@ -285,10 +329,6 @@ func (r *remoteBlob) block(i int64) ([]byte, error) {
 	if _, err := io.ReadFull(object, block); err != nil {
 		return nil, fmt.Errorf("%s: %w", r.name(), r.bucket.explain(err))
 	}
-	if len(r.recent) == maxBlocks {
-		delete(r.blocks, r.recent[0])
-		r.recent = r.recent[1:]
-	}
-	r.blocks[i], r.recent = block, append(r.recent, i)
+	r.bucket.blocks.put(key, block)
 	return block, nil
 }

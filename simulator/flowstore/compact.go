@@ -552,6 +552,16 @@ func (s *Store) openRolls(ctx context.Context, st *state, files []File, columns 
 	return all, nil
 }
 
+// dataFolders are those of the files that commits name.
+var dataFolders = []string{"flows/", "tuples/"}
+
+// uncommitted reports whether no commit has named a file.
+func (s *state) uncommitted(name string) bool {
+	_, needed := s.files[name]
+	_, replaced := s.gone[name]
+	return !needed && !replaced
+}
+
 // sweep removes files that were replaced, or never committed, longer ago than
 // the grace, and entries of the manifest that were summed up.
 func (s *Store) sweep(ctx context.Context, now time.Time) (int, error) {
@@ -562,15 +572,13 @@ func (s *Store) sweep(ctx context.Context, now time.Time) (int, error) {
 	before := now.Add(-s.options.Grace)
 	var old []string
 	forget := &commit{At: now}
-	for _, under := range []string{"flows/", "tuples/"} {
+	for _, under := range dataFolders {
 		err := s.blobs.list(ctx, under, "", func(e entry) error {
-			_, needed := st.files[e.name]
 			at, replaced := st.gone[e.name]
 			switch {
-			case needed:
 			case replaced && !at.After(before):
 				old = append(old, e.name)
-			case !replaced && !e.modified.After(before):
+			case st.uncommitted(e.name) && !e.modified.After(before):
 				forget.Forget = append(forget.Forget, e.name)
 			}
 			return nil

@@ -213,7 +213,7 @@ func TestDamage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			errs := s.Verify(t.Context(), nil)
+			errs := s.Verify(t.Context(), time.Now(), nil)
 			if len(errs) != 1 || !strings.Contains(errs[0].Error(), files[0]) {
 				t.Errorf("%v", errs)
 			}
@@ -235,7 +235,7 @@ func TestMissingFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	errs := s.Verify(t.Context(), nil)
+	errs := s.Verify(t.Context(), time.Now(), nil)
 	if len(errs) != len(files) || !strings.Contains(errs[0].Error(), "the file is missing") {
 		t.Errorf("%v", errs)
 	}
@@ -266,16 +266,16 @@ func TestWrongSchema(t *testing.T) {
 
 // importFlows imports made flows as a file of some text; read fails after some.
 func importFlows(s *Store, text string, made []policies.Flow, failAfter int) (Imported, error) {
-	return s.Import(context.Background(), "flows.jsonl", strings.NewReader(text), func(each func(policies.Flow) error) error {
+	return s.Import(context.Background(), "flows.jsonl", "as ever", strings.NewReader(text), func(each func(policies.Flow) error) (bool, error) {
 		for i, f := range made {
 			if i == failAfter {
-				return errCut
+				return false, errCut
 			}
 			if err := each(f); err != nil {
-				return err
+				return false, err
 			}
 		}
-		return nil
+		return false, nil
 	})
 }
 
@@ -310,19 +310,51 @@ func TestImportAgain(t *testing.T) {
 	}
 }
 
+func TestImportInAnotherWay(t *testing.T) {
+	made := generate(small(17), 3)
+	s := openStore(t, t.TempDir(), Options{})
+	for _, c := range []struct {
+		name, how, text string
+		flows           int
+		partly          bool
+		want            Imported
+		err             string
+	}{
+		{"some of it", "one way", "abc", 2, true, Imported{Added: 2}, ""},
+		{"otherwise", "another way", "abc", 3, false, Imported{}, "a: 2 of its flows are stored, read one way, which left lines"},
+		{"as before", "one way", "abc", 2, true, Imported{Known: 2}, ""},
+		{"grown, otherwise", "another way", "abcd", 3, false, Imported{}, "read it as before, or import it into another store"},
+		{"grown", "one way", "abcd", 3, true, Imported{Known: 2, Added: 1}, ""},
+		{"another file", "one way", "xyz", 3, false, Imported{Added: 3}, ""},
+		{"of which nothing is left to read", "another way", "xyz", 3, false, Imported{Known: 3}, ""},
+	} {
+		got, err := s.Import(t.Context(), "a", c.how, strings.NewReader(c.text), func(each func(policies.Flow) error) (bool, error) {
+			for _, f := range made[:c.flows] {
+				if err := each(f); err != nil {
+					return false, err
+				}
+			}
+			return c.partly, nil
+		})
+		if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: %+v %v", c.name, got, err)
+		}
+	}
+}
+
 func TestOneFileImportedTwiceAtATime(t *testing.T) {
 	made := generate(small(9), 2_000)
 	s := openStore(t, t.TempDir(), Options{})
-	_, err := s.Import(t.Context(), "a", strings.NewReader("abc"), func(each func(policies.Flow) error) error {
+	_, err := s.Import(t.Context(), "a", "as ever", strings.NewReader("abc"), func(each func(policies.Flow) error) (bool, error) {
 		if _, err := importFlows(s, "abc", made, -1); err != nil {
-			return err
+			return false, err
 		}
 		for _, f := range made {
 			if err := each(f); err != nil {
-				return err
+				return false, err
 			}
 		}
-		return nil
+		return false, nil
 	})
 	if !errors.Is(err, errOvertaken) {
 		t.Error(err)
@@ -336,17 +368,17 @@ func TestInterruptedImportAddsNothingUnsaid(t *testing.T) {
 	made := generate(small(10), 6_000)
 	s := openStore(t, t.TempDir(), Options{Memory: 1 << 18}) // commits every 2,500 flows or so
 	ctx, interrupt := context.WithCancel(t.Context())
-	_, err := s.Import(ctx, "a", strings.NewReader("abc"), func(each func(policies.Flow) error) error {
+	_, err := s.Import(ctx, "a", "as ever", strings.NewReader("abc"), func(each func(policies.Flow) error) (bool, error) {
 		for i, f := range made {
 			if i == 4_000 {
 				interrupt()
-				return ctx.Err()
+				return false, ctx.Err()
 			}
 			if err := each(f); err != nil {
-				return err
+				return false, err
 			}
 		}
-		return nil
+		return false, nil
 	})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
@@ -499,5 +531,72 @@ func TestNoStore(t *testing.T) {
 	_, err := Open(t.Context(), filepath.Join(t.TempDir(), "none"), Options{ReadOnly: true})
 	if err == nil || !strings.Contains(err.Error(), "there is no flow store at") {
 		t.Error(err)
+	}
+}
+
+func TestFilesThatNoCommitNames(t *testing.T) {
+	where := t.TempDir()
+	s := openStore(t, where, Options{})
+	made := generate(small(15), 20)
+	add(t, s, made[:10]...)
+	add(t, s, made[10:]...)
+	if err := os.Remove(filepath.Join(where, "v1/manifest/0000000000000002.json")); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, where, Options{})
+	if errs := s.Verify(t.Context(), time.Now(), nil); len(errs) > 0 {
+		t.Errorf("what may be about to be committed is told: %v", errs)
+	}
+	errs := s.Verify(t.Context(), time.Now().Add(time.Hour), nil)
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "no commit names it") || !strings.Contains(errs[0].Error(), "v1/manifest were removed") {
+		t.Error(errs)
+	}
+}
+
+func TestAGrowingFileIsRememberedOnce(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	made := generate(small(16), 6)
+	for n := range made {
+		if _, err := importFlows(s, strings.Repeat("x", n+1), made[:n+1], -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A copy of what it was lately is known.
+	if got, err := importFlows(s, "xxx", made[:3], -1); err != nil || got != (Imported{Known: 3}) {
+		t.Errorf("%+v %v", got, err)
+	}
+	if n := len(s.known.Load().sources); n != len(made) {
+		t.Errorf("%d sources instead of %d", n, len(made))
+	}
+	compact(t, s, time.Now().Add(remembered+time.Hour))
+	if n := len(openStore(t, t.TempDir(), Options{}).known.Load().sources); n != 0 {
+		t.Errorf("a new store knows %d sources", n)
+	}
+	left := s.known.Load().sources
+	if len(left) != 1 {
+		t.Errorf("%d sources are left", len(left))
+	}
+	for key := range left {
+		if key.Size != int64(len(made)) {
+			t.Errorf("what is left has %d bytes", key.Size)
+		}
+	}
+	if got, err := importFlows(s, "xxxxxx", made, -1); err != nil || got != (Imported{Known: 6}) {
+		t.Errorf("%+v %v", got, err)
+	}
+}
+
+func TestBlocksOfABucketAreBounded(t *testing.T) {
+	c := blockCache{most: 2}
+	has := func(file string, at int64) bool { _, ok := c.get(blockKey{file, at}); return ok }
+	c.put(blockKey{"a", 0}, []byte("a0"))
+	c.put(blockKey{"b", 0}, []byte("b0"))
+	if !has("a", 0) {
+		t.Error("a block is gone before its time")
+	}
+	c.put(blockKey{"b", 1}, []byte("b1"))
+	c.put(blockKey{"b", 1}, []byte("b1"))
+	if has("b", 0) || !has("a", 0) || !has("b", 1) || len(c.blocks) != 2 || c.recent.Len() != 2 {
+		t.Errorf("it keeps %v", c.blocks)
 	}
 }

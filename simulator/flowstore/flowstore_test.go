@@ -59,7 +59,7 @@ func compact(t testing.TB, s *Store, now time.Time) Compacted {
 
 func verify(t testing.TB, s *Store) {
 	t.Helper()
-	for _, err := range s.Verify(t.Context(), nil) {
+	for _, err := range s.Verify(t.Context(), time.Now(), nil) {
 		t.Error(err)
 	}
 }

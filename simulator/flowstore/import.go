@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/simulator/flowrow"
@@ -17,8 +18,9 @@ type Writer struct {
 	store  *Store
 	table  *table
 	rows   []row
-	source *flowrow.Source // what was read of a file so far
-	was    uint64          // how much of it the last commit told
+	source *flowrow.Source    // what was read of a file so far
+	grown  *flowrow.SourceKey // what the file was when it was imported before
+	was    uint64             // how much of it the last commit told
 	added  uint64
 }
 
@@ -50,7 +52,7 @@ func (w *Writer) Commit(ctx context.Context) error {
 	c := &commit{}
 	if w.source != nil {
 		told := *w.source
-		c.Source = &told
+		c.At, c.Source, c.Grown = time.Now(), &told, w.grown
 	}
 	var err error
 	if c.Add, err = w.store.writeHours(ctx, w.table, w.rows); err != nil {
@@ -142,13 +144,14 @@ type Imported = flowrow.Imported
 // Import adds the flows of a file that read hands over, in the order in which
 // they stand. What an earlier import of the same file has added is left out, also
 // where that one was interrupted, or the file has grown since. Where read fails
-// or ctx ends, the flows before are added.
-func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, read func(each func(policies.Flow) error) error) (Imported, error) {
+// or ctx ends, the flows before are added. How says how it is read, which must be as
+// before where read has reported that this reads the file only partly.
+func (s *Store) Import(ctx context.Context, name, how string, file io.ReadSeeker, read func(each func(policies.Flow) error) (partly bool, err error)) (Imported, error) {
 	st, err := s.refresh(ctx)
 	if err != nil {
 		return Imported{}, err
 	}
-	src, _, err := flowrow.Identify(ctx, name, file, st.sources)
+	src, before, err := flowrow.Identify(ctx, name, how, file, st.sources)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -158,9 +161,12 @@ func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, rea
 	}
 	w := s.NewWriter()
 	w.source, w.was = &src, st.sources[src.Key()].Flows
+	if earlier, ok := st.sources[before]; ok && earlier.Name == name && before != src.Key() {
+		w.grown = &before
+	}
 	seen := uint64(0)
 	var errAdd error
-	errRead := read(func(f policies.Flow) error {
+	partly, errRead := read(func(f policies.Flow) error {
 		if seen++; seen <= known {
 			return nil
 		}
@@ -168,6 +174,9 @@ func (s *Store) Import(ctx context.Context, name string, file io.ReadSeeker, rea
 		return errAdd
 	})
 	src.Whole = errRead == nil
+	if partly {
+		src.Partly = how
+	}
 	if errAdd == nil || ctx.Err() != nil {
 		errRead = errors.Join(errRead, w.Commit(context.WithoutCancel(ctx)))
 	}

@@ -32,13 +32,13 @@ func child(where string) {
 	}
 	for n := 0; ; n++ {
 		name := fmt.Sprintf("part-%06d", n) // also what stands in it: none may begin as another
-		done, err := s.Import(ctx, name, strings.NewReader(name), func(each func(policies.Flow) error) error {
+		done, err := s.Import(ctx, name, "as ever", strings.NewReader(name), func(each func(policies.Flow) error) (bool, error) {
 			for _, f := range generate(small(uint64(n)), 1500) {
 				if err := each(f); err != nil {
-					return err
+					return false, err
 				}
 			}
-			return nil
+			return false, nil
 		})
 		if err != nil {
 			panic(err)

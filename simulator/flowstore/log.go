@@ -73,6 +73,8 @@ type commit struct {
 	// Forget names files that nobody has committed for long, and nobody may now.
 	Forget []string        `json:"forget,omitempty"`
 	Source *flowrow.Source `json:"source,omitempty"`
+	// Grown is what the source was when it was imported before under its name.
+	Grown *flowrow.SourceKey `json:"grown,omitempty"`
 	// Batches are those whose flows are among what is added.
 	Batches []BatchKey `json:"batches,omitempty"`
 }
@@ -86,8 +88,8 @@ type state struct {
 	gone    map[string]time.Time // files that were removed, and when
 }
 
-// remembered is for how long the manifest tells when a file was removed, and what
-// a sender has sent. A file that is still there afterwards is removed whatever
+// remembered is for how long the manifest tells when a file was removed, what
+// a sender has sent, and what a source was before it grew. A file that is still there afterwards is removed whatever
 // its age.
 const remembered = 7 * 24 * time.Hour
 
@@ -130,12 +132,21 @@ func (s *state) apply(c *commit) {
 	s.seq++
 	maps.DeleteFunc(s.gone, func(_ string, at time.Time) bool { return at.Before(c.At.Add(-remembered)) })
 	maps.DeleteFunc(s.senders, func(_ string, known sender) bool { return known.At.Before(c.At.Add(-remembered)) })
+	maps.DeleteFunc(s.sources, func(_ flowrow.SourceKey, known flowrow.Source) bool {
+		return !known.Replaced.IsZero() && known.Replaced.Before(c.At.Add(-remembered))
+	})
 	for _, name := range slices.Concat(c.Remove, c.Forget) {
 		delete(s.files, name)
 		s.gone[name] = c.At
 	}
 	for _, f := range c.Add {
 		s.files[f.Name] = f
+	}
+	if c.Grown != nil {
+		if before, ok := s.sources[*c.Grown]; ok && before.Replaced.IsZero() {
+			before.Replaced = c.At
+			s.sources[*c.Grown] = before
+		}
 	}
 	if c.Source != nil {
 		s.sources[c.Source.Key()] = *c.Source

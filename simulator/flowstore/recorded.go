@@ -26,6 +26,7 @@ type recorded struct {
 	state *state
 	Range
 	columns []int // of the hours of tuples
+	untimed bool  // what has no time is of the range too
 }
 
 // Recorded returns the flows of a range as they are now: what others add or
@@ -35,7 +36,38 @@ func (s *Store) Recorded(ctx context.Context, r Range) (simulator.Recorded, erro
 	if err != nil {
 		return nil, err
 	}
-	return &recorded{s, st, r, tupleNumbers}, nil
+	return &recorded{store: s, state: st, Range: r, columns: tupleNumbers}, nil
+}
+
+// Summed returns what a filter may choose by its time, records that have none among
+// it.
+func (s *Store) Summed(ctx context.Context, f *simulator.Filter) (simulator.Summed, error) {
+	st, err := s.refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &recorded{store: s, state: st, Range: Range{Since: f.Since, Until: f.Until}, columns: tupleNumbers, untimed: true}, nil
+}
+
+// Untimed returns how many records have no time.
+func (s *Store) Untimed(ctx context.Context) (uint64, error) {
+	st, err := s.refresh(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var n uint64
+	for _, f := range st.files {
+		if (f.Kind == raw || f.Kind == sorted) && f.Hour.UnixMicro() == flowrow.NoTime {
+			n += uint64(f.Rows)
+		}
+	}
+	return n, nil
+}
+
+// holds reports whether the range has what began at a moment.
+func (r *recorded) holds(start int64) bool {
+	since, until := r.Micros()
+	return since <= start && start < until || r.untimed && start == flowrow.NoTime
 }
 
 // hours returns the hours of the range in order. Those of which it holds all
@@ -45,7 +77,7 @@ func (r *recorded) hours() (hours []*hourFiles, whole func(*hourFiles) bool) {
 	all := r.state.byHour()
 	for _, at := range slices.SortedFunc(maps.Keys(all), time.Time.Compare) {
 		first := at.UnixMicro()
-		if len(all[at].all()) > 0 && first+flowrow.HourMicros > since && first < until {
+		if len(all[at].all()) > 0 && (first+flowrow.HourMicros > since && first < until || r.untimed && first == flowrow.NoTime) {
 			hours = append(hours, all[at])
 		}
 	}
@@ -82,7 +114,7 @@ func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours
 			t := newTable()
 			err := r.store.readFlows(ctx, f, t, func(reader *flowReader, rows []row) error {
 				if !whole(h) {
-					rows = slices.DeleteFunc(rows, func(r row) bool { return r.start < since || r.start >= until })
+					rows = slices.DeleteFunc(rows, func(of row) bool { return !r.holds(of.start) })
 				}
 				if t.size > r.store.tableSize() {
 					fresh := newTable()
@@ -342,9 +374,6 @@ type sideSum struct {
 	hours        []simulator.HourFlows
 }
 
-// noTime is the time of records without one.
-var noTime = time.Time{}.UnixMicro()
-
 // sideKey tells apart what is summed apart.
 func sideKey(r policies.Reporter, v policies.Verdict, egressOnly bool) uint32 {
 	return uint32(r)<<16 | uint32(v)<<8 | uint32(asNumber(egressOnly))
@@ -381,13 +410,13 @@ func (r *rollReader) addTo(all sides) (sides, error) {
 		}
 		if at == len(all) {
 			all = slices.Grow(all, 1)[:at+1] // with the space of the tuple before
-			all[at] = sideSum{key: key, first: math.MaxInt64, last: noTime, hours: all[at].hours[:0]}
+			all[at] = sideSum{key: key, first: math.MaxInt64, last: flowrow.NoTime, hours: all[at].hours[:0]}
 		}
 		s := &all[at]
 		s.flows += uint64(flows[i])
 		s.bytes += uint64(bytes[i])
 		s.last = max(s.last, last[i])
-		if first[i] < s.first && first[i] != noTime {
+		if first[i] < s.first && first[i] != flowrow.NoTime {
 			s.first = first[i]
 		}
 		if r.isWhole() {
@@ -503,14 +532,13 @@ func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policie
 // rows calls take for every row of the tuples, by hour.
 func (r *recorded) rows(ctx context.Context, tuples []uint64, take func(*table, *row) error) error {
 	hours, _ := r.hours()
-	since, until := r.Micros()
 	spans, err := r.spans(ctx, tuples, hours)
 	if err != nil {
 		return err
 	}
 	emit := func(t *table, rows []row) error {
 		for i := range rows {
-			if rows[i].start < since || rows[i].start >= until {
+			if !r.holds(rows[i].start) {
 				continue
 			}
 			if _, wanted := slices.BinarySearch(tuples, t.tuples[rows[i].tuple].id); !wanted {

@@ -19,7 +19,7 @@ func (s *Store) Scan(ctx context.Context, f *simulator.Filter, each func(*polici
 	if err != nil {
 		return err
 	}
-	scan := &scan{recorded: &recorded{store: s, state: st, Range: Range{Since: f.Since, Until: f.Until}}, filter: f, each: each}
+	scan := &scan{recorded: &recorded{store: s, state: st, Range: Range{Since: f.Since, Until: f.Until}, untimed: true}, filter: f, each: each}
 	hours, _ := scan.hours()
 	spans := map[int64][]span{}
 	if scan.bySpans() {
@@ -145,13 +145,12 @@ func (s *scan) file(ctx context.Context, f File) error {
 
 // take hands over rows.
 func (s *scan) take(t *table, rows []row) error {
-	since, until := s.Micros()
 	if s.of != t {
 		s.of, s.wanted = t, s.wanted[:0]
 	}
 	for i := range rows {
 		row := &rows[i]
-		if row.start < since || row.start >= until || !s.isOf(row.verdict, row.reporter) {
+		if !s.holds(row.start) || !s.isOf(row.verdict, row.reporter) {
 			continue
 		}
 		if wanted, err := s.wants(row.tuple); err != nil || !wanted {

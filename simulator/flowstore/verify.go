@@ -10,17 +10,20 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
+	"time"
 )
 
 // Verify reads every file through, and returns all that is wrong: files that
-// are missing, changed or cut off, and tuples that do not have the flows that
-// they stand for. Each error names the file and says what to do.
-func (s *Store) Verify(ctx context.Context, progress Progress) []error {
+// are missing, changed or cut off, tuples that do not have the flows that they
+// stand for, and files older than the grace that no commit names. Each error names
+// the file and says what to do.
+func (s *Store) Verify(ctx context.Context, now time.Time, progress Progress) []error {
 	st, err := s.refresh(ctx)
 	if err != nil {
 		return []error{err}
 	}
-	var errs []error
+	errs := s.verifyCommitted(ctx, st, now)
 	var total, done int64
 	for _, f := range st.files {
 		total += f.Size
@@ -56,6 +59,29 @@ func (s *Store) Verify(ctx context.Context, progress Progress) []error {
 		}
 	}
 	return errs
+}
+
+// verifyCommitted looks for files that no commit names. A process that was killed
+// leaves such behind, and so does whoever removes the newest entry of the manifest:
+// nothing else tells that there was one.
+func (s *Store) verifyCommitted(ctx context.Context, st *state, now time.Time) []error {
+	var some []string
+	for _, under := range dataFolders {
+		err := s.blobs.list(ctx, under, "", func(e entry) error {
+			if st.uncommitted(e.name) && e.modified.Before(now.Add(-s.options.Grace)) {
+				some = append(some, e.name)
+			}
+			return nil
+		})
+		if err != nil {
+			return []error{err}
+		}
+	}
+	if len(some) == 0 {
+		return nil
+	}
+	return []error{fmt.Errorf("%s/%s: no commit names it, nor %d others; what a killed process left behind goes with the next compact; where the newest files of %s/%s were removed, bring those back before",
+		s.blobs, some[0], len(some)-1, s.blobs, strings.TrimSuffix(logFolder, "/"))}
 }
 
 func (s *Store) verifyFile(ctx context.Context, f File) error {
