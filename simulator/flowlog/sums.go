@@ -50,6 +50,10 @@ func (s *Sums) forget() {
 	*s = Sums{to: s.to, endIDs: map[string]int32{}, pods: map[podName]int32{}, shapes: map[shape]int32{}, slots: make([]int32, 1<<12)}
 }
 
+// sumRows is how many rows are in memory at a time: as many as are near the
+// processor.
+const sumRows = 1024
+
 // sumEnd is an end of flows.
 type sumEnd struct {
 	since         int64 // in nanoseconds since 1970: records from before it are of the class before
@@ -210,7 +214,7 @@ func (t *sumTable) rows(g *file.RowGroupReader) error {
 			t.Flush()
 			t.forgetCodes()
 		}
-		n := int(min(left, batchRows))
+		n := int(min(left, sumRows))
 		for _, k := range t.chunks {
 			renewed, err := k.fill(n)
 			if err != nil {
@@ -261,8 +265,8 @@ func (t *sumTable) readWanted() error {
 func (t *sumTable) forgetCodes() {
 	t.from.known.forget()
 	t.to.known.forget()
-	clear(t.from.byCode)
-	clear(t.to.byCode)
+	clear(t.from.recent)
+	clear(t.to.recent)
 	t.shapes.known.forget()
 }
 
@@ -347,23 +351,19 @@ type endColumns struct {
 	widths  [5]int // of codes, in bits
 	keys    []uint64
 	known   interned
-	byCode  []int32 // the ends, plus one, where one column says them
+	recent  []internedKey // by the code of the column that says most
 	ids     []int32
 }
 
-// only returns the column where there is one.
-func (e *endColumns) only() *chunk {
-	var only *chunk
+// widest returns the column that says most.
+func (e *endColumns) widest() *chunk {
+	var widest *chunk
 	for _, k := range e.columns {
-		switch {
-		case k == nil:
-		case only != nil:
-			return nil
-		default:
-			only = k
+		if k != nil && (widest == nil || len(k.texts) > len(widest.texts)) {
+			widest = k
 		}
 	}
-	return only
+	return widest
 }
 
 // pack makes a number of all codes of each of n rows, unless they do not fit one.
@@ -404,31 +404,28 @@ func (e *endColumns) pack(n int) bool {
 // endsOf returns one end of each of n rows.
 func (t *sumTable) endsOf(e *endColumns, n int) []int32 {
 	e.ids = slices.Grow(e.ids[:0], n)[:n]
-	if k := e.only(); k != nil {
-		if more := len(k.texts) - len(e.byCode); more > 0 {
-			e.byCode = append(e.byCode, make([]int32, more)...)
-		}
-		for row, code := range k.codes[:n] {
-			if e.byCode[code] == 0 {
-				e.byCode[code] = t.endOf(e, row) + 1
-			}
-			e.ids[row] = e.byCode[code] - 1
-		}
-		return e.ids
-	}
 	if !e.pack(n) {
 		for row := range e.ids {
 			e.ids[row] = t.endOf(e, row)
 		}
 		return e.ids
 	}
+	k := e.widest()
+	if more := len(k.texts) - len(e.recent); more > 0 {
+		e.recent = append(e.recent, make([]internedKey, more)...)
+	}
+	codes, recent := k.codes[:n], e.recent
 	for row, key := range e.keys {
-		id := e.known.get(key)
-		if id < 0 {
-			id = t.endOf(e, row)
-			e.known.put(key, id)
+		r := &recent[codes[row]]
+		if r.key != key || r.value == 0 {
+			id := e.known.get(key)
+			if id < 0 {
+				id = t.endOf(e, row)
+				e.known.put(key, id)
+			}
+			*r = internedKey{key, id + 1}
 		}
-		e.ids[row] = id
+		e.ids[row] = r.value - 1
 	}
 	return e.ids
 }
@@ -637,9 +634,6 @@ func (t *sumTable) batch(n int) {
 	areSound = t.areCounts(n) && areSound
 	shapes, line := t.shapes.pack(n), t.at.Line
 	t.keys = slices.Grow(t.keys[:0], n)[:n]
-	// The places of groups are looked up for all rows before any group is, so that
-	// memory answers many at a time.
-	mask := len(t.slots) - 1
 	for i := range n {
 		source, target := &t.Sums.ends[from[i]], &t.Sums.ends[to[i]]
 		shape := shapes[i]
@@ -652,7 +646,7 @@ func (t *sumTable) batch(n int) {
 		}
 		k := &t.keys[i]
 		if source.isBad || target.isBad || is == badShape || !areSound && !t.isSound(i) {
-			k.ends, k.rest = 0, badRow
+			*k = rowKey{rest: badRow}
 			continue
 		}
 		k.ends, k.rest = uint64(source.classAt(starts[i]))<<32|uint64(target.classAt(starts[i])), uint64(is)<<restShape
@@ -662,8 +656,8 @@ func (t *sumTable) batch(n int) {
 		if source.pod != 0 && source.pod == target.pod {
 			k.rest |= restSelf
 		}
-		k.slot = t.slots[slotOf(k.ends, k.rest, mask)]
 	}
+	t.lookUp()
 	for i := range n {
 		k := &t.keys[i]
 		t.at.Line = line + i + 1
@@ -678,7 +672,7 @@ func (t *sumTable) batch(n int) {
 		if k.slot != 0 {
 			g = &t.groups[k.slot-1]
 		}
-		if g == nil || g.ends != k.ends || g.rest != k.rest || g.earliest == 0 || start <= g.earliest {
+		if g == nil || g.earliest == 0 || start <= g.earliest {
 			g = t.groupOf(i, start, k.ends, k.rest)
 		}
 		if g.apart {
@@ -694,6 +688,27 @@ func (t *sumTable) batch(n int) {
 		g.flows += flows
 		g.latest = max(g.latest, ends[i])
 		t.stats.Flows++
+	}
+}
+
+// lookUp finds what is at the places of groups. That is done for all rows before
+// any group is changed, so that memory answers many at a time.
+func (t *sumTable) lookUp() {
+	mask := len(t.slots) - 1
+	for i := range t.keys {
+		k := &t.keys[i]
+		k.slot = int32(slotOf(k.ends, k.rest, mask))
+	}
+	for i := range t.keys {
+		k := &t.keys[i]
+		k.slot = t.slots[k.slot]
+	}
+	for i := range t.keys {
+		if k := &t.keys[i]; k.slot != 0 {
+			if g := &t.groups[k.slot-1]; g.ends != k.ends || g.rest != k.rest {
+				k.slot = 0
+			}
+		}
 	}
 }
 
@@ -715,7 +730,8 @@ func (t *sumTable) alone(row int) {
 	}
 }
 
-// rowKey is the key of a row's group, and what was at its place.
+// rowKey is the key of a row's group, and the group, plus one, if it was found at
+// once.
 type rowKey struct {
 	ends, rest uint64
 	slot       int32
