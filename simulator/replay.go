@@ -543,16 +543,15 @@ func (r *Replayer) Result() *Result {
 			r.merge(rows, a, key.verdict, s, &t)
 		}
 	}
-	result.Rows = make([]Row, 0, len(rows))
-	for key, row := range rows {
-		delete(rows, key)
+	sorted := slices.SortedFunc(maps.Values(rows), compareRows)
+	result.Rows = make([]Row, len(sorted))
+	for i, row := range sorted {
 		row.Decision = r.explain(row)
 		if row.Outcome == Breaks || row.Outcome == Opens {
 			row.Base = r.decideExample(row, r.before)
 		}
-		result.Rows = append(result.Rows, *row)
+		result.Rows[i] = *row
 	}
-	slices.SortFunc(result.Rows, compareRows)
 	for text, flows := range causes {
 		result.Causes = append(result.Causes, Cause{text, flows})
 	}
@@ -669,17 +668,17 @@ func (r *Replayer) merge(rows map[rowKey]*Row, a *answer, verdict policies.Verdi
 	}
 	key := rowKey{row.Outcome, keyOf(row.From), keyOf(row.To), row.Protocol, row.Port, row.Recorded, row.Before, row.After, row.Cause}
 	known := rows[key]
-	if known == nil {
+	switch {
+	case known == nil:
 		row.Example = t.example
 		known = &row
 		rows[key] = known
+	case compareExamples(&t.example, &known.Example) < 0:
+		known.Example = t.example
 	}
 	known.Flows += t.flows
 	known.Bytes += t.bytes
 	known.First, known.Last = earliest(known.First, t.first), latest(known.Last, t.last)
-	if compareExamples(&t.example, &known.Example) < 0 {
-		known.Example = t.example
-	}
 }
 
 // peer names a recorded end for a row, by the address of its example.
@@ -748,7 +747,7 @@ func (r *Replayer) decideExample(row *Row, d *directory) policies.Decision {
 	return d.judge.DecideTogether(from, to, names, netset.PortSpan(q.protocol, q.port, q.port))
 }
 
-func compareRows(a, b Row) int {
+func compareRows(a, b *Row) int {
 	return cmp.Or(
 		cmp.Compare(slices.Index(Outcomes[:], a.Outcome), slices.Index(Outcomes[:], b.Outcome)),
 		cmp.Compare(b.Flows, a.Flows),

@@ -70,11 +70,11 @@ var rowFields = []rowField{
 	{srcName, []string{"srck8sownername"}, func(r *tableRow, c cell) error { return c.word(&r.from.name) }, 0},
 	{dstName, []string{"dstk8sownername"}, func(r *tableRow, c cell) error { return c.word(&r.to.name) }, 0},
 	{"verdict", []string{"action"}, func(r *tableRow, c cell) (err error) { r.Verdict, err = c.verdict(); return err }, 0},
-	{"flows", []string{"count"}, func(r *tableRow, c cell) error { return whole(c, &r.Count, math.MaxUint64) }, math.MaxInt64},
-	{"bytes", nil, func(r *tableRow, c cell) error { return whole(c, &r.Bytes, math.MaxUint64) }, math.MaxInt64},
-	{"packets", nil, func(r *tableRow, c cell) error { return whole(c, &r.Packets, math.MaxUint64) }, math.MaxInt64},
-	{"reply_bytes", nil, func(r *tableRow, c cell) error { return whole(c, &r.ReplyBytes, math.MaxUint64) }, math.MaxInt64},
-	{"reply_packets", nil, func(r *tableRow, c cell) error { return whole(c, &r.ReplyPackets, math.MaxUint64) }, math.MaxInt64},
+	{"flows", []string{"count"}, func(r *tableRow, c cell) error { return whole(c, &r.Count, math.MaxUint64) }, mostCounted},
+	{"bytes", nil, func(r *tableRow, c cell) error { return whole(c, &r.Bytes, math.MaxUint64) }, mostCounted},
+	{"packets", nil, func(r *tableRow, c cell) error { return whole(c, &r.Packets, math.MaxUint64) }, mostCounted},
+	{"reply_bytes", nil, func(r *tableRow, c cell) error { return whole(c, &r.ReplyBytes, math.MaxUint64) }, mostCounted},
+	{"reply_packets", nil, func(r *tableRow, c cell) error { return whole(c, &r.ReplyPackets, math.MaxUint64) }, mostCounted},
 }
 
 // The fields of which each end needs one.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
+	"github.com/apache/arrow-go/v18/parquet/metadata"
 )
 
 // chunk reads one column of a row group: texts as codes, for they repeat, and
@@ -17,8 +18,12 @@ type chunk struct {
 	pages file.PageReader        // either
 	typed file.ColumnChunkReader // or, where pages are encoded in other ways
 
-	texts   [][]byte // by code; that of 0 is ""
-	entries int      // of texts that the dictionary has, that of 0 included
+	counts bool // the file says that all numbers are sound
+	at     int  // the next row, where only some are read
+
+	texts   [][]byte // by code
+	entries int      // of texts that the dictionary has, and one for null
+	null    int32    // the code of ""
 	known   map[string]int32
 	values  []int64 // the dictionary of numbers
 	codes   []int32 // of the batch
@@ -58,6 +63,7 @@ func newChunk(c *tableColumn, g *file.RowGroupReader) (*chunk, error) {
 	if k.pages, err = g.GetColumnPageReader(c.index); err != nil {
 		return nil, err
 	}
+	k.counts = k.areCounts(meta)
 	if meta.HasDictionaryPage() {
 		err = k.nextPage()
 	}
@@ -131,6 +137,7 @@ func (k *chunk) readDictionary(data []byte, n int) error {
 		return nil
 	}
 	data = slices.Clone(data)
+	k.texts = k.texts[:0]
 	for range n {
 		text, rest, err := k.plainText(data)
 		if err != nil {
@@ -138,6 +145,8 @@ func (k *chunk) readDictionary(data []byte, n int) error {
 		}
 		k.texts, data = append(k.texts, text), rest
 	}
+	k.null = int32(len(k.texts))
+	k.texts = append(k.texts, nil)
 	k.entries = len(k.texts)
 	return nil
 }
@@ -217,40 +226,33 @@ func (k *chunk) fill(n int) (renewed bool, err error) {
 
 // fillFrom reads m rows of the page at hand to a place in the batch.
 func (k *chunk) fillFrom(at, m int) error {
-	there := m
-	if k.optional {
-		k.present = slices.Grow(k.present[:0], m)[:m]
-		if !k.levels.read(k.present) {
-			return errShort
-		}
-		there = 0
-		for _, level := range k.present {
-			there += int(level)
-		}
+	there, err := k.countPresent(m)
+	if err != nil {
+		return err
 	}
 	if k.isNumber() {
 		to := k.numbers[at : at+there]
 		if err := k.readNumbers(to); err != nil {
 			return err
 		}
-		spread(k.numbers[at:at+m], there, k.present)
+		spread(k.numbers[at:at+m], there, k.present, 0)
 		return nil
 	}
 	if err := k.readTexts(k.codes[at : at+there]); err != nil {
 		return err
 	}
-	spread(k.codes[at:at+m], there, k.present)
+	spread(k.codes[at:at+m], there, k.present, k.null)
 	return nil
 }
 
 // spread moves values that stand at the beginning to where rows have one.
-func spread[T int32 | int64](to []T, there int, present []int32) {
+func spread[T int32 | int64](to []T, there int, present []int32, null T) {
 	if there == len(to) {
 		return
 	}
 	for i := len(to) - 1; i >= 0; i-- {
 		if present[i] == 0 {
-			to[i] = 0
+			to[i] = null
 			continue
 		}
 		there--
@@ -268,20 +270,16 @@ func (k *chunk) readNumbers(to []int64) error {
 		k.data = k.plainNumbers(to, k.data)
 		return nil
 	}
-	var some [512]int32
+	k.codes = slices.Grow(k.codes[:0], len(to))[:len(to)]
+	if !k.runs.read(k.codes) {
+		return errShort
+	}
 	values := k.values
-	for len(to) > 0 {
-		codes := some[:min(len(to), len(some))]
-		if !k.runs.read(codes) {
-			return errShort
+	for i, code := range k.codes {
+		if uint(code) >= uint(len(values)) {
+			return errCode
 		}
-		for i, code := range codes {
-			if uint(code) >= uint(len(values)) {
-				return errCode
-			}
-			to[i] = values[code]
-		}
-		to = to[len(codes):]
+		to[i] = values[code]
 	}
 	return nil
 }
@@ -292,8 +290,7 @@ func (k *chunk) readTexts(to []int32) error {
 			return errShort
 		}
 		most := int32(0)
-		for i, code := range to {
-			to[i] = code + 1
+		for _, code := range to {
 			most = max(most, code)
 		}
 		if len(to) > 0 && int(most) >= k.entries-1 {
@@ -340,10 +337,81 @@ func (k *chunk) fillTyped(n int) error {
 		case there:
 			k.codes[i] = k.code(v.text)
 		default:
-			k.codes[i] = 0
+			k.codes[i] = k.null
 		}
 	}
 	return nil
+}
+
+// areCounts reports whether the file says that all numbers are sound.
+func (k *chunk) areCounts(meta *metadata.ColumnChunkMetaData) bool {
+	if has, err := meta.StatsSet(); err != nil || !has || !k.isNumber() {
+		return false
+	}
+	said, err := meta.Statistics()
+	if err != nil || !said.HasMinMax() {
+		return false
+	}
+	switch said := said.(type) {
+	case *metadata.Int32Statistics:
+		return said.Min() >= 0 && int64(said.Max()) <= k.field.most && said.Min() <= said.Max()
+	case *metadata.Int64Statistics:
+		return said.Min() >= 0 && said.Max() <= k.field.most && said.Min() <= said.Max()
+	}
+	return false
+}
+
+// skip leaves out n rows.
+func (k *chunk) skip(n int) error {
+	for n > 0 {
+		if k.left == 0 {
+			if err := k.nextPage(); err != nil {
+				return err
+			}
+			continue
+		}
+		m := min(n, k.left)
+		there, err := k.countPresent(m)
+		switch {
+		case err != nil:
+			return err
+		case !k.coded && len(k.data) < there*k.width(), k.coded && !k.runs.skip(there):
+			return errShort
+		case !k.coded:
+			k.data = k.data[there*k.width():]
+		}
+		k.left -= m
+		n -= m
+	}
+	return nil
+}
+
+// numberAt reads a batch of one row, not above those that it has read.
+func (k *chunk) numberAt(row int) error {
+	if row < k.at {
+		return nil
+	}
+	err := k.skip(row - k.at)
+	if err == nil {
+		_, err = k.fill(1)
+	}
+	k.at = row + 1
+	return err
+}
+
+// countPresent reads which of m rows of the page have a value.
+func (k *chunk) countPresent(m int) (there int, err error) {
+	if !k.optional {
+		return m, nil
+	}
+	k.present = slices.Grow(k.present[:0], m)[:m]
+	if !k.levels.read(k.present) {
+		return 0, errShort
+	}
+	for _, level := range k.present {
+		there += int(level)
+	}
+	return there, nil
 }
 
 // cell returns the value of a row of the batch.
@@ -388,6 +456,25 @@ func (r *bitRuns) read(to []int32) bool {
 	return true
 }
 
+func (r *bitRuns) skip(n int) bool {
+	for n > 0 {
+		switch {
+		case r.repeat > 0:
+			m := min(n, r.repeat)
+			r.repeat -= m
+			n -= m
+		case r.packed > 0:
+			m := min(n, r.packed)
+			r.packed -= m
+			r.bit += m * r.width
+			n -= m
+		case !r.next():
+			return false
+		}
+	}
+	return true
+}
+
 // next begins the next run; it reports whether there is one.
 func (r *bitRuns) next() bool {
 	r.data, r.bit = r.data[min(len(r.data), (r.bit+7)/8):], 0
@@ -424,7 +511,18 @@ func (r *bitRuns) unpack(to []int32) {
 	if len(data) >= 8 && r.width > 0 {
 		fast = min(len(to), max(0, ((len(data)-8)*8-bit)/r.width))
 	}
-	for i := range to[:fast] {
+	done := 0
+	if 4*r.width+7 <= 64 { // four of them in one word
+		width := r.width & 63
+		for ; done+4 <= fast; done += 4 {
+			word, four := binary.LittleEndian.Uint64(data[bit>>3:])>>(bit&7), to[done:done+4:done+4]
+			four[0], four[1] = int32(word&mask), int32(word>>width&mask)
+			word >>= 2 * width
+			four[2], four[3] = int32(word&mask), int32(word>>width&mask)
+			bit += 4 * width
+		}
+	}
+	for i := done; i < fast; i++ {
 		to[i] = int32(binary.LittleEndian.Uint64(data[bit>>3:]) >> (bit & 7) & mask)
 		bit += r.width
 	}

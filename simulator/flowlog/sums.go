@@ -50,6 +50,10 @@ func (s *Sums) forget() {
 	*s = Sums{to: s.to, endIDs: map[string]int32{}, pods: map[podName]int32{}, shapes: map[shape]int32{}, slots: make([]int32, 1<<12)}
 }
 
+// sumRows is how many rows are in memory at a time: as many as are near the
+// processor.
+const sumRows = 1024
+
 // sumEnd is an end of flows.
 type sumEnd struct {
 	since         int64 // in nanoseconds since 1970: records from before it are of the class before
@@ -78,23 +82,26 @@ type sumGroup struct {
 
 // sumRow is a row that may be an example.
 type sumRow struct {
-	file                                     int32
-	line                                     int
-	from, to                                 int32
-	protocol                                 netset.Protocol
-	verdict                                  policies.Verdict
-	port, sourcePort                         uint16
-	start, end                               int64
-	flows                                    uint64
-	bytes, packets, replyBytes, replyPackets uint64
+	file         int32
+	line         int
+	from, to     int32
+	protocol     netset.Protocol
+	verdict      policies.Verdict
+	port         uint16
+	start, end   int64
+	flows, bytes uint64
+	more         [len(moreFields)]uint64
 }
+
+// moreFields are those that only examples need.
+var moreFields = [...]string{"src_port", "packets", "reply_bytes", "reply_packets"}
 
 // flow returns the flow of a row.
 func (s *Sums) flowOf(r *sumRow) policies.Flow {
 	start, end := moment(r.start), moment(r.end)
 	return policies.Flow{
-		First: start, Last: end, From: s.said[r.from], To: s.said[r.to], Protocol: r.protocol, Port: r.port, SourcePort: r.sourcePort,
-		Verdict: r.verdict, Count: r.flows, Bytes: r.bytes, Packets: r.packets, ReplyBytes: r.replyBytes, ReplyPackets: r.replyPackets,
+		First: start, Last: end, From: s.said[r.from], To: s.said[r.to], Protocol: r.protocol, Port: r.port, SourcePort: uint16(r.more[0]),
+		Verdict: r.verdict, Count: r.flows, Bytes: r.bytes, Packets: r.more[1], ReplyBytes: r.more[2], ReplyPackets: r.more[3],
 		Origin: policies.Origin{Format: parquetName, Window: end.Sub(start).Round(time.Microsecond)},
 		Record: policies.Place{File: s.files[r.file], Line: r.line},
 	}
@@ -131,15 +138,27 @@ func moment(nanos int64) time.Time {
 type sumTable struct {
 	*table
 	*Sums
-	chunks   []*chunk
+	chunks   []*chunk // but for those of which only some rows are read
 	from, to endColumns
 	shapes   shapeColumns
 	// Those that the file does not have are nil.
-	start, end, port, count, bytes, sourcePort, packets, replyBytes, replyPackets *chunk
+	start, end, port, count, bytes *chunk
+	more                           [len(moreFields)]*chunk
 
-	counts []*chunk // numbers of which only negative ones are wrong, and source ports
+	counts []*chunk // numbers of which only negative and huge ones are wrong
+	few    [len(moreFields)]*chunk
+	wanted []wantedRow // of few
+	read   int         // rows of the group
 	times  [2][]int64
 	keys   []rowKey
+}
+
+// wantedRow is a row of a row group of which more is to be read.
+type wantedRow struct {
+	row   int
+	line  int
+	group int32     // whose example it is
+	alone *tableRow // or that goes by itself
 }
 
 // canSum reports whether Sums takes the rows of a table: its numbers are numbers,
@@ -164,7 +183,9 @@ var endFields = [2][5]string{
 
 // group reads a row group.
 func (t *sumTable) group(g *file.RowGroupReader) error {
-	*t = sumTable{table: t.table, Sums: t.Sums, times: t.times, keys: t.keys}
+	*t = sumTable{table: t.table, Sums: t.Sums, from: t.from, to: t.to, shapes: t.shapes, times: t.times, keys: t.keys, wanted: t.wanted[:0]}
+	t.from.columns, t.to.columns, t.shapes.protocol, t.shapes.verdict = [5]*chunk{}, [5]*chunk{}, nil, nil
+	t.from.widths, t.to.widths = [5]int{}, [5]int{}
 	t.forgetCodes()
 	for _, c := range t.columns {
 		k, err := newChunk(c, g)
@@ -173,15 +194,27 @@ func (t *sumTable) group(g *file.RowGroupReader) error {
 		}
 		t.place(k)
 	}
+	err := t.rows(g)
+	if err == nil {
+		return t.readWanted()
+	}
+	_ = t.readWanted() // what is added up is whole as far as can be
+	return err
+}
+
+func (t *sumTable) rows(g *file.RowGroupReader) error {
 	for left := g.NumRows(); left > 0; {
 		if t.stopped = t.ctx.Err(); t.stopped != nil {
 			return nil
 		}
 		if len(t.Sums.ends) > mostKept || len(t.groups) > mostKept {
+			if err := t.readWanted(); err != nil {
+				return err
+			}
 			t.Flush()
 			t.forgetCodes()
 		}
-		n := int(min(left, batchRows))
+		n := int(min(left, sumRows))
 		for _, k := range t.chunks {
 			renewed, err := k.fill(n)
 			if err != nil {
@@ -195,7 +228,36 @@ func (t *sumTable) group(g *file.RowGroupReader) error {
 			return nil
 		}
 		left -= int64(n)
+		t.read += n
 	}
+	return nil
+}
+
+// readWanted reads the rest of the rows that may be examples.
+func (t *sumTable) readWanted() error {
+	for i, k := range t.few {
+		if k == nil {
+			continue
+		}
+		for _, w := range t.wanted {
+			if err := k.numberAt(w.row); err != nil {
+				return fmt.Errorf("column %s: %w", k.name, err)
+			}
+			if w.alone != nil {
+				_ = k.field.set(w.alone, k.cell(0)) // the file says that it is a count
+			} else if first := &t.firsts[w.group]; first.line == w.line {
+				first.more[i] = uint64(k.numbers[0])
+			}
+		}
+	}
+	line := t.at.Line
+	for _, w := range t.wanted {
+		if w.alone != nil {
+			t.at.Line = w.line
+			t.flow(w.alone.Flow)
+		}
+	}
+	t.at.Line, t.wanted = line, t.wanted[:0]
 	return nil
 }
 
@@ -203,11 +265,20 @@ func (t *sumTable) group(g *file.RowGroupReader) error {
 func (t *sumTable) forgetCodes() {
 	t.from.known.forget()
 	t.to.known.forget()
+	clear(t.from.recent)
+	clear(t.to.recent)
 	t.shapes.known.forget()
 }
 
 // place puts a chunk where it is looked for.
 func (t *sumTable) place(k *chunk) {
+	if i := slices.Index(moreFields[:], k.field.name); i >= 0 {
+		t.more[i] = k
+		if k.counts {
+			t.few[i] = k
+			return
+		}
+	}
 	t.chunks = append(t.chunks, k)
 	for i, e := range []*endColumns{&t.from, &t.to} {
 		if at := slices.Index(endFields[i][:], k.field.name); at >= 0 {
@@ -216,15 +287,15 @@ func (t *sumTable) place(k *chunk) {
 		}
 	}
 	for name, to := range map[string]**chunk{
-		"start": &t.start, "end": &t.end, "dst_port": &t.port, "flows": &t.count, "bytes": &t.bytes, "src_port": &t.sourcePort,
-		"packets": &t.packets, "reply_bytes": &t.replyBytes, "reply_packets": &t.replyPackets, "protocol": &t.shapes.protocol, "verdict": &t.shapes.verdict,
+		"start": &t.start, "end": &t.end, "dst_port": &t.port, "flows": &t.count, "bytes": &t.bytes,
+		"protocol": &t.shapes.protocol, "verdict": &t.shapes.verdict,
 	} {
 		if k.field.name == name {
 			*to = k
 		}
 	}
 	switch k {
-	case t.start, t.end, t.port, t.shapes.protocol, t.shapes.verdict:
+	case t.start, t.end, t.shapes.protocol, t.shapes.verdict:
 	default:
 		t.counts = append(t.counts, k)
 	}
@@ -232,38 +303,46 @@ func (t *sumTable) place(k *chunk) {
 
 // interned gives keys the numbers that they stand for.
 type interned struct {
-	keys   []uint64
-	values []int32 // plus one
-	used   int
+	slots []internedKey
+	used  int
 }
 
-func (t *interned) forget() { *t = interned{keys: make([]uint64, 1<<8), values: make([]int32, 1<<8)} }
+type internedKey struct {
+	key   uint64
+	value int32 // plus one
+}
+
+func (t *interned) forget() {
+	if t.slots == nil {
+		t.slots = make([]internedKey, 1<<8)
+	}
+	t.used = 0
+	clear(t.slots)
+}
 
 // get returns the number of a key; -1 where it has none.
-func (t *interned) get(key uint64) int32 { return t.values[t.place(key)] - 1 }
+func (t *interned) get(key uint64) int32 { return t.slots[t.place(key)].value - 1 }
 
 func (t *interned) place(key uint64) int {
-	mask := len(t.keys) - 1
+	mask := len(t.slots) - 1
 	at := int(key*0x9e3779b97f4a7c15>>32) & mask
-	for t.values[at] != 0 && t.keys[at] != key {
+	for t.slots[at].value != 0 && t.slots[at].key != key {
 		at = (at + 1) & mask
 	}
 	return at
 }
 
 func (t *interned) put(key uint64, value int32) {
-	if t.used++; 2*t.used > len(t.keys) {
-		old := *t
-		*t = interned{keys: make([]uint64, 4*len(old.keys)), values: make([]int32, 4*len(old.keys)), used: old.used}
-		for i, value := range old.values {
-			if value != 0 {
-				at := t.place(old.keys[i])
-				t.keys[at], t.values[at] = old.keys[i], value
+	if t.used++; 2*t.used > len(t.slots) {
+		old := t.slots
+		t.slots = make([]internedKey, 4*len(old))
+		for _, k := range old {
+			if k.value != 0 {
+				t.slots[t.place(k.key)] = k
 			}
 		}
 	}
-	at := t.place(key)
-	t.keys[at], t.values[at] = key, value+1
+	t.slots[t.place(key)] = internedKey{key, value + 1}
 }
 
 // endColumns find one end of each row.
@@ -272,7 +351,19 @@ type endColumns struct {
 	widths  [5]int // of codes, in bits
 	keys    []uint64
 	known   interned
+	recent  []internedKey // by the code of the column that says most
 	ids     []int32
+}
+
+// widest returns the column that says most.
+func (e *endColumns) widest() *chunk {
+	var widest *chunk
+	for _, k := range e.columns {
+		if k != nil && (widest == nil || len(k.texts) > len(widest.texts)) {
+			widest = k
+		}
+	}
+	return widest
 }
 
 // pack makes a number of all codes of each of n rows, unless they do not fit one.
@@ -319,13 +410,22 @@ func (t *sumTable) endsOf(e *endColumns, n int) []int32 {
 		}
 		return e.ids
 	}
+	k := e.widest()
+	if more := len(k.texts) - len(e.recent); more > 0 {
+		e.recent = append(e.recent, make([]internedKey, more)...)
+	}
+	codes, recent := k.codes[:n], e.recent
 	for row, key := range e.keys {
-		id := e.known.get(key)
-		if id < 0 {
-			id = t.endOf(e, row)
-			e.known.put(key, id)
+		r := &recent[codes[row]]
+		if r.key != key || r.value == 0 {
+			id := e.known.get(key)
+			if id < 0 {
+				id = t.endOf(e, row)
+				e.known.put(key, id)
+			}
+			*r = internedKey{key, id + 1}
 		}
-		e.ids[row] = id
+		e.ids[row] = r.value - 1
 	}
 	return e.ids
 }
@@ -374,31 +474,36 @@ func (e *sumEnd) classAt(start int64) int32 {
 // shapeColumns find the shapes of rows.
 type shapeColumns struct {
 	protocol, verdict *chunk
+	keys              []uint64
 	known             interned
 }
 
-// codeAt returns a number for what a row has.
-func (k *chunk) codeAt(row int) uint64 {
-	switch {
-	case k == nil:
-		return 0
-	case k.isNumber():
-		return min(uint64(k.numbers[row]), math.MaxInt32) // no negative one is sound either
+// pack returns numbers for what n rows' shapes depend on; the last bit is free.
+func (c *shapeColumns) pack(n int) []uint64 {
+	c.keys = slices.Grow(c.keys[:0], n)[:n]
+	clear(c.keys)
+	for i, k := range []*chunk{c.verdict, c.protocol} {
+		shift := 1 + 31*i
+		switch {
+		case k == nil:
+		case k.isNumber():
+			for row, v := range k.numbers[:n] {
+				c.keys[row] |= min(uint64(v), math.MaxInt32) << shift // no negative one is sound either
+			}
+		default:
+			for row, code := range k.codes[:n] {
+				c.keys[row] |= uint64(code) << shift
+			}
+		}
 	}
-	return uint64(k.codes[row])
-}
-
-// keyOf returns what a row's shape depends on.
-func (c *shapeColumns) keyOf(row int, is6 bool) uint64 {
-	key := c.protocol.codeAt(row)<<32 | c.verdict.codeAt(row)<<1
-	if is6 {
-		key |= 1
-	}
-	return key
+	return c.keys
 }
 
 func (t *sumTable) shapeOf(row int, is6 bool) int32 {
-	key := t.shapes.keyOf(row, is6)
+	key := t.shapes.keys[row]
+	if is6 {
+		key |= 1
+	}
 	if id := t.shapes.known.get(key); id >= 0 {
 		return id
 	}
@@ -452,19 +557,26 @@ func (t *sumTable) rowAt(row int) (*tableRow, error) {
 }
 
 // momentsOf returns what n rows have in a column of times, in nanoseconds since
-// 1970: 0 where there is none, and -1 where that is no number.
-func (t *sumTable) momentsOf(which int, k *chunk, n int) []int64 {
+// 1970: 0 where there is none, and -1 where that is no number. It reports whether
+// all are there.
+func (t *sumTable) momentsOf(which int, k *chunk, n int) (moments []int64, areThere bool) {
 	t.times[which] = slices.Grow(t.times[which][:0], n)[:n]
 	to := t.times[which]
 	if k == nil {
 		clear(to)
-		return to
+		return to, false
 	}
-	for i, v := range k.numbers[:n] {
-		unit := int64(k.unit)
-		if unit == 0 {
-			unit = int64(unitBySize(v))
+	numbers := k.numbers[:n]
+	least, most := slices.Min(numbers), slices.Max(numbers)
+	unit := int64(cmp.Or(k.unit, unitBySize(least)))
+	if least > 0 && most <= math.MaxInt64/unit && (k.unit != 0 || int64(unitBySize(most)) == unit) {
+		for i, v := range numbers {
+			to[i] = v * unit
 		}
+		return to, true
+	}
+	for i, v := range numbers {
+		unit := int64(cmp.Or(k.unit, unitBySize(v)))
 		switch {
 		case v <= 0:
 			to[i] = 0
@@ -474,17 +586,39 @@ func (t *sumTable) momentsOf(which int, k *chunk, n int) []int64 {
 			to[i] = v * unit
 		}
 	}
-	return to
+	return to, false
 }
 
-// areCounts reports whether no row of the batch has a count that is none.
+// spansOf returns when n rows were seen, where either time stands for both. It
+// reports whether all that is sound.
+func (t *sumTable) spansOf(n int) (starts, ends []int64, areSound bool) {
+	starts, allStarts := t.momentsOf(0, t.start, n)
+	ends, allEnds := starts, allStarts
+	switch {
+	case t.end != nil:
+		if ends, allEnds = t.momentsOf(1, t.end, n); !allStarts || !allEnds {
+			for i := range starts {
+				starts[i], ends[i] = cmp.Or(starts[i], ends[i]), cmp.Or(ends[i], starts[i])
+			}
+		}
+	default:
+		t.times[1] = append(t.times[1][:0], starts...)
+	}
+	wrong := int64(0)
+	for i, start := range starts {
+		window := ends[i] - start
+		wrong |= start | window | (longest - window)
+	}
+	return starts, ends, wrong >= 0
+}
+
+const longest = maxWindowSeconds * int64(time.Second)
+
+// areCounts reports whether no row of the batch has a number that is none.
 func (t *sumTable) areCounts(n int) bool {
 	return !slices.ContainsFunc(t.counts, func(k *chunk) bool {
-		all := int64(0)
-		for _, v := range k.numbers[:n] {
-			all |= v
-		}
-		return all < 0 || all > k.field.most
+		numbers := k.numbers[:n]
+		return slices.Min(numbers) < 0 || slices.Max(numbers) > k.field.most
 	})
 }
 
@@ -496,54 +630,49 @@ func (t *sumTable) isCount(row int) bool {
 // by themselves.
 func (t *sumTable) batch(n int) {
 	from, to := t.endsOf(&t.from, n), t.endsOf(&t.to, n)
-	starts, ends := t.momentsOf(0, t.start, n), t.momentsOf(1, t.end, n)
-	areCounts, line := t.areCounts(n), t.at.Line
+	starts, ends, areSound := t.spansOf(n)
+	areSound = t.areCounts(n) && areSound
+	shapes, line := t.shapes.pack(n), t.at.Line
 	t.keys = slices.Grow(t.keys[:0], n)[:n]
-	// The places of groups are looked up for all rows before any group is, so that
-	// memory answers many at a time.
-	mask, lastShape, last := len(t.slots)-1, uint64(math.MaxUint64), int32(0)
 	for i := range n {
 		source, target := &t.Sums.ends[from[i]], &t.Sums.ends[to[i]]
-		start, end := timesOf(starts[i], ends[i])
-		port := int64(0)
-		if t.port != nil {
-			port = t.port.numbers[i]
+		shape := shapes[i]
+		if source.is6 {
+			shape |= 1
 		}
-		if key := t.shapes.keyOf(i, source.is6); key != lastShape {
-			last, lastShape = t.shapeOf(i, source.is6), key
+		is := t.shapes.known.get(shape)
+		if is < 0 {
+			is = t.shapeOf(i, source.is6)
 		}
 		k := &t.keys[i]
-		if source.isBad || target.isBad || last == badShape || start < 0 || end < start || end-start > maxWindowSeconds*int64(time.Second) ||
-			uint64(port) > math.MaxUint16 || !areCounts && !t.isCount(i) {
-			k.ends, k.rest = 0, badRow
+		if source.isBad || target.isBad || is == badShape || !areSound && !t.isSound(i) {
+			*k = rowKey{rest: badRow}
 			continue
 		}
-		k.ends, k.rest = uint64(source.classAt(start))<<32|uint64(target.classAt(start)), uint64(last)<<restShape|uint64(port)
+		k.ends, k.rest = uint64(source.classAt(starts[i]))<<32|uint64(target.classAt(starts[i])), uint64(is)<<restShape
+		if t.port != nil {
+			k.rest |= uint64(t.port.numbers[i])
+		}
 		if source.pod != 0 && source.pod == target.pod {
 			k.rest |= restSelf
 		}
-		k.slot = t.slots[slotOf(k.ends, k.rest, mask)]
 	}
+	t.lookUp()
 	for i := range n {
 		k := &t.keys[i]
 		t.at.Line = line + i + 1
 		if k.rest == badRow {
-			if r, err := t.rowAt(i); err != nil {
-				t.bad(err)
-			} else {
-				t.flow(r.Flow)
-			}
-			if t.stopped != nil {
+			if t.alone(i); t.stopped != nil {
 				return
 			}
 			continue
 		}
-		start, end := timesOf(starts[i], ends[i])
+		start := starts[i]
 		g := (*sumGroup)(nil)
 		if k.slot != 0 {
 			g = &t.groups[k.slot-1]
 		}
-		if g == nil || g.ends != k.ends || g.rest != k.rest || g.earliest == 0 || start <= g.earliest {
+		if g == nil || g.earliest == 0 || start <= g.earliest {
 			g = t.groupOf(i, start, k.ends, k.rest)
 		}
 		if g.apart {
@@ -557,12 +686,52 @@ func (t *sumTable) batch(n int) {
 			g.bytes += uint64(t.bytes.numbers[i])
 		}
 		g.flows += flows
-		g.latest = max(g.latest, end)
+		g.latest = max(g.latest, ends[i])
 		t.stats.Flows++
 	}
 }
 
-// rowKey is the key of a row's group, and what was at its place.
+// lookUp finds what is at the places of groups. That is done for all rows before
+// any group is changed, so that memory answers many at a time.
+func (t *sumTable) lookUp() {
+	mask := len(t.slots) - 1
+	for i := range t.keys {
+		k := &t.keys[i]
+		k.slot = int32(slotOf(k.ends, k.rest, mask))
+	}
+	for i := range t.keys {
+		k := &t.keys[i]
+		k.slot = t.slots[k.slot]
+	}
+	for i := range t.keys {
+		if k := &t.keys[i]; k.slot != 0 {
+			if g := &t.groups[k.slot-1]; g.ends != k.ends || g.rest != k.rest {
+				k.slot = 0
+			}
+		}
+	}
+}
+
+// isSound reports whether a row's numbers are sound.
+func (t *sumTable) isSound(row int) bool {
+	start, window := t.times[0][row], t.times[1][row]-t.times[0][row]
+	return start >= 0 && window >= 0 && window <= longest && t.isCount(row)
+}
+
+// alone hands over a row by itself.
+func (t *sumTable) alone(row int) {
+	switch r, err := t.rowAt(row); {
+	case err != nil:
+		t.bad(err)
+	case max(r.Count, r.Bytes, r.Packets, r.ReplyBytes, r.ReplyPackets) > mostCounted:
+		t.flow(r.Flow) // which says so
+	default:
+		t.wanted = append(t.wanted, wantedRow{row: t.read + row, line: t.at.Line, alone: r})
+	}
+}
+
+// rowKey is the key of a row's group, and the group, plus one, if it was found at
+// once.
 type rowKey struct {
 	ends, rest uint64
 	slot       int32
@@ -592,6 +761,7 @@ func (t *sumTable) groupOf(row int, start int64, ends, rest uint64) *sumGroup {
 		f := t.flowOf(&first)
 		g.apart = !t.Sums.to.Together(&f)
 	}
+	t.wanted = append(t.wanted, wantedRow{row: t.read + row, line: t.at.Line, group: int32(len(t.groups))})
 	t.groups, t.firsts = append(t.groups, g), append(t.firsts, first)
 	t.slots[at] = int32(len(t.groups))
 	if 2*len(t.groups) > len(t.slots) {
@@ -620,6 +790,7 @@ func (t *sumTable) keepFirst(group int32, row int, start int64) {
 		return
 	}
 	g.earliest, *first = start, t.soundRow(row)
+	t.wanted = append(t.wanted, wantedRow{row: t.read + row, line: t.at.Line, group: group})
 }
 
 // fileID returns the number of the file that is read.
@@ -639,21 +810,14 @@ func (t *sumTable) soundRow(row int) sumRow {
 		return uint64(k.numbers[row])
 	}
 	is := t.shapeList[t.shapeOf(row, t.Sums.ends[t.from.ids[row]].is6)]
-	start, end := timesOf(t.times[0][row], t.times[1][row])
-	return sumRow{
+	r := sumRow{
 		file: t.fileID(), line: t.at.Line, from: t.from.ids[row], to: t.to.ids[row], protocol: is.protocol, verdict: is.verdict,
-		port: uint16(number(t.port)), sourcePort: uint16(number(t.sourcePort)), start: start, end: end, flows: max(1, number(t.count)),
-		bytes: number(t.bytes), packets: number(t.packets), replyBytes: number(t.replyBytes), replyPackets: number(t.replyPackets),
+		port: uint16(number(t.port)), start: t.times[0][row], end: t.times[1][row], flows: max(1, number(t.count)), bytes: number(t.bytes),
 	}
-}
-
-// timesOf returns when a row was seen, where either time stands for both.
-func timesOf(start, end int64) (int64, int64) {
-	if start == 0 {
-		start = end
+	for i, k := range t.more {
+		if t.few[i] == nil {
+			r.more[i] = number(k)
+		}
 	}
-	if end == 0 {
-		end = start
-	}
-	return start, end
+	return r
 }

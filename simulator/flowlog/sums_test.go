@@ -340,7 +340,7 @@ func randomTable(t testing.TB, r *rand.Rand) []byte {
 	}
 	texts("verdict", r.IntN(4) > 0, []string{"allow", "deny", "unknown", "ACCEPT", "dropped", "", "maybe"}[:sound(7, 1)]...)
 	for _, name := range []string{"flows", "bytes", "packets", "reply_bytes", "reply_packets"} {
-		numbers(name, []int64{0, 1, 2, 77, 100_000, -1}[:sound(6, 1)]...)
+		numbers(name, []int64{0, 1, 2, 77, 100_000, -1, 1 << 60}[:sound(7, 2)]...)
 	}
 	for _, name := range []string{"start", "end"} {
 		c := plainColumn{name: name, numbers: make([]int64, rows), isMoment: isSo(), unit: oneOf(r, []schema.TimeUnitType{schema.TimeUnitMillis, schema.TimeUnitMicros, schema.TimeUnitNanos}...)}
