@@ -71,6 +71,7 @@ var floors = map[string]floor{
 	"simulator/clickhouse": hands,
 	"internal/cluster":     hands,
 	"internal/live":        hands,
+	"internal/standing":    hands,
 	"internal/render":      hands,
 	"internal/repo":        hands,
 	"internal/review":      hands,

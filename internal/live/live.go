@@ -264,6 +264,21 @@ func (w *World) held(key k8s.Key) (Version, bool) {
 	return v, has
 }
 
+// Within returns the objects that a namespace holds, but not itself.
+func (w *World) Within(namespace string) []k8s.Key {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	var all []k8s.Key
+	for _, k := range w.watched {
+		for key := range k.held {
+			if key.Namespace == namespace {
+				all = append(all, key)
+			}
+		}
+	}
+	return all
+}
+
 // Wait returns when until holds of what is held of an object, or with the error of
 // ctx. It is asked now and whenever the server tells of the object.
 func (w *World) Wait(ctx context.Context, key k8s.Key, until func(v Version, held bool) bool) error {

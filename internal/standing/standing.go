@@ -1,0 +1,123 @@
+// Package standing says how invariants stand in a world that changes.
+//
+// It owns what need not be looked at again. Which changes there are, it is told.
+package standing
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/invariant"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// Standing is how invariants stand in one world at a moment. It never changes.
+type Standing struct {
+	// Model is the world that was heard of last; nil in one that might be.
+	Model *policies.Model
+	// Invariants are those that were looked at, and Results what was found of each.
+	Invariants []invariant.Invariant
+	Results    []invariant.Result
+
+	options reach.Options
+	judge   *reach.Judge
+	set     *invariant.Set
+	until   time.Time // when the first waiver ends
+}
+
+// Of looks at all invariants in a world. It fails only when the context is done.
+func Of(ctx context.Context, m *policies.Model, all []invariant.Invariant, o reach.Options, now time.Time) (*Standing, error) {
+	o.Lasting = true
+	return of(ctx, reach.New(m, invariant.Apart(o, all...)), all, o, now)
+}
+
+func of(ctx context.Context, j *reach.Judge, all []invariant.Invariant, o reach.Options, now time.Time) (*Standing, error) {
+	set, err := invariant.Prepare(j, all)
+	if err != nil {
+		return nil, err
+	}
+	s := &Standing{Invariants: all, options: o, judge: j, set: set}
+	return s.at(ctx, now)
+}
+
+// at looks at all invariants once more.
+func (s *Standing) at(ctx context.Context, now time.Time) (*Standing, error) {
+	next := *s
+	var err error
+	if next.Results, err = s.set.Check(ctx, now); err != nil {
+		return nil, err
+	}
+	next.until = time.Time{}
+	for i := range s.Invariants {
+		for w := range s.Invariants[i].Waivers {
+			waiver := &s.Invariants[i].Waivers[w]
+			if end := waiver.Until.AddDate(0, 0, 1); !waiver.Expired(now) && (next.until.IsZero() || end.Before(next.until)) {
+				next.until = end
+			}
+		}
+	}
+	return &next, nil
+}
+
+// isOver reports whether a waiver has ended since.
+func (s *Standing) isOver(now time.Time) bool { return !s.until.IsZero() && !now.Before(s.until) }
+
+// After returns how the invariants stand after a change of the world, which model
+// makes when it is needed.
+func (s *Standing) After(ctx context.Context, c *k8s.Change, model func() *policies.Model, now time.Time) (*Standing, error) {
+	if !IsOfPolicies(c) {
+		return Of(ctx, model(), s.Invariants, s.options, now)
+	}
+	return s.Edited(ctx, reach.Edit{Put: c.Policies, Delete: c.Gone}, now)
+}
+
+// IsOfPolicies reports whether nothing but policies came or went.
+func IsOfPolicies(c *k8s.Change) bool { return !c.Whole && len(c.Pods)+len(c.World) == 0 }
+
+// mostPut is how many policies a judge takes at once without beginning anew.
+const mostPut = 15
+
+// Edited returns how the invariants stand after an edit of the policies. It looks
+// again only at those that the edit can touch.
+func (s *Standing) Edited(ctx context.Context, e reach.Edit, now time.Time) (*Standing, error) {
+	next := *s
+	next.Model, next.Results = nil, slices.Clone(s.Results)
+	for len(e.Put)+len(e.Delete) > 0 {
+		some := reach.Edit{Put: e.Put[:min(len(e.Put), mostPut)], Delete: e.Delete}
+		e.Put, e.Delete = e.Put[len(some.Put):], nil
+		judge, change := next.judge.With(some)
+		set, checked, err := next.set.Recheck(ctx, judge, change, now)
+		if err != nil {
+			return nil, err
+		}
+		next.judge, next.set = judge, set
+		for _, c := range checked {
+			next.Results[c.Index] = c.Result
+		}
+	}
+	return &next, nil
+}
+
+// Declaring returns how other invariants stand in the same world.
+func (s *Standing) Declaring(ctx context.Context, all []invariant.Invariant, now time.Time) (*Standing, error) {
+	next, err := of(ctx, s.judge, all, s.options, now)
+	if err != nil && ctx.Err() == nil { // the judge does not tell apart whom they speak of
+		next, err = Of(ctx, s.judge.Model(), all, s.options, now)
+	}
+	if err == nil {
+		next.Model = s.Model
+	}
+	return next, err
+}
+
+// Result returns what was found of the invariant of a name; nil where there is none.
+func (s *Standing) Result(name string) *invariant.Result {
+	i := slices.IndexFunc(s.Results, func(r invariant.Result) bool { return r.Ref.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &s.Results[i]
+}

@@ -1,0 +1,137 @@
+package webhook
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/weir-policy/weir/internal/live"
+	"github.com/weir-policy/weir/policies/invariant"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/v1alpha1"
+)
+
+// MostObject is the largest object that is decided about, in bytes. One that is
+// deleted may be larger.
+const MostObject = 1 << 20
+
+// tooLarge is why an object is not decided about.
+type tooLarge struct{ size int }
+
+func (e tooLarge) Error() string {
+	return fmt.Sprintf("the object has %d bytes, more than the %d that are decided about", e.size, MostObject)
+}
+
+// isInvariant reports whether an object is one of our own.
+func isInvariant(k k8s.Key) bool {
+	return k.Group == v1alpha1.Group && k.Kind == v1alpha1.KindInvariant
+}
+
+// janitor empties namespaces whose deletion was decided about already.
+const janitor = "system:serviceaccount:kube-system:namespace-controller"
+
+// asks reports whether a request may change what is reachable. Those in excluded
+// namespaces, and about these, are not looked at.
+func asks(r *admissionv1.AdmissionRequest, excluded []string) bool {
+	version := metav1.GroupVersion{Group: r.Kind.Group, Version: r.Kind.Version}.String()
+	switch {
+	case r.SubResource != "", r.Operation == admissionv1.Connect,
+		slices.Contains(excluded, r.Namespace) && r.Namespace != "",
+		r.Operation == admissionv1.Delete && r.UserInfo.Username == janitor:
+		return false
+	case r.Kind.Group == v1alpha1.Group:
+		return r.Kind.Kind == v1alpha1.KindInvariant
+	case r.Kind.Group == "" && r.Kind.Kind == "Namespace" && slices.Contains(excluded, r.Name):
+		return false
+	}
+	return k8s.Heeds(version, r.Kind.Kind, r.Namespace != "")
+}
+
+// read returns what a request would change; nil where that is nothing that is
+// decided about. An error is one of the request.
+func (d *Decider) read(r *admissionv1.AdmissionRequest) (*admission, error) {
+	if !asks(r, d.Exclude) {
+		return nil, nil
+	}
+	if n := len(r.Object.Raw); n > MostObject && r.Operation != admissionv1.Delete {
+		return nil, tooLarge{n}
+	}
+	object, err := decode(r.Object.Raw)
+	if err != nil {
+		return nil, fmt.Errorf("object: %w", err)
+	}
+	old, err := decode(r.OldObject.Raw)
+	if err != nil {
+		return nil, fmt.Errorf("oldObject: %w", err)
+	}
+	it := object
+	if r.Operation == admissionv1.Delete {
+		it = old
+	}
+	if it == nil || it.GetName() == "" {
+		return nil, fmt.Errorf("a request to %s without an object that has a name", r.Operation)
+	}
+	a := &admission{uid: it.GetUID()}
+	a.key = k8s.KeyOf(metav1.GroupVersion{Group: r.Kind.Group, Version: r.Kind.Version}.String(), r.Kind.Kind, it.GetNamespace(), it.GetName())
+	if old != nil {
+		a.was = live.Version{UID: old.GetUID(), ResourceVersion: old.GetResourceVersion()}
+		a.uid = a.was.UID
+	}
+	switch {
+	case metav1.GetControllerOf(it) != nil && isInstance(a.key):
+		return nil, nil // its owner was decided about
+	case r.Operation == admissionv1.Delete, isInvariant(a.key):
+		return a, nil
+	}
+	a.entry, err = d.World.Entry(object.Object)
+	return a, err
+}
+
+// isInstance reports whether an object's controller says all that it says.
+func isInstance(k k8s.Key) bool {
+	return k.Group == "" && k.Kind == "Pod" || k.Group == "apps" && k.Kind == "ReplicaSet" || k.Group == "batch" && k.Kind == "Job"
+}
+
+func decode(raw []byte) (*unstructured.Unstructured, error) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return nil, nil
+	}
+	o := &unstructured.Unstructured{}
+	return o, json.Unmarshal(raw, &o.Object)
+}
+
+// readInvariant compiles an Invariant as it is asked for. Lines are those of its
+// specification as kubectl prints it, below its name.
+func readInvariant(raw []byte) (*invariant.Invariant, error) {
+	var o struct {
+		APIVersion string                `json:"apiVersion" yaml:"apiVersion"`
+		Kind       string                `json:"kind" yaml:"kind"`
+		Metadata   struct{ Name string } `json:"metadata" yaml:"metadata"`
+		Spec       map[string]any        `json:"spec" yaml:"spec"`
+	}
+	if err := json.Unmarshal(raw, &o); err != nil {
+		return nil, err
+	}
+	text, err := yaml.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	docs, err := k8s.Parse("invariant/"+o.Metadata.Name, text)
+	if err != nil {
+		return nil, err
+	}
+	all, err := k8s.ReadInvariants(docs)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) != 1 {
+		return nil, fmt.Errorf("%s holds %d invariants", o.Metadata.Name, len(all))
+	}
+	return &all[0], nil
+}

@@ -1,0 +1,303 @@
+package webhook
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weir-policy/weir/internal/standing"
+	"github.com/weir-policy/weir/policies/invariant"
+	"github.com/weir-policy/weir/policies/k8s"
+)
+
+// What an API server shows of warnings, at most, in bytes.
+const (
+	longestWarning  = 256
+	longestWarnings = 4096
+)
+
+// mostProblems is how many problems of one object a message has.
+const mostProblems = 5
+
+// explain is the command that tells more of a counterexample.
+const explain = "weir explain -f cluster "
+
+// verdict is what is found of a request, bit by bit. The zero verdict allows it.
+type verdict struct {
+	*Options
+	request        *admissionv1.AdmissionRequest
+	changesNothing bool  // the world is as before
+	then           world // with the change
+
+	denials      []string // each a few lines
+	code         int32    // of the first
+	denied       []string // the invariants that deny it
+	broken       []string // the invariants that it breaks, of whatever severity
+	unknown      []string // those that cannot be told any more
+	warnings     []string
+	undecidedFor string
+}
+
+func (v *verdict) isDenied() bool { return len(v.denials) > 0 }
+
+func (v *verdict) deny(code int32, lines ...string) {
+	v.code = cmp.Or(v.code, code)
+	v.denials = append(v.denials, strings.Join(lines, "\n"))
+}
+
+func (v *verdict) warn(format string, args ...any) {
+	if text := shorten(fmt.Sprintf(format, args...), longestWarning); !slices.Contains(v.warnings, text) {
+		v.warnings = append(v.warnings, text)
+	}
+}
+
+// choose denies or warns.
+func (v *verdict) choose(c Choice, text string) {
+	switch c {
+	case Deny:
+		v.deny(http.StatusForbidden, text)
+	case Warn:
+		v.warn("%s", text)
+	}
+}
+
+// undecided is the verdict on a request that could not be decided.
+func (v *verdict) undecided(err error) {
+	v.undecidedFor = err.Error()
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		v.undecidedFor = "there was no time left"
+	}
+	v.choose(v.Undecided, "not checked against the invariants: "+v.undecidedFor)
+}
+
+// unsure is the verdict on a request that would be allowed, while another one may
+// have admitted something that is not known.
+func (v *verdict) unsure(wait time.Duration) {
+	v.choose(v.Undecided, fmt.Sprintf("checked without what was admitted just before by the replica that decided until now; sure again in %s", wait.Round(time.Second)))
+}
+
+// opaque looks whether a policy is understood.
+func (v *verdict) opaque(a *admission) {
+	if a.isGone() {
+		return
+	}
+	version, kind := metav1.GroupVersion{Group: v.request.Kind.Group, Version: v.request.Kind.Version}.String(), v.request.Kind.Kind
+	if !k8s.Understands(version, kind) {
+		v.choose(v.Opaque, fmt.Sprintf("%s of %s is not understood, so what it may apply to cannot be told", kind, version))
+		return
+	}
+	for _, p := range a.entry.Problems() {
+		v.choose(v.Opaque, fmt.Sprintf("%s %s is not understood: %s", kind, a.key.Ref(), p.Message))
+	}
+}
+
+// compare looks at what a change does to the invariants.
+func (v *verdict) compare(before, after *standing.Standing) {
+	for k := range after.Results {
+		b, a := &before.Results[k], &after.Results[k]
+		switch turn := invariant.TurnOf(b, a); {
+		case turn == invariant.Breaks, turn == invariant.Stuck && a.Broken > b.Broken:
+			v.breaks(a, turn == invariant.Stuck)
+		case turn == invariant.Doubts:
+			v.doubts(a)
+		}
+	}
+}
+
+// breaks takes an invariant that a change breaks, or breaks further.
+func (v *verdict) breaks(r *invariant.Result, further bool) {
+	if slices.Contains(v.broken, r.Ref.Name) {
+		return
+	}
+	v.broken = append(v.broken, r.Ref.Name)
+	verb := "breaks"
+	if further {
+		verb = "breaks further"
+	}
+	v.tell(r, verb)
+}
+
+// doubts takes an invariant of which nobody can tell whether it holds any more.
+func (v *verdict) doubts(r *invariant.Result) {
+	if slices.Contains(v.unknown, r.Ref.Name) {
+		return
+	}
+	v.unknown = append(v.unknown, r.Ref.Name)
+	switch text := fmt.Sprintf("invariant %s: %s", r.Ref.Name, r.Say()); {
+	case r.Severity == invariant.Deny:
+		v.choose(v.Unknown, text)
+	case r.Severity == invariant.Warn && v.Unknown != Allow:
+		v.warn("%s", text)
+	}
+}
+
+// declares takes what is found of an Invariant that somebody declares.
+func (v *verdict) declares(r *invariant.Result) {
+	switch r.State {
+	case invariant.Broken, invariant.Invalid:
+		if slices.Contains(v.broken, r.Ref.Name) {
+			return
+		}
+		v.broken = append(v.broken, r.Ref.Name)
+		if r.Severity == invariant.Deny && r.Adopt {
+			v.warn("invariant %s does not hold today: %s", r.Ref.Name, r.Say())
+			return
+		}
+		v.tell(r, "does not hold today:")
+		if v.isDenied() {
+			last := &v.denials[len(v.denials)-1]
+			*last += "\nspec.adopt: true accepts it as it is"
+		}
+	case invariant.Unknown:
+		v.doubts(r)
+	case invariant.Holds:
+		if r.Vacuous != "" {
+			v.warn("invariant %s speaks of nobody: nobody is described by its %s", r.Ref.Name, r.Vacuous)
+		}
+	}
+}
+
+// tell says what breaks an invariant, in the way that its severity wants.
+func (v *verdict) tell(r *invariant.Result, verb string) {
+	switch r.Severity {
+	case invariant.Deny:
+		v.denied = append(v.denied, r.Ref.Name)
+		v.deny(http.StatusForbidden, lines(r, verb)...)
+	case invariant.Warn:
+		text := fmt.Sprintf("%s invariant %s: %s", verb, r.Ref.Name, r.Say())
+		if rule := ruleOf(r); rule != "" {
+			text += ", by " + rule
+		}
+		v.warn("%s", text)
+	}
+}
+
+// refuse takes why an Invariant does not compile.
+func (v *verdict) refuse(err error) {
+	problems := strings.Split(err.Error(), "\n")
+	if more := len(problems) - mostProblems; more > 0 {
+		problems = append(problems[:mostProblems], fmt.Sprintf("and %d more lines", more))
+	}
+	v.deny(http.StatusUnprocessableEntity, problems...)
+}
+
+// lines say what breaks an invariant: the invariant, a counterexample, the rule,
+// and how to learn more.
+func lines(r *invariant.Result, verb string) []string {
+	first := verb + " " + r.Headline()
+	if r.Owner != "" {
+		first += " (owner " + r.Owner + ")"
+	}
+	all := []string{shorten(first, longestWarning), shorten(r.Say(), longestWarning)}
+	if rule := ruleOf(r); rule != "" {
+		all = append(all, "by "+rule)
+	}
+	if x := foremost(r); x != nil {
+		if q := x.Question(); q != nil {
+			all = append(all, explain+strings.Join(q, " "))
+		}
+	}
+	return all
+}
+
+func foremost(r *invariant.Result) *invariant.Counterexample {
+	if len(r.Counterexamples) == 0 {
+		return nil
+	}
+	return &r.Counterexamples[0]
+}
+
+// ruleOf names the rule that decides. Where it stands is told by its name: it is
+// an object of the cluster.
+func ruleOf(r *invariant.Result) string {
+	x := foremost(r)
+	if x == nil {
+		return ""
+	}
+	return strings.TrimSuffix(x.Rule(), " at "+x.At.String())
+}
+
+// name is the verdict as it is counted.
+func (v *verdict) name() string {
+	switch {
+	case v.undecidedFor != "":
+		return "undecided"
+	case v.isDenied():
+		return "denied"
+	case len(v.warnings) > 0:
+		return "warned"
+	}
+	return "allowed"
+}
+
+// response is the verdict as the API server takes it.
+func (v *verdict) response() *admissionv1.AdmissionResponse {
+	r := &admissionv1.AdmissionResponse{UID: v.request.UID, Allowed: !v.isDenied(), Warnings: fit(v.warnings)}
+	if v.isDenied() {
+		message := v.denials[0]
+		if len(v.denials) > 1 {
+			message += fmt.Sprintf("\nand %s", others(v.denied, len(v.denials)-1))
+		}
+		r.Result = &metav1.Status{Status: metav1.StatusFailure, Code: v.code, Message: message, Reason: metav1.StatusReasonForbidden}
+		if v.code == http.StatusUnprocessableEntity {
+			r.Result.Reason = metav1.StatusReasonInvalid
+		}
+	}
+	note := func(key, value string) {
+		if value == "" {
+			return
+		}
+		if r.AuditAnnotations == nil {
+			r.AuditAnnotations = map[string]string{}
+		}
+		r.AuditAnnotations[key] = shorten(value, longestWarnings)
+	}
+	note("breaks", strings.Join(v.broken, " "))
+	note("unknown", strings.Join(v.unknown, " "))
+	note("undecided", v.undecidedFor)
+	if r.AuditAnnotations != nil && isDryRun(v.request) {
+		note("dry-run", "true")
+	}
+	return r
+}
+
+// others names the invariants that deny a request beside the first.
+func others(denied []string, count int) string {
+	if count == len(denied)-1 && count <= mostProblems {
+		return "breaks " + strings.Join(denied[1:], ", ")
+	}
+	return fmt.Sprintf("for %d other reasons", count)
+}
+
+// fit leaves out the warnings that an API server would not show.
+func fit(warnings []string) []string {
+	total := 0
+	for i, w := range warnings {
+		if total += len(w); total > longestWarnings-longestWarning && i < len(warnings)-1 {
+			return append(warnings[:i:i], fmt.Sprintf("and %d more warnings", len(warnings)-i))
+		}
+	}
+	return warnings
+}
+
+// shorten cuts a text that is too long between two characters.
+func shorten(text string, most int) string {
+	const dots = "..."
+	if len(text) <= most {
+		return text
+	}
+	cut := most - len(dots)
+	for !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + dots
+}
