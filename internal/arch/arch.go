@@ -54,6 +54,7 @@ var floors = map[string]floor{
 	"policies/lint":       conclusions,
 	"policies/invariant":  conclusions,
 	"policies/query":      conclusions,
+	"policies/rego":       conclusions,
 	"simulator":           conclusions,
 	"enforcer/nft":        conclusions,
 
@@ -103,15 +104,15 @@ var folders = []string{
 	"charts", "cmd", "docs", "enforcer", "examples", "internal", "policies", "simulator", "tools", "webhook",
 }
 
-// shared are the packages that others of their own floor may import: a language
+// shared are the packages that others of their own floor may import: languages
 // in which several of them are asked.
-var shared = map[string]bool{"policies/expression": true}
+var shared = map[string]bool{"policies/expression": true, "policies/rego": true}
 
 // evaluators are the libraries that a pure package may use, for they are pure
 // too. Every other pure package makes do with the standard library.
 var evaluators = map[string]string{
 	"policies/expression": "github.com/google/cel-go",
-	"policies/invariant":  "github.com/open-policy-agent/opa",
+	"policies/rego":       "github.com/open-policy-agent/opa",
 }
 
 // impure are the standard library's ways out, each with all below it.

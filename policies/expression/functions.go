@@ -246,11 +246,11 @@ func (w *World) explain(args []ref.Val) ref.Val {
 	if err != nil {
 		return types.WrapErr(err)
 	}
-	return types.String(reason(&d))
+	return types.String(Reason(&d))
 }
 
-// reason says a decision in one line.
-func reason(d *policies.Decision) string {
+// Reason says a decision in one line.
+func Reason(d *policies.Decision) string {
 	var clauses []string
 	for _, direction := range policies.Directions {
 		side := &d.Sides[direction]
@@ -268,7 +268,7 @@ func reason(d *policies.Decision) string {
 	}
 	if len(clauses) == 0 {
 		for i := range d.Parts {
-			if part := reason(&d.Parts[i]); !slices.Contains(clauses, part) {
+			if part := Reason(&d.Parts[i]); !slices.Contains(clauses, part) {
 				clauses = append(clauses, part)
 			}
 		}

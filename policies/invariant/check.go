@@ -10,6 +10,7 @@ import (
 	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/rego"
 )
 
 // State is what became of an invariant.
@@ -38,7 +39,7 @@ type Result struct {
 	State State
 	// Counterexamples are some of what breaks it, or of what is waived where all of
 	// it is. Broken and Waived are how many pairs there are of each, with addresses
-	// outside by range; for Isolated how many pods, for CEL how many items.
+	// outside by range; for Isolated how many pods, for CEL and Rego how many items.
 	Counterexamples []Counterexample
 	Broken, Waived  int
 	// Unknown is how many pairs may break it, or not; Doubt is one of them, where the
@@ -51,7 +52,7 @@ type Result struct {
 }
 
 // Counterexample is what breaks an invariant: a connection, a pod that is not
-// isolated, or whatever an expression says.
+// isolated, or whatever an expression or a policy in Rego says.
 type Counterexample struct {
 	From, To policies.Peer
 	Ports    netset.Ports // all on which it does; none for a pod or a text
@@ -62,6 +63,7 @@ type Counterexample struct {
 	// Because says why, as one clause: of the rule or end of a tier that decides,
 	// whose place At is, if there is one.
 	Because string
+	Says    string // what a policy in Rego says of it
 	Policy  *policies.Ref
 	At      policies.Place
 	Pairs   int // that are decided like this one
@@ -73,15 +75,16 @@ type Counterexample struct {
 // Set is invariants that are ready to be checked against one judge. It serves one
 // goroutine.
 type Set struct {
-	// Steps is how many an expression may take. SkipExpressions keeps Recheck from
-	// evaluating any.
-	Steps           uint64
-	SkipExpressions bool
+	// Steps is how many an expression may take, RegoSteps how many a policy in Rego.
+	// SkipExpressions keeps Recheck from evaluating any.
+	Steps, RegoSteps uint64
+	SkipExpressions  bool
 
 	judge      *reach.Judge
 	invariants []Invariant
 	groups     []groups
 	world      *expression.World
+	regoWorld  *rego.World
 	workloads  map[policies.Ref][]int
 }
 
@@ -108,7 +111,7 @@ func Apart(o reach.Options, invariants ...Invariant) reach.Options {
 // Prepare readies invariants for a judge whose options come from Apart. It fails
 // where the judge does not tell apart whom they speak of.
 func Prepare(j *reach.Judge, invariants []Invariant) (*Set, error) {
-	s := &Set{Steps: expression.Steps, judge: j, invariants: invariants, groups: make([]groups, len(invariants))}
+	s := &Set{Steps: expression.Steps, RegoSteps: rego.Steps, judge: j, invariants: invariants, groups: make([]groups, len(invariants))}
 	for k := range invariants {
 		i, g := &invariants[k], &s.groups[k]
 		ok := true
@@ -159,6 +162,10 @@ func (s *Set) check(ctx context.Context, k int, now time.Time) (Result, error) {
 	switch i.Form {
 	case CEL:
 		if err := s.evaluate(ctx, k, f); err != nil {
+			return Result{}, err
+		}
+	case Rego:
+		if err := s.evaluateRego(ctx, i.Rego, f); err != nil {
 			return Result{}, err
 		}
 	case Isolated:
@@ -322,7 +329,7 @@ type finder struct {
 
 // crossing takes a crossing that breaks the invariant, or may.
 func (f *finder) crossing(c reach.Crossing) {
-	if c.Verdict == policies.Unknown && f.Form != CEL || c.Perhaps {
+	if c.Verdict == policies.Unknown && !f.Form.isProgram() || c.Perhaps {
 		f.doubts(c)
 		return
 	}

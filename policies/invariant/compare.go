@@ -76,6 +76,9 @@ func (i *Invariant) sentence() string {
 	if i.CEL != nil {
 		text += i.CEL.String()
 	}
+	if i.Rego != nil {
+		text += i.Rego.String()
+	}
 	for k := range i.Waivers {
 		text += fmt.Sprintln("waived", i.Waivers[k].Until, peers(i.Waivers[k].From), "to", peers(i.Waivers[k].To))
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/rego"
 	"github.com/weir-policy/weir/policies/selector"
 )
 
@@ -26,12 +27,13 @@ type Invariant struct {
 	Adopt       bool // admission takes it although it does not hold today
 	Form        Form
 	// From and To are the ends of the connections that the sentence is about, any
-	// of these. Isolated speaks of From alone, CEL of neither.
+	// of these. Isolated speaks of From alone, CEL and Rego of neither.
 	From, To   []policies.Match
 	Ports      []policies.PortQuery // any of them; any of TCP, UDP and SCTP where there is none
 	Direction  policies.Direction   // of Only: Ingress keeps others from To, Egress keeps From from others
 	Directions []policies.Direction // of Isolated
 	CEL        *expression.Expression
+	Rego       *rego.Policy
 	Waivers    []Waiver
 	Place      policies.Place
 	FormPlace  policies.Place // of the sentence itself
@@ -49,11 +51,15 @@ const (
 	Isolated      // every pod is isolated
 	Exists        // some connection is allowed
 	CEL           // an expression is true, or an empty list
+	Rego          // a policy says nothing
 )
 
-var forms = [...]string{"", "never", "always", "only", "isolated", "exists", "cel"}
+var forms = [...]string{"", "never", "always", "only", "isolated", "exists", "cel", "rego"}
 
 func (f Form) String() string { return forms[f] }
+
+// isProgram reports whether only an evaluation tells what the sentence asks.
+func (f Form) isProgram() bool { return f == CEL || f == Rego }
 
 // Severity is what becomes of a change that breaks an invariant.
 type Severity uint8

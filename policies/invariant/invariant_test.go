@@ -54,7 +54,7 @@ func check(t *testing.T, world, text string) []invariant.Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set.Steps = 10_000
+	set.Steps, set.RegoSteps = 10_000, 10_000
 	results, err := set.Check(context.Background(), today)
 	if err != nil {
 		t.Fatal(err)
@@ -148,6 +148,22 @@ NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/de
 		},
 		{"an expression that lists texts", `cel: 'pods.filter(p, p.namespace != "shop").map(p, p.name)'`, `broken: stray; 1 other item breaks it too`},
 		{"an expression that takes too long", `cel: 'pods.all(a, pods.all(b, pods.all(c, pods.all(d, pods.all(e, pods.all(f, pods.all(g, true)))))))'`, `invalid: it could not be evaluated: it takes more than 10000 steps; let it go through less, or allow it more steps`},
+		{"Rego that says nothing", `rego: 'deny contains "x" if weir.reach("shop/web", "shop/db", 5432) != "allow"'`, `holds: it holds`},
+		{"Rego that says texts", `rego: 'deny contains p.name if { some p in data.weir.world.pods; p.namespace != "shop" }'`, `broken: bot; 1 other item breaks it too`},
+		{
+			"Rego that names a connection", `rego: 'deny contains {"msg": "ops opens the database", "from": p, "to": "shop/db", "port": "any"} if { some p in data.weir.world.pods; p.namespace == "ops" }'`,
+			`broken: ops opens the database
+NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
+		},
+		{
+			"Rego that names one that is denied", `rego: 'deny contains {"msg": "ops needs 9090", "from": "ops/bot", "to": "shop/db", "port": 9090}'`,
+			`broken: ops needs 9090
+NetworkPolicy shop/db at shop.yaml:13:1: weir explain ops/pod/bot shop/deployment/db TCP/9090`,
+		},
+		{"Rego that names a pod", `rego: 'deny contains {"msg": "who is it?", "from": "ops/bot"}'`, `broken: who is it?`},
+		{"Rego that names nobody", `rego: 'deny contains {"msg": "who is it?", "from": "ops/bob"}'`, `invalid: it could not be evaluated: "who is it?": "ops/bob": namespace ops has no pod or workload bob; near it is bot`},
+		{"Rego that errs", `rego: 'deny contains weir.reach("ops/bob", "world", 1)'`, `invalid: it could not be evaluated: line 1: weir.reach: "ops/bob": namespace ops has no pod or workload bob; near it is bot`},
+		{"Rego that takes too long", `rego: 'deny contains "x" if { some a in numbers.range(1, 1000); some b in numbers.range(1, 1000); a + b == 7000 }'`, `invalid: it could not be evaluated: it takes more than 10000 steps; let it go through less`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := check(t, shop, "apiVersion: weir.dev/v1alpha1\nkind: Invariant\nmetadata: {name: i}\nspec:\n  "+row.spec)

@@ -20,7 +20,7 @@ type Checked struct {
 // The others are found as before; whether their waivers expired meanwhile is not
 // looked at. It fails only when the context is done.
 //
-// Expressions are evaluated whenever anybody is touched at all, for nothing tells what
+// Expressions and policies in Rego are evaluated whenever anybody is touched at all, for nothing tells what
 // they ask; where SkipExpressions is set they are not.
 func (s *Set) Recheck(ctx context.Context, head *reach.Judge, change *reach.Change, now time.Time) (*Set, []Checked, error) {
 	var next *Set
@@ -29,9 +29,9 @@ func (s *Set) Recheck(ctx context.Context, head *reach.Judge, change *reach.Chan
 		if next, err = Prepare(head, s.invariants); err != nil {
 			return nil, nil, err
 		}
-		next.Steps, next.SkipExpressions = s.Steps, s.SkipExpressions
+		next.Steps, next.RegoSteps, next.SkipExpressions = s.Steps, s.RegoSteps, s.SkipExpressions
 	} else {
-		next = &Set{Steps: s.Steps, SkipExpressions: s.SkipExpressions, judge: head, invariants: s.invariants, groups: s.groups}
+		next = &Set{Steps: s.Steps, RegoSteps: s.RegoSteps, SkipExpressions: s.SkipExpressions, judge: head, invariants: s.invariants, groups: s.groups}
 	}
 	var checked []Checked
 	for k := range next.invariants {
@@ -50,14 +50,14 @@ func (s *Set) Recheck(ctx context.Context, head *reach.Judge, change *reach.Chan
 // touched reports whether a change may make a difference to an invariant.
 func (s *Set) touched(k int, change *reach.Change) bool {
 	i, g := &s.invariants[k], &s.groups[k]
-	if i.Form == CEL && s.SkipExpressions {
+	if i.Form.isProgram() && s.SkipExpressions {
 		return false
 	}
 	if change.Anew() {
 		return true
 	}
 	switch i.Form {
-	case CEL:
+	case CEL, Rego:
 		return true
 	case Isolated:
 		for _, d := range i.Directions {

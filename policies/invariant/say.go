@@ -33,6 +33,8 @@ func (r *Result) Say() string {
 func (r *Result) what(x *Counterexample) string {
 	can := "can open"
 	switch {
+	case x.Says != "":
+		return x.Says
 	case x.Ports.IsEmpty() && x.From.Name != "":
 		if r.State == Unknown {
 			return x.From.String() + " is isolated"
@@ -65,7 +67,7 @@ func (r *Result) others() string {
 	switch r.Form {
 	case Isolated:
 		noun = "pod"
-	case CEL:
+	case CEL, Rego:
 		noun = "item"
 	}
 	switch n--; {

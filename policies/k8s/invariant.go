@@ -15,6 +15,7 @@ import (
 	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/rego"
 	"github.com/weir-policy/weir/policies/selector"
 	"github.com/weir-policy/weir/policies/v1alpha1"
 )
@@ -26,12 +27,13 @@ const (
 	mostWaivers  = 32
 	mostLinks    = 16
 	longestCEL   = 16384
+	longestRego  = 16384
 	longestOwner = 253
 	longestWords = 1024
 )
 
 var (
-	invariantForms = []string{"never", "always", "only", "isolated", "exists", "cel"}
+	invariantForms = []string{"never", "always", "only", "isolated", "exists", "cel", "rego"}
 	podFields      = []string{"namespaceSelector", "podSelector", "serviceAccounts"}
 	soleFields     = []string{"cidr", "outside", "set", "nodes", "anyone"}
 )
@@ -166,6 +168,9 @@ func (v value) readForm(i *invariant.Invariant) {
 	switch v.name {
 	case "cel":
 		i.Form, i.CEL = invariant.CEL, v.cel()
+		return
+	case "rego":
+		i.Form, i.Rego = invariant.Rego, v.rego()
 		return
 	case "isolated":
 		i.Form = invariant.Isolated
@@ -504,6 +509,28 @@ func (v value) cel() *expression.Expression {
 	return x
 }
 
+// rego compiles a policy in Rego.
+func (v value) rego() *rego.Policy {
+	text := v.words(longestRego)
+	if text == "" {
+		if isText(v.node) {
+			v.problem("rego is empty; write a module with a rule deny")
+		}
+		return nil
+	}
+	if len(text) > longestRego {
+		return nil
+	}
+	p, err := rego.Compile(text)
+	if err != nil {
+		v.expressionProblems(err)
+		return nil
+	}
+	return p
+}
+
+// expressionProblems reports what is wrong in an expression, or in a policy in
+// Rego, where it stands in the file.
 func (v value) expressionProblems(err error) {
 	all := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
@@ -512,12 +539,12 @@ func (v value) expressionProblems(err error) {
 	for _, err := range all {
 		var p policies.Problem
 		if !errors.As(err, &p) {
-			v.problem("cel: %s", err)
+			v.problem("%s: %s", v.name, err)
 			continue
 		}
 		at := v.place()
 		at.Line, at.Column = v.inText(p.Place.Line, p.Place.Column)
-		v.r.problems = append(v.r.problems, policies.Problem{Place: at, Message: "cel: " + p.Message})
+		v.r.problems = append(v.r.problems, policies.Problem{Place: at, Message: v.name + ": " + p.Message})
 	}
 }
 
@@ -552,7 +579,7 @@ type textBlock struct {
 // blocksOf returns the block scalars of the roots that data holds which are
 // expressions.
 func blocksOf(roots []*yaml.Node, data []byte) map[*yaml.Node]textBlock {
-	if !bytes.Contains(data, []byte("cel:")) {
+	if !bytes.Contains(data, []byte("cel:")) && !bytes.Contains(data, []byte("rego:")) {
 		return nil
 	}
 	all := map[*yaml.Node]textBlock{}
@@ -560,8 +587,8 @@ func blocksOf(roots []*yaml.Node, data []byte) map[*yaml.Node]textBlock {
 	var visit func(n *yaml.Node)
 	visit = func(n *yaml.Node) {
 		for i, c := range n.Content {
-			isCEL := n.Kind == mapping && i%2 == 1 && n.Content[i-1].Value == "cel"
-			if isCEL && c.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+			isText := n.Kind == mapping && i%2 == 1 && (n.Content[i-1].Value == "cel" || n.Content[i-1].Value == "rego")
+			if isText && c.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
 				all[c] = blockOf(lines[min(c.Line, len(lines)):])
 			}
 			visit(c)

@@ -47,6 +47,10 @@ items:
   spec: {cel: 'policies.all(p, p.name != "")'}
 - apiVersion: weir.dev/v1alpha1
   kind: Invariant
+  metadata: {name: program}
+  spec: {rego: 'deny contains p.name if { some p in data.weir.world.pods; not p.ingressIsolated }'}
+- apiVersion: weir.dev/v1alpha1
+  kind: Invariant
   metadata: {name: quiet}
   spec: {severity: audit, only: {from: [{podSelector: {matchLabels: {app: web}}}], to: [{anyone: true}, {not: {outside: true}}, {nodes: {}}], direction: egress}}
 ---
@@ -84,7 +88,8 @@ func TestReadInvariants(t *testing.T) {
 			" TCP/5432 UDP/53 metricsnone; waived for migration by ann until 31 Jan 2027 10.0.0.0/8 except 10.1.0.0/16 " + outside + " | NetworkSet ops/legacy " + outside + " | GlobalNetworkSet legacy " + outside + " at i.yaml:16:5",
 		"isolated deny isolated at i.yaml:23:20: all pods in all namespaces -> ",
 		"expression deny cel at i.yaml:27:15:  -> ",
-		"quiet audit only at i.yaml:31:33: pods app=web in all namespaces -> all pods in all namespaces or 0.0.0.0/0 or ::/0 " + outside +
+		"program deny rego at i.yaml:31:16:  -> ",
+		"quiet audit only at i.yaml:35:33: pods app=web in all namespaces -> all pods in all namespaces or 0.0.0.0/0 or ::/0 " + outside +
 			" | all pods in all namespaces or 0.0.0.0/0 or ::/0 " + outside + " except 0.0.0.0/0 or ::/0 " + outside + " | all nodes",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -97,8 +102,8 @@ func TestInvariantProblems(t *testing.T) {
 	const peers = "from: [{anyone: true}], to: [{podSelector: {}}]"
 	for _, row := range []struct{ name, text, want string }{
 		{"no spec", head, `i.yaml:1:1: Invariant needs spec; write the sentence there`},
-		{"no form", head + "spec: {owner: me}", `i.yaml:4:7: an Invariant needs one of never, always, only, isolated, exists, cel`},
-		{"two forms", head + "spec: {never: {" + peers + "}, always: {" + peers + "}}", `i.yaml:4:66: an Invariant takes exactly one of never, always, only, isolated, exists, cel, not never and always; make an Invariant of each`},
+		{"no form", head + "spec: {owner: me}", `i.yaml:4:7: an Invariant needs one of never, always, only, isolated, exists, cel, rego`},
+		{"two forms", head + "spec: {never: {" + peers + "}, always: {" + peers + "}}", `i.yaml:4:66: an Invariant takes exactly one of never, always, only, isolated, exists, cel, rego, not never and always; make an Invariant of each`},
 		{"a misspelt form", head + "spec: {nevr: {" + peers + "}}", `i.yaml:4:8: spec has no field "nevr"; did you mean "never"?`},
 		{"an empty form", head + "spec: {never: }", `i.yaml:4:8: never is empty; say what it is about`},
 		{"a severity", head + "spec: {severity: dney, never: {" + peers + "}}", `i.yaml:4:18: severity "dney" is none of deny, warn, audit; did you mean "deny"?`},
@@ -147,6 +152,15 @@ i.yaml:4:149: a waiver has no field "too"; did you mean "to"?`,
 		{"an expression in quotes", head + "spec: {cel: 'pods.all(p, p.labls == {})'}", `i.yaml:4:28: cel: no field labls in Pod; did you mean labels?`},
 		{"an expression in a block", head + "spec:\n    cel: |\n      pods.all(p,\n        p.nam == 'a')\n", `i.yaml:7:11: cel: no field nam in Pod; did you mean name?`},
 		{"an expression in a folded block", head + "spec:\n    cel: >-\n      pods.all(p,\n      p.nam == 'a')\n", `i.yaml:7:9: cel: no field nam in Pod; did you mean name?`},
+		{"Rego in a block", head + "spec:\n  rego: |\n    package a\n\n    deny contains msg if true\n", `i.yaml:8:19: rego: var msg is unsafe`},
+		{"Rego without a package", head + "spec:\n    rego: |-\n      deny contains \"x\" if true\n      deny contains \"y\" if http.send({}).x\n",
+			`i.yaml:7:28: rego: http.send is not for invariants: they ask about the world that is checked, and nothing else`},
+		{"Rego on one line", head + "spec: {rego: 'deny contains x'}", `i.yaml:4:29: rego: var x is unsafe`},
+		{"Rego that does not parse", head + "spec:\n  rego: |\n    package a\n\n    deny contains if {\n", `i.yaml:8:19: rego: unexpected if keyword
+i.yaml:9:5: rego: unexpected eof token`},
+		{"Rego that asks nothing", head + "spec: {rego: 'package a'}", `i.yaml:4:15: rego: there is no rule deny or violation; say what breaks the invariant, as in: deny contains "…" if { … }`},
+		{"no Rego", head + "spec: {rego: ''}", `i.yaml:4:14: rego is empty; write a module with a rule deny`},
+		{"too much Rego", head + "spec: {rego: '" + strings.Repeat("#", 17000) + "'}", `i.yaml:4:14: rego has 17000 characters, more than the 16384 that the API server takes; shorten it`},
 		{"an expression that is a number", head + "spec: {cel: size(pods)}", `i.yaml:4:13: cel is a int; it must be a bool, or a list of the Connections or texts that break the invariant`},
 		{"an expression about flows", head + "spec:\n  cel: flows.all(f, true)", `i.yaml:5:8: cel uses flows, which no invariant is about: what was recorded changes from day to day`},
 	} {

@@ -40,6 +40,7 @@ type InvariantSpec struct {
 	Isolated *Isolated `json:"isolated,omitempty" yaml:"isolated,omitempty"` // policies deny by default
 	Exists   *Traffic  `json:"exists,omitempty" yaml:"exists,omitempty"`     // at least one such connection is allowed
 	CEL      string    `json:"cel,omitempty" yaml:"cel,omitempty"`           // true, or an empty list of what breaks it
+	Rego     string    `json:"rego,omitempty" yaml:"rego,omitempty"`         // a module whose deny is an empty set
 
 	Waivers []Waiver `json:"waivers,omitempty" yaml:"waivers,omitempty"`
 }

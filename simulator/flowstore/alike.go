@@ -62,7 +62,7 @@ func (s *alikeSums) add(t *table, r *row) error {
 		flushGroups(s.to, s.apart)
 		s.table, s.ends, s.lastGroup = t, s.ends[:0], nil
 	}
-	if r.start == noTime {
+	if r.start == flowrow.NoTime {
 		return s.addAlone(r)
 	}
 	key, err := s.keyOf(r)
@@ -129,7 +129,7 @@ func (s *alikeSums) keyOf(r *row) (alikeKey, error) {
 
 // at returns the class of an end of a record.
 func (e *classedEnd) at(start int64) int {
-	if start < e.since && start != noTime {
+	if start < e.since && start != flowrow.NoTime {
 		return e.Before
 	}
 	return e.ID
@@ -146,7 +146,7 @@ func (s *alikeSums) end(i uint32) (*classedEnd, error) {
 		if err != nil {
 			return nil, err
 		}
-		*e = classedEnd{known: true, Class: s.to.Class(p), since: noTime}
+		*e = classedEnd{known: true, Class: s.to.Class(p), since: flowrow.NoTime}
 		if !e.Since.IsZero() {
 			e.since = e.Since.UnixMicro()
 		}
