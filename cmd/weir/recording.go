@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -170,6 +171,9 @@ func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorde
 	r, err := f.open(ctx, p.streams)
 	if err != nil {
 		return nil, err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(40) // what a replay holds hardly changes: to collect more often costs little
 	}
 	return r.(store).Recorded(ctx, flowrow.Range{Since: since, Until: until})
 }
