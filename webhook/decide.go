@@ -192,7 +192,7 @@ func isDryRun(r *admissionv1.AdmissionRequest) bool { return r.DryRun != nil && 
 func (d *Decider) decide(ctx context.Context, a *admission, v *verdict) {
 	if isInvariant(a.key) && v.request.Operation != admissionv1.Delete {
 		var err error
-		if a.invariant, err = readInvariant(v.request.Object.Raw); err != nil {
+		if a.invariant, err = standing.Compile(v.request.Object.Raw); err != nil {
 			v.refuse(err)
 			return
 		}
