@@ -15,6 +15,7 @@ import (
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
 	fluxcontroller "github.com/fluxcd/pkg/runtime/controller"
+	"github.com/fluxcd/pkg/runtime/jitter"
 	"github.com/fluxcd/pkg/runtime/patch"
 	"github.com/fluxcd/pkg/runtime/predicates"
 	corev1 "k8s.io/api/core/v1"
@@ -114,7 +115,7 @@ func (r *Reconciler) reconcile(ctx context.Context, o *Object) (ctrl.Result, err
 	if s != nil {
 		if found := s.Result(o.Name); found != nil && found.Says(i) {
 			r.write(o, found)
-			return ctrl.Result{RequeueAfter: r.Interval}, nil
+			return jitter.JitteredRequeueInterval(ctrl.Result{RequeueAfter: r.Interval}), nil
 		}
 	}
 	conditions.MarkReconciling(o, meta.ProgressingReason, "waiting for the world to be seen")
