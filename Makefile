@@ -10,6 +10,7 @@ SHELL := bash
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 MAINS     := $(patsubst cmd/%/main.go,bin/%,$(wildcard cmd/*/main.go))
 LINTER    := bin/tools/golangci-lint
+HELM      := bin/tools/helm
 FUZZTIME  ?= 10s
 BENCH     ?= .
 BENCHTIME ?= 1s
@@ -19,7 +20,7 @@ FLOWS     ?= 2000000
 TUPLES    ?= 2000
 STORE     ?=
 
-.PHONY: help all build test test-cluster test-clickhouse test-duckdb lint format golden fuzz bench bench-flows demo clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse test-duckdb chart lint format golden fuzz bench bench-flows demo clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,8 +36,9 @@ test: ## run the tests
 	go test $(PACKAGES)
 
 # The first time it builds the API server, which takes some ten minutes.
-test-cluster: ## run the tests that want a real Kubernetes API server
-	assets=$$(tools/control-plane/build.sh) && KUBEBUILDER_ASSETS=$$assets go test -count=1 -run Real ./internal/cluster ./internal/live
+test-cluster: $(HELM) ## run the tests that want a real Kubernetes API server
+	assets=$$(tools/control-plane/build.sh) && KUBEBUILDER_ASSETS=$$assets WEIR_HELM=$(abspath $(HELM)) \
+		go test -count=1 -run Real ./internal/cluster ./internal/live ./webhook/cert ./charts
 
 # Debian's servers want root to be installed, the current engine wants npm; what
 # cannot be had is left out, and said.
@@ -50,6 +52,11 @@ test-clickhouse: ## run the tests that want a real ClickHouse
 test-duckdb: ## run the tests that want DuckDB
 	if engine=$$(tools/duckdb/build.sh); then WEIR_DUCKDB=$$engine go test -count=1 -run Real ./simulator/flowstore; else echo "not tried with DuckDB"; fi
 
+chart: $(HELM) ## lint the chart, render it and look at what comes of it
+	$(HELM) lint --strict --quiet charts/weir
+	bin/tools/helm-unittest charts/weir
+	WEIR_HELM=$(abspath $(HELM)) go test -count=1 ./charts
+
 lint: $(LINTER) ## run the linters
 	$(LINTER) run
 
@@ -59,6 +66,13 @@ format: $(LINTER) ## format the source
 # Built once and kept: the linter takes a minute or two of processor time.
 $(LINTER): tools/go.mod tools/go.sum
 	go -C tools build -ldflags "-s -w" -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# Helm takes the version of Kubernetes that it renders for from how it is built.
+$(HELM): tools/helm/go.mod tools/helm/go.sum
+	kubernetes=$$(go -C tools/helm list -m -f '{{.Version}}' k8s.io/client-go) && minor=$${kubernetes#v0.} && \
+	go -C tools/helm build -o ../../bin/tools/ -ldflags "-s -w \
+		$(foreach package,chartutil lint/rules,-X helm.sh/helm/v3/pkg/$(package).k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/$(package).k8sVersionMinor=$${minor%%.*})" tool
+	touch $@
 
 golden: ## rewrite expected outputs; read that diff as code
 	WEIR_GOLDEN=1 go test -count=1 $(PACKAGES)

@@ -43,14 +43,29 @@ func Start(t testing.TB, e *envtest.Environment) *Plane {
 // Kubectl runs kubectl as the administrator and returns what it printed.
 func (p *Plane) Kubectl(t testing.TB, args ...string) []byte {
 	t.Helper()
-	command := exec.Command(filepath.Join(assets(), "kubectl"), append([]string{"--kubeconfig", p.Kubeconfig}, args...)...)
-	var told bytes.Buffer
-	command.Stderr = &told
-	out, err := command.Output()
+	out, told, err := p.kubectl(args)
 	if err != nil {
-		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, told.String())
+		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, told)
 	}
 	return out
+}
+
+// KubectlFails runs kubectl, which must fail, and returns what it told of that.
+func (p *Plane) KubectlFails(t testing.TB, args ...string) string {
+	t.Helper()
+	out, told, err := p.kubectl(args)
+	if err == nil {
+		t.Errorf("kubectl %s: %s", strings.Join(args, " "), out)
+	}
+	return told
+}
+
+func (p *Plane) kubectl(args []string) (out []byte, told string, err error) {
+	command := exec.Command(filepath.Join(assets(), "kubectl"), append([]string{"--kubeconfig", p.Kubeconfig}, args...)...)
+	var errs bytes.Buffer
+	command.Stderr = &errs
+	out, err = command.Output()
+	return out, errs.String(), err
 }
 
 func assets() string { return os.Getenv("KUBEBUILDER_ASSETS") }

@@ -1,0 +1,109 @@
+{{- define "weir.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "weir.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "weir.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "weir.selector" -}}
+app.kubernetes.io/name: {{ include "weir.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "weir.labels" -}}
+{{ include "weir.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: weir
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "weir.serviceAccount" -}}
+{{- default (ternary (include "weir.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{- define "weir.certificate" -}}
+{{- include "weir.fullname" . }}-certificate
+{{- end -}}
+
+{{- define "weir.lease" -}}
+weir-controller-leader-election
+{{- end -}}
+
+{{- define "weir.image" -}}
+{{- $registry := default .Values.image.registry (dig "imageRegistry" "" .Values.global) -}}
+{{- $tag := ternary (printf "@%s" .Values.image.digest) (printf ":%s" (default .Chart.AppVersion .Values.image.tag)) (not (empty .Values.image.digest)) -}}
+{{- with $registry }}{{ . }}/{{ end }}{{ .Values.image.repository }}{{ $tag }}
+{{- end -}}
+
+{{- define "weir.excluded" -}}
+{{- append .Values.webhook.excludeNamespaces .Release.Namespace | uniq | toJson -}}
+{{- end -}}
+
+{{/* The kinds that Weir reads, by group: what the webhook is asked about and what is watched. */}}
+{{- define "weir.policies" -}}
+- {apiGroup: networking.k8s.io, resources: [networkpolicies]}
+- {apiGroup: policy.networking.k8s.io, resources: [clusternetworkpolicies, adminnetworkpolicies, baselineadminnetworkpolicies]}
+{{- range list "projectcalico.org" "crd.projectcalico.org" }}
+- apiGroup: {{ . }}
+  resources:
+    - networkpolicies
+    - globalnetworkpolicies
+    - stagednetworkpolicies
+    - stagedglobalnetworkpolicies
+    - stagedkubernetesnetworkpolicies
+    - tiers
+    - networksets
+    - globalnetworksets
+    - hostendpoints
+    - profiles
+{{- end }}
+{{- with .Values.webhook.foreign }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "weir.world" -}}
+- {apiGroup: "", resources: [namespaces, nodes, pods, replicationcontrollers, serviceaccounts, services]}
+- {apiGroup: apps, resources: [daemonsets, deployments, replicasets, statefulsets]}
+- {apiGroup: batch, resources: [cronjobs, jobs]}
+{{- end -}}
+
+{{/* What all webhooks have in common. */}}
+{{- define "weir.webhook" -}}
+clientConfig:
+  service:
+    name: {{ include "weir.fullname" . }}
+    namespace: {{ .Release.Namespace }}
+    path: /review
+    port: 443
+admissionReviewVersions: [v1]
+sideEffects: None
+matchPolicy: Equivalent
+namespaceSelector:
+  matchExpressions:
+    - {key: kubernetes.io/metadata.name, operator: NotIn, values: {{ include "weir.excluded" . }}}
+{{- end -}}
+
+{{- define "weir.matchConditions" -}}
+# What policies do and whom they mean stands in these fields; the rest is not asked about.
+- name: something-changes
+  expression: >-
+    request.operation != "UPDATE" || object.?spec != oldObject.?spec || object.metadata.?labels != oldObject.metadata.?labels
+# It empties namespaces whose deletion was decided about already.
+- name: not-the-namespace-controller
+  expression: request.userInfo.username != "system:serviceaccount:kube-system:namespace-controller"
+{{- with .Values.webhook.matchConditions }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
