@@ -61,11 +61,10 @@ func sentences(m *policies.Model) []sentence {
 	return all
 }
 
-// watched is a sentence with its groups, and how many pairs break it.
+// watched is a sentence with its groups.
 type watched struct {
 	sentence
 	from, to reach.Group
-	pairs    int
 }
 
 func watch(b *testing.B, m *policies.Model) (*reach.Judge, []watched) {
@@ -97,21 +96,16 @@ func recheck(c *reach.Change, list []watched) (worse int) {
 		if !c.Touches(policies.Egress, w.from) && !c.Touches(policies.Ingress, w.to) {
 			continue
 		}
-		pairs := w.pairs
-		if pairs > 0 {
-			for x := range c.Before(w.from, w.to, w.ports, w.breaks) {
-				pairs -= x.Pairs
-			}
+		before, after := c.Count(w.from, w.to, w.ports, w.breaks)
+		if after.Sure[w.breaks] <= before.Sure[w.breaks] {
+			continue
 		}
-		var examples []reach.Crossing
-		for x := range c.After(w.from, w.to, w.ports, w.breaks) {
-			pairs += x.Pairs
-			if len(examples) < 5 {
-				examples = append(examples, x)
+		worse++
+		examples := 0
+		for range c.After(w.from, w.to, w.ports, w.breaks) {
+			if examples++; examples == 5 {
+				break
 			}
-		}
-		if pairs > w.pairs {
-			worse++
 		}
 	}
 	return worse
@@ -180,10 +174,7 @@ func BenchmarkAdmission(b *testing.B) {
 			broken := 0
 			for i := range list {
 				w := &list[i]
-				for x := range j.Between(w.from, w.to, w.ports, w.breaks) {
-					w.pairs += x.Pairs
-				}
-				if w.pairs > 0 {
+				if j.Count(w.from, w.to, w.ports, w.breaks).Sure[w.breaks] > 0 {
 					broken++
 				}
 			}

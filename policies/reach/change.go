@@ -18,6 +18,7 @@ type Change struct {
 	ports      *portTable
 	within     portsID
 	movers     [2]map[portsID]*set // what moved returned
+	objects    [2]map[portsID]*set // what about returned
 	byRows     map[rowsPorts]*set  // what apart returned
 	sides      [2]*crossings
 }
@@ -30,7 +31,7 @@ type rowsPorts struct {
 func newChange(base, head *Judge) *Change {
 	sets := newSets(len(base.columns))
 	return &Change{
-		base: base, head: head, sets: sets, byRows: map[rowsPorts]*set{}, movers: [2]map[portsID]*set{{}, {}},
+		base: base, head: head, sets: sets, byRows: map[rowsPorts]*set{}, movers: [2]map[portsID]*set{{}, {}}, objects: [2]map[portsID]*set{{}, {}},
 		governed: [2]*set{sets.none, sets.none}, changed: [2]*set{sets.none, sets.none},
 	}
 }
@@ -66,16 +67,21 @@ func (c *Change) between(side int, from, to Group, ports netset.Ports, want []po
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
-		if c.sides[side] == nil {
-			c.sides[side] = newCrossings([2]*Judge{c.base, c.head}[side])
-		}
-		if c.ports == nil {
-			c.ports = c.head.ports.fork()
-		}
-		c.within = c.ports.id(ports)
-		c.sides[side].want(ports, want)
-		c.sides[side].between(from, to, c, yield)
+		c.turnTo(side, ports, want).between(from, to, c, yield)
 	}
+}
+
+// turnTo returns one side, 0 for before and 1 for after, ready to be asked about ports.
+func (c *Change) turnTo(side int, ports netset.Ports, want []policies.Verdict) *crossings {
+	if c.sides[side] == nil {
+		c.sides[side] = newCrossings([2]*Judge{c.base, c.head}[side])
+	}
+	if c.ports == nil {
+		c.ports = c.head.ports.fork()
+	}
+	c.within = c.ports.id(ports)
+	c.sides[side].want(ports, want)
+	return c.sides[side]
 }
 
 // concern returns the columns that an end may be decided otherwise with.
