@@ -67,19 +67,24 @@ func (c *Change) between(side int, from, to Group, ports netset.Ports, want []po
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
-		c.turnTo(side, ports, want).between(from, to, c, yield)
+		c.look(ports)
+		c.side(side, ports, want).between(from, to, c, yield)
 	}
 }
 
-// turnTo returns one side, 0 for before and 1 for after, ready to be asked about ports.
-func (c *Change) turnTo(side int, ports netset.Ports, want []policies.Verdict) *crossings {
-	if c.sides[side] == nil {
-		c.sides[side] = newCrossings([2]*Judge{c.base, c.head}[side])
-	}
+// look turns to some ports.
+func (c *Change) look(ports netset.Ports) {
 	if c.ports == nil {
 		c.ports = c.head.ports.fork()
 	}
 	c.within = c.ports.id(ports)
+}
+
+// side returns one of the judges, 0 for before and 1 for after, ready to be asked.
+func (c *Change) side(side int, ports netset.Ports, want []policies.Verdict) *crossings {
+	if c.sides[side] == nil {
+		c.sides[side] = newCrossings([2]*Judge{c.base, c.head}[side])
+	}
 	c.sides[side].want(ports, want)
 	return c.sides[side]
 }

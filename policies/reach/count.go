@@ -36,14 +36,17 @@ func (c *Change) Count(from, to Group, ports netset.Ports, want ...policies.Verd
 	if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 		return before, after
 	}
-	for side, n := range []*Count{&before, &after} {
-		x := c.turnTo(side, ports, want)
-		leavers, comers := c.moved(policies.Egress), c.moved(policies.Ingress)
-		if meets(leavers, from.possible) {
-			x.count(from, to, leavers, c.sets.or(c.about(policies.Egress), comers), n)
+	c.look(ports)
+	leavers, comers := c.moved(policies.Egress), c.moved(policies.Ingress)
+	for _, some := range [...]struct{ sources, targets *set }{
+		{leavers, c.sets.or(c.about(policies.Egress), comers)},
+		{c.sets.minus(c.about(policies.Ingress), leavers), comers},
+	} {
+		if !meets(some.sources, from.possible) || !meets(some.targets, to.possible) {
+			continue
 		}
-		if meets(comers, to.possible) {
-			x.count(from, to, c.sets.minus(c.about(policies.Ingress), leavers), comers, n)
+		for side, n := range []*Count{&before, &after} {
+			c.side(side, ports, want).count(from, to, some.sources, some.targets, n)
 		}
 	}
 	return before, after
