@@ -3,6 +3,7 @@ package invariant
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -81,8 +82,18 @@ type Set struct {
 	judge      *reach.Judge
 	invariants []Invariant
 	groups     []groups
+	found      []*numbers // of each that is plain; nil where it was not checked
 	world      *expression.World
 	workloads  map[policies.Ref][]int
+}
+
+// numbers are how many pairs, or pods, break an invariant, and how many may.
+type numbers struct{ broken, unknown int }
+
+// plain reports whether all that breaks an invariant may be counted together: nothing
+// is waived, and the same ports are meant everywhere.
+func (i *Invariant) plain() bool {
+	return i.Form != CEL && len(i.Waivers) == 0 && !slices.ContainsFunc(i.Ports, func(p policies.PortQuery) bool { return p.Name != "" })
 }
 
 // groups are whom an invariant and its waivers speak of.
@@ -108,7 +119,7 @@ func Apart(o reach.Options, invariants ...Invariant) reach.Options {
 // Prepare readies invariants for a judge whose options come from Apart. It fails
 // where the judge does not tell apart whom they speak of.
 func Prepare(j *reach.Judge, invariants []Invariant) (*Set, error) {
-	s := &Set{Steps: expression.Steps, judge: j, invariants: invariants, groups: make([]groups, len(invariants))}
+	s := &Set{Steps: expression.Steps, judge: j, invariants: invariants, groups: make([]groups, len(invariants)), found: make([]*numbers, len(invariants))}
 	for k := range invariants {
 		i, g := &invariants[k], &s.groups[k]
 		ok := true
@@ -143,61 +154,120 @@ func (s *Set) Check(ctx context.Context, now time.Time) ([]Result, error) {
 	results := make([]Result, len(s.invariants))
 	for k := range s.invariants {
 		var err error
-		if results[k], err = s.check(ctx, k, now); err != nil {
+		if results[k], err = s.check(ctx, k, now, s.sight(k)); err != nil {
 			return nil, err
 		}
 	}
 	return results, nil
 }
 
-func (s *Set) check(ctx context.Context, k int, now time.Time) (Result, error) {
+// sight is where to look for what breaks an invariant: at all, or where all that does
+// is known to be.
+type sight struct {
+	numbers   *numbers // nil where it is not plain
+	crossings func(...policies.Verdict) iter.Seq[reach.Crossing]
+	members   iter.Seq[reach.Member]
+}
+
+// sight returns all there is.
+func (s *Set) sight(k int) sight {
+	return sight{s.numbersOf(k), func(want ...policies.Verdict) iter.Seq[reach.Crossing] {
+		return s.judge.Between(s.groups[k].from, s.groups[k].to, s.groups[k].ports, want...)
+	}, s.judge.Members(s.groups[k].from)}
+}
+
+// numbersOf returns those of a plain invariant, nil of another.
+func (s *Set) numbersOf(k int) *numbers {
+	i, g := &s.invariants[k], &s.groups[k]
+	if s.found[k] == nil && i.plain() {
+		var n numbers
+		if i.Form == Isolated {
+			n = i.countMembers(s.judge, s.judge.Members(g.from))
+		} else {
+			n = i.numbers(s.judge.Count(g.from, g.to, g.ports, i.breaking(), policies.Unknown))
+		}
+		s.found[k] = &n
+	}
+	return s.found[k]
+}
+
+func (i *Invariant) numbers(n reach.Count) numbers {
+	v := i.breaking()
+	return numbers{n.Sure[v], n.Perhaps[v] + n.Sure[policies.Unknown] + n.Perhaps[policies.Unknown]}
+}
+
+func (i *Invariant) countMembers(j *reach.Judge, members iter.Seq[reach.Member]) (n numbers) {
+	for m := range members {
+		broken, doubts := i.isIsolated(j, m)
+		if broken != nil {
+			n.broken += m.People
+		}
+		n.unknown += len(doubts) * m.People
+	}
+	return n
+}
+
+func (s *Set) check(ctx context.Context, k int, now time.Time, at sight) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
 	i, g := &s.invariants[k], &s.groups[k]
-	f := &finder{Result: Result{Invariant: i}, judge: s.judge, waivers: g.waivers, used: make([]bool, len(i.Waivers)), now: now}
+	f := &finder{Result: Result{Invariant: i}, judge: s.judge, waivers: g.waivers, used: make([]bool, len(i.Waivers)), now: now, numbers: at.numbers}
 	switch i.Form {
 	case CEL:
 		if err := s.evaluate(ctx, k, f); err != nil {
 			return Result{}, err
 		}
 	case Isolated:
-		s.isolated(g, f)
+		s.isolated(g, at, f)
+	case Exists:
+		s.exists(g, at, f)
 	default:
-		s.connections(g, f)
+		s.connections(g, at, f)
+	}
+	if f.numbers != nil && i.Form != Exists {
+		f.Broken, f.Unknown = f.numbers.broken, f.numbers.unknown
 	}
 	return f.result(), nil
 }
 
 // connections looks for what breaks a sentence about connections.
-func (s *Set) connections(g *groups, f *finder) {
-	i := f.Invariant
-	switch {
-	case s.nobody(g.from):
-		f.Vacuous = "from"
-	case s.nobody(g.to):
-		f.Vacuous = "to"
+func (s *Set) connections(g *groups, at sight, f *finder) {
+	s.whom(g, f)
+	if f.done() {
+		return
 	}
-	exists := false
-	for c := range s.judge.Between(g.from, g.to, g.ports, i.breaking(), policies.Unknown) {
-		if !s.means(i, &c) {
-			continue
-		}
-		if i.Form != Exists {
+	for c := range at.crossings(f.Invariant.breaking(), policies.Unknown) {
+		if s.means(f.Invariant, &c) {
 			f.crossing(c)
+		}
+		if f.done() {
+			return
+		}
+	}
+}
+
+// exists looks for one connection.
+func (s *Set) exists(g *groups, at sight, f *finder) {
+	s.whom(g, f)
+	if f.numbers != nil && f.numbers.broken > 0 {
+		return // that many there are
+	}
+	for c := range at.crossings(policies.Allow, policies.Unknown) {
+		if !s.means(f.Invariant, &c) {
 			continue
 		}
-		if exists = c.Verdict == policies.Allow && !c.Perhaps; exists {
+		if c.Verdict == policies.Allow && !c.Perhaps {
 			f.Doubt = nil
-			break
+			return
 		}
 		f.doubts(c)
 	}
-	if i.Form != Exists || exists || f.Doubt != nil {
+	if f.Doubt != nil {
 		return
 	}
-	for c := range s.judge.Between(g.from, g.to, g.ports, policies.Deny) {
-		if s.means(i, &c) {
+	for c := range at.crossings(policies.Deny) {
+		if s.means(f.Invariant, &c) {
 			f.crossing(c)
 			return
 		}
@@ -207,6 +277,16 @@ func (s *Set) connections(g *groups, f *finder) {
 		because = "nobody is described by its " + f.Vacuous
 	}
 	f.breaks(Counterexample{Because: because})
+}
+
+// whom says whether nobody is at one of the ends.
+func (s *Set) whom(g *groups, f *finder) {
+	switch {
+	case s.nobody(g.from):
+		f.Vacuous = "from"
+	case s.nobody(g.to):
+		f.Vacuous = "to"
+	}
 }
 
 // breaking is the verdict that breaks a sentence about connections, or that makes
@@ -222,7 +302,7 @@ func (i *Invariant) breaking() policies.Verdict {
 // that are meant at its destination.
 func (s *Set) means(i *Invariant, c *reach.Crossing) bool {
 	c.Ports = s.asked(i, *c)
-	return !c.Ports.IsEmpty() && !s.isNowhere(*c)
+	return !c.Ports.IsEmpty()
 }
 
 // nobody reports whether a group is empty.
@@ -267,47 +347,52 @@ func (s *Set) asked(i *Invariant, c reach.Crossing) netset.Ports {
 	return c.Ports.Intersect(meant)
 }
 
-// isNowhere reports whether one end of a crossing is an address of IPv6 in a world
-// that does not speak it, so that nothing can be there.
-func (s *Set) isNowhere(c reach.Crossing) bool {
-	if s.judge.SpeaksIPv6() {
-		return false
-	}
-	is6 := func(e reach.End) bool {
-		p := s.judge.Peer(e)
-		return p.IsOutside() && p.CIDR.Addr().Is6()
-	}
-	return is6(c.From) || is6(c.To)
-}
-
 // isolated looks for pods that no policy isolates.
-func (s *Set) isolated(g *groups, f *finder) {
-	f.Vacuous = "pods"
-	for m := range s.judge.Members(g.from) {
-		f.Vacuous = ""
-		for _, d := range f.Directions {
-			is := s.judge.Isolates(d, m.End)
-			if is == policies.Yes {
-				continue
-			}
-			c := Counterexample{
-				From: s.judge.Peer(m.End), Because: fmt.Sprintf("no policy isolates it at %s", d), Pairs: m.People, ends: [2]reach.End{m.End, {}},
-			}
-			if is == policies.Maybe || m.Perhaps {
-				if c.Because = fmt.Sprintf("whether a policy isolates it at %s cannot be told", d); m.Perhaps {
-					c.Because = "whether it is described cannot be told"
+func (s *Set) isolated(g *groups, at sight, f *finder) {
+	if s.nobody(g.from) {
+		f.Vacuous = "pods"
+	}
+	if f.done() {
+		return
+	}
+	for m := range at.members {
+		broken, doubts := f.isIsolated(s.judge, m)
+		for _, c := range doubts {
+			if !f.forgives(&c) {
+				if f.Unknown += c.Pairs; f.Doubt == nil {
+					f.Doubt = &c
 				}
-				if !f.forgives(&c) {
-					if f.Unknown += c.Pairs; f.Doubt == nil {
-						f.Doubt = &c
-					}
-				}
-				continue
 			}
-			f.breaks(c)
-			break
+		}
+		if broken != nil {
+			f.breaks(*broken)
+		}
+		if f.done() {
+			return
 		}
 	}
+}
+
+// isIsolated returns what shows that no policy isolates a member in a direction, if
+// that is so, and where it cannot be told.
+func (i *Invariant) isIsolated(j *reach.Judge, m reach.Member) (broken *Counterexample, doubts []Counterexample) {
+	for _, d := range i.Directions {
+		is := j.Isolates(d, m.End)
+		if is == policies.Yes {
+			continue
+		}
+		c := Counterexample{
+			From: j.Peer(m.End), Because: fmt.Sprintf("no policy isolates it at %s", d), Pairs: m.People, ends: [2]reach.End{m.End, {}},
+		}
+		if is != policies.Maybe && !m.Perhaps {
+			return &c, doubts
+		}
+		if c.Because = fmt.Sprintf("whether a policy isolates it at %s cannot be told", d); m.Perhaps {
+			c.Because = "whether it is described cannot be told"
+		}
+		doubts = append(doubts, c)
+	}
+	return nil, doubts
 }
 
 // finder gathers what breaks an invariant.
@@ -318,6 +403,18 @@ type finder struct {
 	used    []bool
 	now     time.Time
 	waived  []Counterexample
+	numbers *numbers // of a plain invariant, of which only examples are looked for
+}
+
+// done reports whether there are examples enough.
+func (f *finder) done() bool {
+	switch {
+	case f.numbers == nil:
+		return false
+	case f.numbers.broken > 0:
+		return f.Broken == f.numbers.broken || len(f.Counterexamples) == MostCounterexamples
+	}
+	return f.numbers.unknown == 0 || f.Doubt != nil
 }
 
 // crossing takes a crossing that breaks the invariant, or may.

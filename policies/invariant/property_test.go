@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -404,6 +405,12 @@ func TestRecheckIsCheck(t *testing.T) {
 				found[c.Index] = c.Result
 			}
 			again += len(all) - len(checked)
+			_, same := checkAll(t, head, all)
+			for _, c := range checked {
+				if got, want := c.Result, same[c.Index]; !reflect.DeepEqual(got, want) {
+					t.Fatalf("checked again it is\n%+v\nwant\n%+v\nof\n%s\n%s\n%+v", got, want, text.String(), world.text, edit)
+				}
+			}
 			fresh := *head.Model()
 			_, want := checkAll(t, reach.New(&fresh, o), all)
 			for k := range all {

@@ -87,7 +87,7 @@ func endsOf(j *reach.Judge) []reach.End {
 			at := slices.IndexFunc(m.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(a) })
 			if at >= 0 {
 				a = netset.LastAddress(m.PodCIDRs[at])
-			} else if !known[a] {
+			} else if !known[a] && (a.Is4() || j.SpeaksIPv6()) {
 				all = append(all, j.Outside(a))
 				break
 			}

@@ -49,6 +49,19 @@ func (c *Change) Touches(d policies.Direction, g Group) bool {
 	return meets(c.governed[d], g.possible)
 }
 
+// Governed yields those of a group whom other policies than before govern in any of
+// some directions.
+func (c *Change) Governed(g Group, in ...policies.Direction) iter.Seq[Member] {
+	if g.frame == nil {
+		return func(func(Member) bool) {}
+	}
+	among := c.sets.none
+	for _, d := range in {
+		among = c.sets.or(among, c.governed[d])
+	}
+	return c.head.members(g, among)
+}
+
 // Before yields what Between yields of the judge before the change, as far as it may
 // have been decided otherwise than it is now, and After what it is decided like now.
 // Both speak of the same pairs, so that what is between two groups is, counted in
