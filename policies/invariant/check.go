@@ -161,19 +161,26 @@ func (s *Set) Check(ctx context.Context, now time.Time) ([]Result, error) {
 	return results, nil
 }
 
-// sight is where to look for what breaks an invariant: at all, or where all that does
-// is known to be.
+// sight is where to look for what breaks an invariant.
 type sight struct {
-	numbers   *numbers // nil where it is not plain
+	all       *numbers // that there are; nil where it is not plain, so that they are to be counted
+	here      numbers  // of them, that can be seen
+	most      int      // how many examples are enough
 	crossings func(...policies.Verdict) iter.Seq[reach.Crossing]
 	members   iter.Seq[reach.Member]
 }
 
 // sight returns all there is.
 func (s *Set) sight(k int) sight {
-	return sight{s.numbersOf(k), func(want ...policies.Verdict) iter.Seq[reach.Crossing] {
-		return s.judge.Between(s.groups[k].from, s.groups[k].to, s.groups[k].ports, want...)
-	}, s.judge.Members(s.groups[k].from)}
+	g := &s.groups[k]
+	at := sight{all: s.numbersOf(k), most: MostCounterexamples, members: s.judge.Members(g.from)}
+	at.crossings = func(want ...policies.Verdict) iter.Seq[reach.Crossing] {
+		return s.judge.Between(g.from, g.to, g.ports, want...)
+	}
+	if at.all != nil {
+		at.here = *at.all
+	}
+	return at
 }
 
 // numbersOf returns those of a plain invariant, nil of another.
@@ -212,32 +219,32 @@ func (s *Set) check(ctx context.Context, k int, now time.Time, at sight) (Result
 		return Result{}, err
 	}
 	i, g := &s.invariants[k], &s.groups[k]
-	f := &finder{Result: Result{Invariant: i}, judge: s.judge, waivers: g.waivers, used: make([]bool, len(i.Waivers)), now: now, numbers: at.numbers}
+	f := &finder{Result: Result{Invariant: i}, judge: s.judge, waivers: g.waivers, used: make([]bool, len(i.Waivers)), now: now, sight: at}
 	switch i.Form {
 	case CEL:
 		if err := s.evaluate(ctx, k, f); err != nil {
 			return Result{}, err
 		}
 	case Isolated:
-		s.isolated(g, at, f)
+		s.isolated(g, f)
 	case Exists:
-		s.exists(g, at, f)
+		s.exists(g, f)
 	default:
-		s.connections(g, at, f)
+		s.connections(g, f)
 	}
-	if f.numbers != nil && i.Form != Exists {
-		f.Broken, f.Unknown = f.numbers.broken, f.numbers.unknown
+	if f.all != nil && i.Form != Exists {
+		f.Broken, f.Unknown = f.all.broken, f.all.unknown
 	}
 	return f.result(), nil
 }
 
 // connections looks for what breaks a sentence about connections.
-func (s *Set) connections(g *groups, at sight, f *finder) {
+func (s *Set) connections(g *groups, f *finder) {
 	s.whom(g, f)
 	if f.done() {
 		return
 	}
-	for c := range at.crossings(f.Invariant.breaking(), policies.Unknown) {
+	for c := range f.crossings(f.Invariant.breaking(), policies.Unknown) {
 		if s.means(f.Invariant, &c) {
 			f.crossing(c)
 		}
@@ -248,12 +255,12 @@ func (s *Set) connections(g *groups, at sight, f *finder) {
 }
 
 // exists looks for one connection.
-func (s *Set) exists(g *groups, at sight, f *finder) {
+func (s *Set) exists(g *groups, f *finder) {
 	s.whom(g, f)
-	if f.numbers != nil && f.numbers.broken > 0 {
+	if f.all != nil && f.all.broken > 0 {
 		return // that many there are
 	}
-	for c := range at.crossings(policies.Allow, policies.Unknown) {
+	for c := range f.crossings(policies.Allow, policies.Unknown) {
 		if !s.means(f.Invariant, &c) {
 			continue
 		}
@@ -266,7 +273,7 @@ func (s *Set) exists(g *groups, at sight, f *finder) {
 	if f.Doubt != nil {
 		return
 	}
-	for c := range at.crossings(policies.Deny) {
+	for c := range f.crossings(policies.Deny) {
 		if s.means(f.Invariant, &c) {
 			f.crossing(c)
 			return
@@ -348,14 +355,14 @@ func (s *Set) asked(i *Invariant, c reach.Crossing) netset.Ports {
 }
 
 // isolated looks for pods that no policy isolates.
-func (s *Set) isolated(g *groups, at sight, f *finder) {
+func (s *Set) isolated(g *groups, f *finder) {
 	if s.nobody(g.from) {
 		f.Vacuous = "pods"
 	}
 	if f.done() {
 		return
 	}
-	for m := range at.members {
+	for m := range f.members {
 		broken, doubts := f.isIsolated(s.judge, m)
 		for _, c := range doubts {
 			if !f.forgives(&c) {
@@ -403,18 +410,18 @@ type finder struct {
 	used    []bool
 	now     time.Time
 	waived  []Counterexample
-	numbers *numbers // of a plain invariant, of which only examples are looked for
+	sight
 }
 
 // done reports whether there are examples enough.
 func (f *finder) done() bool {
 	switch {
-	case f.numbers == nil:
+	case f.all == nil:
 		return false
-	case f.numbers.broken > 0:
-		return f.Broken == f.numbers.broken || len(f.Counterexamples) == MostCounterexamples
+	case f.here.broken > 0:
+		return f.Broken == f.here.broken || len(f.Counterexamples) == f.most
 	}
-	return f.numbers.unknown == 0 || f.Doubt != nil
+	return f.here.unknown == 0 || f.Doubt != nil
 }
 
 // crossing takes a crossing that breaks the invariant, or may.

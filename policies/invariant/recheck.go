@@ -21,6 +21,9 @@ type Checked struct {
 // The others are found as before; whether their waivers expired meanwhile is not
 // looked at. It fails only when the context is done.
 //
+// What is found is what Check finds, but for the counterexamples: where the change
+// concerns some of what breaks an invariant they are of that, else there is one.
+//
 // Expressions are evaluated whenever anybody is touched at all, for nothing tells what
 // they ask; where SkipExpressions is set they are not.
 func (s *Set) Recheck(ctx context.Context, head *reach.Judge, change *reach.Change, now time.Time) (*Set, []Checked, error) {
@@ -82,11 +85,16 @@ func (s *Set) sightOf(k int, base *Set, change *reach.Change) (at sight, touched
 	was := *base.numbersOf(k)
 	s.found[k] = &numbers{was.broken - before.broken + after.broken, was.unknown - before.unknown + after.unknown}
 	at = s.sight(k)
-	if was == (numbers{}) && i.Form != Exists {
+	switch {
+	case i.Form == Exists:
+	case after.broken > 0 || at.all.broken == 0 && after.unknown > 0:
+		at.here = after
 		at.crossings = func(want ...policies.Verdict) iter.Seq[reach.Crossing] {
 			return change.After(g.from, g.to, g.ports, want...)
 		}
 		at.members = change.Governed(g.from, i.Directions...)
+	default:
+		at.most = 1
 	}
 	return at, true
 }

@@ -43,13 +43,8 @@ type crossings struct {
 	concerns map[concernKey]*set
 	within   portsID
 	wanted   [policies.Unknown + 1]bool
-	// for count: of the sources and of the destinations, and what they grant each other
-	heaps   [2]heaps
-	enters  []split // by row of the destinations
-	leaves  split
-	offered []grantID // by column
-	touched []int32
-	decided map[sharesKey]grantID
+	*counter // while count counts
+	decided  map[sharesKey]grantID
 }
 
 type concernKey struct {

@@ -93,6 +93,28 @@ type heaps struct {
 	columns *set    // that have one
 }
 
+// counter is what count works with: of the sources and of the destinations, and what
+// they grant each other.
+type counter struct {
+	heaps   [2]heaps
+	enters  []split // by row of the destinations
+	leaves  split
+	offered []grantID // by column
+	touched []int32
+}
+
+// takeCounter returns a blank counter, to be given back as blank.
+func (g *grouping) takeCounter() *counter {
+	if c, ok := g.counters.Get().(*counter); ok {
+		return c
+	}
+	c := &counter{offered: make([]grantID, len(g.frame.columns))}
+	for k := range c.heaps {
+		c.heaps[k].of = make([]int32, len(g.frame.columns))
+	}
+	return c
+}
+
 // put adds an end.
 func (h *heaps) put(x *crossings, d policies.Direction, p *party) {
 	one := heap{perhaps: p.perhaps, columns: p.columns}
@@ -135,7 +157,9 @@ func (h *heaps) clear() {
 	for column := range h.columns.columns() {
 		h.of[column] = 0
 	}
-	h.all, h.rows = h.all[:0], h.rows[:0]
+	clear(h.all)
+	clear(h.rows)
+	h.all, h.rows, h.columns = h.all[:0], h.rows[:0], nil
 }
 
 func rowNumber(r *row) int32 {
@@ -223,13 +247,11 @@ const mostHeaps = 64
 
 // count adds what is between some of one group and some of another.
 func (x *crossings) count(from, to Group, sources, targets *set, n *Count) {
-	if x.offered == nil {
-		x.offered = make([]grantID, len(x.columns))
-		for k := range x.heaps {
-			x.heaps[k].of = make([]int32, len(x.columns))
-		}
-		x.decided = map[sharesKey]grantID{}
-	}
+	x.counter = x.grouping.takeCounter()
+	defer func() {
+		x.grouping.counters.Put(x.counter)
+		x.counter = nil
+	}()
 	single := func(source, target *party) {
 		x.cross(source, target, func(c Crossing) bool {
 			n.add(c.Verdict, c.Perhaps, c.Pairs)
@@ -338,6 +360,9 @@ func (x *crossings) decide(source, target *heap, enters, leaves [2]grantID) gran
 	key := sharesKey{source.kind, target.kind, enters, leaves}
 	known, ok := x.decided[key]
 	if !ok {
+		if x.decided == nil {
+			x.decided = map[sharesKey]grantID{}
+		}
 		var ways waysGranted
 		for i, a := range source.columns {
 			for k, b := range target.columns {

@@ -31,6 +31,8 @@ type grouping struct {
 	mutex  sync.Mutex
 	made   *builder
 	census *census
+	// counters are for count to work with.
+	counters sync.Pool
 }
 
 // census returns who is of each class.
