@@ -43,6 +43,8 @@ type crossings struct {
 	concerns map[concernKey]*set
 	within   portsID
 	wanted   [policies.Unknown + 1]bool
+	*counter // while count counts
+	decided  map[sharesKey]grantID
 }
 
 type concernKey struct {
@@ -198,15 +200,7 @@ func (x *crossings) yield(c Crossing, g grantID, yield func(Crossing) bool) bool
 		if !x.wanted[v] {
 			continue
 		}
-		var ports portsID
-		switch v {
-		case policies.Allow:
-			ports = t.and(x.within, is.allow)
-		case policies.Unknown:
-			ports = t.and(x.within, is.unknown)
-		default:
-			ports = t.minus(x.within, t.or(is.allow, is.unknown))
-		}
+		ports := x.decidedAs(v, is, t)
 		if ports == noPorts {
 			continue
 		}
@@ -216,4 +210,15 @@ func (x *crossings) yield(c Crossing, g grantID, yield func(Crossing) bool) bool
 		}
 	}
 	return true
+}
+
+// decidedAs returns those of the ports at hand on which a grant comes to a verdict.
+func (x *crossings) decidedAs(v policies.Verdict, is grant, t *portTable) portsID {
+	switch v {
+	case policies.Allow:
+		return t.and(x.within, is.allow)
+	case policies.Unknown:
+		return t.and(x.within, is.unknown)
+	}
+	return t.minus(x.within, t.or(is.allow, is.unknown))
 }
