@@ -83,11 +83,14 @@ func endsOf(j *reach.Judge) []reach.End {
 		}
 	}
 	for _, span := range j.Ranges() {
+		if span[0].Is6() && !j.SpeaksIPv6() {
+			continue // nobody is there
+		}
 		for a := span[0]; a.IsValid() && a.Compare(span[1]) <= 0; a = a.Next() {
 			at := slices.IndexFunc(m.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(a) })
 			if at >= 0 {
 				a = netset.LastAddress(m.PodCIDRs[at])
-			} else if !known[a] && (a.Is4() || j.SpeaksIPv6()) {
+			} else if !known[a] {
 				all = append(all, j.Outside(a))
 				break
 			}

@@ -206,10 +206,10 @@ func (x *crossings) split(h *heaps, r *row, s *split) {
 		}
 	}
 	for _, l := range r.allow {
-		add(grant{allow: x.grants.ports.and(l.ports, x.within)}, l.columns)
+		add(grant{allow: x.clip(l.ports)}, l.columns)
 	}
 	for _, l := range r.unknown {
-		add(grant{unknown: x.grants.ports.and(l.ports, x.within)}, l.columns)
+		add(grant{unknown: x.clip(l.ports)}, l.columns)
 	}
 	for _, c := range touched {
 		class, people, columns := x.columns[c].class, 1, []int32{c}
@@ -242,11 +242,32 @@ func (s *split) add(heap int32, grants [2]grantID, people int) {
 	s.first[heap] = int32(len(s.shares))
 }
 
+// fewEnds is how many destinations are asked one by one before all are counted.
+const fewEnds = 16
+
+// refused reports whether a few destinations grant none of the sources anything, which
+// is often so, and found out fast.
+func (x *crossings) refused(from, to Group, sources, targets *set) bool {
+	if x.wanted[policies.Deny] {
+		return false
+	}
+	n := 0
+	for other := range x.partiesIn(to, targets) {
+		if n++; n > fewEnds || allMeet(x.concern(policies.Ingress, &other), sources, from.possible) {
+			return false
+		}
+	}
+	return true
+}
+
 // mostHeaps is how many heaps of destinations are looked at together.
 const mostHeaps = 64
 
 // count adds what is between some of one group and some of another.
 func (x *crossings) count(from, to Group, sources, targets *set, n *Count) {
+	if x.refused(from, to, sources, targets) {
+		return
+	}
 	x.counter = x.grouping.takeCounter()
 	defer func() {
 		x.grouping.counters.Put(x.counter)
