@@ -58,9 +58,7 @@ func ReadPack(ctx context.Context, name string) (*Pack, error) {
 	default:
 		return nil, fmt.Errorf("%s: a pack is a folder, a bundle of OPA (.tar.gz), or one of %s", name, strings.Join(packNames(), ", "))
 	}
-	if len(p.problems) == 0 {
-		p.read()
-	}
+	p.read()
 	if err := join(p.problems...); err != nil {
 		return nil, err
 	}
