@@ -171,6 +171,9 @@ func builtins(functions []*topdown.Builtin) []*tester.Builtin {
 					result = t
 					return nil
 				})
+				if e := (*topdown.Error)(nil); errors.As(err, &e) { // which the runner wraps into one of its own
+					err = errors.New(strings.TrimPrefix(e.Message, f.Decl.Name+": "))
+				}
 				return result, err
 			}),
 		})

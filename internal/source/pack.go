@@ -58,9 +58,7 @@ func ReadPack(ctx context.Context, name string) (*Pack, error) {
 	default:
 		return nil, fmt.Errorf("%s: a pack is a folder, a bundle of OPA (.tar.gz), or one of %s", name, strings.Join(packNames(), ", "))
 	}
-	if len(p.problems) == 0 {
-		p.read()
-	}
+	p.read()
 	if err := join(p.problems...); err != nil {
 		return nil, err
 	}
@@ -95,7 +93,7 @@ func (p *packing) fail(err error) { p.problems = append(p.problems, err) }
 // folder takes the files of a folder, which messages call by a prefix.
 func (p *packing) folder(fsys fs.FS, root, prefix string) {
 	err := fs.WalkDir(fsys, root, func(name string, entry fs.DirEntry, err error) error {
-		if err = errors.Join(err, p.ctx.Err()); err != nil {
+		if err := errors.Join(err, p.ctx.Err()); err != nil {
 			return err
 		}
 		if name != root && strings.HasPrefix(entry.Name(), ".") {

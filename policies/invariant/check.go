@@ -512,10 +512,14 @@ func (f *finder) explain(x *Counterexample) {
 }
 
 // decisive returns the side of a decision that tells most about it: one with a
-// rule, the destination's first where both sides allow.
+// rule, the destination's first where both sides allow, unless that is outside.
 func decisive(d *policies.Decision) *policies.Side {
 	var best *policies.Side
-	for _, direction := range [...]policies.Direction{policies.Ingress, policies.Egress} {
+	order := [...]policies.Direction{policies.Ingress, policies.Egress}
+	if d.To.IsOutside() {
+		order = [...]policies.Direction{policies.Egress, policies.Ingress}
+	}
+	for _, direction := range order {
 		side := &d.Sides[direction]
 		if side.Verdict == d.Verdict && (best == nil || best.At.File == "" && side.At.File != "") {
 			best = side

@@ -122,63 +122,78 @@ func TestItems(t *testing.T) {
 		want          string
 	}{
 		"baseline-default-deny-ingress": {
-			[]string{dns, system, web, in("shop", closedIn)}, []string{dns, system, web, in("shop", namesOnly)},
+			[]string{dns, system, web, in("shop", closedIn)},
+			[]string{dns, system, web, in("shop", namesOnly)},
 			"shop/web: no policy isolates it at ingress",
 		},
 		"baseline-default-deny-egress": {
-			[]string{dns, system, web, in("shop", namesOnly)}, []string{dns, system, web, in("shop", closedIn)},
+			[]string{dns, system, web, in("shop", namesOnly)},
+			[]string{dns, system, web, in("shop", closedIn)},
 			"shop/web: no policy isolates it at egress",
 		},
 		"baseline-dns": {
-			[]string{dns, system, web, in("shop", closed, namesOnly)}, []string{dns, system, web, in("shop", closed)},
+			[]string{dns, system, web, in("shop", closed, namesOnly)},
+			[]string{dns, system, web, in("shop", closed)},
 			"shop/web cannot open TCP/53 to kube-system/dns",
 		},
 		"baseline-no-world-open-databases": {
-			[]string{dns, web, db, in("shop", closed)}, []string{dns, web, db, in("shop", namesOnly)},
+			[]string{dns, web, db, in("shop", closed)},
+			[]string{dns, web, db, in("shop", namesOnly)},
 			"address 0.0.0.0 can open TCP/1 to shop/db",
 		},
 		"baseline-metadata-blocked": {
-			[]string{dns, system, web, in("shop", namesOnly)}, []string{dns, system, web, in("shop", closedIn)},
+			[]string{dns, system, web, in("shop", namesOnly)},
+			[]string{dns, system, web, in("shop", closedIn)},
 			"shop/web can open TCP/80 to address 169.254.169.254",
 		},
 		"baseline-control-plane-protected": {
-			[]string{dns, node, system, web, in("shop", namesOnly)}, []string{dns, node, system, web, in("shop", closedIn)},
+			[]string{dns, node, system, web, in("shop", namesOnly)},
+			[]string{dns, node, system, web, in("shop", closedIn)},
 			"shop/web can open TCP/2379 to node control-1",
 		},
 		"baseline-tenant-isolation": {
-			[]string{dns, web, bot, in("shop", closed), in("ops", closedIn)}, []string{dns, web, bot, in("shop", closedIn)},
+			[]string{dns, web, bot, in("shop", closed), in("ops", closedIn)},
+			[]string{dns, web, bot, in("shop", closedIn)},
 			"shop/web can open TCP/1 to ops/bot",
 		},
 		"cis-pods-isolated": {
-			[]string{dns, system, web, in("shop", closedIn)}, []string{dns, system, web, in("shop", namesOnly)},
+			[]string{dns, system, web, in("shop", closedIn)},
+			[]string{dns, system, web, in("shop", namesOnly)},
 			"shop/web: no policy isolates it at ingress",
 		},
 		"cis-namespaces-have-policies": {
-			[]string{dns, system, web, in("shop", namesOnly)}, []string{dns, system, web},
+			[]string{dns, system, web, in("shop", namesOnly)},
+			[]string{dns, system, web},
 			"namespace shop has pods and no network policy",
 		},
 		"nsa-default-deny": {
-			[]string{dns, system, web, in("shop", closed)}, []string{dns, system, web, in("shop", closedIn)},
+			[]string{dns, system, web, in("shop", closed)},
+			[]string{dns, system, web, in("shop", closedIn)},
 			"shop/web: no policy isolates it at egress",
 		},
 		"nsa-metadata-blocked": {
-			[]string{dns, system, web, in("shop", namesOnly)}, []string{dns, system, web, in("shop", closedIn)},
+			[]string{dns, system, web, in("shop", namesOnly)},
+			[]string{dns, system, web, in("shop", closedIn)},
 			"shop/web can open TCP/1 to address 169.254.169.254",
 		},
 		"nsa-etcd-separated": {
-			[]string{dns, etcd, web, in("kube-system", closed)}, []string{dns, etcd, web},
+			[]string{dns, etcd, web, in("kube-system", closed)},
+			[]string{dns, etcd, web},
 			"shop/web can open TCP/2379 to kube-system/etcd; 1 other pair breaks it too",
 		},
 		"nsa-kubelet-protected": {
-			[]string{dns, node, system, web, in("shop", namesOnly)}, []string{dns, node, system, web, in("shop", closedIn)},
+			[]string{dns, node, system, web, in("shop", namesOnly)},
+			[]string{dns, node, system, web, in("shop", closedIn)},
 			"shop/web can open TCP/10250 to node control-1",
 		},
 		"nsa-egress-named": {
-			[]string{dns, system, web, in("shop", namesOnly)}, []string{dns, system, web, in("shop", closedIn)},
+			[]string{dns, system, web, in("shop", namesOnly)},
+			[]string{dns, system, web, in("shop", closedIn)},
 			"shop/web can open TCP/1 to address 0.0.0.0; 1 other item breaks it too",
 		},
 		"nsa-namespaces-apart": {
-			[]string{dns, system, web, bot, in("shop", closedIn), in("ops", closed)}, []string{dns, system, web, bot, in("ops", closedIn)},
+			[]string{dns, system, web, bot, in("shop", closedIn), in("ops", closed)},
+			[]string{dns, system, web, bot, in("ops", closedIn)},
 			"shop/web is open to ops/bot on every port",
 		},
 	}
