@@ -748,9 +748,13 @@ func (r *Replayer) decideExample(row *Row, d *directory) policies.Decision {
 }
 
 func compareRows(a, b *Row) int {
+	if c := cmp.Compare(slices.Index(Outcomes[:], a.Outcome), slices.Index(Outcomes[:], b.Outcome)); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(b.Flows, a.Flows); c != 0 {
+		return c
+	}
 	return cmp.Or(
-		cmp.Compare(slices.Index(Outcomes[:], a.Outcome), slices.Index(Outcomes[:], b.Outcome)),
-		cmp.Compare(b.Flows, a.Flows),
 		compareEnds(a.From, b.From), compareEnds(a.To, b.To),
 		cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port),
 		cmp.Compare(a.Recorded, b.Recorded), cmp.Compare(a.Before, b.Before), cmp.Compare(a.After, b.After),

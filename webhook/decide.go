@@ -68,8 +68,9 @@ type Observation struct {
 // replica may decide at a time. It is safe for concurrent use.
 type Decider struct {
 	Options
-	World  World
-	Keeper *standing.Keeper
+	World   World
+	Keeper  *standing.Keeper
+	Unready func() error // why the Invariants are not known yet; nil where they are
 
 	turn    chan struct{} // whose turn it is to decide; he has what follows
 	ledger  ledger
@@ -188,16 +189,26 @@ func (d *Decider) Decide(ctx context.Context, r *admissionv1.AdmissionRequest) (
 
 func isDryRun(r *admissionv1.AdmissionRequest) bool { return r.DryRun != nil && *r.DryRun }
 
+// Ready says why nothing can be decided yet; nil where it can.
+func (d *Decider) Ready() error {
+	if d.Unready != nil {
+		if err := d.Unready(); err != nil {
+			return err
+		}
+	}
+	return d.World.Unready()
+}
+
 // decide fills in the verdict. It is called by whose turn it is.
 func (d *Decider) decide(ctx context.Context, a *admission, v *verdict) {
 	if isInvariant(a.key) && v.request.Operation != admissionv1.Delete {
 		var err error
-		if a.invariant, err = readInvariant(v.request.Object.Raw); err != nil {
+		if a.invariant, err = standing.Compile(v.request.Object.Raw); err != nil {
 			v.refuse(err)
 			return
 		}
 	}
-	if err := d.World.Unready(); err != nil {
+	if err := d.Ready(); err != nil {
 		v.undecided(err)
 		return
 	}

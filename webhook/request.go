@@ -9,10 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/weir-policy/weir/internal/live"
-	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/v1alpha1"
 )
@@ -104,34 +101,4 @@ func decode(raw []byte) (*unstructured.Unstructured, error) {
 	}
 	o := &unstructured.Unstructured{}
 	return o, json.Unmarshal(raw, &o.Object)
-}
-
-// readInvariant compiles an Invariant as it is asked for. Lines are those of its
-// specification as kubectl prints it, below its name.
-func readInvariant(raw []byte) (*invariant.Invariant, error) {
-	var o struct {
-		APIVersion string                `json:"apiVersion" yaml:"apiVersion"`
-		Kind       string                `json:"kind" yaml:"kind"`
-		Metadata   struct{ Name string } `json:"metadata" yaml:"metadata"`
-		Spec       map[string]any        `json:"spec" yaml:"spec"`
-	}
-	if err := json.Unmarshal(raw, &o); err != nil {
-		return nil, err
-	}
-	text, err := yaml.Marshal(o)
-	if err != nil {
-		return nil, err
-	}
-	docs, err := k8s.Parse("invariant/"+o.Metadata.Name, text)
-	if err != nil {
-		return nil, err
-	}
-	all, err := k8s.ReadInvariants(docs)
-	if err != nil {
-		return nil, err
-	}
-	if len(all) != 1 {
-		return nil, fmt.Errorf("%s holds %d invariants", o.Metadata.Name, len(all))
-	}
-	return &all[0], nil
 }

@@ -31,16 +31,18 @@ const (
 // Server answers the API server. It decides where its replica leads, and hands the
 // review on to the leader where not.
 type Server struct {
-	Decider *Decider
-	Leader  Leader
-	Peer    *Peer // over which reviews are handed on; nil where there is one replica only
+	Decider  *Decider
+	Leader   Leader
+	Replicas Replicas
 
-	slots chan struct{}
+	client *http.Client
+	slots  chan struct{}
 }
 
-// NewServer returns a server that holds nothing until it is asked.
-func NewServer(d *Decider, l Leader, p *Peer) *Server {
-	return &Server{Decider: d, Leader: l, Peer: p, slots: make(chan struct{}, mostAtOnce)}
+// NewServer returns a server that holds nothing until it is asked. Where there is one
+// replica only, there need be no replicas.
+func NewServer(d *Decider, l Leader, r Replicas) *Server {
+	return &Server{Decider: d, Leader: l, Replicas: r, client: clientOf(r), slots: make(chan struct{}, mostAtOnce)}
 }
 
 // Review answers the API server.
@@ -62,7 +64,11 @@ func (s *Server) Forwarded() http.Handler {
 		return s.Decider.Decide(ctx, r)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		if err := s.Peer.check(q.TLS); err != nil {
+		if s.Replicas == nil {
+			http.NotFound(w, q)
+			return
+		}
+		if err := s.Replicas.FromReplica(q.TLS); err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}

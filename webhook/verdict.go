@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -289,15 +288,11 @@ func fit(warnings []string) []string {
 	return warnings
 }
 
-// shorten cuts a text that is too long between two characters.
+// shorten cuts a text that is too long.
 func shorten(text string, most int) string {
 	const dots = "..."
 	if len(text) <= most {
 		return text
 	}
-	cut := most - len(dots)
-	for !utf8.RuneStart(text[cut]) {
-		cut--
-	}
-	return text[:cut] + dots
+	return strings.ToValidUTF8(text[:most-len(dots)], "") + dots
 }

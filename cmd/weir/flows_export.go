@@ -35,8 +35,9 @@ func newFlowsExport(s streams) *cobra.Command {
 		Short: "Write recorded flows in a format that others read",
 		Long: `Write recorded flows, all or those that flags choose, as lines of Weir's own
 JSON (jsonl), as one Parquet file with the columns of a flow store (parquet), as
-Hubble exports them (hubble), or as log records of OpenTelemetry in JSON (otlp). What a format has no place for is told at the end, on standard
-error where the flows go to standard output.`,
+Hubble exports them (hubble), or as log records of OpenTelemetry in JSON (otlp).
+What a format has no place for is told at the end, on standard error where the
+flows go to standard output.`,
 		Example: `  weir flows export --flows examples/shop/flows.jsonl.gz --verdict deny --into denied.jsonl
   weir flows export --flows examples/shop/flows.jsonl.gz --as parquet --into flows.parquet
   weir flows export --flows examples/shop/flows.jsonl.gz --as otlp --into flows.otlp.jsonl.zst`,

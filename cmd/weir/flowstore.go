@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -155,6 +156,7 @@ an hour; it may be stopped at any time.`,
 		Example: `  weir flows import examples/shop/flows.jsonl.gz --store flows
   weir flows compact --store flows --keep 30d --keep-size 100GB`,
 	}, func(ctx context.Context, store *flowstore.Store, r *report.FlowStore) error {
+		limitMemory()
 		now := time.Now()
 		var keep flowstore.Keep
 		age, errAge := parseAge("keep", keepFor)
@@ -180,6 +182,15 @@ an hour; it may be stopped at any time.`,
 	c.Flags().StringVar(&keepFor, "keep", "", "remove hours that ended longer ago than this `time`, as in 30d or 12h (default: keep all)")
 	c.Flags().StringVar(&keepSize, "keep-size", "", "remove the oldest hours until no more than this `size` is left, as in 100GB (default: keep all)")
 	return c
+}
+
+// limitMemory has garbage collected sooner than the heap doubles: a compaction holds
+// 1 GiB of rows, and about half as much again with what it makes of them. It is the
+// user's to say otherwise with GOMEMLIMIT.
+func limitMemory() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(3 << 29)
+	}
 }
 
 // newStoreVerb makes a verb that works on a store and says what it then holds.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -169,6 +170,9 @@ func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorde
 	opened, err := f.open(ctx, p.streams)
 	if err != nil {
 		return nil, left, err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(40) // what a replay holds hardly changes: to collect more often costs little
 	}
 	r := opened.(store)
 	if !since.IsZero() || !until.IsZero() {

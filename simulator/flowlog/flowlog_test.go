@@ -79,6 +79,32 @@ func edit(t *testing.T, pairs ...string) string {
 	return text
 }
 
+func TestHubbleReporters(t *testing.T) {
+	const isReply, ingress, syn = `"is_reply":false,`, `"traffic_direction":"INGRESS"`, `"SYN":true`
+	const egress = `"traffic_direction":"EGRESS"`
+	for _, test := range []struct {
+		fact string
+		edit []string
+		want policies.Reporter
+	}{
+		{"a request that arrives", nil, policies.DestinationSide},
+		{"a request that leaves", []string{ingress, egress}, policies.SourceSide},
+		{"a reply has the direction of its request: it leaves where that arrived", []string{isReply, `"is_reply":true,`}, policies.DestinationSide},
+		{"and arrives where that left", []string{isReply, `"is_reply":true,`, ingress, egress}, policies.SourceSide},
+		{"a reply that only its flags tell has its own", []string{isReply, ``, syn, `"SYN":true,"ACK":true`}, policies.SourceSide},
+		{"none", []string{ingress + ",", ``}, policies.UnknownReporter},
+	} {
+		var got []policies.Reporter
+		_, err := Read(t.Context(), strings.NewReader(edit(t, test.edit...)), "flows", Options{}, func(f policies.Flow) error {
+			got = append(got, f.Origin.Reporter)
+			return nil
+		})
+		if err != nil || len(got) != 1 || got[0] != test.want {
+			t.Errorf("%s: %v %v, want %v", test.fact, got, err, test.want)
+		}
+	}
+}
+
 func TestHubbleVerdicts(t *testing.T) {
 	const (
 		isReply = `"is_reply":false,`

@@ -317,21 +317,25 @@ func (d *hubbleDecoder) read(f *hubbleFlow, written time.Time) (flow policies.Fl
 	return flow, "", nil
 }
 
-// reporter is whose side of the request's connection was looked at.
+// reporter is whose side of the request's connection was looked at. Where Hubble
+// knows a reply for one, its direction is already that of the request.
 func (f *hubbleFlow) reporter(reply bool) policies.Reporter {
+	side := policies.UnknownReporter
 	switch enum(f.direction, hubbleDirections) {
 	case "EGRESS":
-		if reply {
-			return policies.DestinationSide
-		}
-		return policies.SourceSide
+		side = policies.SourceSide
 	case "INGRESS":
-		if reply {
+		side = policies.DestinationSide
+	}
+	if reply && !f.replyKnown {
+		switch side {
+		case policies.SourceSide:
+			return policies.DestinationSide
+		case policies.DestinationSide:
 			return policies.SourceSide
 		}
-		return policies.DestinationSide
 	}
-	return policies.UnknownReporter
+	return side
 }
 
 // policyVerdict is what policy said of the packet, or why it said nothing.

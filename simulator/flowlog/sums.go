@@ -593,15 +593,15 @@ func (t *sumTable) momentsOf(which int, k *chunk, n int) (moments []int64, areTh
 // reports whether all that is sound.
 func (t *sumTable) spansOf(n int) (starts, ends []int64, areSound bool) {
 	starts, allStarts := t.momentsOf(0, t.start, n)
-	ends, allEnds := starts, allStarts
-	switch {
-	case t.end != nil:
+	ends = starts
+	if t.end != nil {
+		var allEnds bool
 		if ends, allEnds = t.momentsOf(1, t.end, n); !allStarts || !allEnds {
 			for i := range starts {
 				starts[i], ends[i] = cmp.Or(starts[i], ends[i]), cmp.Or(ends[i], starts[i])
 			}
 		}
-	default:
+	} else {
 		t.times[1] = append(t.times[1][:0], starts...)
 	}
 	wrong := int64(0)

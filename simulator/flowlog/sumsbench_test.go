@@ -28,11 +28,18 @@ var (
 	plainDir  = flag.String("tables", "", "a folder to make the benchmarks' tables in, which are kept; a temporary one otherwise")
 )
 
-// benchTable returns the name of a table of made-up flows, with the names of
-// workloads or with addresses alone.
-func benchTable(b *testing.B, named bool) string {
+// benchKind is a table of made-up flows, with the names of workloads or with
+// addresses alone. Flows that are denied are between any two, and half of all
+// tuples.
+type benchKind struct {
+	name          string
+	named, denied bool
+	codec         compress.Compression
+}
+
+func benchTable(b *testing.B, kind benchKind) string {
 	b.Helper()
-	name := filepath.Join(cmp.Or(*plainDir, b.TempDir()), fmt.Sprintf("%d-%t.parquet", *plainRows, named))
+	name := filepath.Join(cmp.Or(*plainDir, b.TempDir()), fmt.Sprintf("%d-%s.parquet", *plainRows, kind.name))
 	if _, err := os.Stat(name); err == nil {
 		return name
 	}
@@ -56,7 +63,7 @@ func benchTable(b *testing.B, named bool) string {
 	for prefix, end := range map[string]func(*policies.Flow) *policies.FlowPeer{
 		"src_": func(f *policies.Flow) *policies.FlowPeer { return &f.From }, "dst_": func(f *policies.Flow) *policies.FlowPeer { return &f.To },
 	} {
-		if named {
+		if kind.named {
 			add(text(prefix+"namespace", func(f *policies.Flow) string { return end(f).Namespace }))
 			add(text(prefix+"kind", func(f *policies.Flow) string {
 				if len(end(f).Workloads) == 0 {
@@ -85,7 +92,7 @@ func benchTable(b *testing.B, named bool) string {
 	add(text("verdict", func(f *policies.Flow) string { return f.Verdict.String() }))
 	add(number("bytes", false, func(f *policies.Flow) int64 { return int64(f.Bytes) }))
 	add(number("packets", true, func(f *policies.Flow) int64 { return int64(f.Packets) }))
-	w := newTableWriter(b, f, columns, parquet.WithCompression(compress.Codecs.Snappy), parquet.WithDictionaryPageSizeLimit(8<<20))
+	w := newTableWriter(b, f, columns, parquet.WithCompression(kind.codec), parquet.WithDictionaryPageSizeLimit(8<<20))
 	g := flows.New(flows.Options{})
 	for left := *plainRows; left > 0; left -= perGroup {
 		for i := range columns {
@@ -94,6 +101,9 @@ func benchTable(b *testing.B, named bool) string {
 		n := min(left, perGroup)
 		for range n {
 			f := g.Next()
+			for !kind.denied && f.Verdict == policies.Deny {
+				f = g.Next()
+			}
 			for i, fill := range fills {
 				fill(&columns[i], &f)
 			}
@@ -145,15 +155,18 @@ func (unheard) AddAlike(*simulator.Alike)    {}
 // BenchmarkTable replays tables by sums and row by row, and has DuckDB group the
 // same rows, where WEIR_DUCKDB names it.
 func BenchmarkTable(b *testing.B) {
-	for _, kind := range []struct {
-		name  string
-		named bool
-		group string
-	}{
-		{"names", true, "src_namespace, src_kind, src_name, dst_namespace, dst_kind, dst_name, dst_port, protocol, verdict"},
-		{"addresses", false, "src_ip, dst_ip, dst_port, protocol, verdict"},
+	for _, kind := range []benchKind{
+		{"names", true, true, compress.Codecs.Snappy},
+		{"names-few", true, false, compress.Codecs.Snappy},
+		{"names-few-zstd", true, false, compress.Codecs.Zstd},
+		{"addresses", false, true, compress.Codecs.Snappy},
+		{"addresses-few", false, false, compress.Codecs.Snappy},
 	} {
-		name := benchTable(b, kind.named)
+		group := "src_ip, dst_ip, dst_port, protocol, verdict"
+		if kind.named {
+			group = "src_namespace, src_kind, src_name, dst_namespace, dst_kind, dst_name, dst_port, protocol, verdict"
+		}
+		name := benchTable(b, kind)
 		before, after := benchWorld(b)
 		run := func(how string, once func()) {
 			b.Run(kind.name+"/"+how, func(b *testing.B) {
@@ -193,7 +206,7 @@ func BenchmarkTable(b *testing.B) {
 			}
 			var used time.Duration
 			for b.Loop() {
-				c := exec.Command(command, "-cmd", "SET threads = 1", "-c", "SELECT count(*) AS groups, sum(n)::BIGINT AS n FROM (SELECT count(*) AS n, sum(bytes), min(start), max(start) FROM '"+name+"' GROUP BY "+kind.group+")")
+				c := exec.Command(command, "-cmd", "SET threads = 1", "-c", "SELECT count(*) AS groups, sum(n)::BIGINT AS n FROM (SELECT count(*) AS n, sum(bytes), min(start), max(start) FROM '"+name+"' GROUP BY "+group+")")
 				out, err := c.Output()
 				must(b, err)
 				var row struct{ Groups, N int }

@@ -54,7 +54,7 @@ type alikeGroup struct {
 }
 
 // maxAlike bounds how many groups are kept: each takes about a kilobyte.
-const maxAlike = 1 << 15
+const maxAlike = 1 << 12
 
 // add takes a row of a table.
 func (s *alikeSums) add(t *table, r *row) error {

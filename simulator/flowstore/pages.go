@@ -263,17 +263,16 @@ func (c *cursor) readDictionary() error {
 }
 
 func (c *cursor) readTexts(data []byte, n int) error {
-	all := string(data)
 	c.texts = make([]string, 0, min(n, len(data)/4))
 	for at := 0; len(c.texts) < n; {
-		if len(all)-at < 4 {
+		if len(data)-at < 4 {
 			return errors.New("its dictionary ends early")
 		}
 		size := int(binary.LittleEndian.Uint32(data[at:]))
-		if at += 4; size < 0 || size > len(all)-at {
+		if at += 4; size < 0 || size > len(data)-at {
 			return errors.New("its dictionary ends early")
 		}
-		c.texts = append(c.texts, all[at:at+size])
+		c.texts = append(c.texts, string(data[at:at+size])) // by itself: one that is kept must not keep them all
 		at += size
 	}
 	return nil

@@ -92,6 +92,10 @@ const (
 
 const rollRows = 1 << 16
 
+// wholeRows is the rows of a row group of days: small, for a month of them is read
+// at a time.
+const wholeRows = 1 << 14
+
 func (t *table) rollVectors(rolls []roll) func(column int) vector {
 	m := &maker{n: len(rolls)}
 	from := m.things(len(t.ends), func(i int) uint32 { return rolls[i].from })
@@ -188,7 +192,7 @@ func (w *rollWriter) addToDay(r *roll, of *table) error {
 	for first > 0 && w.rolls[first-1].id == r.id {
 		first--
 	}
-	if first == len(w.rolls) && first >= rollRows {
+	if first == len(w.rolls) && first >= wholeRows {
 		if err := w.flush(); err != nil {
 			return err
 		}

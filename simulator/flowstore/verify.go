@@ -80,8 +80,12 @@ func (s *Store) verifyCommitted(ctx context.Context, st *state, now time.Time) [
 	if len(some) == 0 {
 		return nil
 	}
-	return []error{fmt.Errorf("%s/%s: no commit names it, nor %d others; what a killed process left behind goes with the next compact; where the newest files of %s/%s were removed, bring those back before",
-		s.blobs, some[0], len(some)-1, s.blobs, strings.TrimSuffix(logFolder, "/"))}
+	what := "no commit names it"
+	if len(some) > 1 {
+		what = fmt.Sprintf("no commit names it and %d more", len(some)-1)
+	}
+	return []error{fmt.Errorf("%s/%s: %s; compact removes what a killed process left behind, but if the newest files of %s/%s were removed, bring those back first",
+		s.blobs, some[0], what, s.blobs, strings.TrimSuffix(logFolder, "/"))}
 }
 
 func (s *Store) verifyFile(ctx context.Context, f File) error {

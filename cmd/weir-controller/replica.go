@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"time"
+
+	fluxcontroller "github.com/fluxcd/pkg/runtime/controller"
+	"github.com/fluxcd/pkg/runtime/events"
+	fluxmetrics "github.com/fluxcd/pkg/runtime/metrics"
+	"github.com/fluxcd/pkg/runtime/pprof"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
+	ctrlcontroller "sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/weir-policy/weir/internal/controller"
+	"github.com/weir-policy/weir/internal/live"
+	"github.com/weir-policy/weir/internal/standing"
+	"github.com/weir-policy/weir/policies/invariant"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/webhook"
+	"github.com/weir-policy/weir/webhook/cert"
+)
+
+// lease is the Lease that the deciding replica holds.
+const lease = "weir-controller-leader-election"
+
+// replica is one replica of the controller, wired up and inert until Start.
+type replica struct {
+	manager.Manager
+	decider *webhook.Decider
+	world   *live.World
+}
+
+func newReplica(config *rest.Config, o *options, registry prometheus.Registerer) (*replica, error) {
+	m, leader, certificates, err := newManager(config, o)
+	if err != nil {
+		return nil, err
+	}
+	world, err := live.New(config, live.Options{Read: k8s.Options{CalicoVersion: o.calicoVersion, Calico: o.calico}})
+	if err != nil {
+		return nil, err
+	}
+	keeper := standing.NewKeeper(reach.Options{}, time.Now)
+	world.Subscribe(keeper.Hear)
+
+	counted, states := webhook.NewMetrics(), newStates()
+	decider := webhook.NewDecider(world, keeper, webhook.Options{
+		Exclude: o.exclude, Undecided: o.undecided.value, Unknown: o.unknown.value, Opaque: o.opaque.value,
+		Pending: o.pending, Clock: time.Now, Observe: counted.Observe,
+	})
+	feed := &controller.Feed{Informers: m.GetCache(), Saw: decider.Saw, Missed: decider.Missed}
+	decider.Unready = feed.Unready
+	watch := &controller.Watch{Keeper: keeper, Settle: o.settle, Tell: states.tell}
+
+	server := webhook.NewServer(decider, leader, certificates)
+	m.GetWebhookServer().Register(webhook.ReviewPath, server.Review())
+	m.GetWebhookServer().Register(webhook.ForwardPath, server.Forwarded())
+
+	if err := setUpController(m, o, keeper, watch); err != nil {
+		return nil, err
+	}
+	for _, part := range []manager.Runnable{world, feed, watch, certificates, &term{decider, leader}} {
+		if err := m.Add(part); err != nil {
+			return nil, err
+		}
+	}
+	for name, check := range map[string]healthz.Checker{
+		"world":       func(*http.Request) error { return decider.Ready() },
+		"certificate": certificates.Ready,
+		"webhook":     m.GetWebhookServer().StartedChecker(),
+	} {
+		if err := m.AddReadyzCheck(name, check); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return nil, err
+	}
+	for _, c := range []prometheus.Collector{counted, states} {
+		if err := registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return &replica{m, decider, world}, nil
+}
+
+// newManager returns the manager of a replica, with what knows who leads.
+func newManager(config *rest.Config, o *options) (manager.Manager, *webhook.Lease, *cert.Certificates, error) {
+	certificates, err := cert.New(config, cert.Options{
+		Namespace: o.namespace, Service: o.service, Folder: o.certDir, Secret: o.certSecret, Webhook: o.hook,
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	host, port, err := o.bindAddress()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		return nil, nil, nil, err
+	}
+	if err := controller.AddToScheme(scheme); err != nil {
+		return nil, nil, nil, err
+	}
+	identity := webhook.Identity(o.name+"_"+string(uuid.NewUUID()), o.advertiseAddr)
+	lock, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, o.namespace, lease,
+		resourcelock.ResourceLockConfig{Identity: identity}, config, o.leader.RenewDeadline)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	again := true // for tests run several in one process
+	m, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme,
+		Metrics: metricsserver.Options{
+			BindAddress: o.metricsAddr, ExtraHandlers: pprof.GetHandlers(),
+		},
+		HealthProbeBindAddress: o.healthAddr,
+		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{
+			Host: host, Port: port,
+			TLSOpts: []func(*tls.Config){func(c *tls.Config) { *c = *certificates.Server() }},
+		}),
+		Controller:                          ctrlconfig.Controller{SkipNameValidation: &again},
+		LeaderElection:                      o.leader.Enable,
+		LeaderElectionReleaseOnCancel:       o.leader.ReleaseOnCancel,
+		LeaderElectionResourceLockInterface: lock,
+		LeaseDuration:                       &o.leader.LeaseDuration,
+		RenewDeadline:                       &o.leader.RenewDeadline,
+		RetryPeriod:                         &o.leader.RetryPeriod,
+	})
+	return m, &webhook.Lease{Lock: lock, Clock: time.Now}, certificates, err
+}
+
+func setUpController(m manager.Manager, o *options, k *standing.Keeper, w *controller.Watch) error {
+	recorder, err := events.NewRecorder(m, m.GetLogger(), o.eventsAddr, controller.Name)
+	if err != nil {
+		return err
+	}
+	if err := o.jitter.SetGlobalJitter(nil); err != nil {
+		return err
+	}
+	r := &controller.Reconciler{
+		Client: m.GetClient(), Metrics: fluxcontroller.NewMetrics(m, gotk), Events: recorder,
+		Keeper: k, Watch: w, Interval: o.interval, Clock: time.Now,
+	}
+	return r.SetupWithManager(m, ctrlcontroller.Options{
+		MaxConcurrentReconciles: o.concurrent, RateLimiter: fluxcontroller.GetRateLimiter(o.retries),
+	})
+}
+
+// gotk are Flux's metrics, of which there can be one set in a process.
+var gotk = fluxmetrics.MustMakeRecorder()
+
+// term lets the replica decide while it leads.
+type term struct {
+	decider *webhook.Decider
+	leader  *webhook.Lease
+}
+
+// Start leads until ctx ends.
+func (t *term) Start(ctx context.Context) error {
+	t.decider.Begin()
+	t.leader.Lead(true)
+	<-ctx.Done()
+	t.leader.Lead(false)
+	return nil
+}
+
+// states count the invariants by what was found of them.
+type states struct{ *prometheus.GaugeVec }
+
+func newStates() states {
+	return states{prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_invariants", Help: "Invariants, by what was found of them."}, []string{"state"})}
+}
+
+func (s states) tell(count map[invariant.State]int) {
+	for _, state := range []invariant.State{invariant.Holds, invariant.Broken, invariant.Unknown, invariant.Waived, invariant.Invalid} {
+		s.WithLabelValues(state.String()).Set(float64(count[state]))
+	}
+}

@@ -1,0 +1,205 @@
+// Package controller keeps the status of every Invariant true: whatever changed the
+// world, and whether or not the webhook was asked.
+//
+// It owns what a status says, in the ways of Flux. How invariants stand it asks
+// package standing.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+	fluxcontroller "github.com/fluxcd/pkg/runtime/controller"
+	"github.com/fluxcd/pkg/runtime/jitter"
+	"github.com/fluxcd/pkg/runtime/patch"
+	"github.com/fluxcd/pkg/runtime/predicates"
+	corev1 "k8s.io/api/core/v1"
+	kerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"github.com/weir-policy/weir/internal/standing"
+	"github.com/weir-policy/weir/policies/invariant"
+	"github.com/weir-policy/weir/policies/v1alpha1"
+)
+
+// Name is the controller's, in events and in the managed fields of a status.
+const Name = "weir-controller"
+
+// ViolatedCondition is true while something breaks an invariant. The reasons are
+// those of conditions.
+const (
+	ViolatedCondition = "InvariantViolated"
+
+	ViolatedReason = "InvariantViolated"
+	HoldsReason    = "InvariantHolds"
+	WaivedReason   = "InvariantWaived"
+	UnknownReason  = "InvariantUnknown"
+	InvalidReason  = "InvalidInvariant"
+)
+
+var ownedConditions = []string{meta.ReadyCondition, meta.StalledCondition, meta.ReconcilingCondition, ViolatedCondition}
+
+// Reconciler keeps the statuses.
+type Reconciler struct {
+	client.Client
+	fluxcontroller.Metrics
+	Events   record.EventRecorder
+	Keeper   *standing.Keeper
+	Interval time.Duration // after which a status is renewed though nothing changed
+	Clock    func() time.Time
+	Watch    *Watch
+}
+
+// retry is how soon the world is asked again that was not heard of yet.
+const retry = 200 * time.Millisecond
+
+// SetupWithManager lets a manager run the controller on the replica that leads.
+func (r *Reconciler) SetupWithManager(m ctrl.Manager, o controller.Options) error {
+	return ctrl.NewControllerManagedBy(m).
+		For(&Object{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicates.ReconcileRequestedPredicate{}))).
+		WatchesRawSource(r.Watch.Source()).
+		WithOptions(o).
+		Complete(r)
+}
+
+// Reconcile writes the status of one Invariant.
+func (r *Reconciler) Reconcile(ctx context.Context, q ctrl.Request) (result ctrl.Result, err error) {
+	begin := r.Clock()
+	o := &Object{}
+	if err := r.Get(ctx, q.NamespacedName, o); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	before := o.Status.State
+	patcher := patch.NewSerialPatcher(o, r.Client)
+	defer func() {
+		if !o.GetDeletionTimestamp().IsZero() {
+			return
+		}
+		written := patcher.Patch(ctx, o, patch.WithOwnedConditions{Conditions: ownedConditions}, patch.WithForceOverwriteConditions{}, patch.WithFieldOwner(Name))
+		if err = kerrors.NewAggregate([]error{err, client.IgnoreNotFound(written)}); err == nil {
+			r.tell(o, before)
+		}
+		r.RecordReadiness(ctx, o)
+		r.RecordReconciling(ctx, o)
+		r.RecordStalled(ctx, o)
+		r.RecordCondition(ctx, o, ViolatedCondition)
+		r.RecordDuration(ctx, o, begin)
+	}()
+	if !o.GetDeletionTimestamp().IsZero() {
+		r.RecordReadiness(ctx, o)
+		return ctrl.Result{}, nil
+	}
+	return r.reconcile(ctx, o)
+}
+
+func (r *Reconciler) reconcile(ctx context.Context, o *Object) (ctrl.Result, error) {
+	i, err := compile(o)
+	if err != nil {
+		r.write(o, &invariant.Result{State: invariant.Invalid, Problem: err.Error()})
+		return ctrl.Result{}, nil // until it is edited
+	}
+	s, err := r.Keeper.Standing(ctx)
+	if err != nil && !errors.Is(err, standing.ErrUnseen) {
+		return ctrl.Result{}, err
+	}
+	if s != nil {
+		if found := s.Result(o.Name); found != nil && found.Says(i) {
+			r.write(o, found)
+			return jitter.JitteredRequeueInterval(ctrl.Result{RequeueAfter: r.Interval}), nil
+		}
+	}
+	conditions.MarkReconciling(o, meta.ProgressingReason, "waiting for the world to be seen")
+	if !conditions.Has(o, meta.ReadyCondition) {
+		conditions.MarkUnknown(o, meta.ReadyCondition, meta.ProgressingReason, "waiting for the world to be seen")
+	}
+	return ctrl.Result{RequeueAfter: retry}, nil
+}
+
+// What a status holds, at most, in bytes.
+const (
+	longestMessage = 1024
+	longestField   = 512
+)
+
+// write puts what was found into a status.
+func (r *Reconciler) write(o *Object, found *invariant.Result) {
+	said := shorten(found.Say(), longestMessage)
+	s := &o.Status
+	s.ObservedGeneration = o.Generation
+	s.State, s.Message = found.State.String(), said
+	s.LastEvaluated = r.Clock().UTC().Format(time.RFC3339)
+	s.Broken, s.Waived = int64(found.Broken), int64(found.Waived)
+	s.Counterexamples = nil
+	for k := range found.Counterexamples {
+		s.Counterexamples = append(s.Counterexamples, written(&found.Counterexamples[k]))
+	}
+	if token, asked := meta.ReconcileAnnotationValue(o.GetAnnotations()); asked {
+		o.SetLastHandledReconcileRequest(token)
+	}
+	conditions.Delete(o, meta.ReconcilingCondition)
+	conditions.Delete(o, meta.StalledCondition)
+	conditions.Delete(o, ViolatedCondition)
+	stalled := func(reason string) {
+		conditions.MarkStalled(o, reason, "%s", said)
+		conditions.MarkFalse(o, meta.ReadyCondition, reason, "%s", said)
+	}
+	switch found.State {
+	case invariant.Broken:
+		conditions.MarkTrue(o, ViolatedCondition, ViolatedReason, "%s", said)
+		stalled(ViolatedReason)
+	case invariant.Invalid:
+		stalled(InvalidReason)
+	case invariant.Unknown:
+		stalled(UnknownReason)
+	case invariant.Waived:
+		conditions.MarkTrue(o, meta.ReadyCondition, WaivedReason, "%s", said)
+	default:
+		conditions.MarkTrue(o, meta.ReadyCondition, HoldsReason, "%s", said)
+	}
+}
+
+// written is a counterexample as a status has it.
+func written(x *invariant.Counterexample) v1alpha1.Counterexample {
+	w := v1alpha1.Counterexample{Because: shorten(x.Because, longestField), At: shorten(x.At.String(), longestField), Pairs: int64(x.Pairs)}
+	if x.From.Name != "" || x.From.IsOutside() {
+		w.From = x.From.String()
+	}
+	if !x.Ports.IsEmpty() {
+		w.To, w.Port = x.To.String(), x.PortText()
+	}
+	if x.Policy != nil {
+		w.Policy = x.Policy.What() + " " + x.Policy.String()
+	}
+	return w
+}
+
+// tell makes an event where another state is found than before.
+func (r *Reconciler) tell(o *Object, before string) {
+	if o.Status.State == before || o.Status.State == "" {
+		return
+	}
+	kind, reason := corev1.EventTypeNormal, conditions.GetReason(o, meta.ReadyCondition)
+	if !conditions.IsReady(o) {
+		kind = corev1.EventTypeWarning
+	}
+	r.Events.Event(o, kind, reason, fmt.Sprintf("invariant %s: %s", o.Name, o.Status.Message))
+}
+
+// shorten cuts a text that is too long.
+func shorten(text string, most int) string {
+	const dots = "..."
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most-len(dots)], "") + dots
+}
