@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +19,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -435,7 +435,13 @@ func TestRealInvariants(t *testing.T) {
 // The program, started as the Deployment starts it and with no more than the service
 // account may do, gets ready, leads, and writes a status and an event.
 func TestRealProgram(t *testing.T) {
-	all := render(t, "weir")
+	alerts := make(chan string, 64)
+	flux := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		text, _ := io.ReadAll(r.Body)
+		alerts <- string(text)
+	}))
+	defer flux.Close()
+	all := render(t, "weir", "controller.eventsAddr="+flux.URL)
 	c := newCluster(t)
 	for _, name := range []string{"weir-system", "shop"} {
 		if err := c.Create(t.Context(), object("v1", "Namespace", "", name, nil)); err != nil {
@@ -488,17 +494,14 @@ func TestRealProgram(t *testing.T) {
 		return nil
 	})
 	until(t, func() error {
-		events := &corev1.EventList{}
-		if err := c.List(t.Context(), events, client.InNamespace("default")); err != nil {
-			return err
+		if told := c.Kubectl(t, "describe", "invariant", "weir-test"); !bytes.Contains(told, []byte("weir-controller  invariant weir-test:")) {
+			return fmt.Errorf("there is no event:\n%s", told)
 		}
-		for _, e := range events.Items {
-			if e.InvolvedObject.Kind == "Invariant" && e.InvolvedObject.Name == "weir-test" {
-				return nil
-			}
-		}
-		return errors.New("there is no event about the Invariant")
+		return nil
 	})
+	if alert := <-alerts; !strings.Contains(alert, `"kind":"Invariant","namespace":"default","name":"weir-test"`) {
+		t.Errorf("Flux is told of %s", alert)
+	}
 }
 
 // kubeconfig writes one of the service account.
