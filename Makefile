@@ -19,8 +19,11 @@ PACKAGES  ?= ./...
 FLOWS     ?= 2000000
 TUPLES    ?= 2000
 STORE     ?=
+BUILDER   ?= docker
+BASE      ?= scratch
+IMAGE     ?= weir-policy/weir-controller:$(VERSION)
 
-.PHONY: help all build test test-cluster test-clickhouse test-duckdb chart lint format golden fuzz bench bench-flows demo clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse test-duckdb chart image lint format golden fuzz bench bench-flows demo clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,9 +55,10 @@ test-clickhouse: ## run the tests that want a real ClickHouse
 test-duckdb: ## run the tests that want DuckDB
 	if engine=$$(tools/duckdb/build.sh); then WEIR_DUCKDB=$$engine go test -count=1 -run Real ./simulator/flowstore; else echo "not tried with DuckDB"; fi
 
-chart: $(HELM) ## lint the chart, render it and look at what comes of it
+chart: $(HELM) bin/weir ## lint the chart, render it and look at what comes of it
 	$(HELM) lint --strict --quiet charts/weir
 	bin/tools/helm-unittest charts/weir
+	$(HELM) template weir charts/weir --namespace weir-system | bin/weir check -
 	WEIR_HELM=$(abspath $(HELM)) go test -count=1 ./charts
 
 lint: $(LINTER) ## run the linters
@@ -95,6 +99,10 @@ bench-flows: ## measure the store with FLOWS flows, and a month of TUPLES tuples
 	duckdb=$$(command -v duckdb || tools/duckdb/build.sh) || echo "there is no DuckDB: nothing is compared with it"; \
 	WEIR_DUCKDB=$$duckdb go test -run '^$$' -bench 'Import|CountTuples|TuplesOf|Engine' -benchtime 3x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowstore \
 		-args -rows $(FLOWS) -tuples $(TUPLES) $(if $(STORE),-store $(abspath $(STORE)))
+
+# Another builder than docker, and its base: make image BUILDER=podman BASE=…
+image: bin/weir-controller ## build the image of weir-controller, named IMAGE
+	$(BUILDER) build --build-arg BASE=$(BASE) --tag $(IMAGE) --file Dockerfile bin
 
 demo: build ## preview a pull request of the example application
 	examples/shop/demo.sh

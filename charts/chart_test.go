@@ -147,13 +147,13 @@ func TestAsSubchart(t *testing.T) {
 		t.Fatal(err)
 	}
 	write("Chart.yaml", "{apiVersion: v2, name: platform, version: 1.0.0, dependencies: [{name: weir, version: 0.x, condition: weir.enabled}]}")
-	write("values.yaml", "{global: {imageRegistry: registry.example.com, of: {others: too}}, weir: {enabled: true, replicas: 3}}")
+	write("values.yaml", "{global: {imageRegistry: images.example.com, of: {others: too}}, weir: {enabled: true, replicas: 3}}")
 	all := render(t, parent)
 	deployment := all.of(t, "Deployment", "weir")
 	if n, _, _ := unstructured.NestedFieldNoCopy(deployment.Object, "spec", "replicas"); fmt.Sprint(n) != "3" {
 		t.Errorf("there are %v replicas", n)
 	}
-	if image := list(deployment.Object, "spec", "template", "spec", "containers")[0]["image"]; !strings.HasPrefix(image.(string), "registry.example.com/") {
+	if image := list(deployment.Object, "spec", "template", "spec", "containers")[0]["image"]; !strings.HasPrefix(image.(string), "images.example.com/") {
 		t.Errorf("the image is %v", image)
 	}
 	if all := render(t, parent, "weir.enabled=false"); len(all) > 0 {

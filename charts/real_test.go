@@ -1,10 +1,16 @@
 package charts
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
@@ -423,4 +430,109 @@ func TestRealInvariants(t *testing.T) {
 	if err := c.Status().Update(t.Context(), i); err == nil || !strings.Contains(err.Error(), `supported values: "holds"`) {
 		t.Errorf("a state that is none: %v", err)
 	}
+}
+
+// The program, started as the Deployment starts it and with no more than the service
+// account may do, gets ready, leads, and writes a status and an event.
+func TestRealProgram(t *testing.T) {
+	alerts := make(chan string, 64)
+	flux := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		text, _ := io.ReadAll(r.Body)
+		alerts <- string(text)
+	}))
+	defer flux.Close()
+	all := render(t, "weir", "controller.eventsAddr="+flux.URL)
+	c := newCluster(t)
+	for _, name := range []string{"weir-system", "shop"} {
+		if err := c.Create(t.Context(), object("v1", "Namespace", "", name, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.apply(t, all.withoutTests())
+
+	container := list(all.of(t, "Deployment", "weir").Object, "spec", "template", "spec", "containers")[0]
+	health := "127.0.0.1:" + freePort(t)
+	args := append(texts(container, "args"), "--webhook-addr=127.0.0.1:"+freePort(t), "--health-addr="+health, "--metrics-addr=0")
+	program := filepath.Join(t.TempDir(), "weir-controller")
+	if out, err := exec.Command("go", "build", "-o", program, "../cmd/weir-controller").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	running := exec.CommandContext(t.Context(), program, args...)
+	running.Env = []string{"KUBECONFIG=" + c.kubeconfig(t), "RUNTIME_NAMESPACE=weir-system", "POD_NAME=weir-1", "POD_IP=127.0.0.1"}
+	var told bytes.Buffer
+	running.Stdout, running.Stderr = &told, &told
+	if err := running.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		running.Process.Signal(os.Interrupt)
+		err := running.Wait()
+		if t.Failed() || err != nil || strings.Contains(told.String(), "forbidden") {
+			t.Errorf("it ended with %v and told\n%s", err, told.String())
+		}
+	}()
+	until(t, func() error {
+		answer, err := http.Get("http://" + health + "/readyz?verbose")
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if text, _ := io.ReadAll(answer.Body); answer.StatusCode != http.StatusOK {
+			return errors.New(string(text))
+		}
+		return nil
+	})
+	c.apply(t, objects{all.of(t, "Invariant", "weir-test")})
+	until(t, func() error {
+		i := object("weir.dev/v1alpha1", "Invariant", "", "weir-test", nil)
+		if err := c.Get(t.Context(), client.ObjectKeyFromObject(i), i); err != nil {
+			return err
+		}
+		if state, _, _ := unstructured.NestedString(i.Object, "status", "state"); state != "holds" {
+			return fmt.Errorf("its status is %v", i.Object["status"])
+		}
+		return nil
+	})
+	until(t, func() error {
+		if told := c.Kubectl(t, "describe", "invariant", "weir-test"); !bytes.Contains(told, []byte("weir-controller  invariant weir-test:")) {
+			return fmt.Errorf("there is no event:\n%s", told)
+		}
+		return nil
+	})
+	if alert := <-alerts; !strings.Contains(alert, `"kind":"Invariant","namespace":"default","name":"weir-test"`) {
+		t.Errorf("Flux is told of %s", alert)
+	}
+}
+
+// kubeconfig writes one of the service account.
+func (c *cluster) kubeconfig(t *testing.T) string {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(c.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, who := range config.AuthInfos {
+		who.Impersonate = account
+		who.ImpersonateGroups = []string{"system:serviceaccounts", "system:serviceaccounts:weir-system", "system:authenticated"}
+	}
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// freePort returns a port of this machine that nobody listens at.
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	ctrlcontroller "sigs.k8s.io/controller-runtime/pkg/controller"
@@ -144,7 +145,8 @@ func newManager(config *rest.Config, o *options) (manager.Manager, *webhook.Leas
 }
 
 func setUpController(m manager.Manager, o *options, k *standing.Keeper, w *controller.Watch) error {
-	recorder, err := events.NewRecorder(m, m.GetLogger(), o.eventsAddr, controller.Name)
+	// It tells the cluster, too, which is done already.
+	alerts, err := events.NewRecorderForScheme(m.GetScheme(), &record.FakeRecorder{}, m.GetLogger(), o.eventsAddr, controller.Name)
 	if err != nil {
 		return err
 	}
@@ -152,7 +154,7 @@ func setUpController(m manager.Manager, o *options, k *standing.Keeper, w *contr
 		return err
 	}
 	r := &controller.Reconciler{
-		Client: m.GetClient(), Metrics: fluxcontroller.NewMetrics(m, gotk), Events: recorder,
+		Client: m.GetClient(), Metrics: fluxcontroller.NewMetrics(m, gotk), Events: m.GetEventRecorderFor(controller.Name), Alerts: alerts,
 		Keeper: k, Watch: w, Interval: o.interval, Clock: time.Now,
 	}
 	return r.SetupWithManager(m, ctrlcontroller.Options{

@@ -19,6 +19,7 @@ import (
 	"github.com/fluxcd/pkg/runtime/patch"
 	"github.com/fluxcd/pkg/runtime/predicates"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -53,7 +54,8 @@ var ownedConditions = []string{meta.ReadyCondition, meta.StalledCondition, meta.
 type Reconciler struct {
 	client.Client
 	fluxcontroller.Metrics
-	Events   record.EventRecorder
+	Events   record.EventRecorder // the cluster's
+	Alerts   record.EventRecorder // Flux's, unless it is nil
 	Keeper   *standing.Keeper
 	Interval time.Duration // after which a status is renewed though nothing changed
 	Clock    func() time.Time
@@ -192,7 +194,15 @@ func (r *Reconciler) tell(o *Object, before string) {
 	if !conditions.IsReady(o) {
 		kind = corev1.EventTypeWarning
 	}
-	r.Events.Event(o, kind, reason, fmt.Sprintf("invariant %s: %s", o.Name, o.Status.Message))
+	text := fmt.Sprintf("invariant %s: %s", o.Name, o.Status.Message)
+	r.Events.Event(o, kind, reason, text)
+	if r.Alerts != nil {
+		// Alerts are about what has a namespace; the cluster keeps events about what has
+		// none in this one.
+		o = o.deepCopy()
+		o.Namespace = metav1.NamespaceDefault
+		r.Alerts.Event(o, kind, reason, text)
+	}
 }
 
 // shorten cuts a text that is too long.
