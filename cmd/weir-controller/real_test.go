@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -241,15 +242,19 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: payments, labels: {team: payments}}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec: {containers: [{name: web, image: web}]}
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {matchLabels: {app: web}}
+  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: web, image: web}]}}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: payments, labels: {app: db}}
-spec: {containers: [{name: db, image: db, ports: [{containerPort: 5432}]}]}
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: db, namespace: payments}
+spec:
+  selector: {matchLabels: {app: db}}
+  template: {metadata: {labels: {app: db}}, spec: {containers: [{name: db, image: db, ports: [{containerPort: 5432}]}]}}
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -303,6 +308,70 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 	c.says(`x`, openDB, "apply", "-f", "-")
 	c.says(`x`, openDB, "apply", "--dry-run=server", "-f", "-")
 	c.says(`x`, "", "delete", "networkpolicy", "-n", "payments", "deny")
-	c.says(`x`, "", "label", "namespace", "default", "team=shop")
+	c.says(`x`, "", "delete", "namespace", "payments", "--dry-run=server")
+	c.says(`x`, "", "label", "namespace", "payments", "team-")
+	c.says(`x`, "", "label", "namespace", "shop", "team-")
+	c.says(`x`, strings.ReplaceAll(closed, "  never:", "  severity: denny\n  never:"), "apply", "--validate=false", "-f", "-")
+	c.says(`x`, strings.ReplaceAll(closed, "ports: [5432]", "ports: [54320000]"), "apply", "-f", "-")
+	c.says(`x`, "apiVersion: weir.dev/v1alpha1\nkind: Invariant\nmetadata: {name: x}\nspec:\n  cel: |\n    pods.all(p,\n     p.nam == 'x')\n", "apply", "-f", "-")
+	c.says(`x`, "apiVersion: weir.dev/v1alpha1\nkind: Invariant\nmetadata: {name: x}\nspec: {always: {from: [{podSelector: {matchLabels: {app: web}}}], to: [{podSelector: {matchLabels: {app: db}}}]}}\n", "apply", "-f", "-")
+	c.says(`x`, "", "delete", "invariant", "payments-db")
 	c.says(`x`, "", "get", "invariants", "-o", "yaml")
+}
+
+// Two requests, each fine alone, that break an invariant together, at the same time
+// and each to another replica.
+func TestRealRace(t *testing.T) {
+	c := newCluster(t, 2)
+	c.apply(shop)
+	time.Sleep(1200 * time.Millisecond)
+	c.apply(closed)
+	for round := range 20 {
+		if round == 10 {
+			c.loseLeader()
+		}
+		c.race(round)
+	}
+}
+
+// race lets two halves of a connection be opened at once.
+func (c *cluster) race(round int) {
+	c.Helper()
+	var policies [2]*networkingv1.NetworkPolicy
+	for i, text := range []string{openWeb, openDB} {
+		if err := yaml.Unmarshal([]byte(text), &policies[i]); err != nil {
+			c.Fatal(err)
+		}
+	}
+	var made [2]error
+	var both sync.WaitGroup
+	for i, p := range policies {
+		both.Go(func() {
+			_, made[i] = c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Create(c.Context(), p, metav1.CreateOptions{})
+		})
+	}
+	both.Wait()
+	if made[0] == nil && made[1] == nil {
+		c.Errorf("round %d: both were admitted", round)
+	}
+	if made[0] != nil && made[1] != nil {
+		c.Logf("round %d: none was admitted: %v; %v", round, made[0], made[1])
+	}
+	for i, p := range policies {
+		if made[i] == nil {
+			if err := c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Delete(c.Context(), p.Name, metav1.DeleteOptions{}); err != nil {
+				c.Error(err)
+			}
+		}
+	}
+}
+
+// loseLeader stops the replica that leads, in the midst of things.
+func (c *cluster) loseLeader() {
+	for _, m := range append([]*member(nil), c.replicas...) {
+		if m.leads() {
+			c.lose(m)
+			go m.stop()
+		}
+	}
 }
