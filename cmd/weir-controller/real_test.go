@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -332,7 +333,7 @@ func TestRealKubectlTellsWhy(t *testing.T) {
        ^
 `, invariantOf("cel: |\n    pods.all(p,\n     p.nam == 'x')"), "apply", "-f", "-")
 	always := "%salways: {from: [{podSelector: {matchLabels: {app: web}}}], to: [{podSelector: {matchLabels: {app: db}}}], ports: [80]}"
-	says := "\nshop/web cannot open TCP/80 to payments/db\nby NetworkPolicy payments/deny\nweir explain -f cluster shop/deployment/web payments/deployment/db TCP/80\n"
+	says := "\nshop/web cannot open TCP/80 to payments/db\nby NetworkPolicy payments/open\nweir explain -f cluster shop/deployment/web payments/deployment/db TCP/80\n"
 	c.says(created+"does not hold today: invariant x (deny)"+says+"spec.adopt: true accepts it as it is\n", invariantOf(fmt.Sprintf(always, "")), "apply", "-f", "-")
 	c.says("Warning: invariant x does not hold today: shop/web cannot open TCP/80 to payments/db\ninvariant.weir.dev/x created\n", invariantOf(fmt.Sprintf(always, "adopt: true\n  ")), "apply", "-f", "-")
 	c.says("Warning: invariant x is not checked any more\ninvariant.weir.dev \"x\" deleted\n", "", "delete", "invariant", "x")
@@ -433,16 +434,20 @@ func TestRealRace(t *testing.T) {
 	c := newCluster(t, 2, func(o *options) { o.undecided.value = webhook.Deny })
 	c.until(func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
 	c.until(func() error { _, err := c.try(closed, "apply", "-f", "-"); return err })
+	c.isSure()
 	for round := range 20 {
-		if round == 10 {
-			c.loseLeader()
-		}
-		c.race(round)
+		c.race(round, nil)
+	}
+	c.race(20, c.loseLeader)
+	c.isSure()
+	for round := range 5 {
+		c.race(21+round, nil)
 	}
 }
 
-// race lets two halves of a connection be opened at once.
-func (c *cluster) race(round int) {
+// race lets two halves of a connection be opened at once, or one after the other
+// with something in between.
+func (c *cluster) race(round int, between func()) {
 	c.Helper()
 	var policies [2]*networkingv1.NetworkPolicy
 	for i, text := range []string{openWeb, openDB} {
@@ -451,18 +456,25 @@ func (c *cluster) race(round int) {
 		}
 	}
 	var made [2]error
-	var both sync.WaitGroup
-	for i, p := range policies {
-		both.Go(func() {
-			_, made[i] = c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Create(c.Context(), p, metav1.CreateOptions{})
-		})
+	create := func(i int) {
+		p := policies[i]
+		_, made[i] = c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Create(c.Context(), p, metav1.CreateOptions{})
 	}
-	both.Wait()
+	if between == nil {
+		var both sync.WaitGroup
+		both.Go(func() { create(0) })
+		both.Go(func() { create(1) })
+		both.Wait()
+	} else {
+		create(0)
+		between()
+		create(1)
+	}
 	if made[0] == nil && made[1] == nil {
 		c.Errorf("round %d: both were admitted", round)
 	}
 	if made[0] != nil && made[1] != nil {
-		c.Logf("round %d: none was admitted: %v; %v", round, made[0], made[1])
+		c.Errorf("round %d: none was admitted: %v; %v", round, made[0], made[1])
 	}
 	for i, p := range policies {
 		if made[i] == nil {
@@ -481,4 +493,61 @@ func (c *cluster) loseLeader() {
 			go m.stop()
 		}
 	}
+}
+
+// Many apply at once, for a while: WEIR_APPLIES says for how long, half a second
+// unless it is set. Half of the changes would open the database.
+func TestRealManyAppliesAtOnce(t *testing.T) {
+	long := 500 * time.Millisecond
+	if text := os.Getenv("WEIR_APPLIES"); text != "" {
+		var err error
+		if long, err = time.ParseDuration(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := newCluster(t, 2, func(o *options) { o.undecided.value = webhook.Deny })
+	c.until(func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
+	c.isSure()
+	c.apply(closed)
+	c.apply(openWeb)
+	var wrong, admitted, refused atomic.Int64
+	var mutex sync.Mutex
+	var took []time.Duration
+	var all sync.WaitGroup
+	end := time.Now().Add(long)
+	for worker := range 200 {
+		all.Go(func() {
+			for n := 0; time.Now().Before(end); n++ {
+				p := &networkingv1.NetworkPolicy{}
+				opens := (worker+n)%2 == 0
+				text := openDB
+				if !opens {
+					text = strings.ReplaceAll(openDB, "5432", "9000")
+				}
+				if err := yaml.Unmarshal([]byte(text), p); err != nil {
+					t.Error(err)
+				}
+				p.Name = fmt.Sprintf("open-%d-%d", worker, n)
+				begin := time.Now()
+				_, err := c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Create(t.Context(), p, metav1.CreateOptions{})
+				mutex.Lock()
+				took = append(took, time.Since(begin))
+				mutex.Unlock()
+				switch isRefused := err != nil && strings.Contains(err.Error(), "breaks invariant payments-db"); {
+				case opens && isRefused:
+					refused.Add(1)
+				case !opens && err == nil:
+					admitted.Add(1)
+					_ = c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Delete(t.Context(), p.Name, metav1.DeleteOptions{})
+				default:
+					wrong.Add(1)
+					t.Errorf("%s: opens the database: %v; error: %v", p.Name, opens, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	slices.Sort(took)
+	t.Logf("%d admitted, %d refused, %d wrong; half took less than %s, 99 of 100 less than %s", admitted.Load(), refused.Load(), wrong.Load(),
+		took[len(took)/2].Round(time.Millisecond), took[len(took)*99/100].Round(time.Millisecond))
 }
