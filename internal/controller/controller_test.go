@@ -102,7 +102,7 @@ func TestStatus(t *testing.T) {
 		},
 		{
 			"one that does not compile", `{"cel":"nonsense("}`, open, "invalid", "False InvalidInvariant", []string{"Stalled", "Ready"},
-			"Warning InvalidInvariant invariant it: it could not be evaluated: invariant/it:6:18: cel: expected another expression here\n    nonsense(\n             ^",
+			"Warning InvalidInvariant invariant it: it could not be evaluated: invariant/it:6:19: cel: mismatched input '<EOF>'\n    nonsense(\n             ^",
 		},
 	} {
 		o, events := run(t, row.spec, row.policy)
