@@ -36,9 +36,11 @@ func (f *fake) Held(k k8s.Key) (live.Version, bool) {
 	v, there := f.held[k]
 	return v, there
 }
+
 func (f *fake) Entry(o map[string]any) (*k8s.Entry, error) {
 	return k8s.ReadEntry(k8s.Object("cluster", o), k8s.Options{})
 }
+
 func (f *fake) Within(namespace string) (all []k8s.Key) {
 	for k := range f.held {
 		if k.Namespace == namespace {
@@ -47,6 +49,7 @@ func (f *fake) Within(namespace string) (all []k8s.Key) {
 	}
 	return all
 }
+
 func (f *fake) Try(pending func(func(k8s.Key) (live.Version, bool)) ([]*k8s.Entry, []k8s.Key), look func(live.Trial)) error {
 	put, gone := pending(f.Held)
 	f.store.Try(put, gone, func(c k8s.Change, model func() *policies.Model) {

@@ -379,7 +379,7 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 	c.until(func() error {
 		got, err := c.try("", "get", "invariant", "payments-db", "-o", `jsonpath={.status.state} {.status.counterexamples[0].policy} {.status.conditions[?(@.type=="Ready")].reason}`)
 		if want := "broken NetworkPolicy payments/open InvariantViolated"; got != want {
-			return fmt.Errorf("%v: the status says %q, want %q", err, got, want)
+			return fmt.Errorf("the status says %q, want %q: %w", got, want, err)
 		}
 		return nil
 	})
@@ -415,7 +415,7 @@ func TestRealObjectsMadeMeanwhileAreFound(t *testing.T) {
 	c.until(func() error {
 		got, err := c.try("", "get", "invariant", "payments-db", "-o", "jsonpath={.status.state}: {.status.message}")
 		if want := "broken: shop/web can open TCP/5432 to payments/db"; got != want {
-			return fmt.Errorf("%v: the status says %q, want %q", err, got, want)
+			return fmt.Errorf("the status says %q, want %q: %w", got, want, err)
 		}
 		return nil
 	})

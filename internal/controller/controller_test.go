@@ -93,15 +93,18 @@ func TestStatus(t *testing.T) {
 	}{
 		{"one that holds", `{"never":{` + ends + `}}`, shut, "holds", "True InvariantHolds", []string{"Ready"}, "Normal InvariantHolds invariant it: it holds"},
 		{
-			"one that is broken", `{"never":{` + ends + `}}`, open, "broken", "False InvariantViolated", []string{"Stalled", "Ready", "InvariantViolated"},
+			"one that is broken", `{"never":{` + ends + `}}`, open, "broken", "False InvariantViolated",
+			[]string{"Stalled", "Ready", "InvariantViolated"},
 			"Warning InvariantViolated invariant it: shop/web can open TCP/5432 to shop/db",
 		},
 		{
-			"one that is waived", `{"never":{` + ends + `},"waivers":[{"reason":"a","owner":"b","until":"2026-12-01"}]}`, open, "waived", "True InvariantWaived", []string{"Ready"},
+			"one that is waived", `{"never":{` + ends + `},"waivers":[{"reason":"a","owner":"b","until":"2026-12-01"}]}`, open, "waived", "True InvariantWaived",
+			[]string{"Ready"},
 			"Normal InvariantWaived invariant it: shop/web can open TCP/5432 to shop/db",
 		},
 		{
-			"one that does not compile", `{"cel":"nonsense("}`, open, "invalid", "False InvalidInvariant", []string{"Stalled", "Ready"},
+			"one that does not compile", `{"cel":"nonsense("}`, open, "invalid", "False InvalidInvariant",
+			[]string{"Stalled", "Ready"},
 			"Warning InvalidInvariant invariant it: it could not be evaluated: invariant/it:6:19: cel: mismatched input '<EOF>'\n    nonsense(\n             ^",
 		},
 	} {
