@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +29,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
@@ -40,11 +42,12 @@ type cluster struct {
 	*testing.T
 	*plane.Plane
 	clients *kubernetes.Clientset
-	config  *rest.Config
+	config  *rest.Config // of the replicas
 
+	next     atomic.Int64
 	mutex    sync.Mutex
 	replicas []*member
-	next     atomic.Int64
+	lines    []net.Conn // of the replicas to the server
 }
 
 // member is a running replica.
@@ -56,10 +59,13 @@ type member struct {
 
 func newCluster(t *testing.T, replicas int, set ...func(*options)) *cluster {
 	t.Helper()
+	ctrl.SetLogger(logr.Discard())
 	p := plane.Start(t, &envtest.Environment{CRDDirectoryPaths: []string{"../../policies/v1alpha1/crd"}, ErrorIfCRDPathMissing: true})
 	c := &cluster{T: t, Plane: p, config: rest.CopyConfig(p.Config)}
 	c.config.QPS = -1
 	c.clients = kubernetes.NewForConfigOrDie(c.config)
+	c.config = rest.CopyConfig(c.config)
+	c.config.Dial = c.dial
 	_, err := c.clients.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "weir-system"}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +75,26 @@ func newCluster(t *testing.T, replicas int, set ...func(*options)) *cluster {
 	}
 	c.register()
 	return c
+}
+
+func (c *cluster) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	line, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err == nil {
+		c.mutex.Lock()
+		defer c.mutex.Unlock()
+		c.lines = append(c.lines, line)
+	}
+	return line, err
+}
+
+// cut ends all watches, so that they have to be begun again.
+func (c *cluster) cut() {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	for _, line := range c.lines {
+		line.Close()
+	}
+	c.lines = nil
 }
 
 // start runs one more replica, and returns when it is ready.
@@ -353,7 +379,7 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 	c.until(func() error {
 		got, err := c.try("", "get", "invariant", "payments-db", "-o", `jsonpath={.status.state} {.status.counterexamples[0].policy} {.status.conditions[?(@.type=="Ready")].reason}`)
 		if want := "broken NetworkPolicy payments/open InvariantViolated"; got != want {
-			return fmt.Errorf("%v: the status says %q, want %q", err, got, want)
+			return fmt.Errorf("the status says %q, want %q: %w", got, want, err)
 		}
 		return nil
 	})
@@ -389,7 +415,7 @@ func TestRealObjectsMadeMeanwhileAreFound(t *testing.T) {
 	c.until(func() error {
 		got, err := c.try("", "get", "invariant", "payments-db", "-o", "jsonpath={.status.state}: {.status.message}")
 		if want := "broken: shop/web can open TCP/5432 to payments/db"; got != want {
-			return fmt.Errorf("%v: the status says %q, want %q", err, got, want)
+			return fmt.Errorf("the status says %q, want %q: %w", got, want, err)
 		}
 		return nil
 	})
@@ -496,7 +522,8 @@ func (c *cluster) loseLeader() {
 }
 
 // Many apply at once, for a while: WEIR_APPLIES says for how long, half a second
-// unless it is set. Half of the changes would open the database.
+// unless it is set. Half of the changes would open the database. In the middle all
+// watches are cut.
 func TestRealManyAppliesAtOnce(t *testing.T) {
 	long := 500 * time.Millisecond
 	if text := os.Getenv("WEIR_APPLIES"); text != "" {
@@ -546,6 +573,7 @@ func TestRealManyAppliesAtOnce(t *testing.T) {
 			}
 		})
 	}
+	time.AfterFunc(long/2, c.cut)
 	all.Wait()
 	slices.Sort(took)
 	t.Logf("%d admitted, %d refused, %d wrong; half took less than %s, 99 of 100 less than %s", admitted.Load(), refused.Load(), wrong.Load(),

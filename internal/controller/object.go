@@ -4,7 +4,6 @@ import (
 	"maps"
 	"strings"
 
-	"github.com/fluxcd/pkg/apis/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -22,8 +21,7 @@ type Object struct {
 
 // Status is what was found of an Invariant.
 type Status struct {
-	v1alpha1.InvariantStatus    `json:",inline"`
-	meta.ReconcileRequestStatus `json:",inline"`
+	v1alpha1.InvariantStatus `json:",inline"`
 	// Conditions take the place of those of the wire, for the sake of libraries.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }

@@ -141,11 +141,15 @@ type Waiver struct {
 
 // InvariantStatus is what was found at the last evaluation.
 type InvariantStatus struct {
-	ObservedGeneration int64       `json:"observedGeneration,omitempty" yaml:"observedGeneration,omitempty"`
-	Conditions         []Condition `json:"conditions,omitempty" yaml:"conditions,omitempty"`
-	State              string      `json:"state,omitempty" yaml:"state,omitempty"` // holds, broken, unknown, waived or invalid
-	Message            string      `json:"message,omitempty" yaml:"message,omitempty"`
-	LastEvaluated      string      `json:"lastEvaluated,omitempty" yaml:"lastEvaluated,omitempty"` // RFC 3339
+	ObservedGeneration int64 `json:"observedGeneration,omitempty" yaml:"observedGeneration,omitempty"`
+	// LastHandledReconcileAt is the last value of reconcile.fluxcd.io/requestedAt that
+	// was answered.
+	LastHandledReconcileAt string `json:"lastHandledReconcileAt,omitempty" yaml:"lastHandledReconcileAt,omitempty"`
+
+	Conditions    []Condition `json:"conditions,omitempty" yaml:"conditions,omitempty"`
+	State         string      `json:"state,omitempty" yaml:"state,omitempty"` // holds, broken, unknown, waived or invalid
+	Message       string      `json:"message,omitempty" yaml:"message,omitempty"`
+	LastEvaluated string      `json:"lastEvaluated,omitempty" yaml:"lastEvaluated,omitempty"` // RFC 3339
 	// Broken is how many pairs break it, Waived how many of them are forgiven.
 	Broken          int64            `json:"broken,omitempty" yaml:"broken,omitempty"`
 	Waived          int64            `json:"waived,omitempty" yaml:"waived,omitempty"`

@@ -1,0 +1,134 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	clientfake "sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/weir-policy/weir/internal/standing"
+	"github.com/weir-policy/weir/policies/invariant"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// run lets the controller look at one Invariant in a world of two pods, and returns
+// it with the events.
+func run(t *testing.T, spec, policy string) (*Object, []string) {
+	t.Helper()
+	o := &Object{ObjectMeta: metav1.ObjectMeta{Name: "it", Generation: 3, Annotations: map[string]string{meta.ReconcileRequestAnnotation: "now"}}}
+	if err := json.Unmarshal([]byte(spec), &o.Spec); err != nil {
+		t.Fatal(err)
+	}
+	store := k8s.NewStore(k8s.Options{})
+	for _, text := range []string{podOf("web", "10.0.0.1"), podOf("db", "10.0.0.2"), policy} {
+		docs, err := k8s.Parse("world.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range docs {
+			e, err := k8s.ReadEntry(d, k8s.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			store.Put(e)
+		}
+	}
+	clock := func() time.Time { return noon }
+	keeper := standing.NewKeeper(reach.Options{}, clock)
+	keeper.Hear(store.Model())
+	if i, err := compile(o); err == nil {
+		keeper.Declare([]invariant.Invariant{*i})
+	}
+	scheme := runtime.NewScheme()
+	if err := AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	c := clientfake.NewClientBuilder().WithScheme(scheme).WithObjects(o).WithStatusSubresource(o).Build()
+	events := record.NewFakeRecorder(10)
+	r := &Reconciler{Client: c, Events: events, Keeper: keeper, Interval: time.Minute, Clock: clock}
+	if _, err := r.Reconcile(context.Background(), ctrl.Request{NamespacedName: types.NamespacedName{Name: "it"}}); err != nil {
+		t.Fatal(err)
+	}
+	got := &Object{}
+	if err := c.Get(context.Background(), client.ObjectKey{Name: "it"}, got); err != nil {
+		t.Fatal(err)
+	}
+	close(events.Events)
+	var told []string
+	for e := range events.Events {
+		told = append(told, e)
+	}
+	return got, told
+}
+
+func podOf(name, ip string) string {
+	return fmt.Sprintf("{apiVersion: v1, kind: Pod, metadata: {name: %[1]s, namespace: shop, labels: {app: %[1]s}}, status: {podIP: %[2]s}}", name, ip)
+}
+
+func TestStatus(t *testing.T) {
+	ends := `"from":[{"podSelector":{"matchLabels":{"app":"web"}}}],"to":[{"podSelector":{"matchLabels":{"app":"db"}}}],"ports":[5432]`
+	open := "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: {podSelector: {}, ingress: [{}]}}"
+	shut := "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: {podSelector: {}}}"
+	for _, row := range []struct {
+		name, spec, policy string
+		state, ready       string
+		conditions         []string
+		event              string
+	}{
+		{"one that holds", `{"never":{` + ends + `}}`, shut, "holds", "True InvariantHolds", []string{"Ready"}, "Normal InvariantHolds invariant it: it holds"},
+		{
+			"one that is broken", `{"never":{` + ends + `}}`, open, "broken", "False InvariantViolated",
+			[]string{"Stalled", "Ready", "InvariantViolated"},
+			"Warning InvariantViolated invariant it: shop/web can open TCP/5432 to shop/db",
+		},
+		{
+			"one that is waived", `{"never":{` + ends + `},"waivers":[{"reason":"a","owner":"b","until":"2026-12-01"}]}`, open, "waived", "True InvariantWaived",
+			[]string{"Ready"},
+			"Normal InvariantWaived invariant it: shop/web can open TCP/5432 to shop/db",
+		},
+		{
+			"one that does not compile", `{"cel":"nonsense("}`, open, "invalid", "False InvalidInvariant",
+			[]string{"Stalled", "Ready"},
+			"Warning InvalidInvariant invariant it: it could not be evaluated: invariant/it:6:19: cel: mismatched input '<EOF>'\n    nonsense(\n             ^",
+		},
+	} {
+		o, events := run(t, row.spec, row.policy)
+		ready := conditions.Get(o, meta.ReadyCondition)
+		if ready == nil {
+			t.Errorf("%s: there is no Ready", row.name)
+			continue
+		}
+		var types []string
+		for _, c := range o.Status.Conditions {
+			types = append(types, c.Type)
+			if c.ObservedGeneration != 3 {
+				t.Errorf("%s: %s was observed of generation %d", row.name, c.Type, c.ObservedGeneration)
+			}
+		}
+		if o.Status.State != row.state || fmt.Sprint(ready.Status, " ", ready.Reason) != row.ready || !cmp.Equal(types, row.conditions) {
+			t.Errorf("%s: it is %s, Ready is %s %s, conditions are %v", row.name, o.Status.State, ready.Status, ready.Reason, types)
+		}
+		if diff := cmp.Diff([]string{row.event}, events); diff != "" {
+			t.Errorf("%s: %s", row.name, diff)
+		}
+		if s := &o.Status; s.ObservedGeneration != 3 || s.LastHandledReconcileAt != "now" || s.LastEvaluated != "2026-11-23T12:00:00Z" {
+			t.Errorf("%s: %+v", row.name, s)
+		}
+	}
+}

@@ -1,0 +1,317 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
+
+	"github.com/weir-policy/weir/internal/live"
+	"github.com/weir-policy/weir/internal/standing"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// fake is a world that sees what it is told to.
+type fake struct {
+	store  *k8s.Store
+	keeper *standing.Keeper
+	model  *policies.Model
+	held   map[k8s.Key]live.Version
+	blind  error
+}
+
+func (f *fake) Unready() error { return f.blind }
+func (f *fake) Held(k k8s.Key) (live.Version, bool) {
+	v, there := f.held[k]
+	return v, there
+}
+
+func (f *fake) Entry(o map[string]any) (*k8s.Entry, error) {
+	return k8s.ReadEntry(k8s.Object("cluster", o), k8s.Options{})
+}
+
+func (f *fake) Within(namespace string) (all []k8s.Key) {
+	for k := range f.held {
+		if k.Namespace == namespace {
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
+func (f *fake) Try(pending func(func(k8s.Key) (live.Version, bool)) ([]*k8s.Entry, []k8s.Key), look func(live.Trial)) error {
+	put, gone := pending(f.Held)
+	f.store.Try(put, gone, func(c k8s.Change, model func() *policies.Model) {
+		look(live.Trial{Base: f.model, Change: c, Model: model})
+	})
+	return nil
+}
+
+// see lets it see an object, as of a version.
+func (f *fake) see(t *testing.T, text, version string) {
+	t.Helper()
+	e, err := f.Entry(objectOf(t, text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.store.Put(e)
+	f.held[e.Key()] = live.Version{UID: types.UID(e.Key().Name), ResourceVersion: version}
+	f.publish()
+}
+
+func (f *fake) publish() {
+	m, c := f.store.Model()
+	f.model = m
+	f.keeper.Hear(m, c)
+}
+
+func objectOf(t *testing.T, text string) map[string]any {
+	t.Helper()
+	var o map[string]any
+	if err := yaml.Unmarshal([]byte(text), &o); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// bench is a decider with a world of two halves of a connection, which an
+// invariant keeps closed.
+type bench struct {
+	*testing.T
+	*fake
+	*Decider
+	now time.Time
+}
+
+func deployment(namespace, name string) string {
+	return fmt.Sprintf(`{apiVersion: apps/v1, kind: Deployment, metadata: {name: %[2]s, namespace: %[1]s, uid: %[2]s},
+		spec: {selector: {matchLabels: {app: %[2]s}}, template: {metadata: {labels: {app: %[2]s}}, spec: {containers: []}}}}`, namespace, name)
+}
+
+func policy(namespace, name, version, spec string) string {
+	return fmt.Sprintf("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: %[1]s, namespace: %[2]s, uid: %[1]s, resourceVersion: %[3]q}, spec: {%[4]s}}", name, namespace, version, spec)
+}
+
+const (
+	noIngress  = "podSelector: {}, policyTypes: [Ingress]"
+	noEgress   = "podSelector: {}, policyTypes: [Egress]"
+	allIngress = "podSelector: {}, policyTypes: [Ingress], ingress: [{}]"
+	allEgress  = "podSelector: {}, policyTypes: [Egress], egress: [{}]"
+	keepClosed = `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: closed, uid: closed}, spec: {severity: %s,
+		never: {from: [{podSelector: {matchLabels: {app: web}}}], to: [{podSelector: {matchLabels: {app: db}}}]}}}`
+)
+
+func newBench(t *testing.T, severity string, o Options) *bench {
+	t.Helper()
+	b := &bench{T: t, now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}
+	o.Clock = func() time.Time { return b.now }
+	keeper := standing.NewKeeper(reach.Options{}, o.Clock)
+	b.fake = &fake{store: k8s.NewStore(k8s.Options{}), keeper: keeper, held: map[k8s.Key]live.Version{}}
+	b.Decider = NewDecider(b.fake, keeper, o)
+	for _, text := range []string{
+		deployment("shop", "web"), deployment("payments", "db"),
+		policy("shop", "out", "1", noEgress), policy("payments", "in", "1", noIngress),
+	} {
+		b.see(t, text, "1")
+	}
+	raw, err := json.Marshal(objectOf(t, fmt.Sprintf(keepClosed, severity)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := standing.Compile(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Saw("closed", live.Version{UID: "closed", ResourceVersion: "1"}, i)
+	return b
+}
+
+// ask decides about an operation; the object is what comes, or what goes.
+func (b *bench) ask(operation admissionv1.Operation, text string, set ...func(*admissionv1.AdmissionRequest)) *admissionv1.AdmissionResponse {
+	b.Helper()
+	o := objectOf(b.T, text)
+	raw, err := json.Marshal(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	version, kind := o["apiVersion"].(string), o["kind"].(string)
+	group, v, grouped := strings.Cut(version, "/")
+	if !grouped {
+		group, v = "", version
+	}
+	meta := o["metadata"].(map[string]any)
+	namespace, _ := meta["namespace"].(string)
+	r := &admissionv1.AdmissionRequest{UID: "1", Operation: operation, Kind: metav1.GroupVersionKind{Group: group, Version: v, Kind: kind}, Namespace: namespace, Name: meta["name"].(string)}
+	r.Object.Raw = raw
+	switch operation {
+	case admissionv1.Delete:
+		r.OldObject.Raw, r.Object.Raw = raw, nil
+	case admissionv1.Update:
+		r.OldObject.Raw = raw
+	}
+	for _, f := range set {
+		f(r)
+	}
+	answer, err := b.Decide(context.Background(), r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return answer
+}
+
+func dryRun(r *admissionv1.AdmissionRequest) { yes := true; r.DryRun = &yes }
+
+const broken = `breaks invariant closed (deny)
+shop/web can open TCP/1 to payments/db
+by NetworkPolicy payments/in rule 0
+weir explain -f cluster shop/deployment/web payments/deployment/db TCP/1`
+
+func (b *bench) allows(what string, r *admissionv1.AdmissionResponse) {
+	b.Helper()
+	if !r.Allowed {
+		b.Errorf("%s is refused: %s", what, r.Result.Message)
+	}
+}
+
+func (b *bench) refuses(what string, r *admissionv1.AdmissionResponse, why string) {
+	b.Helper()
+	if r.Allowed {
+		b.Errorf("%s is allowed", what)
+		return
+	}
+	if diff := cmp.Diff(why, r.Result.Message); why != "" && diff != "" {
+		b.Errorf("%s: %s", what, diff)
+	}
+}
+
+func TestTheSecondHalfIsRefused(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	b.allows("one half", b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress)))
+	b.refuses("the other", b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress)), broken)
+	b.see(t, policy("shop", "out", "2", allEgress), "2")
+	b.refuses("the other, once the first is seen", b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress)), broken)
+}
+
+func TestWhatNeverCameIsForgotten(t *testing.T) {
+	b := newBench(t, "deny", Options{Pending: time.Minute})
+	b.allows("one half", b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress)))
+	b.now = b.now.Add(time.Minute)
+	b.allows("the other, a minute later", b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress)))
+}
+
+func TestDryRunsAreDecidedAndForgotten(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	b.allows("one half", b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun))
+	b.allows("the other", b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress)))
+	r := b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun)
+	b.refuses("the first again", r, "")
+	if diff := cmp.Diff(map[string]string{"breaks": "closed", "dry-run": "true"}, r.AuditAnnotations); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Of two changes of one object, nobody knows yet which one came to be.
+func TestEitherOfTwoRivalsCounts(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	b.allows("a change that opens", b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress)))
+	b.allows("another one that does not", b.ask(admissionv1.Update, policy("shop", "out", "1", noEgress)))
+	b.refuses("the other half", b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress)), broken)
+}
+
+// What was to close a connection may never come.
+func TestWhatIsPendingIsNotReliedOn(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	b.see(t, policy("shop", "out", "2", allEgress), "2")
+	b.allows("what closes", b.ask(admissionv1.Update, policy("shop", "out", "2", noEgress)))
+	b.refuses("what opens, if that does not come", b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress)), broken)
+}
+
+func TestDeletes(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	b.allows("half of what denies", b.ask(admissionv1.Delete, policy("shop", "out", "1", noEgress)))
+	b.refuses("the rest", b.ask(admissionv1.Delete, policy("payments", "in", "1", noIngress)), "")
+}
+
+func TestSeverities(t *testing.T) {
+	for severity, want := range map[string][]string{
+		"warn":  {"breaks invariant closed: shop/web can open TCP/1 to payments/db, by NetworkPolicy payments/in rule 0"},
+		"audit": nil,
+	} {
+		b := newBench(t, severity, Options{})
+		b.allows("one half", b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress)))
+		r := b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress))
+		b.allows("the other", r)
+		if diff := cmp.Diff(want, r.Warnings); diff != "" {
+			t.Errorf("%s: %s", severity, diff)
+		}
+		if r.AuditAnnotations["breaks"] != "closed" {
+			t.Errorf("%s: audit annotations are %v", severity, r.AuditAnnotations)
+		}
+		again := b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress), dryRun)
+		if b.allows("the same again", again); len(again.AuditAnnotations) > 0 {
+			t.Errorf("%s: what was broken before is told of: %v", severity, again.AuditAnnotations)
+		}
+	}
+}
+
+func TestUndecided(t *testing.T) {
+	for choice, allowed := range map[Choice]bool{Warn: true, Deny: false} {
+		b := newBench(t, "deny", Options{Undecided: choice, Opaque: choice})
+		for what, r := range map[string]*admissionv1.AdmissionResponse{
+			"a policy that is not understood": b.ask(admissionv1.Create, `{apiVersion: example.com/v1, kind: FancyNetworkPolicy, metadata: {name: a, namespace: shop, uid: a}}`, dryRun),
+			"a replica that is new": func() *admissionv1.AdmissionResponse {
+				b.Begin()
+				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun)
+			}(),
+			"a world that was not seen": func() *admissionv1.AdmissionResponse {
+				b.blind = fmt.Errorf("pods are still to be listed")
+				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress))
+			}(),
+		} {
+			if r.Allowed != allowed || allowed && len(r.Warnings) == 0 {
+				t.Errorf("%s, %s: %+v", what, choice, r)
+			}
+		}
+	}
+}
+
+func TestNotAskedAbout(t *testing.T) {
+	b := newBench(t, "deny", Options{Exclude: []string{"payments"}})
+	b.allows("one half", b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress)))
+	b.allows("the other, in an excluded namespace", b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress)))
+	b.blind = fmt.Errorf("nothing is known")
+	if r := b.ask(admissionv1.Create, `{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shop}}`); len(r.Warnings) > 0 {
+		t.Errorf("what means nothing is warned of: %v", r.Warnings)
+	}
+}
+
+func TestInvariants(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	never := `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: open, uid: open}, spec: {%salways: {from: [{podSelector: {matchLabels: {app: web}}}], to: [{podSelector: {matchLabels: {app: db}}}]}}}`
+	b.refuses("one that does not hold", b.ask(admissionv1.Create, fmt.Sprintf(never, "")), "")
+	b.allows("one that is adopted", b.ask(admissionv1.Create, fmt.Sprintf(never, "adopt: true, ")))
+	b.refuses("one that does not compile", b.ask(admissionv1.Create, `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: open}, spec: {cel: "pods.all(p, p.nam == 'x')"}}`),
+		"invariant/open:6:24: cel: no field nam in Pod; did you mean name?\n    pods.all(p, p.nam == 'x')\n                  ^")
+	if r := b.ask(admissionv1.Delete, fmt.Sprintf(keepClosed, "deny")); !r.Allowed || len(r.Warnings) != 1 {
+		t.Errorf("to delete one: %+v", r)
+	}
+}
+
+// An invariant that was admitted a moment ago holds for what comes next.
+func TestAPendingInvariantCounts(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	b.allows("an invariant", b.ask(admissionv1.Create, `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: still, uid: still},
+		spec: {isolated: {pods: [{podSelector: {matchLabels: {app: web}}}], directions: [egress]}}}`))
+	b.refuses("what breaks it", b.ask(admissionv1.Delete, policy("shop", "out", "1", noEgress)), "")
+}
