@@ -292,7 +292,7 @@ func TestRealAskedAbout(t *testing.T) {
 	refused := func(err error) bool { return err != nil && strings.Contains(err.Error(), "failed calling webhook") }
 	until(t, func() error {
 		if err := c.Create(t.Context(), policy("shop", "probe"), client.DryRunAll); !refused(err) {
-			return fmt.Errorf("nobody is asked: %v", err)
+			return fmt.Errorf("nobody is asked: %w", err)
 		}
 		return nil
 	})
