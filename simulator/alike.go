@@ -19,7 +19,6 @@ type Alike struct {
 type Class struct {
 	ID, Before int
 	Since      time.Time
-	Twins      bool // both sides may report a flow of two such ends
 }
 
 // classKey is what an end's part in an answer depends on.
@@ -33,7 +32,7 @@ type classKey struct {
 func (r *Replayer) Class(p *policies.FlowPeer) Class {
 	e := r.find(p)
 	key := classKey{e.place, e.group, e.outside, !isOutside(p) && !p.OwnNode, e.before.cause, e.before.example}
-	c := Class{ID: r.class(key), Since: e.since, Twins: key.twins}
+	c := Class{ID: r.class(key), Since: e.since}
 	if !e.since.IsZero() {
 		c.Before = r.class(classKey{cause: younger.cause})
 	}

@@ -17,15 +17,6 @@ type Recorded interface {
 	Flows(ctx context.Context, tuples []uint64, each func(policies.Flow) error) error
 }
 
-// Classed is a recording that takes records together which get the same answer.
-type Classed interface {
-	Recorded
-	// Alike hands every record of the tuples with these IDs, which are sorted, to a
-	// replayer: to AddAlike those whose ends are of the same classes, as far as
-	// Together allows.
-	Alike(ctx context.Context, tuples []uint64, to *Replayer) error
-}
-
 // Tuple is all that was recorded between two identities on one port.
 type Tuple struct {
 	ID    uint64
@@ -91,12 +82,7 @@ func (r *Replayer) Replay(ctx context.Context, recorded Recorded) error {
 		}
 		return nil
 	}
-	if classed, ok := recorded.(Classed); ok && len(reading.undecided) > 0 {
-		slices.Sort(reading.undecided)
-		if err := classed.Alike(ctx, slices.Compact(reading.undecided), r); err != nil {
-			return fmt.Errorf("read flows of %d tuples: %w", len(reading.undecided), err)
-		}
-	} else if err := byRecord(reading.undecided, r.Add); err != nil {
+	if err := byRecord(reading.undecided, r.Add); err != nil {
 		return err
 	}
 	var examples []uint64

@@ -41,6 +41,7 @@ func clientOf(r Replicas) *http.Client {
 	}
 	return &http.Client{Transport: &http.Transport{
 		TLSClientConfig:     r.Client(),
+		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: mostAtOnce,
 		IdleConnTimeout:     time.Minute, // so that a new certificate is soon in use
 	}}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -241,15 +243,19 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: payments, labels: {team: payments}}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec: {containers: [{name: web, image: web}]}
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {matchLabels: {app: web}}
+  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: web, image: web}]}}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: payments, labels: {app: db}}
-spec: {containers: [{name: db, image: db, ports: [{containerPort: 5432}]}]}
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: db, namespace: payments}
+spec:
+  selector: {matchLabels: {app: db}}
+  template: {metadata: {labels: {app: db}}, spec: {containers: [{name: db, image: db, ports: [{containerPort: 5432}]}]}}
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -294,15 +300,254 @@ spec:
   egress: [{}]
 `
 
+const because = ` admission webhook "policies.weir.dev" denied the request: `
+
+const opensDB = `breaks invariant payments-db (deny): the shop does not reach the payments database (owner team-payments)
+shop/web can open TCP/5432 to payments/db
+by NetworkPolicy %s rule 0
+weir explain -f cluster shop/deployment/web payments/deployment/db TCP/5432
+`
+
 func TestRealKubectlTellsWhy(t *testing.T) {
 	c := newCluster(t, 1)
 	c.apply(shop)
-	time.Sleep(1200 * time.Millisecond)
+	c.isSure()
 	c.apply(closed)
 	c.apply(openWeb)
-	c.says(`x`, openDB, "apply", "-f", "-")
-	c.says(`x`, openDB, "apply", "--dry-run=server", "-f", "-")
-	c.says(`x`, "", "delete", "networkpolicy", "-n", "payments", "deny")
-	c.says(`x`, "", "label", "namespace", "default", "team=shop")
-	c.says(`x`, "", "get", "invariants", "-o", "yaml")
+	created := `Error from server (Forbidden): error when creating "STDIN":` + because
+	c.says(created+fmt.Sprintf(opensDB, "payments/open"), openDB, "apply", "-f", "-")
+	c.says(created+fmt.Sprintf(opensDB, "payments/open"), openDB, "apply", "--dry-run=server", "-f", "-")
+	c.says("Error from server (Forbidden):"+because+fmt.Sprintf(opensDB, "shop/open"), "", "delete", "networkpolicy", "-n", "payments", "deny")
+	c.says("namespace \"payments\" deleted (server dry run)\n", "", "delete", "namespace", "payments", "--dry-run=server")
+
+	// A label of a Namespace says who may.
+	c.apply(strings.ReplaceAll(openDB, "team: shop", "partner: \"yes\""))
+	labelled, err := c.try("", "label", "namespace", "shop", "partner=yes")
+	if err == nil || !strings.Contains(labelled, `"workloads.weir.dev" denied the request: breaks invariant payments-db`) {
+		t.Errorf("%v: %s", err, labelled)
+	}
+
+	// Invariants themselves.
+	c.says(`The request is invalid: error when creating "STDIN":`+because+`invariant/x:8:12: cel: no field nam in Pod; did you mean name?
+     p.nam == 'x')
+       ^
+`, invariantOf("cel: |\n    pods.all(p,\n     p.nam == 'x')"), "apply", "-f", "-")
+	always := "%salways: {from: [{podSelector: {matchLabels: {app: web}}}], to: [{podSelector: {matchLabels: {app: db}}}], ports: [80]}"
+	says := "\nshop/web cannot open TCP/80 to payments/db\nby NetworkPolicy payments/open\nweir explain -f cluster shop/deployment/web payments/deployment/db TCP/80\n"
+	c.says(created+"does not hold today: invariant x (deny)"+says+"spec.adopt: true accepts it as it is\n", invariantOf(fmt.Sprintf(always, "")), "apply", "-f", "-")
+	c.says("Warning: invariant x does not hold today: shop/web cannot open TCP/80 to payments/db\ninvariant.weir.dev/x created\n", invariantOf(fmt.Sprintf(always, "adopt: true\n  ")), "apply", "-f", "-")
+	c.says("Warning: invariant x is not checked any more\ninvariant.weir.dev \"x\" deleted\n", "", "delete", "invariant", "x")
+
+	// What only warns.
+	c.apply(strings.ReplaceAll(closed, "  owner:", "  severity: warn\n  owner:"))
+	c.until(func() error { // the change of severity is seen
+		out, err := c.try(openDB, "apply", "--dry-run=server", "-f", "-")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	c.says("Warning: breaks invariant payments-db: shop/web can open TCP/5432 to payments/db, by NetworkPolicy payments/open rule 0\nnetworkpolicy.networking.k8s.io/open configured\n", openDB, "apply", "-f", "-")
+
+	// The controller says so, too.
+	c.until(func() error {
+		got, err := c.try("", "get", "invariant", "payments-db", "-o", `jsonpath={.status.state} {.status.counterexamples[0].policy} {.status.conditions[?(@.type=="Ready")].reason}`)
+		if want := "broken NetworkPolicy payments/open InvariantViolated"; got != want {
+			return fmt.Errorf("%v: the status says %q, want %q", err, got, want)
+		}
+		return nil
+	})
+}
+
+func invariantOf(spec string) string {
+	return "apiVersion: weir.dev/v1alpha1\nkind: Invariant\nmetadata: {name: x}\nspec:\n  " + spec + "\n"
+}
+
+// isSure waits until replicas do not warn any more that they are new.
+func (c *cluster) isSure() {
+	c.Helper()
+	c.until(func() error {
+		out, err := c.try(strings.ReplaceAll(openWeb, "name: open", "name: probe"), "create", "--dry-run=server", "-f", "-")
+		if err != nil || strings.Contains(out, "Warning") {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// What was stored while nobody asked the webhook is found.
+func TestRealObjectsMadeMeanwhileAreFound(t *testing.T) {
+	c := newCluster(t, 1)
+	c.apply(shop)
+	c.isSure()
+	c.apply(closed)
+	hooks := c.clients.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+	if err := hooks.Delete(t.Context(), "weir-tested", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.until(func() error { _, err := c.try(openWeb+"---"+openDB, "apply", "-f", "-"); return err })
+	c.until(func() error {
+		got, err := c.try("", "get", "invariant", "payments-db", "-o", "jsonpath={.status.state}: {.status.message}")
+		if want := "broken: shop/web can open TCP/5432 to payments/db"; got != want {
+			return fmt.Errorf("%v: the status says %q, want %q", err, got, want)
+		}
+		return nil
+	})
+}
+
+// Bad reviews get a status that says so, and leave the server well.
+func TestRealBadReviews(t *testing.T) {
+	c := newCluster(t, 1)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	review := `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"1","operation":"%s",` +
+		`"kind":{"group":"networking.k8s.io","version":"v1","kind":"NetworkPolicy"},"name":"a","namespace":"shop","%s":{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy",` +
+		`"metadata":{"name":"a","namespace":"shop","uid":"1","annotations":{"a":"%s"}},"spec":{"podSelector":{}}}}}`
+	big := strings.Repeat("a", 1<<20)
+	for _, row := range []struct {
+		name, path, body string
+		want             int
+	}{
+		{"a review", webhook.ReviewPath, fmt.Sprintf(review, "CREATE", "object", ""), 200},
+		{"a huge object that comes", webhook.ReviewPath, fmt.Sprintf(review, "CREATE", "object", big), 413},
+		{"a huge object that goes", webhook.ReviewPath, fmt.Sprintf(review, "DELETE", "oldObject", big), 200},
+		{"a huge review", webhook.ReviewPath, strings.Repeat(" ", 9<<20), 413},
+		{"no JSON", webhook.ReviewPath, "{", 400},
+		{"no review", webhook.ReviewPath, "{}", 400},
+		{"no object", webhook.ReviewPath, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"1","operation":"CREATE","namespace":"shop","kind":{"group":"networking.k8s.io","version":"v1","kind":"NetworkPolicy"}}}`, 400},
+		{"what only replicas may ask", webhook.ForwardPath, fmt.Sprintf(review, "CREATE", "object", ""), 403},
+	} {
+		answer, err := client.Post("https://"+c.replicas[0].address+row.path, "application/json", strings.NewReader(row.body))
+		if err != nil {
+			t.Errorf("%s: %v", row.name, err)
+			continue
+		}
+		answer.Body.Close()
+		if answer.StatusCode != row.want {
+			t.Errorf("%s: status %d, want %d", row.name, answer.StatusCode, row.want)
+		}
+	}
+}
+
+// Two requests, each fine alone, that break an invariant together, at the same time
+// and each to another replica.
+func TestRealRace(t *testing.T) {
+	c := newCluster(t, 2, func(o *options) { o.undecided.value = webhook.Deny })
+	c.until(func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
+	c.until(func() error { _, err := c.try(closed, "apply", "-f", "-"); return err })
+	c.isSure()
+	for round := range 20 {
+		c.race(round, nil)
+	}
+	c.race(20, c.loseLeader)
+	c.isSure()
+	for round := range 5 {
+		c.race(21+round, nil)
+	}
+}
+
+// race lets two halves of a connection be opened at once, or one after the other
+// with something in between.
+func (c *cluster) race(round int, between func()) {
+	c.Helper()
+	var policies [2]*networkingv1.NetworkPolicy
+	for i, text := range []string{openWeb, openDB} {
+		if err := yaml.Unmarshal([]byte(text), &policies[i]); err != nil {
+			c.Fatal(err)
+		}
+	}
+	var made [2]error
+	create := func(i int) {
+		p := policies[i]
+		_, made[i] = c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Create(c.Context(), p, metav1.CreateOptions{})
+	}
+	if between == nil {
+		var both sync.WaitGroup
+		both.Go(func() { create(0) })
+		both.Go(func() { create(1) })
+		both.Wait()
+	} else {
+		create(0)
+		between()
+		create(1)
+	}
+	if made[0] == nil && made[1] == nil {
+		c.Errorf("round %d: both were admitted", round)
+	}
+	if made[0] != nil && made[1] != nil {
+		c.Errorf("round %d: none was admitted: %v; %v", round, made[0], made[1])
+	}
+	for i, p := range policies {
+		if made[i] == nil {
+			c.until(func() error {
+				return c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Delete(c.Context(), p.Name, metav1.DeleteOptions{})
+			})
+		}
+	}
+}
+
+// loseLeader stops the replica that leads, in the midst of things.
+func (c *cluster) loseLeader() {
+	for _, m := range append([]*member(nil), c.replicas...) {
+		if m.leads() {
+			c.lose(m)
+			go m.stop()
+		}
+	}
+}
+
+// Many apply at once, for a while: WEIR_APPLIES says for how long, half a second
+// unless it is set. Half of the changes would open the database.
+func TestRealManyAppliesAtOnce(t *testing.T) {
+	long := 500 * time.Millisecond
+	if text := os.Getenv("WEIR_APPLIES"); text != "" {
+		var err error
+		if long, err = time.ParseDuration(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := newCluster(t, 2, func(o *options) { o.undecided.value = webhook.Deny })
+	c.until(func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
+	c.isSure()
+	c.apply(closed)
+	c.apply(openWeb)
+	var wrong, admitted, refused atomic.Int64
+	var mutex sync.Mutex
+	var took []time.Duration
+	var all sync.WaitGroup
+	end := time.Now().Add(long)
+	for worker := range 200 {
+		all.Go(func() {
+			for n := 0; time.Now().Before(end); n++ {
+				p := &networkingv1.NetworkPolicy{}
+				opens := (worker+n)%2 == 0
+				text := openDB
+				if !opens {
+					text = strings.ReplaceAll(openDB, "5432", "9000")
+				}
+				if err := yaml.Unmarshal([]byte(text), p); err != nil {
+					t.Error(err)
+				}
+				p.Name = fmt.Sprintf("open-%d-%d", worker, n)
+				begin := time.Now()
+				_, err := c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Create(t.Context(), p, metav1.CreateOptions{})
+				mutex.Lock()
+				took = append(took, time.Since(begin))
+				mutex.Unlock()
+				switch isRefused := err != nil && strings.Contains(err.Error(), "breaks invariant payments-db"); {
+				case opens && isRefused:
+					refused.Add(1)
+				case !opens && err == nil:
+					admitted.Add(1)
+					_ = c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Delete(t.Context(), p.Name, metav1.DeleteOptions{})
+				default:
+					wrong.Add(1)
+					t.Errorf("%s: opens the database: %v; error: %v", p.Name, opens, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	slices.Sort(took)
+	t.Logf("%d admitted, %d refused, %d wrong; half took less than %s, 99 of 100 less than %s", admitted.Load(), refused.Load(), wrong.Load(),
+		took[len(took)/2].Round(time.Millisecond), took[len(took)*99/100].Round(time.Millisecond))
 }

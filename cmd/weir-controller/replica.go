@@ -41,8 +41,7 @@ const lease = "weir-controller-leader-election"
 // replica is one replica of the controller, wired up and inert until Start.
 type replica struct {
 	manager.Manager
-	decider *webhook.Decider
-	world   *live.World
+	leads func() bool
 }
 
 func newReplica(config *rest.Config, o *options, registry prometheus.Registerer) (*replica, error) {
@@ -95,7 +94,7 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 			return nil, err
 		}
 	}
-	return &replica{m, decider, world}, nil
+	return &replica{m, leader.Leads}, nil
 }
 
 // newManager returns the manager of a replica, with what knows who leads.

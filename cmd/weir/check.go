@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/internal/source"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/lint"
 	"github.com/weir-policy/weir/policies/reach"
@@ -22,7 +23,7 @@ func newCheck(s streams) *cobra.Command {
 	var o lint.Options
 	var failOn, today string
 	var showWaived bool
-	var elsewhere []string
+	var elsewhere, packs []string
 	c := &cobra.Command{
 		Use:   "check [SRC...]",
 		Short: "Find what is probably a mistake in policies",
@@ -32,7 +33,8 @@ without effect. docs/check.md lists the checks; each has a page.
 
 The Invariants among the sources, and those that --invariants names, are checked
 too: one of severity deny that is broken is an error, of warn a warning, of audit a
-note. docs/invariants.md tells how to write them.
+note. docs/invariants.md tells how to write them. --pack adds those of a policy pack:
+one that weir packs lists, a folder (./FOLDER), or a bundle of OPA (.tar.gz).
 
 A policy waives a finding by the annotation ` + lint.WaiveAnnotation + `, until a day and for
 a reason: "open-isolation until 2027-01-31: the front door".
@@ -41,6 +43,7 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 		Example: `  weir check examples/shop/deploy
   weir check examples/shop/deploy --fail-on error --skip egress-without-dns
   weir check examples/shop/deploy --invariants examples/shop/invariants.yaml --only invariant
+  weir check examples/shop/deploy --pack baseline,nsa --only invariant
   weir check examples/shop/deploy --show-waived -o text -o sarif=check.sarif`,
 		RunE: func(c *cobra.Command, args []string) error {
 			var err error
@@ -61,7 +64,7 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 			if err := errors.Join(err, wrong, out.check(), readOnce(slices.Concat(in.files, args, elsewhere)...)); err != nil {
 				return err
 			}
-			judge, declared, err := in.judgeInvariants(c.Context(), args, elsewhere)
+			judge, declared, err := in.judgeInvariants(c.Context(), args, elsewhere, packs)
 			if err != nil {
 				return err
 			}
@@ -99,6 +102,7 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 	}
 	f := c.Flags()
 	f.StringArrayVar(&elsewhere, "invariants", nil, "a `source` of more Invariants, where they do not stand among the manifests; repeatable")
+	addPacks(c, &packs, "a policy `pack` of more invariants: its name, a folder or a bundle of OPA; repeatable")
 	f.StringVar(&failOn, "fail-on", "warning", "exit with status 1 on findings of this `severity` or worse: error, warning, note, or none")
 	complete(c, "fail-on", "error", "warning", "note", "none")
 	f.StringSliceVar(&o.Only, "only", nil, "run only these `checks`")
@@ -122,9 +126,9 @@ func chosen(o *lint.Options) (checks, invariants bool) {
 	return checks, invariants
 }
 
-// judgeInvariants is judge with the Invariants among the sources and in others,
-// which the judge tells apart.
-func (i *input) judgeInvariants(ctx context.Context, args, elsewhere []string) (*reach.Judge, []invariant.Invariant, error) {
+// judgeInvariants is judge with the Invariants among the sources, in others and in
+// packs, which the judge tells apart.
+func (i *input) judgeInvariants(ctx context.Context, args, elsewhere, packs []string) (*reach.Judge, []invariant.Invariant, error) {
 	o, errOptions := i.options()
 	l, errLoader := i.loader()
 	if err := errors.Join(errOptions, errLoader); err != nil {
@@ -136,6 +140,9 @@ func (i *input) judgeInvariants(ctx context.Context, args, elsewhere []string) (
 	}
 	if len(all) == 0 && len(elsewhere) > 0 {
 		return nil, nil, fmt.Errorf("--invariants: no Invariant found in %s", strings.Join(elsewhere, ", "))
+	}
+	if all, err = source.WithPacks(ctx, all, packs...); err != nil {
+		return nil, nil, err
 	}
 	return reach.New(m, invariant.Apart(o, all...)), all, nil
 }

@@ -10,16 +10,21 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weir-policy/weir/internal/regotest"
 	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/internal/source"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/conntest"
+	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/rego"
 )
 
 func newTest(s streams) *cobra.Command {
 	in, out := input{streams: s}, output{streams: s, kind: report.KindTestRun}
 	var generate bool
+	var packs []string
 	c := &cobra.Command{
 		Use:   "test [TESTS...] [-f SRC]",
 		Short: "Run connectivity tests: who must reach whom, and who must not",
@@ -31,10 +36,15 @@ A failed test tells the decision and the rule behind it. The exit status is 0
 when all tests pass, 1 when one fails, and 2 when one could not be asked, or
 there are none.
 
+With --pack, run the tests of a policy pack in Rego, by OPA's own runner: the rules
+whose names begin with test_ in its files *_test.rego. They may call weir.reach and
+its like, which ask the manifests that -f names.
+
 --generate writes today's answers as tests instead: all that may reach each
 workload, and all that may reach outside.`,
 		Example: `  weir test examples/shop/tests -f examples/shop/deploy
   weir test examples/shop/tests -f examples/shop/deploy -o text -o junit=weir.xml
+  weir test --pack cis,nsa
   weir test --generate -f examples/shop/deploy > connectivity.yaml`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := errors.Join(out.check(), readOnce(slices.Concat(in.files, args)...)); err != nil {
@@ -43,18 +53,14 @@ workload, and all that may reach outside.`,
 			if generate {
 				return generateTests(c, &in, args)
 			}
-			judge, suites, err := in.tests(c.Context(), args)
-			if err != nil {
-				return err
-			}
-			results, err := conntest.Run(judge, suites)
+			run, err := in.runTests(c.Context(), args, packs)
 			if err != nil {
 				return err
 			}
 			err = out.write(func(w io.Writer, f report.Format, style report.Style) error {
-				return report.WriteTestRun(w, f, results, judge.Model().Warnings, style)
+				return report.WriteTestRun(w, f, *run, style)
 			})
-			if err == nil && slices.ContainsFunc(results, func(r conntest.Result) bool { return !r.Passed }) {
+			if err == nil && run.Failed() > 0 {
 				err = errNo
 			}
 			return err
@@ -62,8 +68,48 @@ workload, and all that may reach outside.`,
 	}
 	in.addSourceTo(c)
 	out.addTo(c)
+	addPacks(c, &packs, "a policy `pack` whose tests in Rego to run: its name, a folder or a bundle of OPA; repeatable")
 	c.Flags().BoolVar(&generate, "generate", false, "write tests that hold today's answers, as YAML")
 	return c
+}
+
+// runTests runs the connectivity tests of args, unless packs alone are named, and
+// the tests in Rego of packs.
+func (i *input) runTests(ctx context.Context, args, packs []string) (*report.TestRun, error) {
+	run := &report.TestRun{}
+	judge := reach.New(&policies.Model{}, reach.Options{})
+	var err error
+	switch {
+	case len(packs) == 0 || len(args) > 0:
+		var suites []conntest.Suite
+		if judge, suites, err = i.tests(ctx, args); err != nil {
+			return nil, err
+		}
+		if run.Connectivity, err = conntest.Run(judge, suites); err != nil {
+			return nil, err
+		}
+	case len(i.files) > 0:
+		if judge, err = i.judge(ctx, nil); err != nil {
+			return nil, err
+		}
+	}
+	run.Warnings = judge.Model().Warnings
+	var errs []error
+	for _, name := range packs {
+		p, err := source.ReadPack(ctx, name)
+		if err == nil && len(p.Tests) == 0 {
+			err = fmt.Errorf("--pack: %s has no tests in Rego; write them into files whose names end in _test.rego", name)
+		}
+		if err == nil {
+			var results []rego.TestResult
+			results, err = regotest.Run(ctx, rego.NewWorld(judge, expression.Recorded{}), slices.Concat(p.Modules, p.Tests), p.Data)
+			if run.Rego = append(run.Rego, results...); err == nil && len(results) == 0 {
+				err = fmt.Errorf("--pack: %s has no test in Rego; the name of a test begins with test_", name)
+			}
+		}
+		errs = append(errs, err)
+	}
+	return run, errors.Join(errs...)
 }
 
 // tests loads the tests of args, or of the manifests without any, and judges the

@@ -18,6 +18,7 @@ import (
 	"github.com/weir-policy/weir/policies/diff"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/lint"
+	"github.com/weir-policy/weir/policies/rego"
 	"github.com/weir-policy/weir/simulator"
 )
 
@@ -66,6 +67,7 @@ const (
 	KindFlowStats    Kind = "FlowStats"
 	KindFlowRows     Kind = "FlowRows"
 	KindFlowExport   Kind = "FlowExport"
+	KindPackList     Kind = "PackList"
 )
 
 var formats = map[Kind][]Format{
@@ -88,6 +90,7 @@ var formats = map[Kind][]Format{
 	KindFlowGraph:    {Text, JSON, DOT, Mermaid, SVG},
 	KindFlowStats:    {Text, JSON},
 	KindFlowRows:     {Text, JSON, CSV},
+	KindPackList:     {Text, JSON},
 	KindFlowExport:   {Text, JSON},
 }
 
@@ -323,21 +326,49 @@ func WriteIngest(w io.Writer, format Format, reading FlowReading, stored Stored,
 	return out.Flush()
 }
 
-// WriteTestRun writes how tests of connectivity went; those of a suite must
-// follow one another.
-func WriteTestRun(w io.Writer, format Format, results []conntest.Result, warnings []policies.Warning, style Style) error {
+// TestRun is how tests went: those of connectivity, where those of a suite must
+// follow one another, and those in Rego, where those of a package must.
+type TestRun struct {
+	Connectivity []conntest.Result
+	Rego         []rego.TestResult
+	Warnings     []policies.Warning
+}
+
+// Failed counts the tests that failed.
+func (r *TestRun) Failed() int {
+	n := failed(r.Connectivity)
+	for i := range r.Rego {
+		if t := &r.Rego[i]; !t.Passed && !t.Skipped {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *TestRun) skipped() int {
+	n := 0
+	for i := range r.Rego {
+		if r.Rego[i].Skipped {
+			n++
+		}
+	}
+	return n
+}
+
+// WriteTestRun writes how tests went.
+func WriteTestRun(w io.Writer, format Format, run TestRun, style Style) error {
 	out := bufio.NewWriter(w)
 	switch format {
 	case Text:
-		testRunText(out, results, warnings, palette(style))
+		testRunText(out, &run, palette(style))
 	case JSON:
-		testRunJSON(newObject(out, KindTestRun), results, warnings)
+		testRunJSON(newObject(out, KindTestRun), &run)
 	case JUnit:
-		if err := testRunJUnit(out, results); err != nil {
+		if err := testRunJUnit(out, &run); err != nil {
 			return err
 		}
 	case TAP:
-		testRunTAP(out, results)
+		testRunTAP(out, &run)
 	default:
 		return unsupported(KindTestRun, format)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
 	"github.com/weir-policy/weir/policies/expression"
+	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/lint"
 	"github.com/weir-policy/weir/policies/query"
 	"github.com/weir-policy/weir/simulator"
@@ -124,11 +125,20 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 		}
 		return WriteCheckRun(w, f, checked(), Style{})
 	},
+	KindPackList: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WritePacks(w, f, nil, Style{})
+		}
+		return WritePacks(w, f, []Pack{{Name: "shop", Title: "what the shop wants", Invariants: []invariant.Invariant{
+			{Ref: policies.Ref{Kind: "Invariant", Name: "db"}, Description: "nobody opens the database", Owner: "ann", Links: []string{"https://example.com"}, Severity: invariant.Warn, Form: invariant.Rego, FormPlace: place("shop.yaml", 3, 7)},
+			{Ref: policies.Ref{Kind: "Invariant", Name: "names"}, Form: invariant.Always, FormPlace: place("shop.yaml", 13, 7)},
+		}}}, Style{})
+	},
 	KindTestRun: func(w io.Writer, f Format, empty bool) error {
 		if empty {
-			return WriteTestRun(w, f, nil, nil, Style{})
+			return WriteTestRun(w, f, TestRun{}, Style{})
 		}
-		return WriteTestRun(w, f, tested(), shopWarnings, Style{})
+		return WriteTestRun(w, f, TestRun{tested(), testedRego(), shopWarnings}, Style{})
 	},
 	KindAnswer: func(w io.Writer, f Format, empty bool) error {
 		if empty {

@@ -13,6 +13,7 @@ import (
 	"github.com/weir-policy/weir/policies/diff"
 	"github.com/weir-policy/weir/policies/lint"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/rego"
 	"github.com/weir-policy/weir/simulator"
 )
 
@@ -430,3 +431,12 @@ func storedFlows() *FlowStore {
 }
 
 func at(hour int) time.Time { return time.Date(2026, 3, 10, hour, 0, 0, 0, time.UTC) }
+
+// testedRego is a run of tests in Rego.
+func testedRego() []rego.TestResult {
+	return []rego.TestResult{
+		{Package: "shop.databases_test", Name: "test_open", Passed: true, Place: place("policies/databases_test.rego", 5, 1)},
+		{Package: "shop.databases_test", Name: "test_closed", Because: "count(databases.deny) == 0 is not true at policies/databases_test.rego:12:2", Output: "found 1\n", Place: place("policies/databases_test.rego", 9, 1)},
+		{Package: "shop.names_test", Name: "todo_test_names", Skipped: true, Place: place("policies/names_test.rego", 3, 1)},
+	}
+}

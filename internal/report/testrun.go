@@ -86,8 +86,8 @@ func suites(results []conntest.Result) [][]conntest.Result {
 	return all
 }
 
-func testRunText(out *bufio.Writer, results []conntest.Result, warnings []policies.Warning, paint paint) {
-	for _, suite := range suites(results) {
+func testRunText(out *bufio.Writer, run *TestRun, paint paint) {
+	for _, suite := range suites(run.Connectivity) {
 		bad := failed(suite)
 		if bad == 0 {
 			fmt.Fprintf(out, "%s    %s  %s\n", paint.verdict(policies.Allow, "ok"), clean(suite[0].Suite.String()), counted(len(suite), "test"))
@@ -106,16 +106,19 @@ func testRunText(out *bufio.Writer, results []conntest.Result, warnings []polici
 		}
 		out.WriteByte('\n')
 	}
-	bad := failed(results)
-	fmt.Fprintf(out, "%s passed, %s failed.\n", counted(len(results)-bad, "test"), grouped(bad))
-	warningsText(out, warnings, paint)
+	regoText(out, run.Rego, paint)
+	bad, skipped := run.Failed(), ""
+	if n := run.skipped(); n > 0 {
+		skipped = ", " + grouped(n) + " skipped"
+	}
+	fmt.Fprintf(out, "%s passed, %s failed%s.\n", counted(run.passed(), "test"), grouped(bad), skipped)
+	warningsText(out, run.Warnings, paint)
 }
 
-func testRunJSON(o *object, results []conntest.Result, warnings []policies.Warning) {
-	bad := failed(results)
-	o.number("passed", uint64(len(results)-bad))
-	o.number("failed", uint64(bad))
-	list(o, "tests", slices.Values(results), func(b []byte, r conntest.Result) []byte {
+func testRunJSON(o *object, run *TestRun) {
+	o.number("passed", uint64(run.passed()))
+	o.number("failed", uint64(run.Failed()))
+	list(o, "tests", slices.Values(run.Connectivity), func(b []byte, r conntest.Result) []byte {
 		b = appendRef(appendName(append(b, '{'), "suite"), r.Suite)
 		b = appendMember(b, "name", r.Name())
 		b = appendSome(b, "description", r.Description)
@@ -133,7 +136,11 @@ func testRunJSON(o *object, results []conntest.Result, warnings []policies.Warni
 		b = appendList(appendName(b, "surplus"), r.Surplus, appendDifference)
 		return append(appendList(appendName(b, "missing"), r.Missing, appendDifference), '}')
 	})
-	warningList(o, warnings)
+	if len(run.Rego) > 0 {
+		o.number("skipped", uint64(run.skipped()))
+		list(o, "rego", slices.Values(run.Rego), appendRegoTest)
+	}
+	warningList(o, run.Warnings)
 	o.close()
 }
 
@@ -183,9 +190,9 @@ type junitFailure struct {
 	Text    string `xml:",chardata"`
 }
 
-func testRunJUnit(out *bufio.Writer, results []conntest.Result) error {
-	report := junitSuites{Name: "weir test", Tests: len(results), Failures: failed(results)}
-	for _, suite := range suites(results) {
+func testRunJUnit(out *bufio.Writer, run *TestRun) error {
+	report := junitSuites{Name: "weir test", Tests: len(run.Connectivity) + len(run.Rego), Failures: run.Failed()}
+	for _, suite := range suites(run.Connectivity) {
 		s := junitSuite{Name: suite[0].Suite.String(), Tests: len(suite), Failures: failed(suite), File: suite[0].Place.File}
 		for i := range suite {
 			r := &suite[i]
@@ -197,6 +204,7 @@ func testRunJUnit(out *bufio.Writer, results []conntest.Result) error {
 		}
 		report.Suites = append(report.Suites, s)
 	}
+	report.Suites = append(report.Suites, regoSuites(run.Rego)...)
 	return report.write(out)
 }
 
@@ -214,24 +222,42 @@ func (s *junitSuites) write(out *bufio.Writer) error {
 var tapName = strings.NewReplacer(`\`, `\\`, "#", `\#`)
 
 // testRunTAP writes version 14 of the Test Anything Protocol.
-func testRunTAP(out *bufio.Writer, results []conntest.Result) {
-	fmt.Fprintf(out, "TAP version 14\n1..%d\n", len(results))
-	for i := range results {
-		r := &results[i]
+func testRunTAP(out *bufio.Writer, run *TestRun) {
+	fmt.Fprintf(out, "TAP version 14\n1..%d\n", len(run.Connectivity)+len(run.Rego))
+	for i := range run.Connectivity {
+		r := &run.Connectivity[i]
 		lines := failureLines(r)
-		status := "ok"
-		if !r.Passed {
-			status = "not ok"
+		tapLine(out, i+1, r.Passed, r.Suite.String()+": "+r.Name(), "")
+		if len(lines) > 0 {
+			tapWhy(out, r.Place, lines)
 		}
-		fmt.Fprintf(out, "%s %d - %s\n", status, i+1, tapName.Replace(clean(r.Suite.String()+": "+r.Name())))
-		if len(lines) == 0 {
-			continue
-		}
-		// JSON's strings are YAML's, too.
-		fmt.Fprintf(out, "  ---\n  at: %s\n  why:\n", appendString(nil, r.Place.String()))
-		for _, line := range lines {
-			fmt.Fprintf(out, "    - %s\n", appendString(nil, strings.TrimSpace(line)))
-		}
-		out.WriteString("  ...\n")
 	}
+	for i := range run.Rego {
+		t := &run.Rego[i]
+		skip := ""
+		if t.Skipped {
+			skip = " # SKIP its name begins with todo_"
+		}
+		tapLine(out, len(run.Connectivity)+i+1, t.Passed || t.Skipped, t.Package+": "+t.Name, skip)
+		if !t.Passed && !t.Skipped {
+			tapWhy(out, t.Place, regoLines(t))
+		}
+	}
+}
+
+func tapLine(out *bufio.Writer, n int, ok bool, name, directive string) {
+	status := "ok"
+	if !ok {
+		status = "not ok"
+	}
+	fmt.Fprintf(out, "%s %d - %s%s\n", status, n, tapName.Replace(clean(name)), directive)
+}
+
+func tapWhy(out *bufio.Writer, at policies.Place, lines []string) {
+	// JSON's strings are YAML's, too.
+	fmt.Fprintf(out, "  ---\n  at: %s\n  why:\n", appendString(nil, at.String()))
+	for _, line := range lines {
+		fmt.Fprintf(out, "    - %s\n", appendString(nil, strings.TrimSpace(line)))
+	}
+	out.WriteString("  ...\n")
 }

@@ -3,6 +3,7 @@ package invariant
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -83,9 +84,19 @@ type Set struct {
 	judge      *reach.Judge
 	invariants []Invariant
 	groups     []groups
+	found      []*numbers // of each that is plain; nil where it was not checked
 	world      *expression.World
 	regoWorld  *rego.World
 	workloads  map[policies.Ref][]int
+}
+
+// numbers are how many pairs, or pods, break an invariant, and how many may.
+type numbers struct{ broken, unknown int }
+
+// plain reports whether all that breaks an invariant may be counted together: nothing
+// is waived, and the same ports are meant everywhere.
+func (i *Invariant) plain() bool {
+	return !i.Form.isProgram() && len(i.Waivers) == 0 && !slices.ContainsFunc(i.Ports, func(p policies.PortQuery) bool { return p.Name != "" })
 }
 
 // groups are whom an invariant and its waivers speak of.
@@ -111,7 +122,10 @@ func Apart(o reach.Options, invariants ...Invariant) reach.Options {
 // Prepare readies invariants for a judge whose options come from Apart. It fails
 // where the judge does not tell apart whom they speak of.
 func Prepare(j *reach.Judge, invariants []Invariant) (*Set, error) {
-	s := &Set{Steps: expression.Steps, RegoSteps: rego.Steps, judge: j, invariants: invariants, groups: make([]groups, len(invariants))}
+	s := &Set{
+		Steps: expression.Steps, RegoSteps: rego.Steps,
+		judge: j, invariants: invariants, groups: make([]groups, len(invariants)), found: make([]*numbers, len(invariants)),
+	}
 	for k := range invariants {
 		i, g := &invariants[k], &s.groups[k]
 		ok := true
@@ -146,19 +160,72 @@ func (s *Set) Check(ctx context.Context, now time.Time) ([]Result, error) {
 	results := make([]Result, len(s.invariants))
 	for k := range s.invariants {
 		var err error
-		if results[k], err = s.check(ctx, k, now); err != nil {
+		if results[k], err = s.check(ctx, k, now, s.sight(k)); err != nil {
 			return nil, err
 		}
 	}
 	return results, nil
 }
 
-func (s *Set) check(ctx context.Context, k int, now time.Time) (Result, error) {
+// sight is where to look for what breaks an invariant.
+type sight struct {
+	all       *numbers // that there are; nil where it is not plain, so that they are to be counted
+	here      numbers  // of them, that can be seen
+	most      int      // how many examples are enough
+	crossings func(...policies.Verdict) iter.Seq[reach.Crossing]
+	members   iter.Seq[reach.Member]
+}
+
+// sight returns all there is.
+func (s *Set) sight(k int) sight {
+	g := &s.groups[k]
+	at := sight{all: s.numbersOf(k), most: MostCounterexamples, members: s.judge.Members(g.from)}
+	at.crossings = func(want ...policies.Verdict) iter.Seq[reach.Crossing] {
+		return s.judge.Between(g.from, g.to, g.ports, want...)
+	}
+	if at.all != nil {
+		at.here = *at.all
+	}
+	return at
+}
+
+// numbersOf returns those of a plain invariant, nil of another.
+func (s *Set) numbersOf(k int) *numbers {
+	i, g := &s.invariants[k], &s.groups[k]
+	if s.found[k] == nil && i.plain() {
+		var n numbers
+		if i.Form == Isolated {
+			n = i.countMembers(s.judge, s.judge.Members(g.from))
+		} else {
+			n = i.numbers(s.judge.Count(g.from, g.to, g.ports, i.breaking(), policies.Unknown))
+		}
+		s.found[k] = &n
+	}
+	return s.found[k]
+}
+
+func (i *Invariant) numbers(n reach.Count) numbers {
+	v := i.breaking()
+	return numbers{n.Sure[v], n.Perhaps[v] + n.Sure[policies.Unknown] + n.Perhaps[policies.Unknown]}
+}
+
+func (i *Invariant) countMembers(j *reach.Judge, members iter.Seq[reach.Member]) (n numbers) {
+	for m := range members {
+		broken, doubts := i.isIsolated(j, m)
+		if broken != nil {
+			n.broken += m.People
+		}
+		n.unknown += len(doubts) * m.People
+	}
+	return n
+}
+
+func (s *Set) check(ctx context.Context, k int, now time.Time, at sight) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
 	i, g := &s.invariants[k], &s.groups[k]
-	f := &finder{Result: Result{Invariant: i}, judge: s.judge, waivers: g.waivers, used: make([]bool, len(i.Waivers)), now: now}
+	f := &finder{Result: Result{Invariant: i}, judge: s.judge, waivers: g.waivers, used: make([]bool, len(i.Waivers)), now: now, sight: at}
 	switch i.Form {
 	case CEL:
 		if err := s.evaluate(ctx, k, f); err != nil {
@@ -170,41 +237,54 @@ func (s *Set) check(ctx context.Context, k int, now time.Time) (Result, error) {
 		}
 	case Isolated:
 		s.isolated(g, f)
+	case Exists:
+		s.exists(g, f)
 	default:
 		s.connections(g, f)
+	}
+	if f.all != nil && i.Form != Exists {
+		f.Broken, f.Unknown = f.all.broken, f.all.unknown
 	}
 	return f.result(), nil
 }
 
 // connections looks for what breaks a sentence about connections.
 func (s *Set) connections(g *groups, f *finder) {
-	i := f.Invariant
-	switch {
-	case s.nobody(g.from):
-		f.Vacuous = "from"
-	case s.nobody(g.to):
-		f.Vacuous = "to"
+	s.whom(g, f)
+	if f.done() {
+		return
 	}
-	exists := false
-	for c := range s.judge.Between(g.from, g.to, g.ports, i.breaking(), policies.Unknown) {
-		if !s.means(i, &c) {
-			continue
-		}
-		if i.Form != Exists {
+	for c := range f.crossings(f.Invariant.breaking(), policies.Unknown) {
+		if s.means(f.Invariant, &c) {
 			f.crossing(c)
+		}
+		if f.done() {
+			return
+		}
+	}
+}
+
+// exists looks for one connection.
+func (s *Set) exists(g *groups, f *finder) {
+	s.whom(g, f)
+	if f.all != nil && f.all.broken > 0 {
+		return // that many there are
+	}
+	for c := range f.crossings(policies.Allow, policies.Unknown) {
+		if !s.means(f.Invariant, &c) {
 			continue
 		}
-		if exists = c.Verdict == policies.Allow && !c.Perhaps; exists {
+		if c.Verdict == policies.Allow && !c.Perhaps {
 			f.Doubt = nil
-			break
+			return
 		}
 		f.doubts(c)
 	}
-	if i.Form != Exists || exists || f.Doubt != nil {
+	if f.Doubt != nil {
 		return
 	}
-	for c := range s.judge.Between(g.from, g.to, g.ports, policies.Deny) {
-		if s.means(i, &c) {
+	for c := range f.crossings(policies.Deny) {
+		if s.means(f.Invariant, &c) {
 			f.crossing(c)
 			return
 		}
@@ -214,6 +294,16 @@ func (s *Set) connections(g *groups, f *finder) {
 		because = "nobody is described by its " + f.Vacuous
 	}
 	f.breaks(Counterexample{Because: because})
+}
+
+// whom says whether nobody is at one of the ends.
+func (s *Set) whom(g *groups, f *finder) {
+	switch {
+	case s.nobody(g.from):
+		f.Vacuous = "from"
+	case s.nobody(g.to):
+		f.Vacuous = "to"
+	}
 }
 
 // breaking is the verdict that breaks a sentence about connections, or that makes
@@ -229,7 +319,7 @@ func (i *Invariant) breaking() policies.Verdict {
 // that are meant at its destination.
 func (s *Set) means(i *Invariant, c *reach.Crossing) bool {
 	c.Ports = s.asked(i, *c)
-	return !c.Ports.IsEmpty() && !s.isNowhere(*c)
+	return !c.Ports.IsEmpty()
 }
 
 // nobody reports whether a group is empty.
@@ -274,47 +364,52 @@ func (s *Set) asked(i *Invariant, c reach.Crossing) netset.Ports {
 	return c.Ports.Intersect(meant)
 }
 
-// isNowhere reports whether one end of a crossing is an address of IPv6 in a world
-// that does not speak it, so that nothing can be there.
-func (s *Set) isNowhere(c reach.Crossing) bool {
-	if s.judge.SpeaksIPv6() {
-		return false
-	}
-	is6 := func(e reach.End) bool {
-		p := s.judge.Peer(e)
-		return p.IsOutside() && p.CIDR.Addr().Is6()
-	}
-	return is6(c.From) || is6(c.To)
-}
-
 // isolated looks for pods that no policy isolates.
 func (s *Set) isolated(g *groups, f *finder) {
-	f.Vacuous = "pods"
-	for m := range s.judge.Members(g.from) {
-		f.Vacuous = ""
-		for _, d := range f.Directions {
-			is := s.judge.Isolates(d, m.End)
-			if is == policies.Yes {
-				continue
-			}
-			c := Counterexample{
-				From: s.judge.Peer(m.End), Because: fmt.Sprintf("no policy isolates it at %s", d), Pairs: m.People, ends: [2]reach.End{m.End, {}},
-			}
-			if is == policies.Maybe || m.Perhaps {
-				if c.Because = fmt.Sprintf("whether a policy isolates it at %s cannot be told", d); m.Perhaps {
-					c.Because = "whether it is described cannot be told"
+	if s.nobody(g.from) {
+		f.Vacuous = "pods"
+	}
+	if f.done() {
+		return
+	}
+	for m := range f.members {
+		broken, doubts := f.isIsolated(s.judge, m)
+		for _, c := range doubts {
+			if !f.forgives(&c) {
+				if f.Unknown += c.Pairs; f.Doubt == nil {
+					f.Doubt = &c
 				}
-				if !f.forgives(&c) {
-					if f.Unknown += c.Pairs; f.Doubt == nil {
-						f.Doubt = &c
-					}
-				}
-				continue
 			}
-			f.breaks(c)
-			break
+		}
+		if broken != nil {
+			f.breaks(*broken)
+		}
+		if f.done() {
+			return
 		}
 	}
+}
+
+// isIsolated returns what shows that no policy isolates a member in a direction, if
+// that is so, and where it cannot be told.
+func (i *Invariant) isIsolated(j *reach.Judge, m reach.Member) (broken *Counterexample, doubts []Counterexample) {
+	for _, d := range i.Directions {
+		is := j.Isolates(d, m.End)
+		if is == policies.Yes {
+			continue
+		}
+		c := Counterexample{
+			From: j.Peer(m.End), Because: fmt.Sprintf("no policy isolates it at %s", d), Pairs: m.People, ends: [2]reach.End{m.End, {}},
+		}
+		if is != policies.Maybe && !m.Perhaps {
+			return &c, doubts
+		}
+		if c.Because = fmt.Sprintf("whether a policy isolates it at %s cannot be told", d); m.Perhaps {
+			c.Because = "whether it is described cannot be told"
+		}
+		doubts = append(doubts, c)
+	}
+	return nil, doubts
 }
 
 // finder gathers what breaks an invariant.
@@ -325,6 +420,18 @@ type finder struct {
 	used    []bool
 	now     time.Time
 	waived  []Counterexample
+	sight
+}
+
+// done reports whether there are examples enough.
+func (f *finder) done() bool {
+	switch {
+	case f.all == nil:
+		return false
+	case f.here.broken > 0:
+		return f.Broken == f.here.broken || len(f.Counterexamples) == f.most
+	}
+	return f.here.unknown == 0 || f.Doubt != nil
 }
 
 // crossing takes a crossing that breaks the invariant, or may.
@@ -405,10 +512,14 @@ func (f *finder) explain(x *Counterexample) {
 }
 
 // decisive returns the side of a decision that tells most about it: one with a
-// rule, the destination's first where both sides allow.
+// rule, the destination's first where both sides allow, unless that is outside.
 func decisive(d *policies.Decision) *policies.Side {
 	var best *policies.Side
-	for _, direction := range [...]policies.Direction{policies.Ingress, policies.Egress} {
+	order := [...]policies.Direction{policies.Ingress, policies.Egress}
+	if d.To.IsOutside() {
+		order = [...]policies.Direction{policies.Egress, policies.Ingress}
+	}
+	for _, direction := range order {
 		side := &d.Sides[direction]
 		if side.Verdict == d.Verdict && (best == nil || best.At.File == "" && side.At.File != "") {
 			best = side

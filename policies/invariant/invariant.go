@@ -37,6 +37,9 @@ type Invariant struct {
 	Waivers    []Waiver
 	Place      policies.Place
 	FormPlace  policies.Place // of the sentence itself
+	// Pack is the policy pack that it comes from, whose authors do not know the
+	// world: that it speaks of nobody there is no news.
+	Pack string
 }
 
 // Form is the kind of sentence that an invariant is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -348,16 +349,20 @@ func TestCheckIsWhatEveryPairSays(t *testing.T) {
 		if s.form != "exists" && !want.ranges && (got.Broken != want.broken || got.Waived != want.waived) {
 			t.Fatalf("%d broken and %d waived, want %+v\n%s\n%s", got.Broken, got.Waived, want, s.text, world.text)
 		}
-		breaking := policies.Allow
-		if s.form == "always" || s.form == "exists" {
-			breaking = policies.Deny
-		}
 		for _, x := range got.Counterexamples {
-			if !x.Ports.IsEmpty() && (x.Decision.Verdict != breaking || !x.Ports.Contains(x.Protocol, x.Port)) {
+			if !x.Ports.IsEmpty() && (x.Decision.Verdict != breaking(all[0].Form) || !x.Ports.Contains(x.Protocol, x.Port)) {
 				t.Fatalf("counterexample %+v\n%s\n%s", x, s.text, world.text)
 			}
 		}
 	})
+}
+
+// breaking is what is decided about a counterexample.
+func breaking(f invariant.Form) policies.Verdict {
+	if f == invariant.Always || f == invariant.Exists {
+		return policies.Deny
+	}
+	return policies.Allow
 }
 
 // What is found of an edited model, of the invariants that the edit touches, is what
@@ -404,6 +409,22 @@ func TestRecheckIsCheck(t *testing.T) {
 				found[c.Index] = c.Result
 			}
 			again += len(all) - len(checked)
+			_, same := checkAll(t, head, all)
+			for _, c := range checked {
+				got, want := c.Result, same[c.Index]
+				if len(got.Counterexamples) == 0 != (len(want.Counterexamples) == 0) || (got.Doubt == nil) != (want.Doubt == nil) {
+					t.Fatalf("%d counterexamples and doubt %v, want %d and %v", len(got.Counterexamples), got.Doubt, len(want.Counterexamples), want.Doubt)
+				}
+				for _, x := range got.Counterexamples {
+					if !x.Ports.IsEmpty() && x.Decision.Verdict != breaking(all[c.Index].Form) {
+						t.Fatalf("counterexample %+v", x)
+					}
+				}
+				got.Counterexamples, got.Doubt, want.Counterexamples, want.Doubt = nil, nil, nil, nil
+				if !reflect.DeepEqual(got, want) {
+					t.Fatalf("checked again it is\n%+v\nwant\n%+v\nof\n%s\n%s\n%+v", got, want, text.String(), world.text, edit)
+				}
+			}
 			fresh := *head.Model()
 			_, want := checkAll(t, reach.New(&fresh, o), all)
 			for k := range all {

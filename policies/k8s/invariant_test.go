@@ -153,8 +153,10 @@ i.yaml:4:149: a waiver has no field "too"; did you mean "to"?`,
 		{"an expression in a block", head + "spec:\n    cel: |\n      pods.all(p,\n        p.nam == 'a')\n", `i.yaml:7:11: cel: no field nam in Pod; did you mean name?`},
 		{"an expression in a folded block", head + "spec:\n    cel: >-\n      pods.all(p,\n      p.nam == 'a')\n", `i.yaml:7:9: cel: no field nam in Pod; did you mean name?`},
 		{"Rego in a block", head + "spec:\n  rego: |\n    package a\n\n    deny contains msg if true\n", `i.yaml:8:19: rego: var msg is unsafe`},
-		{"Rego without a package", head + "spec:\n    rego: |-\n      deny contains \"x\" if true\n      deny contains \"y\" if http.send({}).x\n",
-			`i.yaml:7:28: rego: http.send is not for invariants: they ask about the world that is checked, and nothing else`},
+		{
+			"Rego without a package", head + "spec:\n    rego: |-\n      deny contains \"x\" if true\n      deny contains \"y\" if http.send({}).x\n",
+			`i.yaml:7:28: rego: http.send is not for invariants: they ask about the world that is checked, and nothing else`,
+		},
 		{"Rego on one line", head + "spec: {rego: 'deny contains x'}", `i.yaml:4:29: rego: var x is unsafe`},
 		{"Rego that does not parse", head + "spec:\n  rego: |\n    package a\n\n    deny contains if {\n", `i.yaml:8:19: rego: unexpected if keyword
 i.yaml:9:5: rego: unexpected eof token`},

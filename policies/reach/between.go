@@ -42,7 +42,10 @@ type crossings struct {
 	sets     *sets // that no row has to do with
 	concerns map[concernKey]*set
 	within   portsID
+	clipped  map[portsID][]portsID // by what is within, what clip returned plus one
 	wanted   [policies.Unknown + 1]bool
+	*counter // while count counts
+	decided  map[sharesKey]grantID
 }
 
 type concernKey struct {
@@ -51,7 +54,7 @@ type concernKey struct {
 }
 
 func newCrossings(j *Judge) *crossings {
-	return &crossings{pairing: newPairing(j), sets: newSets(len(j.columns)), concerns: map[concernKey]*set{}}
+	return &crossings{pairing: newPairing(j), sets: newSets(len(j.columns)), concerns: map[concernKey]*set{}, clipped: map[portsID][]portsID{}}
 }
 
 func (x *crossings) want(ports netset.Ports, verdicts []policies.Verdict) {
@@ -59,6 +62,19 @@ func (x *crossings) want(ports netset.Ports, verdicts []policies.Verdict) {
 	for v := range x.wanted {
 		x.wanted[v] = len(verdicts) == 0 || slices.Contains(verdicts, policies.Verdict(v))
 	}
+}
+
+// clip returns those of some ports that are asked for.
+func (x *crossings) clip(ports portsID) portsID {
+	known := x.clipped[x.within]
+	if int(ports) >= len(known) {
+		known = append(known, make([]portsID, len(x.grants.ports.sets)-len(known))...)
+		x.clipped[x.within] = known
+	}
+	if known[ports] == 0 {
+		known[ports] = x.grants.ports.and(ports, x.within) + 1
+	}
+	return known[ports] - 1
 }
 
 // between looks from each end of the smaller group at those of the other that it has
@@ -123,7 +139,7 @@ func (x *crossings) grantedBy(r *row) *set {
 	} else {
 		for _, layers := range []relation{r.allow, r.unknown} {
 			for _, l := range layers {
-				if x.grants.ports.and(l.ports, x.within) != noPorts {
+				if x.clip(l.ports) != noPorts {
 					x.sets.addSet(l.columns)
 				}
 			}
@@ -198,15 +214,7 @@ func (x *crossings) yield(c Crossing, g grantID, yield func(Crossing) bool) bool
 		if !x.wanted[v] {
 			continue
 		}
-		var ports portsID
-		switch v {
-		case policies.Allow:
-			ports = t.and(x.within, is.allow)
-		case policies.Unknown:
-			ports = t.and(x.within, is.unknown)
-		default:
-			ports = t.minus(x.within, t.or(is.allow, is.unknown))
-		}
+		ports := x.decidedAs(v, is, t)
 		if ports == noPorts {
 			continue
 		}
@@ -216,4 +224,15 @@ func (x *crossings) yield(c Crossing, g grantID, yield func(Crossing) bool) bool
 		}
 	}
 	return true
+}
+
+// decidedAs returns those of the ports at hand on which a grant comes to a verdict.
+func (x *crossings) decidedAs(v policies.Verdict, is grant, t *portTable) portsID {
+	switch v {
+	case policies.Allow:
+		return t.and(x.within, is.allow)
+	case policies.Unknown:
+		return t.and(x.within, is.unknown)
+	}
+	return t.minus(x.within, t.or(is.allow, is.unknown))
 }

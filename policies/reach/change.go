@@ -18,6 +18,7 @@ type Change struct {
 	ports      *portTable
 	within     portsID
 	movers     [2]map[portsID]*set // what moved returned
+	objects    [2]map[portsID]*set // what about returned
 	byRows     map[rowsPorts]*set  // what apart returned
 	sides      [2]*crossings
 }
@@ -30,7 +31,7 @@ type rowsPorts struct {
 func newChange(base, head *Judge) *Change {
 	sets := newSets(len(base.columns))
 	return &Change{
-		base: base, head: head, sets: sets, byRows: map[rowsPorts]*set{}, movers: [2]map[portsID]*set{{}, {}},
+		base: base, head: head, sets: sets, byRows: map[rowsPorts]*set{}, movers: [2]map[portsID]*set{{}, {}}, objects: [2]map[portsID]*set{{}, {}},
 		governed: [2]*set{sets.none, sets.none}, changed: [2]*set{sets.none, sets.none},
 	}
 }
@@ -46,6 +47,19 @@ func (c *Change) Touches(d policies.Direction, g Group) bool {
 		return false
 	}
 	return meets(c.governed[d], g.possible)
+}
+
+// Governed yields those of a group whom other policies than before govern in any of
+// some directions.
+func (c *Change) Governed(g Group, in ...policies.Direction) iter.Seq[Member] {
+	if g.frame == nil {
+		return func(func(Member) bool) {}
+	}
+	among := c.sets.none
+	for _, d := range in {
+		among = c.sets.or(among, c.governed[d])
+	}
+	return c.head.members(g, among)
 }
 
 // Before yields what Between yields of the judge before the change, as far as it may
@@ -66,16 +80,26 @@ func (c *Change) between(side int, from, to Group, ports netset.Ports, want []po
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
-		if c.sides[side] == nil {
-			c.sides[side] = newCrossings([2]*Judge{c.base, c.head}[side])
-		}
-		if c.ports == nil {
-			c.ports = c.head.ports.fork()
-		}
-		c.within = c.ports.id(ports)
-		c.sides[side].want(ports, want)
-		c.sides[side].between(from, to, c, yield)
+		c.look(ports)
+		c.side(side, ports, want).between(from, to, c, yield)
 	}
+}
+
+// look turns to some ports.
+func (c *Change) look(ports netset.Ports) {
+	if c.ports == nil {
+		c.ports = c.head.ports.fork()
+	}
+	c.within = c.ports.id(ports)
+}
+
+// side returns one of the judges, 0 for before and 1 for after, ready to be asked.
+func (c *Change) side(side int, ports netset.Ports, want []policies.Verdict) *crossings {
+	if c.sides[side] == nil {
+		c.sides[side] = newCrossings([2]*Judge{c.base, c.head}[side])
+	}
+	c.sides[side].want(ports, want)
+	return c.sides[side]
 }
 
 // concern returns the columns that an end may be decided otherwise with.

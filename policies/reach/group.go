@@ -14,7 +14,8 @@ import (
 // Serves. The zero Group is nobody.
 //
 // A pod or node is described where one of its addresses is. Ranges are as no rule
-// tells their addresses apart; those that pods and nodes have in whole are left out.
+// tells their addresses apart; those that pods and nodes have in whole are left out,
+// and those of IPv6 where that plays no part, for nobody is there.
 type Group struct {
 	frame *frame
 	// sure and possible hold all columns of a pod or node, or none.
@@ -30,6 +31,8 @@ type grouping struct {
 	mutex  sync.Mutex
 	made   *builder
 	census *census
+	// counters are for count to work with.
+	counters sync.Pool
 }
 
 // census returns who is of each class.
@@ -113,12 +116,15 @@ type Member struct {
 }
 
 // Members yields who is in a group. It is empty where nobody is.
-func (j *Judge) Members(g Group) iter.Seq[Member] {
+func (j *Judge) Members(g Group) iter.Seq[Member] { return j.members(g, g.possible) }
+
+// members yields those of a group that have some of the columns.
+func (j *Judge) members(g Group, among *set) iter.Seq[Member] {
 	return func(yield func(Member) bool) {
 		if g.frame == nil {
 			return
 		}
-		for s := range j.partiesIn(g, g.possible) {
+		for s := range j.partiesIn(g, among) {
 			if !yield(Member{s.first, s.people, s.perhaps}) {
 				return
 			}
@@ -143,7 +149,7 @@ func (j *Judge) partiesIn(g Group, among *set) iter.Seq[party] {
 			switch {
 			case x.class < 0:
 				x.columns, x.tally = j.alone[column-j.outside:][:1], tally{1, End{kind: outsideEnd, addr: c.outsiders[column-j.outside]}}
-				if !x.first.addr.IsValid() {
+				if !x.first.addr.IsValid() || !j.ipv6 && x.first.addr.Is6() {
 					continue
 				}
 			case x.class == last || c.people[x.class] == 0:

@@ -21,7 +21,7 @@ import (
 // -rapid.seed=0, which is another seed each time.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	settings := map[string]string{"rapid.checks": "500", "rapid.seed": "20260310"}
+	settings := map[string]string{"rapid.checks": "150", "rapid.seed": "20260310"}
 	flag.Visit(func(f *flag.Flag) { delete(settings, f.Name) })
 	for name, value := range settings {
 		if err := flag.Set(name, value); err != nil {

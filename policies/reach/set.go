@@ -79,6 +79,22 @@ func meets(a, b *set) bool {
 	return false
 }
 
+// allMeet reports whether three sets have a column in common.
+func allMeet(a, b, c *set) bool {
+	if len(b.index) < len(a.index) {
+		a, b = b, a
+	}
+	if len(c.index) < len(a.index) {
+		a, c = c, a
+	}
+	for i, at := range a.index {
+		if a.words[i]&b.word(at)&c.word(at) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // canvas is a set in the making.
 type canvas struct {
 	dense   []uint64

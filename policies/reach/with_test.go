@@ -180,6 +180,11 @@ func checkChange(t *rapid.T, base, head *reach.Judge, c *reach.Change, froms, to
 	if !okFrom || !okTo || !head.Serves(from) || !head.Serves(to) {
 		t.Fatal("the groups do not serve both")
 	}
+	before, after := c.Count(from, to, ports)
+	for v := range before.Sure {
+		before.Sure[v], before.Perhaps[v] = after.Sure[v]-before.Sure[v], after.Perhaps[v]-before.Perhaps[v]
+	}
+	var more reach.Count
 	pairs := map[string]int{}
 	count := func(sign int, x reach.Crossing) {
 		key := fmt.Sprint(x.Verdict, x.Perhaps)
@@ -199,14 +204,19 @@ func checkChange(t *rapid.T, base, head *reach.Judge, c *reach.Change, froms, to
 	}
 	for x := range c.Before(from, to, ports) {
 		count(-1, x)
+		add(&more, -1, x)
 		checkCrossing(t, base, x)
 	}
 	for x := range c.After(from, to, ports) {
 		count(1, x)
+		add(&more, 1, x)
 		checkCrossing(t, head, x)
 	}
 	for x := range head.Between(from, to, ports) {
 		count(-1, x)
+	}
+	if before != more {
+		t.Fatalf("%v to %v on %v: it counts %v more, want %v", froms, tos, ports, before, more)
 	}
 	if len(pairs) > 0 {
 		t.Fatalf("%v to %v on %v: the change misses %v", froms, tos, ports, pairs)

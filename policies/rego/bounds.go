@@ -28,7 +28,9 @@ var notOffered = []string{
 	"strings.render_template", "time.now_ns", "trace", "uuid.rfc4122",
 }
 
-// capabilities are what a policy may use.
+// Capabilities are what a policy may use, and its tests.
+func Capabilities() *ast.Capabilities { return capabilities() }
+
 var capabilities = sync.OnceValue(func() *ast.Capabilities {
 	c := ast.CapabilitiesForThisVersion()
 	c.AllowNet = []string{}
@@ -63,7 +65,7 @@ func (m *meter) over() bool { return m.spent > m.limit }
 
 // spend takes so many steps; it fails when there are no more.
 func (m *meter) spend(steps uint64) error {
-	if m.spent += min(steps, m.limit+1); m.over() {
+	if m.spent += min(steps, m.limit-min(m.spent, m.limit)+1); m.over() {
 		return topdown.Halt{Err: &topdown.Error{Code: topdown.CancelErr, Message: "there are no more steps"}}
 	}
 	return nil

@@ -43,6 +43,10 @@ func problemsOf(err error) []policies.Problem {
 	return all
 }
 
+// Problems returns what OPA has to say of modules, as an error that joins a
+// policies.Problem for each.
+func Problems(err error) error { return joined(problemsOf(err)) }
+
 // undefined says why there is no function of a name.
 func undefined(name string) string {
 	if slices.ContainsFunc(ast.CapabilitiesForThisVersion().Builtins, func(b *ast.Builtin) bool { return b.Name == name }) {

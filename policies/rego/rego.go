@@ -60,6 +60,15 @@ type Module struct{ File, Text string }
 // it does not say them; else they are as weir explain takes them.
 type Violation struct{ Message, From, To, Port string }
 
+// TestResult is what became of one test of Rego.
+type TestResult struct {
+	Package, Name   string
+	Passed, Skipped bool
+	Because         string // why it failed, one clause
+	Output          string // that it printed
+	Place           policies.Place
+}
+
 // Compile reads one module, whose file is called rego. It fails with the
 // policies.Problem, at its line and column, of everything that is wrong in it.
 func Compile(text string) (*Policy, error) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/expression"
@@ -180,8 +181,10 @@ func TestBounds(t *testing.T) {
 		{"a huge number", `deny contains "x" if bits.lsh(1, 100000000000) > 7`, tooMany},
 		{"pairs of pairs written out", doubled(`[1]`, `[X, X]`) + "\ndeny contains json.marshal(x60)", tooMany},
 		{"pairs of pairs said", "deny := x60\n" + strings.Replace(doubled(`[1]`, `[X, X]`), "deny contains", "other contains", 1), "rego: deny says more than can be told; let it say less"},
-		{"pairs of pairs in one rule", "deny contains \"x\" if {\n" + strings.Replace(doubled(`[1]`, `[X, X]`), "deny contains \"x\" if", "", 1) + "\n}",
-			"rego:14:1: this puts together a value that doubles from line to line; make rules of its parts"},
+		{
+			"pairs of pairs in one rule", "deny contains \"x\" if {\n" + strings.Replace(doubled(`[1]`, `[X, X]`), "deny contains \"x\" if", "", 1) + "\n}",
+			"rego:14:1: this puts together a value that doubles from line to line; make rules of its parts",
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -193,6 +196,13 @@ func TestBounds(t *testing.T) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
 		})
+	}
+}
+
+// What OPA adds is offered to policies unless it is decided that it is not.
+func TestEveryFunctionIsLookedAt(t *testing.T) {
+	if n := len(ast.CapabilitiesForThisVersion().Builtins); n != 206 {
+		t.Errorf("OPA has %d functions: look at those that are new, whether a policy may call them and whether they grow (bounds.go), and then give their number here", n)
 	}
 }
 

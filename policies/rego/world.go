@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -101,6 +102,11 @@ func (w *World) data(ctx context.Context, own map[string]any, names []string, m 
 	data := map[string]any{"weir": map[string]any{"world": world}}
 	maps.Copy(data, own)
 	return data, nil
+}
+
+// Data returns what tests find as data: their own, and all of the world.
+func (w *World) Data(ctx context.Context, own map[string]any) (map[string]any, error) {
+	return w.data(ctx, own, slices.Sorted(maps.Keys(sections)), &meter{ctx: ctx, limit: math.MaxUint64})
 }
 
 // section returns a section of the world, for a step an item.

@@ -34,8 +34,10 @@ func FuzzPeer(f *testing.F) {
 	f.Add("", "", "", "", "", "", "", "none", "*", "outside private", "NetworkSet/shop/a%2Fb", "a.example,b%2Cc")
 	f.Add("", "a/b", "%2", "", "", "//", "=", "full", "10.0.0.1/8", "node own-node", "x", ",")
 	f.Fuzz(func(t *testing.T, namespace, kind, name, pod, prefix, owners, labels, state, ip, network, set, names string) {
-		e := End{Namespace: namespace, Kind: kind, Name: name, Pod: pod, PodPrefix: prefix, Owners: owners,
-			Labels: labels, LabelsState: state, IP: ip, Network: network, Set: set, Names: names}
+		e := End{
+			Namespace: namespace, Kind: kind, Name: name, Pod: pod, PodPrefix: prefix, Owners: owners,
+			Labels: labels, LabelsState: state, IP: ip, Network: network, Set: set, Names: names,
+		}
 		p, err := e.Peer()
 		if err != nil {
 			return

@@ -520,17 +520,6 @@ type span struct{ first, rows int64 }
 
 // Flows calls each for every record of the tuples, by hour.
 func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policies.Flow) error) error {
-	return r.rows(ctx, tuples, func(t *table, row *row) error {
-		f, err := t.flow(row)
-		if err != nil {
-			return err
-		}
-		return each(f)
-	})
-}
-
-// rows calls take for every row of the tuples, by hour.
-func (r *recorded) rows(ctx context.Context, tuples []uint64, take func(*table, *row) error) error {
 	hours, _ := r.hours()
 	spans, err := r.spans(ctx, tuples, hours)
 	if err != nil {
@@ -544,7 +533,11 @@ func (r *recorded) rows(ctx context.Context, tuples []uint64, take func(*table, 
 			if _, wanted := slices.BinarySearch(tuples, t.tuples[rows[i].tuple].id); !wanted {
 				continue
 			}
-			if err := take(t, &rows[i]); err != nil {
+			f, err := t.flow(&rows[i])
+			if err != nil {
+				return err
+			}
+			if err := each(f); err != nil {
 				return err
 			}
 		}

@@ -1,0 +1,249 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/bundle"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/invariant"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/library"
+	"github.com/weir-policy/weir/policies/rego"
+	"github.com/weir-policy/weir/policies/v1alpha1"
+)
+
+// Pack is what a policy pack holds: Invariants, modules of Rego, of which some
+// are policies and some their tests, and data for those.
+type Pack struct {
+	Name       string
+	Invariants []invariant.Invariant // those in Rego among them
+	Modules    []rego.Module         // without the tests
+	Tests      []rego.Module
+	Data       map[string]any
+}
+
+// mostOfBundle is how large a file of a bundle may be, in bytes.
+const mostOfBundle = k8s.MaxFileSize
+
+// ReadPack reads a pack: one that ships with Weir, by its name; a folder of
+// Invariants as YAML and of Rego; or a bundle of OPA, a .tar.gz file. Of Rego every
+// package that has a rule deny or violation is an invariant, which its metadata
+// describe. The error joins every problem of every file.
+func ReadPack(ctx context.Context, name string) (*Pack, error) {
+	p := &packing{Pack: Pack{Name: name, Data: map[string]any{}}, ctx: ctx}
+	info, err := os.Stat(name)
+	switch {
+	case library.Has(name):
+		p.folder(library.Files, name, "library/")
+	case err != nil && strings.ContainsAny(name, "/.\\"):
+		return nil, fmt.Errorf("%s: there is no such folder or bundle", name)
+	case err != nil:
+		return nil, noPack(name)
+	case info.IsDir():
+		dir := filepath.Clean(name)
+		p.folder(os.DirFS(dir), ".", filepath.ToSlash(dir)+"/")
+	case strings.HasSuffix(name, ".tar.gz") || strings.HasSuffix(name, ".tgz"):
+		p.bundle(name)
+	default:
+		return nil, fmt.Errorf("%s: a pack is a folder, a bundle of OPA (.tar.gz), or one of %s", name, strings.Join(packNames(), ", "))
+	}
+	p.read()
+	if err := join(p.problems...); err != nil {
+		return nil, err
+	}
+	if len(p.Invariants)+len(p.Tests) == 0 {
+		return nil, fmt.Errorf("%s: there is no Invariant in it, and no package of Rego with a rule deny or violation", name)
+	}
+	return &p.Pack, nil
+}
+
+func packNames() []string {
+	var names []string
+	for _, p := range library.Packs {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+func noPack(name string) error {
+	return fmt.Errorf("there is no pack %q%s; weir packs lists them, and a folder is written as ./%s", name, policies.Near(name, packNames()), name)
+}
+
+// packing is the reading of one pack.
+type packing struct {
+	Pack
+	ctx       context.Context
+	documents []k8s.Document
+	problems  []error
+}
+
+func (p *packing) fail(err error) { p.problems = append(p.problems, err) }
+
+// folder takes the files of a folder, which messages call by a prefix.
+func (p *packing) folder(fsys fs.FS, root, prefix string) {
+	err := fs.WalkDir(fsys, root, func(name string, entry fs.DirEntry, err error) error {
+		if err := errors.Join(err, p.ctx.Err()); err != nil {
+			return err
+		}
+		if name != root && strings.HasPrefix(entry.Name(), ".") {
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !entry.IsDir() && (isManifest(name) || path.Ext(name) == ".rego") {
+			p.file(careful{fsys}, name, prefix+name, path.Dir(name) == root)
+		}
+		return nil
+	})
+	if err != nil {
+		p.fail(err)
+	}
+}
+
+func (p *packing) file(files careful, name, called string, top bool) {
+	data, err := files.ReadFile(name)
+	if err != nil {
+		p.fail(policies.Problem{Place: policies.Place{File: called}, Message: reason(err)})
+		return
+	}
+	base := path.Base(name)
+	switch isData := strings.TrimSuffix(base, path.Ext(base)) == "data"; {
+	case path.Ext(name) == ".rego":
+		p.module(called, string(data))
+	case isData && top:
+		var values map[string]any
+		if err := yaml.Unmarshal(data, &values); err != nil {
+			p.fail(policies.Problem{Place: policies.Place{File: called}, Message: "data for Rego is a mapping: " + err.Error()})
+		}
+		maps.Copy(p.Data, values)
+	case isData:
+		p.fail(policies.Problem{Place: policies.Place{File: called}, Message: "data for Rego stands at the top of a pack; move it there, under the names of this folder"})
+	default:
+		documents, err := k8s.Parse(called, data)
+		if err != nil {
+			p.fail(err)
+		}
+		p.documents = append(p.documents, documents...)
+	}
+}
+
+func (p *packing) module(file, text string) {
+	m := rego.Module{File: file, Text: text}
+	if strings.HasSuffix(file, "_test.rego") {
+		p.Tests = append(p.Tests, m)
+	} else {
+		p.Modules = append(p.Modules, m)
+	}
+}
+
+// bundle takes the modules and the data of a bundle. Signatures are not looked at.
+func (p *packing) bundle(name string) {
+	file, err := os.Open(name)
+	if err != nil {
+		p.fail(err)
+		return
+	}
+	defer file.Close()
+	b, err := bundle.NewReader(file).WithSkipBundleVerification(true).WithSizeLimitBytes(mostOfBundle).Read()
+	if err != nil {
+		p.fail(fmt.Errorf("%s: it is no bundle of OPA that can be read: %w", name, err))
+		return
+	}
+	p.Data = b.Data
+	for _, m := range b.Modules {
+		p.module(name+":"+strings.TrimPrefix(m.Path, "/"), string(m.Raw))
+	}
+}
+
+// read makes Invariants of what was taken.
+func (p *packing) read() {
+	all, err := k8s.ReadInvariants(p.documents)
+	if err != nil {
+		p.fail(err)
+	}
+	found, err := rego.CompileAll(p.Modules, p.Data)
+	if err != nil {
+		p.fail(err)
+		return
+	}
+	for _, policy := range found {
+		i, err := invariantOf(policy)
+		if err != nil {
+			p.fail(err)
+		}
+		if other := invariant.Named(all, i.Ref.Name); other != nil {
+			p.fail(policies.Problem{Place: i.Place, Message: fmt.Sprintf("package %s is the invariant %s, and so is %s; rename one", policy.Package, i.Ref.Name, other.Place)})
+		}
+		all = append(all, i)
+	}
+	for k := range all {
+		all[k].Pack = p.Name
+	}
+	p.Invariants = all
+}
+
+// invariantOf makes an invariant of a package of Rego: shop.open_databases is
+// shop-open-databases.
+func invariantOf(p *rego.Policy) (invariant.Invariant, error) {
+	i := invariant.Invariant{
+		Ref: policies.Ref{Kind: v1alpha1.KindInvariant, Name: strings.NewReplacer(".", "-", "_", "-").Replace(p.Package)}, Description: p.Metadata.Title,
+		Links: p.Metadata.Links, Form: invariant.Rego, Rego: p, Place: p.Place, FormPlace: p.Place,
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.Metadata.Custom)) {
+		text, ok := p.Metadata.Custom[key].(string)
+		var err error
+		switch key {
+		case "owner":
+			i.Owner = text
+		case "severity":
+			i.Severity, err = invariant.ParseSeverity(text)
+		default:
+			continue
+		}
+		if !ok {
+			err = fmt.Errorf("%s is no text", key)
+		}
+		if err != nil {
+			return i, policies.Problem{Place: p.Place, Message: "metadata, custom: " + err.Error()}
+		}
+	}
+	return i, nil
+}
+
+// WithPacks adds the invariants of packs to others. One that others declare by its
+// name takes its place.
+func WithPacks(ctx context.Context, declared []invariant.Invariant, names ...string) ([]invariant.Invariant, error) {
+	all := slices.Clone(declared)
+	var problems []error
+	for _, name := range names {
+		p, err := ReadPack(ctx, name)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		for _, i := range p.Invariants {
+			switch other := invariant.Named(all, i.Ref.Name); {
+			case other == nil:
+				all = append(all, i)
+			case invariant.Named(declared, i.Ref.Name) == nil:
+				problems = append(problems, policies.Problem{Place: i.Place, Message: fmt.Sprintf("invariant %s is in another pack, too, at %s; leave one of them out", i.Ref.Name, other.Place)})
+			}
+		}
+	}
+	if err := join(problems...); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
