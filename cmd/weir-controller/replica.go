@@ -145,16 +145,17 @@ func newManager(config *rest.Config, o *options) (manager.Manager, *webhook.Leas
 }
 
 func setUpController(m manager.Manager, o *options, k *standing.Keeper, w *controller.Watch) error {
-	// It tells the cluster, too, which is done already.
-	alerts, err := events.NewRecorderForScheme(m.GetScheme(), &record.FakeRecorder{}, m.GetLogger(), o.eventsAddr, controller.Name)
+	recorder, err := events.NewRecorder(m, m.GetLogger(), o.eventsAddr, controller.Name)
 	if err != nil {
 		return err
 	}
+	alerts := *recorder
+	alerts.EventRecorder = &record.FakeRecorder{} // the cluster is told by itself
 	if err := o.jitter.SetGlobalJitter(nil); err != nil {
 		return err
 	}
 	r := &controller.Reconciler{
-		Client: m.GetClient(), Metrics: fluxcontroller.NewMetrics(m, gotk), Events: m.GetEventRecorderFor(controller.Name), Alerts: alerts,
+		Client: m.GetClient(), Metrics: fluxcontroller.NewMetrics(m, gotk), Events: recorder.EventRecorder, Alerts: &alerts,
 		Keeper: k, Watch: w, Interval: o.interval, Clock: time.Now,
 	}
 	return r.SetupWithManager(m, ctrlcontroller.Options{
