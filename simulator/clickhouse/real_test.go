@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,6 +79,25 @@ func (s *servers) kill(t *testing.T, node int) {
 
 func (s *servers) revive(t *testing.T, node int) {
 	s.run(t, "node", s.folder, strconv.Itoa(node))
+}
+
+// sync waits until every replica has what any has.
+func (s *servers) sync(t *testing.T) {
+	t.Helper()
+	u, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range strings.Split(u.Host, ",") {
+		one := *u
+		one.Host = host
+		replica := open(t, one.String(), Options{})
+		for _, table := range []string{replica.local("flows"), replica.local("tuples"), replica.table("imports")} {
+			if err := replica.conn.Exec(t.Context(), "SYSTEM SYNC REPLICA "+table); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 func open(t *testing.T, url string, o Options) *Store {
@@ -788,12 +808,18 @@ func TestRealNodeDies(t *testing.T) {
 			n := 0
 			got, err := s.Import(t.Context(), "a", "as ever", strings.NewReader("a"), func(each func(policies.Flow) error) (bool, error) {
 				for _, f := range all {
-					if n++; n == 1200 {
+					switch n++; {
+					case n == 1200 && test.back:
 						// As a batch is on its way.
 						go func() {
 							cluster.kill(t, test.dies)
 							killed <- struct{}{}
 						}()
+					case n == 1200:
+						// What one replica alone has is gone with it.
+						cluster.sync(t)
+						cluster.kill(t, test.dies)
+						killed <- struct{}{}
 					}
 					if err := each(f); err != nil {
 						return false, err
