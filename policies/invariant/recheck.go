@@ -42,6 +42,11 @@ func (s *Set) Recheck(ctx context.Context, head *reach.Judge, change *reach.Chan
 			continue
 		}
 		r, err := next.check(ctx, k, now, at)
+		if err == nil && at.missed(&r) {
+			at = next.sight(k)
+			at.most = 1
+			r, err = next.check(ctx, k, now, at)
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -97,6 +102,12 @@ func (s *Set) sightOf(k int, base *Set, change *reach.Change) (at sight, touched
 		at.most = 1
 	}
 	return at, true
+}
+
+// missed reports whether nothing was seen of what breaks an invariant, or may: a change
+// counts pairs that it leaves as they were, and does not show them.
+func (at *sight) missed(r *Result) bool {
+	return at.all != nil && *at.all != (numbers{}) && r.Form != Exists && len(r.Counterexamples) == 0 && r.Doubt == nil
 }
 
 // crosses reports whether a change decides otherwise about what breaks an invariant.

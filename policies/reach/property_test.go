@@ -1,7 +1,6 @@
 package reach_test
 
 import (
-	"flag"
 	"net/netip"
 	"os"
 	"slices"
@@ -10,26 +9,15 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 )
 
-// The properties are worth more cases than rapid tries by itself, and a run of
-// all tests should say the same twice. To look further: -rapid.checks=10000
-// -rapid.seed=0, which is another seed each time.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	settings := map[string]string{"rapid.checks": "150", "rapid.seed": "20260310"}
-	flag.Visit(func(f *flag.Flag) { delete(settings, f.Name) })
-	for name, value := range settings {
-		if err := flag.Set(name, value); err != nil {
-			panic(err)
-		}
-	}
-	os.Exit(m.Run())
-}
+// The properties are worth more cases than rapid tries by itself.
+func TestMain(m *testing.M) { os.Exit(testkit.Properties(m, 150)) }
 
 // point is traffic to ask about.
 type point struct {

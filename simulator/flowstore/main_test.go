@@ -1,9 +1,10 @@
 package flowstore
 
 import (
-	"flag"
 	"os"
 	"testing"
+
+	"github.com/weir-policy/weir/internal/testkit"
 )
 
 var benchTemp string
@@ -13,12 +14,11 @@ func TestMain(m *testing.M) {
 		child(where)
 		return
 	}
-	flag.Parse()
 	var err error
 	if benchTemp, err = os.MkdirTemp("", "weir-bench-*"); err != nil {
 		panic(err)
 	}
-	status := m.Run()
+	status := testkit.Properties(m, 0)
 	os.RemoveAll(benchTemp)
 	os.Exit(status)
 }

@@ -1,0 +1,10 @@
+package clickhouse
+
+import (
+	"os"
+	"testing"
+
+	"github.com/weir-policy/weir/internal/testkit"
+)
+
+func TestMain(m *testing.M) { os.Exit(testkit.Properties(m, 0)) }
