@@ -91,12 +91,12 @@ in its place then. With --store too, what arrives becomes part of the store ever
 				} else {
 					stats, stored, err = flows.importTo(c.Context(), s, &store, files)
 				}
-				if err != nil {
+				if err != nil && stored == (report.Stored{}) {
 					return err
 				}
-				return out.write(func(w io.Writer, f report.Format, style report.Style) error {
+				return errors.Join(err, out.write(func(w io.Writer, f report.Format, style report.Style) error {
 					return report.WriteImport(w, f, preview.Reading(stats), &stored, addresses.told(), style)
-				})
+				}))
 			}
 			var stats flowlog.Stats
 			fill := func(w io.Writer) error {

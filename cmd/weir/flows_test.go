@@ -9,10 +9,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,8 +121,8 @@ func TestWhatIsReceivedWaitsForTheStore(t *testing.T) {
 }
 
 // serveBucket serves S3 on loopback, with a bucket called flows, and returns its
-// address.
-func serveBucket(t *testing.T) string {
+// address. Where it has troubles, which may change, each request may meet one.
+func serveBucket(t *testing.T, troubles ...func(http.ResponseWriter) bool) string {
 	t.Helper()
 	t.Setenv("AWS_ACCESS_KEY_ID", "key")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -131,9 +133,58 @@ func serveBucket(t *testing.T) string {
 	if err := backend.CreateBucket("flows"); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(gofakes3.New(backend).Server())
+	s3 := gofakes3.New(backend).Server()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, trouble := range troubles {
+			if trouble(w) {
+				return
+			}
+		}
+		s3.ServeHTTP(w, r)
+	}))
 	t.Cleanup(server.Close)
 	return server.URL
+}
+
+// TestBucketInTrouble has a bucket that refuses many requests, as S3 does under load,
+// and then all of them.
+func TestBucketInTrouble(t *testing.T) {
+	var requests atomic.Int64
+	var refuses atomic.Bool
+	statuses := []int{http.StatusInternalServerError, http.StatusServiceUnavailable, http.StatusTooManyRequests}
+	server := serveBucket(t, func(w http.ResponseWriter) bool {
+		n := requests.Add(1)
+		if !refuses.Load() && n%16 != 0 {
+			return false
+		}
+		w.WriteHeader(statuses[n%3])
+		return true
+	})
+	weir := func(args ...string) (status int, out, told string) {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		status = run(t.Context(), append([]string{"weir"}, args...), streams{strings.NewReader(""), &stdout, &stderr})
+		return status, stdout.String(), stderr.String()
+	}
+	flows := filepath.Join(testkit.Root(t), "examples/shop/flows.jsonl.gz")
+	address := "s3://flows/shop?endpoint=" + server + "&region=eu-west-1&path-style=true"
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"5,176 flows read, 5,176 added.", []string{"import", flows, "--store", address}},
+		{"24 hours compacted, with 5,176 records.", []string{"compact", "--store", address}},
+		{"All of it is as it was written.", []string{"verify", "--store", address}},
+		{"4,213 flows in 5,176 records", []string{"top", "--flows", address}},
+	} {
+		if status, out, told := weir(append([]string{"flows"}, c.args...)...); status != 0 || !strings.Contains(out, c.want) {
+			t.Errorf("%s: %d %s %s", c.args, status, out, told)
+		}
+	}
+	refuses.Store(true)
+	if status, _, told := weir("flows", "list", "--flows", address); status != 2 || !strings.Contains(told, "s3://flows/shop") {
+		t.Errorf("%d %s", status, told)
+	}
 }
 
 // TestBucket names S3 by its address, by flags and by the environment, in verbs

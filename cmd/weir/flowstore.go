@@ -54,7 +54,7 @@ func (f *flowStore) open(ctx context.Context) (*flowstore.Store, error) {
 }
 
 // importTo adds the flows of files to a store, which it makes where there is
-// none.
+// none. A file that is damaged does not keep it from the others.
 func (f *flowFiles) importTo(ctx context.Context, s streams, to *flowStore, files []string) (all flowlog.Stats, stored report.Stored, err error) {
 	store, done, err := to.openToWrite(ctx, s)
 	if err != nil {
@@ -63,6 +63,7 @@ func (f *flowFiles) importTo(ctx context.Context, s streams, to *flowStore, file
 	defer func() { err = errors.Join(err, done()) }()
 	seen := newWatch(s.err, files)
 	defer seen.done()
+	var damaged []error
 	for _, name := range files {
 		stats, done, err := f.importFile(ctx, s, store, seen, name)
 		all.Add(stats)
@@ -72,12 +73,16 @@ func (f *flowFiles) importTo(ctx context.Context, s streams, to *flowStore, file
 			seen.done()
 			fmt.Fprintf(s.err, "%s: %d of its flows are stored; do the same again to add the rest\n", name, done.Known+done.Added)
 		}
-		if err != nil {
-			return all, stored, err
+		var bad policies.Problem
+		switch {
+		case errors.As(err, &bad) && !f.options.Strict:
+			damaged = append(damaged, err)
+		case err != nil:
+			return all, stored, errors.Join(append(damaged, err)...)
 		}
 	}
-	if stored.Known > 0 {
-		return all, stored, nil
+	if stored.Known > 0 || len(damaged) > 0 {
+		return all, stored, errors.Join(damaged...)
 	}
 	return all, stored, anyRead(all)
 }

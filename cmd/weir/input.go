@@ -163,6 +163,7 @@ func (f *flowFiles) addReadingTo(c *cobra.Command) {
 	c.Flags().StringVar(&f.options.Format, "flow-format", "", "the `format` of the flows: "+strings.Join(flowlog.Formats(), ", ")+" (default: found by looking)")
 	complete(c, "flow-format", flowlog.Formats()...)
 	c.Flags().StringToStringVar(&f.options.Columns, "columns", nil, "what the columns of Parquet files say, as `FIELD=COLUMN`,…, where their names do not tell: "+strings.Join(flowlog.RowFields(), ", "))
+	c.Flags().Lookup("columns").DefValue = "" // which is not worth a word
 	c.Flags().BoolVar(&f.options.Strict, "strict", false, "fail at the first line of the flows that cannot be read")
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 
@@ -70,6 +71,9 @@ func (in *input) readInto(s *sink) error {
 	if err != nil && err != io.EOF && len(head) == 0 {
 		s.at.Line = 1
 		return s.damaged(in.packing, err)
+	}
+	if len(head) == 0 && path.Ext(s.at.File) == ".parquet" {
+		return s.damaged("Parquet", errors.New("the file is empty"))
 	}
 	for _, f := range formats {
 		asked := s.options.Format == f.name
