@@ -22,7 +22,7 @@ type floor int
 
 const (
 	wire        floor = iota // custom resources as stored
-	sets                     // ports, addresses, labels
+	sets                     // ports, addresses, labels, runs of numbers
 	words                    // what everything else talks about
 	judgement                // the only place that decides
 	conclusions              // what follows from many decisions
@@ -44,6 +44,7 @@ var floors = map[string]floor{
 
 	"policies/netset":   sets,
 	"policies/selector": sets,
+	"simulator/bitrun":  sets,
 
 	"policies": words,
 

@@ -9,6 +9,8 @@ import (
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/metadata"
+
+	"github.com/weir-policy/weir/simulator/bitrun"
 )
 
 // chunk reads one column of a row group: texts as codes, for they repeat, and
@@ -32,8 +34,8 @@ type chunk struct {
 	left    int // rows of the page that are not yet read
 	data    []byte
 	coded   bool
-	runs    bitRuns // of the codes
-	levels  bitRuns // of what is not null
+	runs    bitrun.Reader // of the codes
+	levels  bitrun.Reader // of what is not null
 	present []int32
 }
 
@@ -105,7 +107,7 @@ func (k *chunk) nextPage() error {
 	if skip < 0 || skip > len(data) || page.NumValues() < 0 {
 		return errShort
 	}
-	k.left, k.levels, k.data = int(page.NumValues()), newBitRuns(data[:skip], 1), data[skip:]
+	k.left, k.levels, k.data = int(page.NumValues()), bitrun.New(data[:skip], 1), data[skip:]
 	switch e := parquet.Encoding(page.Encoding()); e {
 	case parquet.Encodings.Plain:
 		k.coded = false
@@ -114,10 +116,10 @@ func (k *chunk) nextPage() error {
 		if len(k.data) == 0 {
 			k.data = []byte{0} // of nulls alone
 		}
-		if k.data[0] > 31 {
+		if k.data[0] > bitrun.MaxWidth {
 			return errors.New("a page has no sensible width")
 		}
-		k.runs = newBitRuns(k.data[1:], int(k.data[0]))
+		k.runs = bitrun.New(k.data[1:], int(k.data[0]))
 	default:
 		return fmt.Errorf("a page is encoded as %s", e)
 	}
@@ -271,7 +273,7 @@ func (k *chunk) readNumbers(to []int64) error {
 		return nil
 	}
 	k.codes = slices.Grow(k.codes[:0], len(to))[:len(to)]
-	if !k.runs.read(k.codes) {
+	if !k.runs.Read(k.codes) {
 		return errShort
 	}
 	values := k.values
@@ -286,7 +288,7 @@ func (k *chunk) readNumbers(to []int64) error {
 
 func (k *chunk) readTexts(to []int32) error {
 	if k.coded {
-		if !k.runs.read(to) {
+		if !k.runs.Read(to) {
 			return errShort
 		}
 		most := int32(0)
@@ -375,7 +377,7 @@ func (k *chunk) skip(n int) error {
 		switch {
 		case err != nil:
 			return err
-		case !k.coded && len(k.data) < there*k.width(), k.coded && !k.runs.skip(there):
+		case !k.coded && len(k.data) < there*k.width(), k.coded && !k.runs.Skip(there):
 			return errShort
 		case !k.coded:
 			k.data = k.data[there*k.width():]
@@ -405,7 +407,7 @@ func (k *chunk) countPresent(m int) (there int, err error) {
 		return m, nil
 	}
 	k.present = slices.Grow(k.present[:0], m)[:m]
-	if !k.levels.read(k.present) {
+	if !k.levels.Read(k.present) {
 		return 0, errShort
 	}
 	for _, level := range k.present {
@@ -420,119 +422,4 @@ func (k *chunk) cell(i int) cell {
 		return cell{number: k.numbers[i], unit: k.unit}
 	}
 	return cell{text: k.texts[k.codes[i]], isText: true}
-}
-
-// bitRuns reads what Parquet calls the hybrid of run lengths and packed bits.
-type bitRuns struct {
-	data   []byte
-	width  int
-	repeat int   // values left of a run
-	value  int32 // that run's
-	packed int   // values left of packed ones
-	bit    int   // where the next of them begins in data
-}
-
-func newBitRuns(data []byte, width int) bitRuns { return bitRuns{data: data, width: width} }
-
-func (r *bitRuns) read(to []int32) bool {
-	for len(to) > 0 {
-		switch {
-		case r.repeat > 0:
-			n := min(len(to), r.repeat)
-			for i := range to[:n] {
-				to[i] = r.value
-			}
-			r.repeat -= n
-			to = to[n:]
-		case r.packed > 0:
-			n := min(len(to), r.packed)
-			r.unpack(to[:n])
-			r.packed -= n
-			to = to[n:]
-		case !r.next():
-			return false
-		}
-	}
-	return true
-}
-
-func (r *bitRuns) skip(n int) bool {
-	for n > 0 {
-		switch {
-		case r.repeat > 0:
-			m := min(n, r.repeat)
-			r.repeat -= m
-			n -= m
-		case r.packed > 0:
-			m := min(n, r.packed)
-			r.packed -= m
-			r.bit += m * r.width
-			n -= m
-		case !r.next():
-			return false
-		}
-	}
-	return true
-}
-
-// next begins the next run; it reports whether there is one.
-func (r *bitRuns) next() bool {
-	r.data, r.bit = r.data[min(len(r.data), (r.bit+7)/8):], 0
-	header, n := binary.Uvarint(r.data)
-	if n <= 0 || header>>1 > 1<<31 {
-		return false
-	}
-	r.data = r.data[n:]
-	if header&1 == 1 {
-		r.packed = int(header>>1) * 8
-		// The last group may be cut short where no values are in it.
-		if r.width > 0 {
-			r.packed = min(r.packed, len(r.data)*8/r.width)
-		}
-		return r.packed > 0
-	}
-	size := (r.width + 7) / 8
-	if len(r.data) < size {
-		return false
-	}
-	var value uint32
-	for i := range size {
-		value |= uint32(r.data[i]) << (8 * i)
-	}
-	r.value = int32(value)
-	r.data, r.repeat = r.data[size:], int(header>>1)
-	return r.value >= 0
-}
-
-// unpack reads packed values. Four bytes and seven bits hold the widest.
-func (r *bitRuns) unpack(to []int32) {
-	mask, bit, data := uint64(1)<<r.width-1, r.bit, r.data
-	fast := 0
-	if len(data) >= 8 && r.width > 0 {
-		fast = min(len(to), max(0, ((len(data)-8)*8-bit)/r.width))
-	}
-	done := 0
-	if 4*r.width+7 <= 64 { // four of them in one word
-		width := r.width & 63
-		for ; done+4 <= fast; done += 4 {
-			word, four := binary.LittleEndian.Uint64(data[bit>>3:])>>(bit&7), to[done:done+4:done+4]
-			four[0], four[1] = int32(word&mask), int32(word>>width&mask)
-			word >>= 2 * width
-			four[2], four[3] = int32(word&mask), int32(word>>width&mask)
-			bit += 4 * width
-		}
-	}
-	for i := done; i < fast; i++ {
-		to[i] = int32(binary.LittleEndian.Uint64(data[bit>>3:]) >> (bit & 7) & mask)
-		bit += r.width
-	}
-	for i := range to[fast:] {
-		var word uint64
-		for b := range min(5, len(data)-bit>>3) {
-			word |= uint64(data[bit>>3+b]) << (8 * b)
-		}
-		to[fast+i] = int32(word >> (bit & 7) & mask)
-		bit += r.width
-	}
-	r.bit = bit
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/weir-policy/weir/simulator/bitrun"
 )
 
 // batchRows is how many rows are decoded at a time.
@@ -231,7 +233,7 @@ type cursor struct {
 	numbers []int64
 	left    int    // values of the page that is read that are not yet read
 	data    []byte // their encoded form
-	runs    runs
+	runs    bitrun.Reader
 	steps   steps
 }
 
@@ -325,10 +327,10 @@ func (c *cursor) open() error {
 	if parquet.Encoding(page.Encoding()) != parquet.Encodings.RLEDict && parquet.Encoding(page.Encoding()) != parquet.Encodings.PlainDict {
 		return fmt.Errorf("a page is encoded as %s", page.Encoding())
 	}
-	if len(c.data) == 0 || c.data[0] > 31 {
+	if len(c.data) == 0 || c.data[0] > bitrun.MaxWidth {
 		return errors.New("a page has no width")
 	}
-	c.runs = newRuns(c.data[1:], int(c.data[0]))
+	c.runs = bitrun.New(c.data[1:], int(c.data[0]))
 	return nil
 }
 
@@ -400,7 +402,7 @@ func (c *cursor) readCodes(to []int32) error {
 			continue
 		}
 		n := min(len(to), c.left)
-		if !c.runs.read(to[:n]) {
+		if !c.runs.Read(to[:n]) {
 			return errEnds
 		}
 		beyond := int32(0) // negative where a code is; no code is negative
@@ -438,7 +440,7 @@ func (c *cursor) skip(n int) error {
 			}
 		case !c.column.coded:
 			c.data = c.data[8*m:]
-		case !c.runs.skip(m):
+		case !c.runs.Skip(m):
 			return errEnds
 		}
 		c.left -= m
@@ -460,163 +462,6 @@ func (c *cursor) seek(row int64) error {
 		return err
 	}
 	return c.skip(int(row - page.FirstRowIndex()))
-}
-
-// runs reads what Parquet calls the hybrid of run lengths and packed bits.
-type runs struct {
-	data   []byte
-	width  int
-	repeat int   // values left of a run
-	value  int32 // that run's
-	packed int   // values left of packed ones
-	bit    int   // where the next of them begins in data
-}
-
-func newRuns(data []byte, width int) runs { return runs{data: data, width: width} }
-
-// next begins the next run; it reports whether there is one.
-func (r *runs) next() bool {
-	if r.bit > 0 {
-		r.data, r.bit = r.data[(r.bit+7)/8:], 0
-	}
-	header, n := binary.Uvarint(r.data)
-	if n <= 0 || header>>1 > 1<<31 {
-		return false
-	}
-	r.data = r.data[n:]
-	if header&1 == 1 {
-		r.packed = int(header>>1) * 8
-		// The last group may be cut short where no values are in it.
-		if have := len(r.data) * 8 / max(1, r.width); r.width > 0 {
-			r.packed = min(r.packed, have)
-		}
-		return r.packed > 0
-	}
-	size := (r.width + 7) / 8
-	if len(r.data) < size {
-		return false
-	}
-	r.value = 0
-	for i := range size {
-		r.value |= int32(r.data[i]) << (8 * i)
-	}
-	r.data, r.repeat = r.data[size:], int(header>>1)
-	return true
-}
-
-func (r *runs) read(to []int32) bool {
-	for len(to) > 0 {
-		switch {
-		case r.repeat > 0:
-			n := min(len(to), r.repeat)
-			for i := range to[:n] {
-				to[i] = r.value
-			}
-			r.repeat -= n
-			to = to[n:]
-		case r.packed > 0:
-			n := min(len(to), r.packed)
-			r.unpack(to[:n])
-			r.packed -= n
-			to = to[n:]
-			if r.packed == 0 {
-				r.bit = (r.bit + 7) &^ 7
-			}
-		case !r.next():
-			return false
-		}
-	}
-	return true
-}
-
-// unpack reads packed values. Four bytes and seven bits hold the widest.
-func (r *runs) unpack(to []int32) {
-	mask, bit, data := uint64(1)<<r.width-1, r.bit, r.data
-	fast := 0
-	if len(data) >= 8 && r.width > 0 {
-		fast = min(len(to), max(0, ((len(data)-8)*8-bit)/r.width))
-	}
-	for i := range to[:fast] {
-		to[i] = int32(binary.LittleEndian.Uint64(data[bit>>3:]) >> (bit & 7) & mask)
-		bit += r.width
-	}
-	for i := range to[fast:] {
-		var word uint64
-		for b := range min(5, len(data)-bit>>3) {
-			word |= uint64(data[bit>>3+b]) << (8 * b)
-		}
-		to[fast+i] = int32(word >> (bit & 7) & mask)
-		bit += r.width
-	}
-	r.bit = bit
-}
-
-func (r *runs) skip(n int) bool {
-	for n > 0 {
-		switch {
-		case r.repeat > 0:
-			m := min(n, r.repeat)
-			r.repeat -= m
-			n -= m
-		case r.packed > 0:
-			m := min(n, r.packed)
-			r.bit += m * r.width
-			r.packed -= m
-			n -= m
-			if r.packed == 0 {
-				r.bit = (r.bit + 7) &^ 7
-			}
-		case !r.next():
-			return false
-		}
-	}
-	return true
-}
-
-// count adds n values to counts; it reports whether they were there and in
-// range.
-func (r *runs) count(n int, counts []uint64) bool {
-	for n > 0 {
-		switch {
-		case r.repeat > 0:
-			m := min(n, r.repeat)
-			if uint32(r.value) >= uint32(len(counts)) {
-				return false
-			}
-			counts[r.value] += uint64(m)
-			r.repeat -= m
-			n -= m
-		case r.packed > 0:
-			m := min(n, r.packed)
-			if !r.countPacked(m, counts) {
-				return false
-			}
-			r.packed -= m
-			n -= m
-			if r.packed == 0 {
-				r.bit = (r.bit + 7) &^ 7
-			}
-		case !r.next():
-			return false
-		}
-	}
-	return true
-}
-
-func (r *runs) countPacked(n int, counts []uint64) bool {
-	var some [256]int32
-	for n > 0 {
-		part := some[:min(n, len(some))]
-		r.unpack(part)
-		for _, code := range part {
-			if uint(code) >= uint(len(counts)) {
-				return false
-			}
-			counts[code]++
-		}
-		n -= len(part)
-	}
-	return true
 }
 
 // steps reads what Parquet calls binary packed deltas: blocks of small parts,

@@ -96,20 +96,3 @@ func numbersFile(t rapid.TB, groups [][]int64) []byte {
 	}
 	return file.Bytes()
 }
-
-// FuzzPages makes sure that data of any kind ends with an error, and not with
-// the process.
-func FuzzPages(f *testing.F) {
-	f.Add([]byte{3, 0xff, 0x88, 6, 5}, uint8(17))
-	f.Fuzz(func(_ *testing.T, data []byte, n uint8) {
-		codes, counts := make([]int32, n), make([]uint64, 8)
-		for width := range 32 {
-			r := newRuns(data, width)
-			r.read(codes)
-			r = newRuns(data, width)
-			r.count(int(n), counts)
-			r = newRuns(data, width)
-			r.skip(int(n))
-		}
-	})
-}

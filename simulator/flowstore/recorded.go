@@ -810,7 +810,7 @@ func (g *groupReader) count(column int, counts []uint64) (err error) {
 		if err := c.nextPage(); err != nil {
 			return g.damageIn(column, err)
 		}
-		if !c.runs.count(c.left, counts) {
+		if !c.runs.Count(c.left, counts) {
 			return g.damageIn(column, fmt.Errorf("it ends early, or has codes that are not in its dictionary of %d", len(counts)))
 		}
 		left -= int64(c.left)
