@@ -95,6 +95,9 @@ func (s *Set) sightOf(k int, base *Set, change *reach.Change) (at sight, touched
 		at.members = change.Governed(g.from, i.Directions...)
 	default:
 		at.most = 1
+		at.crossings = func(want ...policies.Verdict) iter.Seq[reach.Crossing] {
+			return s.judge.Examples(g.from, g.to, g.ports, want...)
+		}
 	}
 	return at, true
 }

@@ -105,6 +105,13 @@ func (s *shares) of(r *row) int32 {
 	return 0
 }
 
+func (s *shares) people(r *row) (n int) {
+	for at := s.of(r); at != 0; at = s.all[at-1].next {
+		n += s.all[at-1].people
+	}
+	return n
+}
+
 func (s *shares) clear() {
 	for _, r := range s.rows {
 		s.first[rowNumber(r)] = 0
@@ -125,7 +132,7 @@ func rowNumber(r *row) int32 {
 type counter struct {
 	sources, targets set      // who is counted at the moment
 	some             set      // of the targets
-	coming           shares   // some of the targets, whatever anybody grants them
+	coming           shares   // the rows of those
 	enters           []shares // of the sources, by row of those targets
 	leaving          shares   // of the sources: the rows that any of those grant something
 	leaves           shares   // of some of the targets
@@ -150,20 +157,47 @@ func (g *grouping) takeCounter() *counter {
 
 // count adds what is between some of one group and some of another.
 func (x *crossings) count(from, to Group, sources, targets *set, n *Count) {
+	x.compare(from, to, sources, targets, func(c Crossing) bool {
+		n.add(c.Verdict, c.Perhaps, c.Pairs)
+		return true
+	}, func(perhaps bool) bool {
+		x.countTogether(perhaps, n)
+		return true
+	})
+}
+
+// compare lets singly see, one by one, what is between those about whom more counts than
+// rows and ways, and together look at all the others, while they are at hand: once for
+// those who are in the groups for sure, and once for those who are perhaps. It ends when
+// one of the two returns false.
+func (x *crossings) compare(from, to Group, sources, targets *set, singly func(Crossing) bool, together func(perhaps bool) bool) {
 	x.counter = x.grouping.takeCounter()
 	defer func() {
 		x.grouping.counters.Put(x.counter)
 		x.counter = nil
 	}()
 	c := x.census()
-	if meets(sources, c.asSource) || meets(targets, c.asTarget) {
-		x.countSingly(from, to, sources, targets, n)
-	}
 	for _, source := range from.sections(c.none) {
 		x.sources.keep(sources, source.in, source.not, c.asSource)
 		for _, target := range to.sections(c.none) {
 			x.targets.keep(targets, target.in, target.not, c.asTarget)
-			x.countTogether(source.perhaps || target.perhaps, n)
+			if !x.sources.empty() && !x.targets.empty() && !together(source.perhaps || target.perhaps) {
+				return
+			}
+		}
+	}
+	if !meets(sources, c.asSource) && !meets(targets, c.asTarget) {
+		return
+	}
+	for _, some := range [...]struct{ source, target, not *set }{{c.asSource, targets, c.none}, {sources, c.asTarget, c.asSource}} {
+		x.sources.keep(sources, some.source, some.not, c.none)
+		x.targets.keep(targets, some.target, c.none, c.none)
+		for one := range x.partiesIn(from, &x.sources) {
+			for other := range x.partiesIn(to, &x.targets) {
+				if !x.cross(&one, &other, singly) {
+					return
+				}
+			}
 		}
 	}
 }
@@ -183,80 +217,21 @@ func (g Group) sections(none *set) []section {
 	return all
 }
 
-// countSingly adds what is between those about whom more counts than rows and ways.
-func (x *crossings) countSingly(from, to Group, sources, targets *set, n *Count) {
-	c := x.census()
-	for _, some := range [...]struct{ source, target, not *set }{{c.asSource, targets, c.none}, {sources, c.asTarget, c.asSource}} {
-		x.sources.keep(sources, some.source, some.not, c.none)
-		x.targets.keep(targets, some.target, c.none, c.none)
-		for one := range x.partiesIn(from, &x.sources) {
-			for other := range x.partiesIn(to, &x.targets) {
-				x.cross(&one, &other, func(c Crossing) bool {
-					n.add(c.Verdict, c.Perhaps, c.Pairs)
-					return true
-				})
-			}
-		}
-	}
-}
-
 // mostRows is how many rows of destinations are looked at together.
 const mostRows = 64
 
 // countTogether adds what is between the sources and the targets at hand.
 func (x *crossings) countTogether(perhaps bool, n *Count) {
-	if x.sources.empty() || x.targets.empty() {
-		return
-	}
-	for column := range x.targets.columns() {
-		one, ok := x.oneAt(policies.Ingress, column)
-		if !ok {
-			continue
-		}
-		if len(x.coming.rows) == mostRows && x.coming.of(one.row) == 0 {
-			x.countRows(perhaps, n)
-		}
-		if !x.census().second[column] {
-			x.coming.add(one.row, one.ways, [2]grantID{}, one.people)
-		}
-		x.some.push(column)
-	}
-	x.countRows(perhaps, n)
-}
-
-// countRows adds what is between the sources and those of the targets at hand whose
-// rows are coming.
-func (x *crossings) countRows(perhaps bool, n *Count) {
-	for len(x.enters) < len(x.coming.rows) {
-		x.enters = append(x.enters, shares{})
-	}
-	for i, r := range x.coming.rows {
-		x.split(r, policies.Egress, &x.sources, &x.enters[i])
-		for _, q := range x.enters[i].rows {
-			x.leaving.add(q, 0, [2]grantID{}, 0)
-		}
-	}
 	pairs := 0
-	for _, q := range x.leaving.rows {
-		x.split(q, policies.Ingress, &x.some, &x.leaves)
-		for i, r := range x.coming.rows {
-			if q == nil && r == nil {
-				continue
-			}
-			for b := x.leaves.of(r); b != 0; b = x.leaves.all[b-1].next {
-				for a := x.enters[i].of(q); a != 0; a = x.enters[i].all[a-1].next {
-					s, t := &x.enters[i].all[a-1], &x.leaves.all[b-1]
-					x.verdicts(x.decide(s, t), func(v policies.Verdict) { n.add(v, perhaps, s.people*t.people) })
-					pairs += s.people * t.people
-				}
-			}
-		}
-		x.leaves.clear()
-	}
+	x.eachShares(func(_, _ *row, s, t *share) bool {
+		x.verdicts(x.decide(s, t), func(v policies.Verdict) { n.add(v, perhaps, s.people*t.people) })
+		pairs += s.people * t.people
+		return true
+	})
 	if x.wanted[policies.Deny] {
 		n.add(policies.Deny, perhaps, x.pairs()-pairs) // the others grant nothing
 	}
-	for column := range common(&x.sources, &x.some) {
+	for column := range common(&x.sources, &x.targets) {
 		class := x.columns[column].class
 		if class < 0 || x.census().second[column] {
 			continue
@@ -266,30 +241,80 @@ func (x *crossings) countRows(perhaps bool, n *Count) {
 			n.add(v, perhaps, -x.census().people[class]) // each to itself
 		})
 	}
-	for i := range x.coming.rows {
-		x.enters[i].clear()
-	}
-	x.coming.clear()
-	x.leaving.clear()
-	x.some.index, x.some.words = x.some.index[:0], x.some.words[:0]
 }
 
-// pairs returns how many pairs the sources and the rows that are coming make.
-func (x *crossings) pairs() int {
-	var sources, targets, outsideSources, outsideTargets int
-	for column := range x.sources.columns() {
-		if one, ok := x.oneAt(policies.Egress, column); ok && !x.census().second[column] {
-			if sources += one.people; one.row == nil {
-				outsideSources++
-			}
+// eachShares yields the shares of the sources and of the targets at hand that grant each
+// other something, with their rows.
+func (x *crossings) eachShares(yield func(q, r *row, s, t *share) bool) {
+	for column := range x.targets.columns() {
+		one, ok := x.oneAt(policies.Ingress, column)
+		if !ok {
+			continue
+		}
+		if len(x.coming.rows) == mostRows && x.coming.of(one.row) == 0 && !x.eachComing(yield) {
+			return
+		}
+		x.coming.add(one.row, 0, [2]grantID{}, 0)
+		x.some.push(column)
+	}
+	x.eachComing(yield)
+}
+
+// eachComing yields what eachShares does of some of the targets at hand, those whose
+// rows are coming, and forgets them.
+func (x *crossings) eachComing(yield func(q, r *row, s, t *share) bool) (more bool) {
+	defer func() {
+		for i := range x.coming.rows {
+			x.enters[i].clear()
+		}
+		x.coming.clear()
+		x.leaving.clear()
+		x.leaves.clear()
+		x.some.index, x.some.words = x.some.index[:0], x.some.words[:0]
+	}()
+	for len(x.enters) < len(x.coming.rows) {
+		x.enters = append(x.enters, shares{})
+	}
+	for i, r := range x.coming.rows {
+		x.split(r, policies.Egress, &x.sources, &x.enters[i])
+		for _, q := range x.enters[i].rows {
+			x.leaving.add(q, 0, [2]grantID{}, 0)
 		}
 	}
-	for _, s := range x.coming.all {
-		targets += s.people
+	for _, q := range x.leaving.rows {
+		x.split(q, policies.Ingress, &x.some, &x.leaves)
+		for i, r := range x.coming.rows {
+			if q == nil && r == nil {
+				continue
+			}
+			for b := x.leaves.of(r); b != 0; b = x.leaves.all[b-1].next {
+				for a := x.enters[i].of(q); a != 0; a = x.enters[i].all[a-1].next {
+					if !yield(q, r, &x.enters[i].all[a-1], &x.leaves.all[b-1]) {
+						return false
+					}
+				}
+			}
+		}
+		x.leaves.clear()
 	}
-	for at := x.coming.of(nil); at != 0; at = x.coming.all[at-1].next {
-		outsideTargets += x.coming.all[at-1].people
+	return true
+}
+
+// pairs returns how many pairs the sources and the targets at hand make, but for those of
+// addresses outside among themselves.
+func (x *crossings) pairs() int {
+	count := func(d policies.Direction, all *set) (people, outside int) {
+		for column := range all.columns() {
+			if one, ok := x.oneAt(d, column); ok && !x.census().second[column] {
+				if people += one.people; one.row == nil {
+					outside++
+				}
+			}
+		}
+		return people, outside
 	}
+	sources, outsideSources := count(policies.Egress, &x.sources)
+	targets, outsideTargets := count(policies.Ingress, &x.targets)
 	return sources*targets - outsideSources*outsideTargets
 }
 
