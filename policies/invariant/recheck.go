@@ -90,7 +90,7 @@ func (s *Set) sightOf(k int, base *Set, change *reach.Change) (at sight, touched
 	case after.broken > 0 || at.all.broken == 0 && after.unknown > 0:
 		at.here = after
 		at.crossings = func(want ...policies.Verdict) iter.Seq[reach.Crossing] {
-			return change.After(g.from, g.to, g.ports, want...)
+			return change.Examples(g.from, g.to, g.ports, want...)
 		}
 		at.members = change.Governed(g.from, i.Directions...)
 	default:

@@ -18,7 +18,8 @@ type census struct {
 	// waysOf and waysAt say which they are, by class and by atom.
 	ways           [][]int32
 	waysOf, waysAt []int32
-	second         []bool // by column, whether it is the second of its class
+	second         []bool   // by column, whether it is the second of its class
+	seconds        []uint64 // the same, a bit each
 	// asSource and asTarget are the columns of those about whom more counts than rows
 	// and ways: the source's node, or the address.
 	asSource, asTarget *set
@@ -100,6 +101,13 @@ func (j *Judge) findWays(c *census) {
 			c.waysOf[i] = find(x.columns)
 		}
 	}
+	seconds := newCanvas(len(j.columns))
+	for column, is := range c.second {
+		if is {
+			seconds.add(int32(column))
+		}
+	}
+	c.seconds = seconds.dense
 	s := newSets(len(j.columns))
 	c.none = s.none
 	for i, to := range []**set{&c.asSource, &c.asTarget} {

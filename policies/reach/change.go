@@ -130,7 +130,17 @@ func (c *Change) concerns(source, target *party) bool {
 // anybody, on the ports at hand.
 func (c *Change) moved(d policies.Direction) *set {
 	if c.movers[d] == nil {
-		c.movers[d] = c.wholly(c.changed[d], func(class int32) bool { return !c.differs(d, class).empty() })
+		all, last := newCanvas(len(c.base.columns)), int32(-1)
+		for column := range c.changed[d].columns() {
+			class := c.base.columns[column].class
+			if class != last && !c.differs(d, class).empty() {
+				for _, column := range c.base.classes[class].columns {
+					all.add(column)
+				}
+			}
+			last = class
+		}
+		c.movers[d] = c.sets.take(&all)
 	}
 	return c.movers[d]
 }
@@ -146,29 +156,32 @@ func (c *Change) about(d policies.Direction) *set {
 				last = class
 			}
 		}
-		c.objects[d] = c.wholly(c.sets.take(&all), func(int32) bool { return true })
+		c.base.complete(&all)
+		c.objects[d] = c.sets.take(&all)
 	}
 	return c.objects[d]
 }
 
-// wholly returns all columns of those classes that have some of the columns, if they
-// are among some, and the addresses outside.
-func (c *Change) wholly(columns *set, some func(class int32) bool) *set {
-	all, last := newCanvas(len(c.base.columns)), int32(-1)
-	for column := range columns.columns() {
-		switch class := c.base.columns[column].class; {
-		case class < 0:
-			all.add(column)
-		case class != last && some(class):
-			for _, column := range c.base.classes[class].columns {
-				all.add(column)
-			}
-			fallthrough
-		default:
-			last = class
+// complete adds the other columns of the classes that have some on a canvas.
+func (j *Judge) complete(c *canvas) {
+	census := j.census()
+	for _, at := range slices.Clone(c.touched) {
+		word, second := c.dense[at], census.seconds[at]
+		c.dense[at] |= word&second>>1 | word<<1&second
+		if word&second&1 != 0 {
+			c.addWord(at-1, 1<<63)
+		}
+		if next := int(at) + 1; word>>63 != 0 && next < len(census.seconds) {
+			c.addWord(at+1, census.seconds[next]&1)
 		}
 	}
-	return c.sets.take(&all)
+	for column := range census.asTarget.columns() { // may have more than two
+		if c.has(column) {
+			for _, other := range j.classes[j.columns[column].class].columns {
+				c.add(other)
+			}
+		}
+	}
 }
 
 // differs returns the columns about which a class may decide otherwise than before, on

@@ -157,7 +157,7 @@ func (g *grouping) takeCounter() *counter {
 
 // count adds what is between some of one group and some of another.
 func (x *crossings) count(from, to Group, sources, targets *set, n *Count) {
-	x.compare(from, to, sources, targets, func(c Crossing) bool {
+	x.compare(from, to, sources, targets, nil, func(c Crossing) bool {
 		n.add(c.Verdict, c.Perhaps, c.Pairs)
 		return true
 	}, func(perhaps bool) bool {
@@ -168,9 +168,9 @@ func (x *crossings) count(from, to Group, sources, targets *set, n *Count) {
 
 // compare lets singly see, one by one, what is between those about whom more counts than
 // rows and ways, and together look at all the others, while they are at hand: once for
-// those who are in the groups for sure, and once for those who are perhaps. It ends when
-// one of the two returns false.
-func (x *crossings) compare(from, to Group, sources, targets *set, singly func(Crossing) bool, together func(perhaps bool) bool) {
+// those who are in the groups for sure, and once for those who are perhaps. With a
+// change, singly sees only what that concerns. It ends when one of the two returns false.
+func (x *crossings) compare(from, to Group, sources, targets *set, change *Change, singly func(Crossing) bool, together func(perhaps bool) bool) {
 	x.counter = x.grouping.takeCounter()
 	defer func() {
 		x.grouping.counters.Put(x.counter)
@@ -194,7 +194,7 @@ func (x *crossings) compare(from, to Group, sources, targets *set, singly func(C
 		x.targets.keep(targets, some.target, c.none, c.none)
 		for one := range x.partiesIn(from, &x.sources) {
 			for other := range x.partiesIn(to, &x.targets) {
-				if !x.cross(&one, &other, singly) {
+				if (change == nil || change.concerns(&one, &other)) && !x.cross(&one, &other, singly) {
 					return
 				}
 			}
@@ -233,7 +233,7 @@ func (x *crossings) countTogether(perhaps bool, n *Count) {
 	}
 	for column := range common(&x.sources, &x.targets) {
 		class := x.columns[column].class
-		if class < 0 || x.census().second[column] {
+		if class < 0 || !x.isFirst(column) {
 			continue
 		}
 		columns := x.classes[class].columns
@@ -305,7 +305,7 @@ func (x *crossings) eachComing(yield func(q, r *row, s, t *share) bool) (more bo
 func (x *crossings) pairs() int {
 	count := func(d policies.Direction, all *set) (people, outside int) {
 		for column := range all.columns() {
-			if one, ok := x.oneAt(d, column); ok && !x.census().second[column] {
+			if one, ok := x.oneAt(d, column); ok && x.isFirst(column) {
 				if people += one.people; one.row == nil {
 					outside++
 				}

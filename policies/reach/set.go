@@ -118,6 +118,11 @@ func (c *canvas) addWord(index uint32, word uint64) {
 	c.dense[index] |= word
 }
 
+func (c *canvas) has(column int32) bool {
+	index, bit := wordOf(column)
+	return c.dense[index]&bit != 0
+}
+
 func (c *canvas) add(column int32) { c.addWord(wordOf(column)) }
 
 // addRange adds the columns from first up to but not including end.
