@@ -60,7 +60,7 @@ type Counterexample struct {
 	// Protocol and Port are the lowest of them.
 	Protocol netset.Protocol
 	Port     uint16
-	Decision policies.Decision // on the lowest port
+	Decision policies.Decision // on the lowest port, without the rules that do not match
 	// Because says why, as one clause: of the rule or end of a tier that decides,
 	// whose place At is, if there is one.
 	Because string
@@ -500,7 +500,7 @@ func (f *finder) explain(x *Counterexample) {
 	if x.Protocol, x.Port, ok = lowest(x.Ports); !ok {
 		return
 	}
-	x.Decision = f.judge.Decide(x.ends[0], x.ends[1], x.Protocol, x.Port)
+	x.Decision = f.judge.DecideBriefly(x.ends[0], x.ends[1], x.Protocol, x.Port)
 	x.From, x.To = x.Decision.From, x.Decision.To
 	x.Because = x.Decision.Because
 	if side := decisive(&x.Decision); side != nil {

@@ -95,11 +95,14 @@ func (s *Set) sightOf(k int, base *Set, change *reach.Change) (at sight, touched
 	case after.broken > 0 || at.all.broken == 0 && after.unknown > 0:
 		at.here = after
 		at.crossings = func(want ...policies.Verdict) iter.Seq[reach.Crossing] {
-			return change.After(g.from, g.to, g.ports, want...)
+			return change.Examples(g.from, g.to, g.ports, want...)
 		}
 		at.members = change.Governed(g.from, i.Directions...)
 	default:
 		at.most = 1
+		at.crossings = func(want ...policies.Verdict) iter.Seq[reach.Crossing] {
+			return s.judge.Examples(g.from, g.to, g.ports, want...)
+		}
 	}
 	return at, true
 }

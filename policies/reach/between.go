@@ -31,7 +31,7 @@ func (j *Judge) Between(from, to Group, ports netset.Ports, want ...policies.Ver
 			return
 		}
 		x := newCrossings(j)
-		x.want(ports, want)
+		x.want(x.grants.ports.id(ports), want)
 		x.between(from, to, nil, yield)
 	}
 }
@@ -42,10 +42,22 @@ type crossings struct {
 	sets     *sets // that no row has to do with
 	concerns map[concernKey]*set
 	within   portsID
-	clipped  map[portsID][]portsID // by what is within, what clip returned plus one
+	clipped  map[portsID]*[]clipped // by what is within, what clip returned
+	clips    *[]clipped             // those of the ports at hand
 	wanted   [policies.Unknown + 1]bool
 	*counter // while count counts
 	decided  map[sharesKey]grantID
+	last     struct { // that was decided
+		key   sharesKey
+		grant grantID
+	}
+}
+
+// clipped is those of some ports that are asked for, and what allows them.
+type clipped struct {
+	known bool
+	ports portsID
+	grant grantID
 }
 
 type concernKey struct {
@@ -54,27 +66,36 @@ type concernKey struct {
 }
 
 func newCrossings(j *Judge) *crossings {
-	return &crossings{pairing: newPairing(j), sets: newSets(len(j.columns)), concerns: map[concernKey]*set{}, clipped: map[portsID][]portsID{}}
+	return &crossings{
+		pairing: newPairing(j), sets: newSets(len(j.columns)), concerns: map[concernKey]*set{}, clipped: map[portsID]*[]clipped{},
+		decided: map[sharesKey]grantID{},
+	}
 }
 
-func (x *crossings) want(ports netset.Ports, verdicts []policies.Verdict) {
-	x.within = x.grants.ports.id(ports)
+func (x *crossings) want(ports portsID, verdicts []policies.Verdict) {
+	if x.clips == nil || x.within != ports {
+		x.within, x.clips = ports, x.clipped[ports]
+		if x.clips == nil {
+			x.clips = new([]clipped)
+			x.clipped[ports] = x.clips
+		}
+	}
 	for v := range x.wanted {
 		x.wanted[v] = len(verdicts) == 0 || slices.Contains(verdicts, policies.Verdict(v))
 	}
 }
 
 // clip returns those of some ports that are asked for.
-func (x *crossings) clip(ports portsID) portsID {
-	known := x.clipped[x.within]
-	if int(ports) >= len(known) {
-		known = append(known, make([]portsID, len(x.grants.ports.sets)-len(known))...)
-		x.clipped[x.within] = known
+func (x *crossings) clip(ports portsID) clipped {
+	if n := len(*x.clips); int(ports) >= n {
+		*x.clips = append(*x.clips, make([]clipped, len(x.grants.ports.sets)-n)...)
 	}
-	if known[ports] == 0 {
-		known[ports] = x.grants.ports.and(ports, x.within) + 1
+	c := &(*x.clips)[ports]
+	if !c.known {
+		within := x.grants.ports.and(ports, x.within)
+		*c = clipped{true, within, x.id(grant{allow: within})}
 	}
-	return known[ports] - 1
+	return *c
 }
 
 // between looks from each end of the smaller group at those of the other that it has
@@ -139,7 +160,7 @@ func (x *crossings) grantedBy(r *row) *set {
 	} else {
 		for _, layers := range []relation{r.allow, r.unknown} {
 			for _, l := range layers {
-				if x.clip(l.ports) != noPorts {
+				if x.clip(l.ports).ports != noPorts {
 					x.sets.addSet(l.columns)
 				}
 			}

@@ -199,6 +199,7 @@ func checkBetween(t *rapid.T, j *reach.Judge, froms, tos []policies.Match, ports
 		}
 	}
 	checkCount(t, j, from, to, ports)
+	checkExamples(t, j, from, to, ports)
 	want := pairsBetween(j, isFrom, isTo, ports)
 	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Fatalf("%v to %v on %v: -want +got\n%s\n%+v", froms, tos, ports, diff, j.Model().Policies)
@@ -251,5 +252,27 @@ func add(n *reach.Count, sign int, c reach.Crossing) {
 		n.Perhaps[c.Verdict] += sign * c.Pairs
 	} else {
 		n.Sure[c.Verdict] += sign * c.Pairs
+	}
+}
+
+// checkExamples checks that there are examples where Between yields something, and that
+// they are right.
+func checkExamples(t *rapid.T, j *reach.Judge, from, to reach.Group, ports netset.Ports) {
+	for _, wanted := range [][]policies.Verdict{nil, {policies.Allow}, {policies.Deny}, {policies.Allow, policies.Unknown}} {
+		type what struct {
+			verdict policies.Verdict
+			perhaps bool
+		}
+		want, got := map[what]bool{}, map[what]bool{}
+		for c := range j.Between(from, to, ports, wanted...) {
+			want[what{c.Verdict, c.Perhaps}] = true
+		}
+		for c := range j.Examples(from, to, ports, wanted...) {
+			got[what{c.Verdict, c.Perhaps}] = true
+			checkCrossing(t, j, c)
+		}
+		if diff := gocmp.Diff(want, got); diff != "" {
+			t.Fatalf("%v: examples -want +got\n%s", wanted, diff)
+		}
 	}
 }

@@ -14,7 +14,20 @@ type census struct {
 	// outsiders are, by atom, the lowest address that no pod and no node has; the
 	// zero address where pods and nodes have all of them.
 	outsiders []netip.Addr
+	// ways are the columns of one of those to whom ways of the same kind lead, and
+	// waysOf and waysAt say which they are, by class and by atom.
+	ways           [][]int32
+	waysOf, waysAt []int32
+	second         []bool   // by column, whether it is the second of its class
+	seconds        []uint64 // the same, a bit each
+	// asSource and asTarget are the columns of those about whom more counts than rows
+	// and ways: the source's node, or the address.
+	asSource, asTarget *set
+	none               *set
 }
+
+// kind is what of an end's columns says which ways lead to it.
+type kind [2]struct{ families, sure, perhaps family }
 
 // member is a pod of the model by its index, or a node by the complement of its.
 type member int32
@@ -49,7 +62,60 @@ func (j *Judge) count() *census {
 		c.people[class]++
 	}
 	c.outsiders = j.findOutsiders()
+	j.findWays(c)
 	return c
+}
+
+func (j *Judge) findWays(c *census) {
+	c.waysOf, c.waysAt, c.second = make([]int32, len(j.classes)), make([]int32, len(j.atoms)), make([]bool, len(j.columns))
+	known := map[kind]int32{}
+	find := func(columns []int32) int32 {
+		var k kind
+		for i, column := range columns {
+			x := &j.columns[column]
+			k[i].families, k[i].sure, k[i].perhaps = x.families, x.sure, x.perhaps
+		}
+		id, ok := known[k]
+		if !ok {
+			id = int32(len(c.ways))
+			known[k], c.ways = id, append(c.ways, columns)
+		}
+		return id
+	}
+	for atom := range j.atoms {
+		c.waysAt[atom] = find(j.alone[atom:][:1])
+	}
+	var sets [2][]int32
+	for i := range j.classes {
+		switch x := &j.classes[i]; {
+		case x.role == aFace:
+		case x.role == faced:
+			sets[0], sets[1] = append(sets[0], x.columns...), append(sets[1], x.columns...)
+		default:
+			if x.host() {
+				sets[0] = append(sets[0], x.columns...)
+			}
+			for _, column := range x.columns[1:] {
+				c.second[column] = true
+			}
+			c.waysOf[i] = find(x.columns)
+		}
+	}
+	seconds := newCanvas(len(j.columns))
+	for column, is := range c.second {
+		if is {
+			seconds.add(int32(column))
+		}
+	}
+	c.seconds = seconds.dense
+	s := newSets(len(j.columns))
+	c.none = s.none
+	for i, to := range []**set{&c.asSource, &c.asTarget} {
+		for _, column := range sets[i] {
+			s.add(column)
+		}
+		*to = s.build()
+	}
 }
 
 func (j *Judge) findOutsiders() []netip.Addr {

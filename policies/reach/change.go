@@ -15,23 +15,25 @@ type Change struct {
 	governed   [2]*set // columns of those that other policies govern now
 	changed    [2]*set // and of those of them that may decide otherwise
 	sets       *sets
-	ports      *portTable
-	within     portsID
-	movers     [2]map[portsID]*set // what moved returned
-	objects    [2]map[portsID]*set // what about returned
-	byRows     map[rowsPorts]*set  // what apart returned
-	sides      [2]*crossings
+	sides      [2]*crossings // of base and head, with the same numbers for ports
+	views      []*view
+	*view      // of the ports at hand
 }
 
-type rowsPorts struct {
-	was, is *row
+// view is what changes on some ports.
+type view struct {
+	ports   netset.Ports
 	within  portsID
+	movers  [2]*set          // what moved returned
+	objects [2]*set          // what about returned
+	pairs   [2]rectangle     // what rectangles returned
+	byRows  map[[2]*row]*set // what apart returned
 }
 
 func newChange(base, head *Judge) *Change {
 	sets := newSets(len(base.columns))
 	return &Change{
-		base: base, head: head, sets: sets, byRows: map[rowsPorts]*set{}, movers: [2]map[portsID]*set{{}, {}}, objects: [2]map[portsID]*set{{}, {}},
+		base: base, head: head, sets: sets,
 		governed: [2]*set{sets.none, sets.none}, changed: [2]*set{sets.none, sets.none},
 	}
 }
@@ -81,24 +83,29 @@ func (c *Change) between(side int, from, to Group, ports netset.Ports, want []po
 			return
 		}
 		c.look(ports)
-		c.side(side, ports, want).between(from, to, c, yield)
+		c.side(side, want).between(from, to, c, yield)
 	}
 }
 
 // look turns to some ports.
 func (c *Change) look(ports netset.Ports) {
-	if c.ports == nil {
-		c.ports = c.head.ports.fork()
+	if c.sides[0] == nil {
+		c.sides[1] = newCrossings(c.head)
+		before := *c.sides[1]
+		before.Judge, before.decided = c.base, map[sharesKey]grantID{}
+		c.sides[0] = &before
 	}
-	c.within = c.ports.id(ports)
+	if at := slices.IndexFunc(c.views, func(v *view) bool { return v.ports.Equal(ports) }); at >= 0 {
+		c.view = c.views[at]
+		return
+	}
+	c.view = &view{ports: ports, within: c.sides[1].grants.ports.id(ports), byRows: map[[2]*row]*set{}}
+	c.views = append(c.views, c.view)
 }
 
 // side returns one of the judges, 0 for before and 1 for after, ready to be asked.
-func (c *Change) side(side int, ports netset.Ports, want []policies.Verdict) *crossings {
-	if c.sides[side] == nil {
-		c.sides[side] = newCrossings([2]*Judge{c.base, c.head}[side])
-	}
-	c.sides[side].want(ports, want)
+func (c *Change) side(side int, want []policies.Verdict) *crossings {
+	c.sides[side].want(c.within, want)
 	return c.sides[side]
 }
 
@@ -122,27 +129,59 @@ func (c *Change) concerns(source, target *party) bool {
 // moved returns the columns of those who may decide otherwise than before about
 // anybody, on the ports at hand.
 func (c *Change) moved(d policies.Direction) *set {
-	known, ok := c.movers[d][c.within]
-	if ok {
-		return known
-	}
-	var classes []int32
-	last := int32(-1)
-	for column := range c.changed[d].columns() {
-		class := c.base.columns[column].class
-		if class != last && !c.differs(d, class).empty() {
-			classes = append(classes, class)
+	if c.movers[d] == nil {
+		all, last := newCanvas(len(c.base.columns)), int32(-1)
+		for column := range c.changed[d].columns() {
+			class := c.base.columns[column].class
+			if class != last && !c.differs(d, class).empty() {
+				for _, column := range c.base.classes[class].columns {
+					all.add(column)
+				}
+			}
+			last = class
 		}
-		last = class
+		c.movers[d] = c.sets.take(&all)
 	}
-	for _, class := range classes {
-		for _, column := range c.base.classes[class].columns {
-			c.sets.add(column)
+	return c.movers[d]
+}
+
+// about returns the columns of those about whom anybody may decide otherwise than
+// before, on the ports at hand.
+func (c *Change) about(d policies.Direction) *set {
+	if c.objects[d] == nil {
+		all, last := newCanvas(len(c.base.columns)), int32(-1)
+		for column := range c.moved(d).columns() {
+			if class := c.base.columns[column].class; class != last {
+				all.addSet(c.differs(d, class))
+				last = class
+			}
+		}
+		c.base.complete(&all)
+		c.objects[d] = c.sets.take(&all)
+	}
+	return c.objects[d]
+}
+
+// complete adds the other columns of the classes that have some on a canvas.
+func (j *Judge) complete(c *canvas) {
+	census := j.census()
+	for _, at := range slices.Clone(c.touched) {
+		word, second := c.dense[at], census.seconds[at]
+		c.dense[at] |= word&second>>1 | word<<1&second
+		if word&second&1 != 0 {
+			c.addWord(at-1, 1<<63)
+		}
+		if next := int(at) + 1; word>>63 != 0 && next < len(census.seconds) {
+			c.addWord(at+1, census.seconds[next]&1)
 		}
 	}
-	known = c.sets.build()
-	c.movers[d][c.within] = known
-	return known
+	for column := range census.asTarget.columns() { // may have more than two
+		if c.has(column) {
+			for _, other := range j.classes[j.columns[column].class].columns {
+				c.add(other)
+			}
+		}
+	}
 }
 
 // differs returns the columns about which a class may decide otherwise than before, on
@@ -168,7 +207,7 @@ func (c *Change) apart(was, is *row) *set {
 	if was == is {
 		return c.sets.none
 	}
-	key := rowsPorts{was, is, c.within}
+	key := [2]*row{was, is}
 	known, ok := c.byRows[key]
 	if !ok {
 		c.addApart(was.allow, is.allow)
@@ -182,12 +221,13 @@ func (c *Change) apart(was, is *row) *set {
 // addApart adds the columns that are in one of two relations only, on some of the ports
 // at hand.
 func (c *Change) addApart(was, is relation) {
+	ports := c.sides[1].grants.ports
 	for k, pair := range [][2]relation{{was, is}, {is, was}} {
 		for _, l := range pair[0] {
-			alone := c.ports.and(l.ports, c.within)
+			alone := ports.and(l.ports, c.within)
 			for _, m := range pair[1] {
-				if shared := c.ports.and(alone, m.ports); shared != noPorts {
-					alone = c.ports.minus(alone, shared)
+				if shared := ports.and(alone, m.ports); shared != noPorts {
+					alone = ports.minus(alone, shared)
 					if k == 0 {
 						c.sets.addApart(l.columns, m.columns)
 					}

@@ -25,7 +25,7 @@ func (j *Judge) Count(from, to Group, ports netset.Ports, want ...policies.Verdi
 		return n
 	}
 	x := newCrossings(j)
-	x.want(ports, want)
+	x.want(x.grants.ports.id(ports), want)
 	x.count(from, to, from.possible, to.possible, &n)
 	return n
 }
@@ -37,131 +37,90 @@ func (c *Change) Count(from, to Group, ports netset.Ports, want ...policies.Verd
 		return before, after
 	}
 	c.look(ports)
-	leavers, comers := c.moved(policies.Egress), c.moved(policies.Ingress)
-	for _, some := range [...]struct{ sources, targets *set }{
-		{leavers, c.sets.or(c.about(policies.Egress), comers)},
-		{c.sets.minus(c.about(policies.Ingress), leavers), comers},
-	} {
+	for _, some := range c.rectangles() {
 		if !meets(some.sources, from.possible) || !meets(some.targets, to.possible) {
 			continue
 		}
-		for side, n := range []*Count{&before, &after} {
-			c.side(side, ports, want).count(from, to, some.sources, some.targets, n)
-		}
+		c.side(0, want).count(from, to, some.sources, some.targets, &before)
+		c.side(1, want).count(from, to, some.sources, some.targets, &after)
 	}
 	return before, after
 }
 
-// about returns the columns about which anybody may decide otherwise than before, on
-// the ports at hand.
-func (c *Change) about(d policies.Direction) *set {
-	known, ok := c.objects[d][c.within]
-	if !ok {
-		all := newCanvas(len(c.base.columns))
-		last := int32(-1)
-		for column := range c.moved(d).columns() {
-			if class := c.base.columns[column].class; class != last {
-				all.addSet(c.differs(d, class))
-				last = class
-			}
+// rectangle is some sources and some destinations.
+type rectangle struct{ sources, targets *set }
+
+// rectangles hold all pairs that may be decided otherwise than before, on the ports at
+// hand, none of them twice.
+func (c *Change) rectangles() [2]rectangle {
+	if c.pairs[0].sources == nil {
+		leavers, comers := c.moved(policies.Egress), c.moved(policies.Ingress)
+		c.pairs = [2]rectangle{
+			{leavers, c.sets.or(c.about(policies.Egress), comers)},
+			{c.sets.minus(c.about(policies.Ingress), leavers), comers},
 		}
-		known = c.sets.take(&all)
-		c.objects[d][c.within] = known
 	}
-	return known
+	return c.pairs
 }
 
-// heap is ends of a group that have the same policies and addresses of the same kinds.
-type heap struct {
-	row     *row // nil for addresses outside
-	kind    kind
-	perhaps bool
-	people  int
-	columns []int32 // of one of them
-	next    int32   // another heap of this row, its index plus one
+// share is people to whom ways of one kind lead and with whose columns somebody grants
+// the same.
+type share struct {
+	ways   int32
+	grants [2]grantID
+	people int
+	next   int32 // another share of the row, its index plus one
 }
 
-// kind is what of an end's columns says which ways lead to it.
-type kind [2]struct{ families, sure, perhaps family }
-
-// heaps are those of one group.
-type heaps struct {
-	all     []heap
-	rows    []*row  // of them
-	byRow   []int32 // by the id of a row plus one: a heap's index plus one
-	of      []int32 // by column: its heap's index plus one
-	columns *set    // that have one
+// shares are those of many people, by the number of their own row.
+type shares struct {
+	first []int32 // the index of a share plus one
+	rows  []*row  // that have some
+	all   []share
 }
 
-// counter is what count works with: of the sources and of the destinations, and what
-// they grant each other.
-type counter struct {
-	heaps   [2]heaps
-	enters  []split // by row of the destinations
-	leaves  split
-	offered []grantID // by column
-	touched []int32
+func (s *shares) add(r *row, ways int32, grants [2]grantID, people int) {
+	number := int(rowNumber(r))
+	if number >= len(s.first) {
+		s.first = append(s.first, make([]int32, number+1-len(s.first))...)
+	}
+	for at := s.first[number]; at != 0; at = s.all[at-1].next {
+		if one := &s.all[at-1]; one.ways == ways && one.grants == grants {
+			one.people += people
+			return
+		}
+	}
+	if s.first[number] == 0 {
+		s.rows = append(s.rows, r)
+	}
+	s.all = append(s.all, share{ways, grants, people, s.first[number]})
+	s.first[number] = int32(len(s.all))
 }
 
-// takeCounter returns a blank counter, to be given back as blank.
-func (g *grouping) takeCounter() *counter {
-	if c, ok := g.counters.Get().(*counter); ok {
-		return c
+// of returns the first share of a row: its index plus one, 0 where there is none.
+func (s *shares) of(r *row) int32 {
+	if number := int(rowNumber(r)); number < len(s.first) {
+		return s.first[number]
 	}
-	c := &counter{offered: make([]grantID, len(g.frame.columns))}
-	for k := range c.heaps {
-		c.heaps[k].of = make([]int32, len(g.frame.columns))
-	}
-	return c
+	return 0
 }
 
-// put adds an end.
-func (h *heaps) put(x *crossings, d policies.Direction, p *party) {
-	one := heap{perhaps: p.perhaps, columns: p.columns}
-	id := int32(0)
-	if p.class >= 0 {
-		one.row = x.rows[d].at(p.class)
-		id = one.row.id + 1
+func (s *shares) people(r *row) (n int) {
+	for at := s.of(r); at != 0; at = s.all[at-1].next {
+		n += s.all[at-1].people
 	}
-	for i, column := range p.columns {
-		c := &x.columns[column]
-		one.kind[i].families, one.kind[i].sure, one.kind[i].perhaps = c.families, c.sure, c.perhaps
-	}
-	if int(id) >= len(h.byRow) {
-		h.byRow = append(h.byRow, make([]int32, int(id)+1-len(h.byRow))...)
-	}
-	at := h.byRow[id]
-	if at == 0 {
-		h.rows = append(h.rows, one.row)
-	}
-	for at != 0 && (h.all[at-1].kind != one.kind || h.all[at-1].perhaps != one.perhaps) {
-		at = h.all[at-1].next
-	}
-	if at == 0 {
-		one.next = h.byRow[id]
-		h.all = append(h.all, one)
-		at = int32(len(h.all))
-		h.byRow[id] = at
-	}
-	h.all[at-1].people += p.people
-	for _, column := range p.columns {
-		h.of[column] = at
-		x.sets.add(column)
-	}
+	return n
 }
 
-func (h *heaps) clear() {
-	for _, r := range h.rows {
-		h.byRow[rowNumber(r)] = 0
+func (s *shares) clear() {
+	for _, r := range s.rows {
+		s.first[rowNumber(r)] = 0
 	}
-	for column := range h.columns.columns() {
-		h.of[column] = 0
-	}
-	clear(h.all)
-	clear(h.rows)
-	h.all, h.rows, h.columns = h.all[:0], h.rows[:0], nil
+	clear(s.rows)
+	s.rows, s.all = s.rows[:0], s.all[:0]
 }
 
+// rowNumber numbers rows; nil is that of addresses outside.
 func rowNumber(r *row) int32 {
 	if r == nil {
 		return 0
@@ -169,183 +128,114 @@ func rowNumber(r *row) int32 {
 	return r.id + 1
 }
 
-// split says what a row of the other side grants to those in heaps.
-type split struct {
-	first  []int32 // by heap: the index of a share plus one
-	shares []share
+// counter is what count works with.
+type counter struct {
+	sources, targets set      // who is counted at the moment
+	some             set      // of the targets
+	coming           shares   // the rows of those
+	enters           []shares // of the sources, by row of those targets
+	leaving          shares   // of the sources: the rows that any of those grant something
+	leaves           shares   // of some of the targets
+	offers           []offer
+	offered          [][2]grantID // by the first column of a class
+	touched          []int32
 }
 
-// share is those of a heap to whose columns a row grants the same.
-type share struct {
-	grants [2]grantID
-	people int
-	next   int32 // another share of the heap, its index plus one
+// offer is what a row grants to some columns.
+type offer struct {
+	grant   grantID
+	columns *set
 }
 
-// split returns the shares of heaps to which a row grants something on the ports at
-// hand.
-func (x *crossings) split(h *heaps, r *row, s *split) {
-	s.first, s.shares = append(s.first[:0], make([]int32, len(h.all))...), s.shares[:0]
-	if r == nil {
-		for i := range h.all {
-			s.add(int32(i), [2]grantID{x.open, x.open}, h.all[i].people)
-		}
-		return
+// takeCounter returns a blank counter, to be given back as blank.
+func (g *grouping) takeCounter() *counter {
+	if c, ok := g.counters.Get().(*counter); ok {
+		return c
 	}
-	touched := x.touched[:0]
-	add := func(g grant, columns *set) {
-		if g == (grant{}) {
-			return
-		}
-		id := x.id(g)
-		for c := range common(columns, h.columns) {
-			if x.offered[c] == noGrant {
-				touched = append(touched, c)
-			}
-			x.offered[c] = x.either(x.offered[c], id)
-		}
-	}
-	for _, l := range r.allow {
-		add(grant{allow: x.clip(l.ports)}, l.columns)
-	}
-	for _, l := range r.unknown {
-		add(grant{unknown: x.clip(l.ports)}, l.columns)
-	}
-	for _, c := range touched {
-		class, people, columns := x.columns[c].class, 1, []int32{c}
-		if class >= 0 {
-			people, columns = x.census().people[class], x.classes[class].columns
-		}
-		if c != columns[0] && x.offered[columns[0]] != noGrant {
-			continue // it was with the first
-		}
-		var grants [2]grantID
-		for i, column := range columns {
-			grants[i] = x.offered[column]
-		}
-		s.add(h.of[c]-1, grants, people)
-	}
-	for _, c := range touched {
-		x.offered[c] = noGrant
-	}
-	x.touched = touched
+	return &counter{offered: make([][2]grantID, len(g.frame.columns))}
 }
-
-func (s *split) add(heap int32, grants [2]grantID, people int) {
-	for at := s.first[heap]; at != 0; at = s.shares[at-1].next {
-		if s.shares[at-1].grants == grants {
-			s.shares[at-1].people += people
-			return
-		}
-	}
-	s.shares = append(s.shares, share{grants, people, s.first[heap]})
-	s.first[heap] = int32(len(s.shares))
-}
-
-// fewEnds is how many destinations are asked one by one before all are counted.
-const fewEnds = 16
-
-// refused reports whether a few destinations grant none of the sources anything, which
-// is often so, and found out fast.
-func (x *crossings) refused(from, to Group, sources, targets *set) bool {
-	if x.wanted[policies.Deny] {
-		return false
-	}
-	n := 0
-	for other := range x.partiesIn(to, targets) {
-		if n++; n > fewEnds || allMeet(x.concern(policies.Ingress, &other), sources, from.possible) {
-			return false
-		}
-	}
-	return true
-}
-
-// mostHeaps is how many heaps of destinations are looked at together.
-const mostHeaps = 64
 
 // count adds what is between some of one group and some of another.
 func (x *crossings) count(from, to Group, sources, targets *set, n *Count) {
-	if x.refused(from, to, sources, targets) {
-		return
-	}
+	x.compare(from, to, sources, targets, nil, func(c Crossing) bool {
+		n.add(c.Verdict, c.Perhaps, c.Pairs)
+		return true
+	}, func(perhaps bool) bool {
+		x.countTogether(perhaps, n)
+		return true
+	})
+}
+
+// compare lets singly see, one by one, what is between those about whom more counts than
+// rows and ways, and together look at all the others, while they are at hand: once for
+// those who are in the groups for sure, and once for those who are perhaps. With a
+// change, singly sees only what that concerns. It ends when one of the two returns false.
+func (x *crossings) compare(from, to Group, sources, targets *set, change *Change, singly func(Crossing) bool, together func(perhaps bool) bool) {
 	x.counter = x.grouping.takeCounter()
 	defer func() {
 		x.grouping.counters.Put(x.counter)
 		x.counter = nil
 	}()
-	single := func(source, target *party) {
-		x.cross(source, target, func(c Crossing) bool {
-			n.add(c.Verdict, c.Perhaps, c.Pairs)
-			return true
-		})
-	}
-	var hard []party // sources that are looked at one by one
-	leaving, coming := &x.heaps[0], &x.heaps[1]
-	for one := range x.partiesIn(from, sources) {
-		if one.class >= 0 && (x.classes[one.class].host() || x.classes[one.class].role == faced) {
-			hard = append(hard, one)
-		} else {
-			leaving.put(x, policies.Egress, &one)
-		}
-	}
-	leaving.columns = x.sets.build()
-	flush := func() {
-		coming.columns = x.sets.build()
-		x.countHeaps(n)
-		coming.clear()
-	}
-	for other := range x.partiesIn(to, targets) {
-		for i := range hard {
-			single(&hard[i], &other)
-		}
-		if other.class >= 0 && x.classes[other.class].role == faced {
-			for one := range x.partiesIn(from, leaving.columns) {
-				single(&one, &other)
+	c := x.census()
+	for _, source := range from.sections(c.none) {
+		x.sources.keep(sources, source.in, source.not, c.asSource)
+		for _, target := range to.sections(c.none) {
+			x.targets.keep(targets, target.in, target.not, c.asTarget)
+			if !x.sources.empty() && !x.targets.empty() && !together(source.perhaps || target.perhaps) {
+				return
 			}
-			continue
-		}
-		if coming.put(x, policies.Ingress, &other); len(coming.all) >= mostHeaps {
-			flush()
 		}
 	}
-	flush()
-	leaving.clear()
-}
-
-// countHeaps adds what is between the heaps at hand.
-func (x *crossings) countHeaps(n *Count) {
-	leaving, coming := &x.heaps[0], &x.heaps[1]
-	if len(leaving.all) == 0 || len(coming.all) == 0 {
+	if !meets(sources, c.asSource) && !meets(targets, c.asTarget) {
 		return
 	}
-	for len(x.enters) < len(coming.rows) {
-		x.enters = append(x.enters, split{})
-	}
-	for i, r := range coming.rows {
-		x.split(leaving, r, &x.enters[i])
-	}
-	for _, r := range leaving.rows {
-		x.split(coming, r, &x.leaves)
-		if len(x.leaves.shares) == 0 && !x.wanted[policies.Deny] {
-			continue
-		}
-		for a := leaving.byRow[rowNumber(r)]; a != 0; a = leaving.all[a-1].next {
-			for i, q := range coming.rows {
-				if x.enters[i].first[a-1] == 0 && !x.wanted[policies.Deny] {
-					continue
-				}
-				for b := coming.byRow[rowNumber(q)]; b != 0; b = coming.all[b-1].next {
-					x.countShares(&leaving.all[a-1], &coming.all[b-1], &x.enters[i], x.enters[i].first[a-1], x.leaves.first[b-1], n)
+	for _, some := range [...]struct{ source, target, not *set }{{c.asSource, targets, c.none}, {sources, c.asTarget, c.asSource}} {
+		x.sources.keep(sources, some.source, some.not, c.none)
+		x.targets.keep(targets, some.target, c.none, c.none)
+		for one := range x.partiesIn(from, &x.sources) {
+			for other := range x.partiesIn(to, &x.targets) {
+				if (change == nil || change.concerns(&one, &other)) && !x.cross(&one, &other, singly) {
+					return
 				}
 			}
 		}
 	}
-	for column := range common(leaving.columns, coming.columns) {
+}
+
+// section is those who are in a group for sure, or perhaps: in a set, and not in
+// another.
+type section struct {
+	in, not *set
+	perhaps bool
+}
+
+func (g Group) sections(none *set) []section {
+	all := []section{{in: g.sure, not: none}, {in: g.possible, not: g.sure, perhaps: true}}
+	if g.sure == g.possible {
+		return all[:1]
+	}
+	return all
+}
+
+// mostRows is how many rows of destinations are looked at together.
+const mostRows = 64
+
+// countTogether adds what is between the sources and the targets at hand.
+func (x *crossings) countTogether(perhaps bool, n *Count) {
+	pairs := 0
+	x.eachShares(func(_, _ *row, s, t *share) bool {
+		x.verdicts(x.decide(s, t), func(v policies.Verdict) { n.add(v, perhaps, s.people*t.people) })
+		pairs += s.people * t.people
+		return true
+	})
+	if x.wanted[policies.Deny] {
+		n.add(policies.Deny, perhaps, x.pairs()-pairs) // the others grant nothing
+	}
+	for column := range common(&x.sources, &x.targets) {
 		class := x.columns[column].class
-		if class < 0 || x.classes[class].columns[0] != column {
+		if class < 0 || !x.isFirst(column) {
 			continue
 		}
-		perhaps := leaving.all[leaving.of[column]-1].perhaps || coming.all[coming.of[column]-1].perhaps
 		columns := x.classes[class].columns
 		x.verdicts(x.granted(columns, columns, policies.No), func(v policies.Verdict) {
 			n.add(v, perhaps, -x.census().people[class]) // each to itself
@@ -353,48 +243,191 @@ func (x *crossings) countHeaps(n *Count) {
 	}
 }
 
-// countShares adds what is between two heaps, given the first of the shares of each.
-func (x *crossings) countShares(source, target *heap, enters *split, entering, leaving int32, n *Count) {
-	if source.row == nil && target.row == nil {
-		return
+// eachShares yields the shares of the sources and of the targets at hand that grant each
+// other something, with their rows.
+func (x *crossings) eachShares(yield func(q, r *row, s, t *share) bool) {
+	for column := range x.targets.columns() {
+		one, ok := x.oneAt(policies.Ingress, column)
+		if !ok {
+			continue
+		}
+		if len(x.coming.rows) == mostRows && x.coming.of(one.row) == 0 && !x.eachComing(yield) {
+			return
+		}
+		x.coming.add(one.row, 0, [2]grantID{}, 0)
+		x.some.push(column)
 	}
-	perhaps, rest := source.perhaps || target.perhaps, source.people*target.people
-	for a := entering; a != 0; a = enters.shares[a-1].next {
-		for b := leaving; b != 0; b = x.leaves.shares[b-1].next {
-			s, t := &enters.shares[a-1], &x.leaves.shares[b-1]
-			x.verdicts(x.decide(source, target, s.grants, t.grants), func(v policies.Verdict) { n.add(v, perhaps, s.people*t.people) })
-			rest -= s.people * t.people
+	x.eachComing(yield)
+}
+
+// eachComing yields what eachShares does of some of the targets at hand, those whose
+// rows are coming, and forgets them.
+func (x *crossings) eachComing(yield func(q, r *row, s, t *share) bool) (more bool) {
+	defer func() {
+		for i := range x.coming.rows {
+			x.enters[i].clear()
+		}
+		x.coming.clear()
+		x.leaving.clear()
+		x.leaves.clear()
+		x.some.index, x.some.words = x.some.index[:0], x.some.words[:0]
+	}()
+	for len(x.enters) < len(x.coming.rows) {
+		x.enters = append(x.enters, shares{})
+	}
+	for i, r := range x.coming.rows {
+		x.split(r, policies.Egress, &x.sources, &x.enters[i])
+		for _, q := range x.enters[i].rows {
+			x.leaving.add(q, 0, [2]grantID{}, 0)
 		}
 	}
-	x.verdicts(noGrant, func(v policies.Verdict) { n.add(v, perhaps, rest) })
+	for _, q := range x.leaving.rows {
+		x.split(q, policies.Ingress, &x.some, &x.leaves)
+		for i, r := range x.coming.rows {
+			if q == nil && r == nil {
+				continue
+			}
+			for b := x.leaves.of(r); b != 0; b = x.leaves.all[b-1].next {
+				for a := x.enters[i].of(q); a != 0; a = x.enters[i].all[a-1].next {
+					if !yield(q, r, &x.enters[i].all[a-1], &x.leaves.all[b-1]) {
+						return false
+					}
+				}
+			}
+		}
+		x.leaves.clear()
+	}
+	return true
+}
+
+// pairs returns how many pairs the sources and the targets at hand make, but for those of
+// addresses outside among themselves.
+func (x *crossings) pairs() int {
+	count := func(d policies.Direction, all *set) (people, outside int) {
+		for column := range all.columns() {
+			if one, ok := x.oneAt(d, column); ok && x.isFirst(column) {
+				if people += one.people; one.row == nil {
+					outside++
+				}
+			}
+		}
+		return people, outside
+	}
+	sources, outsideSources := count(policies.Egress, &x.sources)
+	targets, outsideTargets := count(policies.Ingress, &x.targets)
+	return sources*targets - outsideSources*outsideTargets
+}
+
+// one is those of a class, or a range of addresses outside, which has no row.
+type one struct {
+	row    *row
+	ways   int32
+	people int
+}
+
+// oneAt returns those at a column; not ok where nobody is.
+func (x *crossings) oneAt(d policies.Direction, column int32) (o one, ok bool) {
+	c := x.census()
+	if class := x.columns[column].class; class >= 0 {
+		return one{x.rows[d].at(class), c.waysOf[class], c.people[class]}, c.people[class] > 0
+	}
+	atom := column - x.outside
+	address := c.outsiders[atom]
+	return one{nil, c.waysAt[atom], 1}, address.IsValid() && (x.ipv6 || !address.Is6())
+}
+
+// split adds up those among some columns, by the rows that they have in a direction, to
+// whom a row grants something on the ports at hand; all of them for no row. The columns
+// are all of a class, or none.
+func (x *crossings) split(r *row, d policies.Direction, among *set, into *shares) {
+	second := x.census().second
+	if r == nil {
+		for column := range among.columns() {
+			if o, ok := x.oneAt(d, column); ok && !second[column] {
+				into.add(o.row, o.ways, [2]grantID{x.open, x.open}, o.people)
+			}
+		}
+		return
+	}
+	offers := x.offers[:0]
+	for _, l := range r.allow {
+		if c := x.clip(l.ports); c.ports != noPorts {
+			offers = append(offers, offer{c.grant, l.columns})
+		}
+	}
+	for _, l := range r.unknown {
+		if c := x.clip(l.ports); c.ports != noPorts {
+			offers = append(offers, offer{x.id(grant{unknown: c.ports}), l.columns})
+		}
+	}
+	x.offers = offers
+	if len(offers) == 1 {
+		columns, grant := offers[0].columns, offers[0].grant
+		for column := range common(columns, among) {
+			grants := [2]grantID{grant, noGrant}
+			switch {
+			case second[column] && columns.has(column-1):
+				continue
+			case second[column]:
+				grants = [2]grantID{noGrant, grant}
+			case int(column+1) < len(second) && second[column+1] && columns.has(column+1):
+				grants[1] = grant
+			}
+			if o, ok := x.oneAt(d, column); ok {
+				into.add(o.row, o.ways, grants, o.people)
+			}
+		}
+		return
+	}
+	touched := x.touched[:0]
+	for _, o := range offers {
+		for column := range common(o.columns, among) {
+			at := column
+			if second[column] {
+				at--
+			}
+			if x.offered[at] == [2]grantID{} {
+				touched = append(touched, at)
+			}
+			x.offered[at][column-at] = x.either(x.offered[at][column-at], o.grant)
+		}
+	}
+	for _, column := range touched {
+		if o, ok := x.oneAt(d, column); ok {
+			into.add(o.row, o.ways, x.offered[column], o.people)
+		}
+		x.offered[column] = [2]grantID{}
+	}
+	x.touched = touched
 }
 
 // sharesKey is all that it depends on what is decided between two shares.
 type sharesKey struct {
-	source, target kind
+	source, target int32 // ways
 	enters, leaves [2]grantID
 }
 
-// decide returns what is granted from one share to another: it is pairing.granted of
-// any two of them.
-func (x *crossings) decide(source, target *heap, enters, leaves [2]grantID) grantID {
-	key := sharesKey{source.kind, target.kind, enters, leaves}
+// decide returns what is granted from one share to another, given the ways, and what
+// each is granted: it is pairing.granted of any two of them.
+func (x *crossings) decide(source, target *share) grantID {
+	key := sharesKey{source.ways, target.ways, source.grants, target.grants}
+	if key == x.last.key {
+		return x.last.grant
+	}
 	known, ok := x.decided[key]
 	if !ok {
-		if x.decided == nil {
-			x.decided = map[sharesKey]grantID{}
-		}
 		var ways waysGranted
-		for i, a := range source.columns {
-			for k, b := range target.columns {
+		for i, a := range x.census().ways[source.ways] {
+			for k, b := range x.census().ways[target.ways] {
 				if way := x.frame.between(a, b, ipv4|ipv6, x.ipv6); way != noWay {
-					ways.add(x.grants, x.columns[a].families&x.columns[b].families, x.over(way, leaves[k], enters[i]))
+					ways.add(x.grants, x.columns[a].families&x.columns[b].families, x.over(way, target.grants[k], source.grants[i]))
 				}
 			}
 		}
 		known = ways.sum(x.grants)
 		x.decided[key] = known
 	}
+	x.last.key, x.last.grant = key, known
 	return known
 }
 

@@ -143,26 +143,33 @@ type party struct {
 // partiesIn yields those of a group that have some of the columns.
 func (j *Judge) partiesIn(g Group, among *set) iter.Seq[party] {
 	return func(yield func(party) bool) {
-		c, last := j.census(), int32(-1)
+		last := int32(-1)
 		for column := range common(among, g.possible) {
-			x := party{class: j.columns[column].class, perhaps: !g.sure.has(column)}
-			switch {
-			case x.class < 0:
-				x.columns, x.tally = j.alone[column-j.outside:][:1], tally{1, End{kind: outsideEnd, addr: c.outsiders[column-j.outside]}}
-				if !x.first.addr.IsValid() || !j.ipv6 && x.first.addr.Is6() {
-					continue
-				}
-			case x.class == last || c.people[x.class] == 0:
+			class := j.columns[column].class
+			if class >= 0 && class == last {
 				continue
-			default:
-				x.columns, x.tally = j.classes[x.class].columns, tally{c.people[x.class], c.members[x.class][0].end()}
-				last = x.class
 			}
-			if !yield(x) {
+			last = class
+			if x, ok := j.partyAt(g, column); ok && !yield(x) {
 				return
 			}
 		}
 	}
+}
+
+// partyAt returns those of a group who have a column; not ok where nobody does.
+func (j *Judge) partyAt(g Group, column int32) (x party, ok bool) {
+	c := j.census()
+	x = party{class: j.columns[column].class, perhaps: !g.sure.has(column)}
+	if x.class < 0 {
+		x.columns, x.tally = j.alone[column-j.outside:][:1], tally{1, End{kind: outsideEnd, addr: c.outsiders[column-j.outside]}}
+		return x, x.first.addr.IsValid() && (j.ipv6 || !x.first.addr.Is6())
+	}
+	if c.people[x.class] == 0 {
+		return x, false
+	}
+	x.columns, x.tally = j.classes[x.class].columns, tally{c.people[x.class], c.members[x.class][0].end()}
+	return x, true
 }
 
 // tells reports whether the frame tells whom a match describes from all others.

@@ -79,20 +79,28 @@ func meets(a, b *set) bool {
 	return false
 }
 
-// allMeet reports whether three sets have a column in common.
-func allMeet(a, b, c *set) bool {
+// keep makes a set that nobody else has what is in both of two others, but in none of
+// two more.
+func (s *set) keep(a, b, not, nor *set) {
 	if len(b.index) < len(a.index) {
 		a, b = b, a
 	}
-	if len(c.index) < len(a.index) {
-		a, c = c, a
-	}
+	s.index, s.words = s.index[:0], s.words[:0]
 	for i, at := range a.index {
-		if a.words[i]&b.word(at)&c.word(at) != 0 {
-			return true
+		if w := a.words[i] & b.word(at) &^ (not.word(at) | nor.word(at)); w != 0 {
+			s.index, s.words = append(s.index, at), append(s.words, w)
 		}
 	}
-	return false
+}
+
+// push adds a column behind all others to a set that nobody else has.
+func (s *set) push(column int32) {
+	at, bit := wordOf(column)
+	if n := len(s.index); n > 0 && s.index[n-1] == at {
+		s.words[n-1] |= bit
+		return
+	}
+	s.index, s.words = append(s.index, at), append(s.words, bit)
 }
 
 // canvas is a set in the making.
@@ -108,6 +116,11 @@ func (c *canvas) addWord(index uint32, word uint64) {
 		c.touched = append(c.touched, index)
 	}
 	c.dense[index] |= word
+}
+
+func (c *canvas) has(column int32) bool {
+	index, bit := wordOf(column)
+	return c.dense[index]&bit != 0
 }
 
 func (c *canvas) add(column int32) { c.addWord(wordOf(column)) }

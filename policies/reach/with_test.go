@@ -169,7 +169,22 @@ func compareJudges(t *rapid.T, d dice, want, got *reach.Judge) {
 		if !reflect.DeepEqual(wanted, said) {
 			t.Fatalf("%v to %v on %v is explained otherwise:\n%+v\nwant\n%+v", got.Peer(a), got.Peer(b), q, said, wanted)
 		}
+		brief := got.DecideBriefly(a, b, q.protocol, q.port)
+		brief.Families = nil
+		if withoutTrace(&brief); !reflect.DeepEqual(brief, *withoutTrace(&said)) {
+			t.Fatalf("%v to %v on %v is explained otherwise, and briefly:\n%+v\nwant\n%+v", got.Peer(a), got.Peer(b), q, brief, said)
+		}
 	}
+}
+
+func withoutTrace(d *policies.Decision) *policies.Decision {
+	for i := range d.Sides {
+		d.Sides[i].Trace = nil
+		for k := range d.Sides[i].Hops {
+			d.Sides[i].Hops[k].Trace = nil
+		}
+	}
+	return d
 }
 
 // checkChange checks that what was between two groups, less what the change says was
