@@ -23,7 +23,8 @@ func newCheck(s streams) *cobra.Command {
 	var o lint.Options
 	var failOn, today string
 	var showWaived bool
-	var elsewhere, packs []string
+	var elsewhere []string
+	var packs packFlags
 	c := &cobra.Command{
 		Use:   "check [SRC...]",
 		Short: "Find what is probably a mistake in policies",
@@ -64,7 +65,7 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 			if err := errors.Join(err, wrong, out.check(), readOnce(slices.Concat(in.files, args, elsewhere)...)); err != nil {
 				return err
 			}
-			judge, declared, err := in.judgeInvariants(c.Context(), args, elsewhere, packs)
+			judge, declared, err := in.judgeInvariants(c.Context(), args, elsewhere, packs.names)
 			if err != nil {
 				return err
 			}
@@ -102,7 +103,7 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 	}
 	f := c.Flags()
 	f.StringArrayVar(&elsewhere, "invariants", nil, "a `source` of more Invariants, where they do not stand among the manifests; repeatable")
-	addPacks(c, &packs, "a policy `pack` of more invariants: its name, a folder or a bundle of OPA; repeatable")
+	packs.addTo(c, "a policy `pack` of more invariants: its name, a folder or a bundle of OPA; repeatable")
 	f.StringVar(&failOn, "fail-on", "warning", "exit with status 1 on findings of this `severity` or worse: error, warning, note, or none")
 	complete(c, "fail-on", "error", "warning", "note", "none")
 	f.StringSliceVar(&o.Only, "only", nil, "run only these `checks`")
@@ -141,7 +142,11 @@ func (i *input) judgeInvariants(ctx context.Context, args, elsewhere, packs []st
 	if len(all) == 0 && len(elsewhere) > 0 {
 		return nil, nil, fmt.Errorf("--invariants: no Invariant found in %s", strings.Join(elsewhere, ", "))
 	}
-	if all, err = source.WithPacks(ctx, all, packs...); err != nil {
+	read, err := source.ReadPacks(ctx, packs...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if all, err = source.WithPacks(all, read...); err != nil {
 		return nil, nil, err
 	}
 	return reach.New(m, invariant.Apart(o, all...)), all, nil

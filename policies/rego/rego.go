@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -206,12 +207,20 @@ func policiesOf(c *ast.Compiler, modules []Module, data map[string]any) []*Polic
 		}
 	}
 	var all []*Policy
-	for _, p := range packages {
-		if len(p.queries) > 0 {
+	var shared string // what any of them may mean: packages that are for others, and data
+	for _, name := range slices.Sorted(maps.Keys(packages)) {
+		if p := packages[name]; len(p.queries) > 0 {
 			all = append(all, p)
+		} else {
+			shared += p.text
 		}
 	}
-	slices.SortFunc(all, func(a, b *Policy) int { return strings.Compare(a.Package, b.Package) })
+	if len(data) > 0 {
+		shared += fmt.Sprint(data)
+	}
+	for _, p := range all {
+		p.text += shared
+	}
 	return all
 }
 
@@ -225,7 +234,8 @@ func (p *Policy) ask(path ast.Ref, rule string) {
 	p.queries = append(p.queries, question{rule, body})
 }
 
-// String returns the policy as it was written.
+// String returns the policy as it was written, with all that it may use of others'
+// packages and of data.
 func (p *Policy) String() string { return p.text }
 
 // Eval returns what breaks the policy in a world, in at most so many steps, sorted.
