@@ -27,7 +27,7 @@ import (
 func newPreview(s streams) *cobra.Command {
 	in, out, flows := input{streams: s}, output{streams: s, kind: report.KindPreview}, flowFiles{}
 	var change pullRequest
-	var span replaySpan
+	span := replaySpan{choice{streams: s}}
 	failOn := failures{known: preview.Conditions}
 	var today string
 	c := &cobra.Command{
@@ -90,6 +90,14 @@ of what would change if its staged policies were enforced: together, and with
 			}
 			if err := load(c.Context(), &in, &request); err != nil {
 				return err
+			}
+			if len(flows.patterns) > 0 && request.Declared.AskFlows() {
+				if readsStdin(flows.patterns) {
+					return errors.New("--flows: an invariant asks for recorded flows, so they are read twice, and standard input cannot be; give them as a file")
+				}
+				if request.Declared.Flows, err = span.tally(c.Context(), &flows); err != nil {
+					return err
+				}
 			}
 			if len(files) > 0 {
 				request.Flows = func(ctx context.Context, to *simulator.Replayers) (flowlog.Stats, error) {
