@@ -51,6 +51,9 @@ type Options struct {
 	// Pending is how long it may take until an admitted object is stored; half a
 	// minute, the most that another webhook may take, unless it is set.
 	Pending time.Duration
+	// Held are invariants of policy packs. Each is checked like one that is stored,
+	// until one of its name is.
+	Held    []invariant.Invariant
 	Clock   func() time.Time
 	Observe func(Observation) // is told of every decision, if it is set
 }
@@ -93,7 +96,9 @@ func NewDecider(w World, k *standing.Keeper, o Options) *Decider {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	return &Decider{Options: o, World: w, Keeper: k, turn: make(chan struct{}, 1), seen: map[string]seenInvariant{}}
+	d := &Decider{Options: o, World: w, Keeper: k, turn: make(chan struct{}, 1), seen: map[string]seenInvariant{}}
+	d.declare()
+	return d
 }
 
 // Saw takes an Invariant as it is stored, nil where it does not compile.
@@ -141,7 +146,8 @@ func (d *Decider) held(k k8s.Key) (live.Version, bool) {
 	return s.Version, there
 }
 
-// declare lets the keeper look at the invariants that are stored.
+// declare lets the keeper look at the invariants that are stored, and at those of
+// packs.
 func (d *Decider) declare() {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -153,6 +159,11 @@ func (d *Decider) stored() []invariant.Invariant {
 	for _, s := range d.seen {
 		if s.Invariant != nil {
 			all = append(all, *s.Invariant)
+		}
+	}
+	for k := range d.Held {
+		if s := d.seen[d.Held[k].Ref.Name]; s.Invariant == nil {
+			all = append(all, d.Held[k])
 		}
 	}
 	slices.SortFunc(all, func(a, b invariant.Invariant) int { return strings.Compare(a.Ref.Name, b.Ref.Name) })
@@ -405,7 +416,11 @@ func (d *Decider) weighInvariant(ctx context.Context, a *admission, v *verdict) 
 	stored := d.storedAs(a.key.Name)
 	if v.request.Operation == admissionv1.Delete {
 		v.changesNothing = true // it is looked at until it is gone
-		v.warn("invariant %s is not checked any more", a.key.Name)
+		if of := invariant.Named(d.Held, a.key.Name); of != nil {
+			v.warn("invariant %s is that of the pack %s again", a.key.Name, of.Pack)
+		} else {
+			v.warn("invariant %s is not checked any more", a.key.Name)
+		}
 		return nil
 	}
 	if stored != nil && stored.Says(a.invariant) {

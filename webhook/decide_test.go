@@ -18,6 +18,7 @@ import (
 	"github.com/weir-policy/weir/internal/live"
 	"github.com/weir-policy/weir/internal/standing"
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/reach"
 )
@@ -125,7 +126,13 @@ func newBench(t *testing.T, severity string, o Options) *bench {
 	} {
 		b.see(t, text, "1")
 	}
-	raw, err := json.Marshal(objectOf(t, fmt.Sprintf(keepClosed, severity)))
+	b.Saw("closed", live.Version{UID: "closed", ResourceVersion: "1"}, compiled(t, fmt.Sprintf(keepClosed, severity)))
+	return b
+}
+
+func compiled(t *testing.T, text string) *invariant.Invariant {
+	t.Helper()
+	raw, err := json.Marshal(objectOf(t, text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,8 +140,7 @@ func newBench(t *testing.T, severity string, o Options) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Saw("closed", live.Version{UID: "closed", ResourceVersion: "1"}, i)
-	return b
+	return i
 }
 
 // ask decides about an operation; the object is what comes, or what goes.
@@ -314,4 +320,24 @@ func TestAPendingInvariantCounts(t *testing.T) {
 	b.allows("an invariant", b.ask(admissionv1.Create, `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: still, uid: still},
 		spec: {isolated: {pods: [{podSelector: {matchLabels: {app: web}}}], directions: [egress]}}}`))
 	b.refuses("what breaks it", b.ask(admissionv1.Delete, policy("shop", "out", "1", noEgress)), "")
+}
+
+// An invariant of a pack holds without being stored, until one of its name is.
+func TestPacksAreHeld(t *testing.T) {
+	isolated := `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: apart, uid: apart}, spec: {severity: %s,
+		isolated: {pods: [{podSelector: {matchLabels: {app: web}}}], directions: [egress]}}}`
+	held := compiled(t, fmt.Sprintf(isolated, "deny"))
+	held.Pack = "own"
+	b := newBench(t, "deny", Options{Held: []invariant.Invariant{*held}})
+	b.refuses("what breaks it", b.ask(admissionv1.Delete, policy("shop", "out", "1", noEgress)), "breaks invariant apart (deny)\nshop/web: no policy isolates it at egress")
+	b.Saw("apart", live.Version{UID: "apart", ResourceVersion: "2"}, nil)
+	b.refuses("what breaks it, while the one of its name says nothing", b.ask(admissionv1.Delete, policy("shop", "out", "1", noEgress)), "")
+	b.Saw("apart", live.Version{UID: "apart", ResourceVersion: "3"}, compiled(t, fmt.Sprintf(isolated, "audit")))
+	b.allows("what breaks it, once another one has its name", b.ask(admissionv1.Delete, policy("shop", "out", "1", noEgress), dryRun))
+	r := b.ask(admissionv1.Delete, fmt.Sprintf(isolated, "audit"))
+	if diff := cmp.Diff([]string{"invariant apart is that of the pack own again"}, r.Warnings); diff != "" {
+		t.Error(diff)
+	}
+	b.Missed("apart")
+	b.refuses("what breaks it, when that is gone", b.ask(admissionv1.Delete, policy("shop", "out", "1", noEgress)), "")
 }

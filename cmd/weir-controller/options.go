@@ -24,6 +24,7 @@ type options struct {
 	advertiseAddr                                    string
 	namespace, service, certDir, certSecret, hook    string
 	exclude                                          []string
+	packs                                            []string
 	undecided, unknown, opaque                       choice
 	pending, interval, settle                        time.Duration
 	concurrent                                       int
@@ -55,6 +56,7 @@ func newFlags(o *options) *pflag.FlagSet {
 	f.StringVar(&o.certSecret, "cert-secret", "weir-webhook-cert", "The Secret that a certificate made by Weir is kept in.")
 	f.StringVar(&o.certDir, "cert-dir", "", "A folder with tls.crt, tls.key and ca.crt of somebody else's, such as cert-manager's.")
 	f.StringSliceVar(&o.exclude, "exclude-namespaces", []string{"kube-system"}, "Namespaces that the webhook does not look at; its own is always one.")
+	f.StringSliceVar(&o.packs, "pack", nil, "A policy pack whose invariants hold without being stored: its name, a folder or a bundle of OPA; repeatable.")
 	f.Var(&o.undecided, "on-undecided", "What becomes of a request that cannot be decided in time: warn or deny.")
 	f.Var(&o.unknown, "on-unknown", "What becomes of one after which it cannot be told whether an invariant of severity deny holds: allow, warn or deny.")
 	f.Var(&o.opaque, "on-opaque", "What becomes of one that brings a policy that is not understood: warn or deny.")

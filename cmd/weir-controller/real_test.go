@@ -23,6 +23,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -53,6 +54,7 @@ type cluster struct {
 // member is a running replica.
 type member struct {
 	*replica
+	metrics *prometheus.Registry
 	address string
 	stop    func()
 }
@@ -105,14 +107,15 @@ func (c *cluster) start(set ...func(*options)) *member {
 	for _, f := range set {
 		f(o)
 	}
-	r, err := newReplica(c.config, o, prometheus.NewRegistry())
+	metrics := prometheus.NewRegistry()
+	r, err := newReplica(c.config, o, metrics)
 	if err != nil {
 		c.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Start(ctx) }()
-	m := &member{replica: r, address: o.webhookAddr}
+	m := &member{replica: r, metrics: metrics, address: o.webhookAddr}
 	m.stop = sync.OnceFunc(func() {
 		stop()
 		if err := <-ended; err != nil {
@@ -125,6 +128,13 @@ func (c *cluster) start(set ...func(*options)) *member {
 	defer c.mutex.Unlock()
 	c.replicas = append(c.replicas, m)
 	return m
+}
+
+// scrape returns the metrics of a replica.
+func (m *member) scrape() string {
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(m.metrics, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return w.Body.String()
 }
 
 // address gives a replica free ports, and what else a test wants.
@@ -269,6 +279,16 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: payments, labels: {team: payments}}
 ---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny, namespace: payments}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny, namespace: shop}
+spec: {podSelector: {}, policyTypes: [Egress]}
+---
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web, namespace: shop}
@@ -282,16 +302,6 @@ metadata: {name: db, namespace: payments}
 spec:
   selector: {matchLabels: {app: db}}
   template: {metadata: {labels: {app: db}}, spec: {containers: [{name: db, image: db, ports: [{containerPort: 5432}]}]}}
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: deny, namespace: payments}
-spec: {podSelector: {}, policyTypes: [Ingress]}
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: deny, namespace: shop}
-spec: {podSelector: {}, policyTypes: [Egress]}
 `
 
 const closed = `
@@ -396,6 +406,31 @@ func (c *cluster) isSure() {
 		out, err := c.try(strings.ReplaceAll(openWeb, "name: open", "name: probe"), "create", "--dry-run=server", "-f", "-")
 		if err != nil || strings.Contains(out, "Warning") {
 			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// Invariants of a pack are held without being stored, and metrics and events tell of
+// them.
+func TestRealPacks(t *testing.T) {
+	c := newCluster(t, 1, func(o *options) { o.packs = []string{"baseline"} })
+	c.apply(shop)
+	opened := strings.ReplaceAll(openDB, "from: [{namespaceSelector: {matchLabels: {team: shop}}}], ", "")
+	out, err := c.try(opened, "apply", "-f", "-")
+	if err == nil || !strings.Contains(out, "breaks invariant baseline-no-world-open-databases (deny)") {
+		t.Errorf("%v: %s", err, out)
+	}
+	c.until(func() error {
+		if want := `weir_pack_invariants{invariant="baseline-dns",pack="baseline",severity="warn",state="holds"} 1`; !strings.Contains(c.replicas[0].scrape(), want) {
+			return fmt.Errorf("there is no metric %s", want)
+		}
+		return nil
+	})
+	c.until(func() error {
+		got, err := c.try("", "get", "events", "-n", "default", "--field-selector", "involvedObject.kind=Invariant,involvedObject.name=baseline-default-deny-ingress", "-o", "jsonpath={.items[*].message}")
+		if !strings.HasPrefix(got, "invariant baseline-default-deny-ingress: shop/web: no policy isolates it at ingress") {
+			return fmt.Errorf("the events are %q: %w", got, err)
 		}
 		return nil
 	})

@@ -27,6 +27,7 @@ import (
 
 	"github.com/weir-policy/weir/internal/controller"
 	"github.com/weir-policy/weir/internal/live"
+	"github.com/weir-policy/weir/internal/source"
 	"github.com/weir-policy/weir/internal/standing"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
@@ -53,13 +54,21 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 	if err != nil {
 		return nil, err
 	}
+	packs, err := source.ReadPacks(context.Background(), o.packs...)
+	if err != nil {
+		return nil, err
+	}
+	held, err := source.WithPacks(nil, packs...)
+	if err != nil {
+		return nil, err
+	}
 	keeper := standing.NewKeeper(reach.Options{}, time.Now)
 	world.Subscribe(keeper.Hear)
 
 	counted, states := webhook.NewMetrics(), newStates()
 	decider := webhook.NewDecider(world, keeper, webhook.Options{
 		Exclude: o.exclude, Undecided: o.undecided.value, Unknown: o.unknown.value, Opaque: o.opaque.value,
-		Pending: o.pending, Clock: time.Now, Observe: counted.Observe,
+		Pending: o.pending, Held: held, Clock: time.Now, Observe: counted.Observe,
 	})
 	feed := &controller.Feed{Informers: m.GetCache(), Saw: decider.Saw, Missed: decider.Missed}
 	decider.Unready = feed.Unready
@@ -89,7 +98,7 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 	if err := m.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return nil, err
 	}
-	for _, c := range []prometheus.Collector{counted, states} {
+	for _, c := range []prometheus.Collector{counted, states.count, states.packed} {
 		if err := registry.Register(c); err != nil {
 			return nil, err
 		}
@@ -181,15 +190,48 @@ func (t *term) Start(ctx context.Context) error {
 	return nil
 }
 
-// states count the invariants by what was found of them.
-type states struct{ *prometheus.GaugeVec }
-
-func newStates() states {
-	return states{prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_invariants", Help: "Invariants, by what was found of them."}, []string{"state"})}
+// states count the invariants by what was found of them, and say it of each of packs,
+// which has no status.
+type states struct {
+	count, packed *prometheus.GaugeVec
+	named         map[string]string // of packs, by name
 }
 
-func (s states) tell(count map[invariant.State]int) {
-	for _, state := range []invariant.State{invariant.Holds, invariant.Broken, invariant.Unknown, invariant.Waived, invariant.Invalid} {
-		s.WithLabelValues(state.String()).Set(float64(count[state]))
+func newStates() *states {
+	return &states{
+		count: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_invariants", Help: "Invariants, by what was found of them."}, []string{"state"}),
+		packed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "weir_pack_invariants", Help: "Invariants of policy packs: 1 for the state that each is in.",
+		}, []string{"pack", "invariant", "severity", "state"}),
 	}
 }
+
+func (s *states) tell(found []invariant.Result) {
+	count, named := map[invariant.State]int{}, map[string]string{}
+	for i := range found {
+		r := &found[i]
+		if count[r.State]++; r.Pack == "" {
+			continue
+		}
+		named[r.Ref.Name] = r.Pack
+		for _, state := range foundStates {
+			is := 0.0
+			if state == r.State {
+				is = 1
+			}
+			s.packed.WithLabelValues(r.Pack, r.Ref.Name, r.Severity.String(), state.String()).Set(is)
+		}
+	}
+	for name, pack := range s.named {
+		if named[name] == "" {
+			s.packed.DeletePartialMatch(prometheus.Labels{"pack": pack, "invariant": name})
+		}
+	}
+	s.named = named
+	for _, state := range foundStates {
+		s.count.WithLabelValues(state.String()).Set(float64(count[state]))
+	}
+}
+
+// foundStates are the states that something can be found in.
+var foundStates = []invariant.State{invariant.Holds, invariant.Broken, invariant.Unknown, invariant.Waived, invariant.Invalid}

@@ -13,17 +13,21 @@ import (
 
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/internal/source"
+	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/lint"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/simulator"
 )
 
 func newCheck(s streams) *cobra.Command {
-	in, out := input{streams: s}, output{streams: s, kind: report.KindCheckRun}
+	in, out, flows := input{streams: s}, output{streams: s, kind: report.KindCheckRun}, flowFiles{}
+	span := replaySpan{choice{streams: s}}
 	var o lint.Options
 	var failOn, today string
 	var showWaived bool
-	var elsewhere, packs []string
+	var elsewhere []string
+	var packs packFlags
 	c := &cobra.Command{
 		Use:   "check [SRC...]",
 		Short: "Find what is probably a mistake in policies",
@@ -35,6 +39,7 @@ The Invariants among the sources, and those that --invariants names, are checked
 too: one of severity deny that is broken is an error, of warn a warning, of audit a
 note. docs/invariants.md tells how to write them. --pack adds those of a policy pack:
 one that weir packs lists, a folder (./FOLDER), or a bundle of OPA (.tar.gz).
+--flows names recorded flows for invariants in Rego that ask for weir.flows.
 
 A policy waives a finding by the annotation ` + lint.WaiveAnnotation + `, until a day and for
 a reason: "open-isolation until 2027-01-31: the front door".
@@ -61,10 +66,10 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 			}
 			checks, invariants := chosen(&o)
 			_, wrong = o.Checks()
-			if err := errors.Join(err, wrong, out.check(), readOnce(slices.Concat(in.files, args, elsewhere)...)); err != nil {
+			if err := errors.Join(err, wrong, out.check(), readOnce(slices.Concat(in.files, args, elsewhere, flows.patterns)...)); err != nil {
 				return err
 			}
-			judge, declared, err := in.judgeInvariants(c.Context(), args, elsewhere, packs)
+			judge, declared, err := in.judgeInvariants(c.Context(), args, elsewhere, packs.names)
 			if err != nil {
 				return err
 			}
@@ -78,6 +83,13 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 				set, err := invariant.Prepare(judge, declared)
 				if err != nil {
 					return err
+				}
+				if len(flows.patterns) > 0 && invariant.AskFlows(declared) {
+					recorded, err := span.tally(c.Context(), &flows)
+					if err != nil {
+						return err
+					}
+					set.Recorded = expression.Recorded{Flows: recorded, Find: simulator.Finder(judge)}
 				}
 				results, err := set.Check(c.Context(), o.Now)
 				if err != nil {
@@ -102,7 +114,9 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 	}
 	f := c.Flags()
 	f.StringArrayVar(&elsewhere, "invariants", nil, "a `source` of more Invariants, where they do not stand among the manifests; repeatable")
-	addPacks(c, &packs, "a policy `pack` of more invariants: its name, a folder or a bundle of OPA; repeatable")
+	flows.addTo(c)
+	span.addTo(c)
+	packs.addTo(c, "a policy `pack` of more invariants: its name, a folder or a bundle of OPA; repeatable")
 	f.StringVar(&failOn, "fail-on", "warning", "exit with status 1 on findings of this `severity` or worse: error, warning, note, or none")
 	complete(c, "fail-on", "error", "warning", "note", "none")
 	f.StringSliceVar(&o.Only, "only", nil, "run only these `checks`")
@@ -141,7 +155,11 @@ func (i *input) judgeInvariants(ctx context.Context, args, elsewhere, packs []st
 	if len(all) == 0 && len(elsewhere) > 0 {
 		return nil, nil, fmt.Errorf("--invariants: no Invariant found in %s", strings.Join(elsewhere, ", "))
 	}
-	if all, err = source.WithPacks(ctx, all, packs...); err != nil {
+	read, err := source.ReadPacks(ctx, packs...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if all, err = source.WithPacks(all, read...); err != nil {
 		return nil, nil, err
 	}
 	return reach.New(m, invariant.Apart(o, all...)), all, nil

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -19,7 +18,7 @@ func newPacks(s streams) *cobra.Command {
 		Long: `List the policy packs that ship with Weir, with the invariants in them. PACK is one
 of these, a folder of Invariants and of Rego, or a bundle of OPA (.tar.gz).
 
-weir check --pack checks what they say; docs/packs.md tells how to write one.`,
+weir check --pack and weir preview --pack check what they say; docs/packs.md tells how to write one.`,
 		Example: `  weir packs
   weir packs baseline -o json`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -34,18 +33,13 @@ weir check --pack checks what they say; docs/packs.md tells how to write one.`,
 					args = append(args, p.Name)
 				}
 			}
-			var list []report.Pack
-			var problems []error
-			for _, name := range args {
-				p, err := source.ReadPack(c.Context(), name)
-				if err != nil {
-					problems = append(problems, err)
-					continue
-				}
-				list = append(list, report.Pack{Name: name, Title: titles[name], Invariants: p.Invariants})
-			}
-			if err := errors.Join(problems...); err != nil {
+			packs, err := source.ReadPacks(c.Context(), args...)
+			if err != nil {
 				return err
+			}
+			var list []report.Pack
+			for _, p := range packs {
+				list = append(list, report.Pack{Name: p.Name, Title: titles[p.Name], Invariants: p.Invariants})
 			}
 			return out.write(func(w io.Writer, f report.Format, style report.Style) error {
 				return report.WritePacks(w, f, list, style)
@@ -57,9 +51,11 @@ weir check --pack checks what they say; docs/packs.md tells how to write one.`,
 	return c
 }
 
-// addPacks adds the flag that names packs.
-func addPacks(c *cobra.Command, packs *[]string, usage string) {
-	c.Flags().StringSliceVar(packs, "pack", nil, usage)
+// packFlags is the flags by which a verb names policy packs.
+type packFlags struct{ names []string }
+
+func (p *packFlags) addTo(c *cobra.Command, usage string) {
+	c.Flags().StringSliceVar(&p.names, "pack", nil, usage)
 	completeList(c, "pack", packNames()...)
 }
 

@@ -27,7 +27,7 @@ import (
 func newPreview(s streams) *cobra.Command {
 	in, out, flows := input{streams: s}, output{streams: s, kind: report.KindPreview}, flowFiles{}
 	var change pullRequest
-	var span replaySpan
+	span := replaySpan{choice{streams: s}}
 	failOn := failures{known: preview.Conditions}
 	var today string
 	c := &cobra.Command{
@@ -40,8 +40,10 @@ not touched.
 
 The invariants are those of --head, wherever they stand among its manifests or
 where --invariants says; of those that only the base has it is told that they are
-removed. Unless --fail-on says otherwise, the exit status is 1 when the change
-breaks one of severity deny, or declares one that does not hold.
+removed. --pack adds those of a policy pack to both sides; a folder or a bundle that
+is in the repository is read from each revision. Unless --fail-on says otherwise,
+the exit status is 1 when the change breaks one of severity deny, or declares one
+that does not hold.
 
 The base is the merge base of --base and --head, as forges compare; with
 --exact-base it is --base itself. Where --base is not given it is main or
@@ -53,6 +55,7 @@ of what would change if its staged policies were enforced: together, and with
 		Example: `  weir preview --path examples/shop/deploy --flows examples/shop/flows.jsonl.gz
   weir preview --path examples/shop/deploy --base main -o markdown=comment.md -o sarif=weir.sarif
   weir preview --path examples/shop/deploy --flows 'examples/shop/*.jsonl.gz' --fail-on breaks,opens
+  weir preview --path examples/shop/deploy --pack baseline
   weir preview --staged --path examples/staged --each
   weir preview --staged -f examples/staged --flows examples/staged/flows.jsonl --only shop/db`,
 		Args: takes(0, 0, "preview takes no arguments; name revisions as in: weir preview --base main --head HEAD"),
@@ -88,6 +91,14 @@ of what would change if its staged policies were enforced: together, and with
 			if err := load(c.Context(), &in, &request); err != nil {
 				return err
 			}
+			if len(flows.patterns) > 0 && request.Declared.AskFlows() {
+				if readsStdin(flows.patterns) {
+					return errors.New("--flows: an invariant asks for recorded flows, so they are read twice, and standard input cannot be; give them as a file")
+				}
+				if request.Declared.Flows, err = span.tally(c.Context(), &flows); err != nil {
+					return err
+				}
+			}
 			if len(files) > 0 {
 				request.Flows = func(ctx context.Context, to *simulator.Replayers) (flowlog.Stats, error) {
 					return span.read(ctx, &flows, s, files, to)
@@ -120,6 +131,7 @@ of what would change if its staged policies were enforced: together, and with
 	f.StringVar(&change.world, "world", "", "a `source` of the pods, namespaces and services that the policies meet (default: those of each revision)")
 	f.StringArrayVar(&change.invariants, "invariants", nil, "a file or folder of each revision that holds more Invariants, a `path` from the top of the repository; with -f, a source; repeatable")
 	f.StringVar(&today, "today", "", "the `day`, as 2027-01-31, on which waivers are or are not expired (default: today)")
+	change.packs.addTo(c, "a policy `pack` of more invariants: its name, a folder or a bundle of OPA, a path from the top of the repository where it is in there; repeatable")
 	failOn.addTo(c, string(preview.Invariants))
 	return c
 }
@@ -131,6 +143,7 @@ type pullRequest struct {
 	paths      []string
 	world      string
 	invariants []string // more paths, or sources where -f names some
+	packs      packFlags
 	staged     staging
 }
 
@@ -165,14 +178,19 @@ func (p *pullRequest) load(ctx context.Context, in *input, r *preview.Request) e
 	if err != nil {
 		return err
 	}
-	if err := p.checkPaths(repository.Tree(base), repository.Tree(head)); err != nil {
+	sides := []fs.FS{repository.Tree(base), repository.Tree(head)}
+	if err := p.checkPaths(sides...); err != nil {
+		return err
+	}
+	packs, err := p.packsElsewhere(ctx, sides...)
+	if err != nil {
 		return err
 	}
 	var errBase, errHead error
-	if r.Base, r.Declared.Base, errBase = loader.TreeInvariants(ctx, repository.Tree(base), p.invariants, p.paths...); errBase != nil {
+	if r.Base, r.Declared.Base, errBase = p.loadSide(ctx, loader, sides[0], packs); errBase != nil {
 		errBase = fmt.Errorf("at %s (%s):\n%w", r.BaseRevision.Name, base.Short(), errBase)
 	}
-	if r.Head, r.Declared.Head, errHead = loader.TreeInvariants(ctx, repository.Tree(head), p.invariants, p.paths...); errHead != nil {
+	if r.Head, r.Declared.Head, errHead = p.loadSide(ctx, loader, sides[1], packs); errHead != nil {
 		errHead = fmt.Errorf("at %s (%s):\n%w", r.HeadRevision.Name, head.Short(), errHead)
 	}
 	world, errWorld := p.loadWorld(ctx, loader)
@@ -185,6 +203,31 @@ func (p *pullRequest) load(ctx context.Context, in *input, r *preview.Request) e
 	return nil
 }
 
+// loadSide reads one side of a change and its invariants, with those of the packs that it has
+// and of others.
+func (p *pullRequest) loadSide(ctx context.Context, loader *source.Loader, side fs.FS, packs []*source.Pack) (*policies.Model, []invariant.Invariant, error) {
+	m, all, err := loader.TreeInvariants(ctx, side, p.invariants, p.paths...)
+	errs := []error{err}
+	for _, name := range p.packs.names {
+		if source.InTree(side, name) {
+			pack, err := source.TreePack(ctx, side, name)
+			packs, errs = append(packs[:len(packs):len(packs)], pack), append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, nil, err
+	}
+	all, err = source.WithPacks(all, packs...)
+	return m, all, err
+}
+
+// packsElsewhere reads the packs that no side of the change has.
+func (p *pullRequest) packsElsewhere(ctx context.Context, sides ...fs.FS) ([]*source.Pack, error) {
+	return source.ReadPacks(ctx, slices.DeleteFunc(slices.Clone(p.packs.names), func(name string) bool {
+		return slices.ContainsFunc(sides, func(side fs.FS) bool { return source.InTree(side, name) })
+	})...)
+}
+
 // loadStaged reads one side, and makes the other of its staged policies.
 func (p *pullRequest) loadStaged(ctx context.Context, in *input, r *preview.Request) error {
 	loader, err := in.loader()
@@ -193,7 +236,7 @@ func (p *pullRequest) loadStaged(ctx context.Context, in *input, r *preview.Requ
 	}
 	if len(in.files) > 0 {
 		r.BaseRevision.Name = strings.Join(in.files, ", ")
-		r.Base, r.Declared.Head, err = loader.LoadInvariants(ctx, p.invariants, in.files...)
+		r.Base, r.Declared.Head, err = p.loadFiles(ctx, loader, in.files)
 	} else {
 		r.Base, r.Declared.Head, err = p.loadHead(ctx, in.repo, loader, &r.BaseRevision)
 	}
@@ -208,6 +251,17 @@ func (p *pullRequest) loadStaged(ctx context.Context, in *input, r *preview.Requ
 	e, err := p.staged.enforce(r.Base)
 	r.HeadRevision, r.Head, r.Staged, r.Each = r.BaseRevision, e.head, e.staged, e.each
 	return err
+}
+
+// loadFiles reads sources, and the invariants there.
+func (p *pullRequest) loadFiles(ctx context.Context, loader *source.Loader, files []string) (*policies.Model, []invariant.Invariant, error) {
+	m, all, err := loader.LoadInvariants(ctx, p.invariants, files...)
+	packs, errPacks := p.packsElsewhere(ctx)
+	if err := errors.Join(err, errPacks); err != nil {
+		return nil, nil, err
+	}
+	all, err = source.WithPacks(all, packs...)
+	return m, all, err
 }
 
 func (p *pullRequest) loadHead(ctx context.Context, dir string, loader *source.Loader, revision *report.Revision) (*policies.Model, []invariant.Invariant, error) {
@@ -225,7 +279,11 @@ func (p *pullRequest) loadHead(ctx context.Context, dir string, loader *source.L
 	if err := p.checkPaths(tree); err != nil {
 		return nil, nil, err
 	}
-	m, all, err := loader.TreeInvariants(ctx, tree, p.invariants, p.paths...)
+	packs, err := p.packsElsewhere(ctx, tree)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, all, err := p.loadSide(ctx, loader, tree, packs)
 	if err != nil {
 		return nil, nil, fmt.Errorf("at %s (%s):\n%w", p.head, head.Short(), err)
 	}

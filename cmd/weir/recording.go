@@ -223,6 +223,57 @@ func (p *replaySpan) read(ctx context.Context, f *flowFiles, s streams, files []
 	return stats, err
 }
 
+// tally reads what the flows come to that are of the time asked for: one for all
+// whose ends, port and verdict are the same. It is not nil.
+func (p *replaySpan) tally(ctx context.Context, f *flowFiles) ([]policies.Flow, error) {
+	since, until, err := p.span()
+	if err != nil {
+		return nil, err
+	}
+	from, err := f.open(ctx, p.streams)
+	if err != nil {
+		return nil, err
+	}
+	type tuple struct {
+		from, to int
+		protocol netset.Protocol
+		port     uint16
+		verdict  policies.Verdict
+	}
+	ends, known, all := map[flowrow.End]int{}, map[tuple]int{}, []policies.Flow{}
+	end := func(p *policies.FlowPeer) int {
+		e := flowrow.EndOf(p)
+		if _, ok := ends[e]; !ok {
+			ends[e] = len(ends)
+		}
+		return ends[e]
+	}
+	filter := simulator.Filter{Since: since, Until: until}
+	_, err = from.Scan(ctx, &filter, func(flow *policies.Flow) error {
+		if filter.Match(flow) != simulator.Yes {
+			return nil
+		}
+		t := tuple{end(&flow.From), end(&flow.To), flow.Protocol, flow.Port, flow.Verdict}
+		k, ok := known[t]
+		if !ok {
+			known[t] = len(all)
+			all = append(all, *flow)
+			return nil
+		}
+		sum := &all[k]
+		sum.Count += flow.Count
+		sum.Bytes += flow.Bytes
+		if sum.First.IsZero() || !flow.First.IsZero() && flow.First.Before(sum.First) {
+			sum.First = flow.First
+		}
+		if flow.Last.After(sum.Last) {
+			sum.Last = flow.Last
+		}
+		return nil
+	})
+	return all, err
+}
+
 // choice is the flags by which recorded flows are chosen.
 type choice struct {
 	streams

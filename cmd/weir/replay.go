@@ -15,7 +15,7 @@ import (
 
 func newReplay(s streams) *cobra.Command {
 	in, out, flows := input{streams: s}, output{streams: s, kind: report.KindReplay}, flowFiles{}
-	var span replaySpan
+	span := replaySpan{choice{streams: s}}
 	failOn := failures{known: []preview.Condition{preview.Breaks, preview.Opens, preview.Drifts, preview.Unknowns}}
 	c := &cobra.Command{
 		Use:   "replay --flows FILE SRC [SRC]",

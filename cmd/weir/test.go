@@ -24,7 +24,7 @@ import (
 func newTest(s streams) *cobra.Command {
 	in, out := input{streams: s}, output{streams: s, kind: report.KindTestRun}
 	var generate bool
-	var packs []string
+	var packs packFlags
 	c := &cobra.Command{
 		Use:   "test [TESTS...] [-f SRC]",
 		Short: "Run connectivity tests: who must reach whom, and who must not",
@@ -53,7 +53,7 @@ workload, and all that may reach outside.`,
 			if generate {
 				return generateTests(c, &in, args)
 			}
-			run, err := in.runTests(c.Context(), args, packs)
+			run, err := in.runTests(c.Context(), args, packs.names)
 			if err != nil {
 				return err
 			}
@@ -68,7 +68,7 @@ workload, and all that may reach outside.`,
 	}
 	in.addSourceTo(c)
 	out.addTo(c)
-	addPacks(c, &packs, "a policy `pack` whose tests in Rego to run: its name, a folder or a bundle of OPA; repeatable")
+	packs.addTo(c, "a policy `pack` whose tests in Rego to run: its name, a folder or a bundle of OPA; repeatable")
 	c.Flags().BoolVar(&generate, "generate", false, "write tests that hold today's answers, as YAML")
 	return c
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fluxcd/pkg/apis/meta"
@@ -19,13 +20,15 @@ import (
 	"github.com/fluxcd/pkg/runtime/patch"
 	"github.com/fluxcd/pkg/runtime/predicates"
 	corev1 "k8s.io/api/core/v1"
+	kerrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	kerrors "k8s.io/apimachinery/pkg/util/errors"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/weir-policy/weir/internal/standing"
@@ -60,6 +63,9 @@ type Reconciler struct {
 	Interval time.Duration // after which a status is renewed though nothing changed
 	Clock    func() time.Time
 	Watch    *Watch
+
+	mutex sync.Mutex
+	told  map[string]string // what was told last of invariants of packs: their states by name
 }
 
 // retry is how soon the world is asked again that was not heard of yet.
@@ -74,12 +80,16 @@ func (r *Reconciler) SetupWithManager(m ctrl.Manager, o controller.Options) erro
 		Complete(r)
 }
 
-// Reconcile writes the status of one Invariant.
+// Reconcile writes the status of one Invariant. Where there is none of the name, but
+// one of a policy pack, it tells of that.
 func (r *Reconciler) Reconcile(ctx context.Context, q ctrl.Request) (result ctrl.Result, err error) {
 	begin := r.Clock()
 	o := &Object{}
-	if err := r.Get(ctx, q.NamespacedName, o); err != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+	switch err := r.Get(ctx, q.NamespacedName, o); {
+	case kerrors.IsNotFound(err):
+		return ctrl.Result{}, r.packed(ctx, q.Name)
+	case err != nil:
+		return ctrl.Result{}, err
 	}
 	before := o.Status.State
 	patcher := patch.NewSerialPatcher(o, r.Client)
@@ -88,7 +98,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, q ctrl.Request) (result ctrl
 			return
 		}
 		written := patcher.Patch(ctx, o, patch.WithOwnedConditions{Conditions: ownedConditions}, patch.WithForceOverwriteConditions{}, patch.WithFieldOwner(Name))
-		if err = kerrors.NewAggregate([]error{err, client.IgnoreNotFound(written)}); err == nil {
+		if err = utilerrors.NewAggregate([]error{err, client.IgnoreNotFound(written)}); err == nil {
 			r.tell(o, before)
 		}
 		r.RecordReadiness(ctx, o)
@@ -125,6 +135,39 @@ func (r *Reconciler) reconcile(ctx context.Context, o *Object) (ctrl.Result, err
 		conditions.MarkUnknown(o, meta.ReadyCondition, meta.ProgressingReason, "waiting for the world to be seen")
 	}
 	return ctrl.Result{RequeueAfter: retry}, nil
+}
+
+// packed tells of an invariant of a policy pack, which has no status, when another
+// state of it is found than before: in an event about its name, and in the log. One
+// that holds to begin with is no news.
+func (r *Reconciler) packed(ctx context.Context, name string) error {
+	s, err := r.Keeper.Standing(ctx)
+	if errors.Is(err, standing.ErrUnseen) {
+		return nil // it is looked at when the world is seen
+	}
+	if err != nil {
+		return err
+	}
+	found := s.Result(name)
+	if found == nil || found.Pack == "" {
+		return nil
+	}
+	r.mutex.Lock()
+	before, known := r.told[name]
+	if r.told == nil {
+		r.told = map[string]string{}
+	}
+	r.told[name] = found.State.String()
+	r.mutex.Unlock()
+	if !known && found.State == invariant.Holds {
+		return nil
+	}
+	o := &Object{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	r.write(o, found)
+	if r.tell(o, before) {
+		log.FromContext(ctx).Info("an invariant of a policy pack", "pack", found.Pack, "severity", found.Severity.String(), "state", o.Status.State, "message", o.Status.Message)
+	}
+	return nil
 }
 
 // What a status holds, at most, in bytes.
@@ -185,10 +228,11 @@ func written(x *invariant.Counterexample) v1alpha1.Counterexample {
 	return w
 }
 
-// tell makes an event where another state is found than before.
-func (r *Reconciler) tell(o *Object, before string) {
+// tell makes an event where another state is found than before, and reports whether
+// it is.
+func (r *Reconciler) tell(o *Object, before string) bool {
 	if o.Status.State == before || o.Status.State == "" {
-		return
+		return false
 	}
 	kind, reason := corev1.EventTypeNormal, conditions.GetReason(o, meta.ReadyCondition)
 	if !conditions.IsReady(o) {
@@ -203,6 +247,7 @@ func (r *Reconciler) tell(o *Object, before string) {
 		o.Namespace = metav1.NamespaceDefault
 		r.Alerts.Event(o, kind, reason, text)
 	}
+	return true
 }
 
 // shorten cuts a text that is too long.

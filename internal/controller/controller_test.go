@@ -36,20 +36,7 @@ func run(t *testing.T, spec, policy string) (*Object, []string) {
 		t.Fatal(err)
 	}
 	store := k8s.NewStore(k8s.Options{})
-	for _, text := range []string{podOf("web", "10.0.0.1"), podOf("db", "10.0.0.2"), policy} {
-		docs, err := k8s.Parse("world.yaml", []byte(text))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range docs {
-			e, err := k8s.ReadEntry(d, k8s.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			store.Put(e)
-		}
-	}
-	clock := func() time.Time { return noon }
+	put(t, store, podOf("web", "10.0.0.1"), podOf("db", "10.0.0.2"), policy)
 	keeper := standing.NewKeeper(reach.Options{}, clock)
 	keeper.Hear(store.Model())
 	if i, err := compile(o); err == nil {
@@ -77,14 +64,37 @@ func run(t *testing.T, spec, policy string) (*Object, []string) {
 	return got, told
 }
 
+func clock() time.Time { return noon }
+
+// put puts objects into a world.
+func put(t *testing.T, store *k8s.Store, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		docs, err := k8s.Parse("world.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range docs {
+			e, err := k8s.ReadEntry(d, k8s.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			store.Put(e)
+		}
+	}
+}
+
 func podOf(name, ip string) string {
 	return fmt.Sprintf("{apiVersion: v1, kind: Pod, metadata: {name: %[1]s, namespace: shop, labels: {app: %[1]s}}, status: {podIP: %[2]s}}", name, ip)
 }
 
+const (
+	open = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: {podSelector: {}, ingress: [{}]}}"
+	shut = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: {podSelector: {}}}"
+	ends = `"from":[{"podSelector":{"matchLabels":{"app":"web"}}}],"to":[{"podSelector":{"matchLabels":{"app":"db"}}}],"ports":[5432]`
+)
+
 func TestStatus(t *testing.T) {
-	ends := `"from":[{"podSelector":{"matchLabels":{"app":"web"}}}],"to":[{"podSelector":{"matchLabels":{"app":"db"}}}],"ports":[5432]`
-	open := "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: {podSelector: {}, ingress: [{}]}}"
-	shut := "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: {podSelector: {}}}"
 	for _, row := range []struct {
 		name, spec, policy string
 		state, ready       string
@@ -130,5 +140,51 @@ func TestStatus(t *testing.T) {
 		if s := &o.Status; s.ObservedGeneration != 3 || s.LastHandledReconcileAt != "now" || s.LastEvaluated != "2026-11-23T12:00:00Z" {
 			t.Errorf("%s: %+v", row.name, s)
 		}
+	}
+}
+
+// An invariant of a pack has no status, so events tell when it breaks and when it
+// holds again.
+func TestPacksAreToldOf(t *testing.T) {
+	o := &Object{ObjectMeta: metav1.ObjectMeta{Name: "it"}}
+	if err := json.Unmarshal([]byte(`{"never":{`+ends+`}}`), &o.Spec); err != nil {
+		t.Fatal(err)
+	}
+	held, err := compile(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held.Pack = "own"
+	store := k8s.NewStore(k8s.Options{})
+	put(t, store, podOf("web", "10.0.0.1"), podOf("db", "10.0.0.2"), shut)
+	keeper := standing.NewKeeper(reach.Options{}, clock)
+	keeper.Declare([]invariant.Invariant{*held})
+	scheme := runtime.NewScheme()
+	if err := AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	events := record.NewFakeRecorder(10)
+	r := &Reconciler{Client: clientfake.NewClientBuilder().WithScheme(scheme).Build(), Events: events, Keeper: keeper, Interval: time.Minute, Clock: clock}
+	for _, policy := range []string{"", shut, open, open, shut} {
+		if policy != "" {
+			put(t, store, policy)
+			keeper.Hear(store.Model())
+		}
+		for _, name := range []string{"it", "another"} {
+			if _, err := r.Reconcile(context.Background(), ctrl.Request{NamespacedName: types.NamespacedName{Name: name}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	close(events.Events)
+	var told []string
+	for e := range events.Events {
+		told = append(told, e)
+	}
+	if diff := cmp.Diff([]string{
+		"Warning InvariantViolated invariant it: shop/web can open TCP/5432 to shop/db",
+		"Normal InvariantHolds invariant it: it holds",
+	}, told); diff != "" {
+		t.Error(diff)
 	}
 }

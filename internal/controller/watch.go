@@ -20,8 +20,8 @@ import (
 // the next one to lead need not begin with that. It is inert until Start.
 type Watch struct {
 	Keeper *standing.Keeper
-	Settle time.Duration                       // for which changes are gathered
-	Tell   func(count map[invariant.State]int) // hears how many invariants are in which state; nil for nobody
+	Settle time.Duration                  // for which changes are gathered
+	Tell   func(found []invariant.Result) // hears what is found of all invariants; nil for nobody
 
 	mutex sync.Mutex
 	queue workqueue.TypedRateLimitingInterface[reconcile.Request] // of the controller, where it runs
@@ -74,10 +74,9 @@ func (w *Watch) Start(ctx context.Context) error {
 func (w *Watch) look(s *standing.Standing) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
-	count, now := map[invariant.State]int{}, make(map[string]summary, len(s.Results))
+	now := make(map[string]summary, len(s.Results))
 	for k := range s.Results {
 		r := &s.Results[k]
-		count[r.State]++
 		is := summary{state: r.State, broken: r.Broken, waived: r.Waived, counterexamples: r.Say()}
 		for i := range r.Counterexamples {
 			is.counterexamples += "\n" + r.Counterexamples[i].Rule()
@@ -88,6 +87,6 @@ func (w *Watch) look(s *standing.Standing) {
 		}
 	}
 	if w.last = now; w.Tell != nil {
-		w.Tell(count)
+		w.Tell(s.Results)
 	}
 }

@@ -5,16 +5,23 @@ import (
 	"slices"
 	"time"
 
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/simulator"
 )
 
-// Declared are the invariants of both sides, and the moment at which their waivers
-// are or are not expired.
+// Declared are the invariants of both sides, the moment at which their waivers are
+// or are not expired, and the flows that some ask for, nil where there are none.
 type Declared struct {
 	Base, Head []invariant.Invariant
 	Now        time.Time
+	Flows      []policies.Flow
 }
+
+// AskFlows reports whether any of the invariants asks for flows.
+func (d *Declared) AskFlows() bool { return invariant.AskFlows(d.all()) }
 
 // all returns the invariants of the head, and then those that only the base has.
 func (d *Declared) all() []invariant.Invariant {
@@ -38,6 +45,9 @@ func (d *Declared) compare(ctx context.Context, base, head *reach.Judge) ([]inva
 		set, err := invariant.Prepare(judge, all)
 		if err != nil {
 			return nil, err
+		}
+		if d.Flows != nil {
+			set.Recorded = expression.Recorded{Flows: d.Flows, Find: simulator.Finder(judge)}
 		}
 		if found[side], err = set.Check(ctx, d.Now); err != nil {
 			return nil, err

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,20 +42,52 @@ const mostOfBundle = k8s.MaxFileSize
 // package that has a rule deny or violation is an invariant, which its metadata
 // describe. The error joins every problem of every file.
 func ReadPack(ctx context.Context, name string) (*Pack, error) {
-	p := &packing{Pack: Pack{Name: name, Data: map[string]any{}}, ctx: ctx}
+	if library.Has(name) {
+		return readPack(ctx, name, library.Files, name, "library/")
+	}
 	info, err := os.Stat(name)
 	switch {
-	case library.Has(name):
-		p.folder(library.Files, name, "library/")
 	case err != nil && strings.ContainsAny(name, "/.\\"):
 		return nil, fmt.Errorf("%s: there is no such folder or bundle", name)
 	case err != nil:
 		return nil, noPack(name)
 	case info.IsDir():
 		dir := filepath.Clean(name)
-		p.folder(os.DirFS(dir), ".", filepath.ToSlash(dir)+"/")
-	case strings.HasSuffix(name, ".tar.gz") || strings.HasSuffix(name, ".tgz"):
-		p.bundle(name)
+		return readPack(ctx, name, os.DirFS(dir), ".", filepath.ToSlash(dir)+"/")
+	}
+	dir, file := filepath.Split(name)
+	return readPack(ctx, name, os.DirFS(cmp.Or(dir, ".")), file, dir)
+}
+
+// InTree reports whether a pack's name means a folder or a bundle that is in a tree.
+func InTree(fsys fs.FS, name string) bool {
+	if library.Has(name) {
+		return false
+	}
+	_, err := fs.Stat(fsys, inTree(name))
+	return err == nil
+}
+
+func inTree(name string) string { return path.Clean(filepath.ToSlash(name)) }
+
+// TreePack reads a pack as ReadPack does that is a folder or a bundle in a tree.
+// Messages call its files by their paths there.
+func TreePack(ctx context.Context, fsys fs.FS, name string) (*Pack, error) {
+	return readPack(ctx, name, fsys, inTree(name), "")
+}
+
+// readPack reads the pack of a name from where it is in some files, which messages
+// call by a prefix.
+func readPack(ctx context.Context, name string, fsys fs.FS, at, prefix string) (*Pack, error) {
+	p := &packing{Pack: Pack{Name: name, Data: map[string]any{}}, ctx: ctx}
+	info, err := fs.Stat(fsys, at)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		p.folder(fsys, at, prefix)
+	case strings.HasSuffix(at, ".tar.gz") || strings.HasSuffix(at, ".tgz"):
+		p.bundle(fsys, at, prefix+at)
 	default:
 		return nil, fmt.Errorf("%s: a pack is a folder, a bundle of OPA (.tar.gz), or one of %s", name, strings.Join(packNames(), ", "))
 	}
@@ -148,9 +181,10 @@ func (p *packing) module(file, text string) {
 	}
 }
 
-// bundle takes the modules and the data of a bundle. Signatures are not looked at.
-func (p *packing) bundle(name string) {
-	file, err := os.Open(name)
+// bundle takes the modules and the data of a bundle, which messages call by a name.
+// Signatures are not looked at.
+func (p *packing) bundle(fsys fs.FS, at, name string) {
+	file, err := fsys.Open(at)
 	if err != nil {
 		p.fail(err)
 		return
@@ -222,10 +256,9 @@ func invariantOf(p *rego.Policy) (invariant.Invariant, error) {
 	return i, nil
 }
 
-// WithPacks adds the invariants of packs to others. One that others declare by its
-// name takes its place.
-func WithPacks(ctx context.Context, declared []invariant.Invariant, names ...string) ([]invariant.Invariant, error) {
-	all := slices.Clone(declared)
+// ReadPacks reads packs as ReadPack does, and reports every problem of each.
+func ReadPacks(ctx context.Context, names ...string) ([]*Pack, error) {
+	var all []*Pack
 	var problems []error
 	for _, name := range names {
 		p, err := ReadPack(ctx, name)
@@ -233,6 +266,17 @@ func WithPacks(ctx context.Context, declared []invariant.Invariant, names ...str
 			problems = append(problems, err)
 			continue
 		}
+		all = append(all, p)
+	}
+	return all, join(problems...)
+}
+
+// WithPacks adds the invariants of packs to others. One that others declare by its
+// name takes its place.
+func WithPacks(declared []invariant.Invariant, packs ...*Pack) ([]invariant.Invariant, error) {
+	all := slices.Clone(declared)
+	var problems []error
+	for _, p := range packs {
 		for _, i := range p.Invariants {
 			switch other := invariant.Named(all, i.Ref.Name); {
 			case other == nil:
@@ -242,8 +286,5 @@ func WithPacks(ctx context.Context, declared []invariant.Invariant, names ...str
 			}
 		}
 	}
-	if err := join(problems...); err != nil {
-		return nil, err
-	}
-	return all, nil
+	return all, join(problems...)
 }

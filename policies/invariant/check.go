@@ -80,6 +80,9 @@ type Set struct {
 	// SkipExpressions keeps Recheck from evaluating any.
 	Steps, RegoSteps uint64
 	SkipExpressions  bool
+	// Recorded is what policies in Rego find that ask what was recorded; to Recheck
+	// nothing was.
+	Recorded expression.Recorded
 
 	judge      *reach.Judge
 	invariants []Invariant

@@ -7,6 +7,7 @@ package invariant
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -153,6 +154,11 @@ func (i *Invariant) ends() (from, to []policies.Match) {
 		return i.From, []policies.Match{Others(i.To)}
 	}
 	return i.From, i.To
+}
+
+// AskFlows reports whether some of the invariants ask what was recorded.
+func AskFlows(invariants []Invariant) bool {
+	return slices.ContainsFunc(invariants, func(i Invariant) bool { return i.Rego != nil && i.Rego.AsksFlows() })
 }
 
 // Matches returns what reach.Options.Apart needs so that the invariants can be

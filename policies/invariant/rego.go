@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/weir-policy/weir/policies"
-	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/policies/rego"
@@ -15,7 +14,7 @@ import (
 // evaluateRego asks a policy in Rego. It fails when the context is done.
 func (s *Set) evaluateRego(ctx context.Context, p *rego.Policy, f *finder) error {
 	if s.regoWorld == nil {
-		s.regoWorld = rego.NewWorld(s.judge, expression.Recorded{})
+		s.regoWorld = rego.NewWorld(s.judge, s.Recorded)
 	}
 	violations, err := p.Eval(ctx, s.regoWorld, s.RegoSteps)
 	if ctx.Err() != nil {

@@ -94,7 +94,11 @@ func all(t *testing.T) []invariant.Invariant {
 	for _, p := range library.Packs {
 		names = append(names, p.Name)
 	}
-	all, err := source.WithPacks(context.Background(), nil, names...)
+	packs, err := source.ReadPacks(context.Background(), names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := source.WithPacks(nil, packs...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,7 +146,7 @@ func (w *World) selectPods(m *meter, args []*ast.Term) (*ast.Term, error) {
 // flows returns what was recorded.
 func (w *World) flows(m *meter, _ []*ast.Term) (*ast.Term, error) {
 	if w.recorded.Find == nil {
-		return nil, errors.New("no recorded flows are at hand")
+		return nil, errors.New("there are no recorded flows here; weir check and weir preview take some by --flows")
 	}
 	section, err := w.section(m.ctx, "flows", recordedFlows, m)
 	if err != nil {

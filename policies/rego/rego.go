@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +39,7 @@ type Policy struct {
 	queries  []question
 	sections []string        // of the world, that its modules read
 	unnamed  map[string]bool // files to which a line was added
+	flows    bool            // whether its modules ask for recorded flows
 }
 
 // Metadata is what the annotations of a package say about it.
@@ -180,14 +182,14 @@ func foreign(m *ast.Module) []policies.Problem {
 
 // policiesOf returns the packages of a compiler that say what breaks them.
 func policiesOf(c *ast.Compiler, modules []Module, data map[string]any) []*Policy {
-	sections := sectionsUsed(c)
+	sections, flows := sectionsUsed(c), asksFlows(c)
 	packages := map[string]*Policy{}
 	for _, m := range modules {
 		module := c.Modules[m.File]
 		name := strings.TrimPrefix(module.Package.Path.String(), "data.")
 		p := packages[name]
 		if p == nil {
-			p = &Policy{Package: name, Place: placeOf(module.Package.Location), compiler: c, data: data, sections: sections}
+			p = &Policy{Package: name, Place: placeOf(module.Package.Location), compiler: c, data: data, sections: sections, flows: flows}
 			packages[name] = p
 		}
 		p.text += m.Text
@@ -206,12 +208,20 @@ func policiesOf(c *ast.Compiler, modules []Module, data map[string]any) []*Polic
 		}
 	}
 	var all []*Policy
-	for _, p := range packages {
-		if len(p.queries) > 0 {
+	var shared string // what any of them may mean: packages that are for others, and data
+	for _, name := range slices.Sorted(maps.Keys(packages)) {
+		if p := packages[name]; len(p.queries) > 0 {
 			all = append(all, p)
+		} else {
+			shared += p.text
 		}
 	}
-	slices.SortFunc(all, func(a, b *Policy) int { return strings.Compare(a.Package, b.Package) })
+	if len(data) > 0 {
+		shared += fmt.Sprint(data)
+	}
+	for _, p := range all {
+		p.text += shared
+	}
 	return all
 }
 
@@ -225,8 +235,13 @@ func (p *Policy) ask(path ast.Ref, rule string) {
 	p.queries = append(p.queries, question{rule, body})
 }
 
-// String returns the policy as it was written.
+// String returns the policy as it was written, with all that it may use of others'
+// packages and of data.
 func (p *Policy) String() string { return p.text }
+
+// AsksFlows reports whether the policy, or another one of its modules, asks what was
+// recorded, by weir.flows.
+func (p *Policy) AsksFlows() bool { return p.flows }
 
 // Eval returns what breaks the policy in a world, in at most so many steps, sorted.
 // It fails with a policies.Problem where the policy asks for what is not there,

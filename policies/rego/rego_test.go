@@ -103,6 +103,9 @@ func TestFlows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !p.AsksFlows() {
+		t.Error("it does not ask for flows")
+	}
 	all, err := p.Eval(context.Background(), w, rego.Steps)
 	if diff := cmp.Diff([]rego.Violation{{Message: "shop/web shop/db TCP/5432 allow 7"}}, all); diff != "" || err != nil {
 		t.Error(diff, err)
@@ -140,7 +143,7 @@ func TestEval(t *testing.T) {
 		{"no port", `deny contains weir.reach("shop/web", "shop/db", "a b")`, `rego:1:15: weir.reach: port "a b" is none of 5432, UDP/53, TCP/8000-8100, a port's name, any`},
 		{"no end", `deny contains weir.reach({"a": 1}, "shop/db", 1)`, `rego:1:15: weir.reach: {"a": 1} names no end of a connection; give a text such as "shop/web" or an address, or an object with namespace and name`},
 		{"no selector", `deny contains "x" if weir.select("a b", "") == set()`, `rego:1:22: weir.select: selector "a b", column 3: after a comes one of =, !=, in, notin or a comma`},
-		{"no flows", `deny contains "x" if weir.flows() == []`, "rego:1:22: weir.flows: no recorded flows are at hand"},
+		{"no flows", `deny contains "x" if weir.flows() == []`, "rego:1:22: weir.flows: there are no recorded flows here; weir check and weir preview take some by --flows"},
 		{"an error of a function", `deny contains "x" if to_number("x") == 7`, `rego:1:22: to_number: strconv.ParseFloat: parsing "x": invalid syntax`},
 		{"true", `deny := true`, "rego: deny is a boolean; it must be a set of texts, or of objects with msg, and from, to and port where they are known"},
 		{"undefined", `deny := 7 if false`, "rego: deny is undefined; make it a set, as in: deny contains \"…\" if { … }"},

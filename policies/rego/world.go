@@ -67,6 +67,19 @@ const recordedFlows = `flows.map(f, {"from": string(f.from), "to": string(f.to),
 
 var worldRef = ast.MustParseRef("data.weir.world")
 
+var flowsRef = ast.MustParseRef("weir.flows")
+
+// asksFlows reports whether modules call weir.flows.
+func asksFlows(c *ast.Compiler) (asks bool) {
+	for _, m := range c.Modules {
+		ast.WalkRefs(m, func(r ast.Ref) bool {
+			asks = asks || r.Equal(flowsRef)
+			return false
+		})
+	}
+	return asks
+}
+
 // sectionsUsed returns which sections of the world modules read: all of them
 // where they read the world by what only an evaluation tells.
 func sectionsUsed(c *ast.Compiler) []string {
