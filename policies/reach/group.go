@@ -31,6 +31,9 @@ type grouping struct {
 	mutex  sync.Mutex
 	made   *builder
 	census *census
+	// placed are the known addresses of all pods and nodes.
+	placing sync.Once
+	placed  []placed
 	// counters are for count to work with.
 	counters sync.Pool
 }
