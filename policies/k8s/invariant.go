@@ -3,6 +3,7 @@ package k8s
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -392,10 +393,10 @@ func (v value) mustBeTrue() {
 
 // outsideBlock reads a cidr and its exceptions.
 func (v value) outsideBlock() policies.Match {
-	whole, ok := v.field("cidr").cidr()
+	whole, ok := v.field("cidr").networkOnly()
 	block := netset.Block{CIDR: whole}
 	for _, item := range v.field("except").atLeastOne(mostItems) {
-		part, partOK := item.cidr()
+		part, partOK := item.networkOnly()
 		if ok && partOK && (part.Bits() <= whole.Bits() || !whole.Contains(part.Addr())) {
 			item.problem("except %s is not a part of the cidr %s; remove it or widen the cidr", part, whole)
 		}
@@ -404,6 +405,16 @@ func (v value) outsideBlock() policies.Match {
 		}
 	}
 	return invariant.Outside(policies.Match{Block: block, InCluster: true})
+}
+
+// networkOnly reads a cidr in which no bits are set behind the prefix, for who writes
+// 10.0.0.7/8 may mean either.
+func (v value) networkOnly() (netip.Prefix, bool) {
+	if p, err := netip.ParsePrefix(v.text()); err == nil && isText(v.node) && p != p.Masked() && !p.Addr().Is4In6() {
+		v.problem("CIDR %s has bits set behind its prefix; write %s, or %s for the one address", p, p.Masked(), netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+		return netip.Prefix{}, false
+	}
+	return v.cidr()
 }
 
 var setName = regexp.MustCompile(`^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-.a-z0-9]*[a-z0-9])?$`)

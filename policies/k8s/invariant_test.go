@@ -110,6 +110,8 @@ func TestInvariantProblems(t *testing.T) {
 		{"a peer that is nobody", head + "spec: {never: {from: [{}], to: []}}", `i.yaml:4:23: a peer describes nobody; give it namespaceSelector, podSelector, serviceAccounts, cidr, outside, set, nodes, anyone
 i.yaml:4:32: to is empty; it takes at least one item`},
 		{"one end is missing", head + "spec: {exists: {from: [{anyone: true}]}}", `i.yaml:4:16: exists needs to; say where the connections lead; anyone: true is everywhere`},
+		{"bits behind the prefix", head + "spec: {never: {from: [{cidr: 10.0.0.7/8, except: [\"fd00::1/8\"]}], to: [{anyone: true}]}}", `i.yaml:4:30: CIDR 10.0.0.7/8 has bits set behind its prefix; write 10.0.0.0/8, or 10.0.0.7/32 for the one address
+i.yaml:4:51: CIDR fd00::1/8 has bits set behind its prefix; write fd00::/8, or fd00::1/128 for the one address`},
 		{"two kinds of peer", head + "spec: {never: {from: [{podSelector: {}, cidr: 10.0.0.0/8}], to: [{anyone: true}]}}", `i.yaml:4:47: a peer takes podSelector or cidr, not both; make two peers of it`},
 		{
 			"a selector", head + "spec: {never: {from: [{podSelector: {matchLabel: {a: b}}}], to: [{namespaceSelector: {matchExpressions: [{key: a, operator: Is}]}}]}}",

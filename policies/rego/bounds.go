@@ -1,16 +1,18 @@
 package rego
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
-	"github.com/open-policy-agent/opa/v1/types"
 
 	"github.com/weir-policy/weir/policies"
 )
@@ -99,10 +101,11 @@ func (m *meter) walk(v ast.Value) bool {
 	return whole
 }
 
-// growing are the functions of Rego whose result may be much larger than what they
-// are given, with what the result costs in steps.
+// growing are the functions of Rego whose result may be many times as large as what
+// they are given, with what it costs in steps to make it. Of all others it costs
+// something to have it.
 var growing = map[string]func(m *meter, args []*ast.Term) error{
-	"array.concat": func(m *meter, args []*ast.Term) error { return m.spend((size(args[0]) + size(args[1])) / 16) },
+	"array.concat": func(m *meter, args []*ast.Term) error { return m.spend((size(args[0]) + size(args[1])) / items) },
 	"bits.lsh":     func(m *meter, args []*ast.Term) error { return m.spend(number(args[1]) / 8) },
 	"concat": func(m *meter, args []*ast.Term) error {
 		if !m.walk(args[1].Value) {
@@ -167,6 +170,8 @@ func size(t *ast.Term) uint64 {
 	switch v := t.Value.(type) {
 	case ast.String:
 		return uint64(len(v))
+	case ast.Number:
+		return uint64(len(v))
 	case *ast.Array:
 		return uint64(v.Len())
 	case ast.Set:
@@ -211,16 +216,61 @@ func widths(format string) uint64 {
 	return sum + n
 }
 
-// metered is the name of what is called in place of a function that grows.
+// have takes the steps that it costs to have a value, so that a text that is twice as
+// long in each line of a policy ends with it.
+func (m *meter) have(t *ast.Term) error {
+	switch t.Value.(type) {
+	case ast.String, ast.Number:
+		return m.spend(size(t) / characters)
+	}
+	return m.spend(size(t) / items)
+}
+
+// items is how many items of a collection are had for one step.
+const items = 16
+
+// isMetered reports whether a function of Rego is called by way of the meter: all are
+// but comparisons, and those of the evaluator itself.
+func isMetered(name string) bool {
+	b := ast.BuiltinMap[name]
+	return growing[name] != nil || b != nil && (b.Infix == "" || strings.Contains("+-*/%", b.Infix)) && !strings.HasPrefix(name, "internal.")
+}
+
+// digits is how long a number may be that is counted with, and its exponent: squares of
+// squares take all the time and memory there is. Longer ones are no Rego.
+const digits = 1_000
+
+// isModest reports whether a number is not too long to count with.
+func isModest(n ast.Number) bool {
+	_, exponent, _ := strings.Cut(strings.ToLower(string(n)), "e")
+	size, err := strconv.Atoi(cmp.Or(exponent, "0"))
+	return len(n) <= digits && err == nil && max(size, -size) <= digits
+}
+
+var errDigits = fmt.Errorf("a number has more than %d digits", digits)
+
+// read takes the steps that it costs a function to look at what it is given. It fails
+// where that is a number too long to count with.
+func (m *meter) read(function string, t *ast.Term) error {
+	if n, ok := t.Value.(ast.Number); ok && !isModest(n) {
+		return errDigits
+	}
+	if function == "count" {
+		return nil
+	}
+	return m.have(t)
+}
+
+// metered is the name of what is called in place of a function of Rego.
 const metered = "weir.metered."
 
-// meterCalls makes compiled modules call what grows by way of the meter.
+// meterCalls makes compiled modules call Rego's functions by way of the meter.
 func meterCalls(c *ast.Compiler) {
 	for _, m := range c.Modules {
 		ast.WalkExprs(m, func(e *ast.Expr) bool {
 			if e.IsCall() {
 				terms := e.Terms.([]*ast.Term)
-				if name := terms[0].String(); growing[name] != nil {
+				if name := terms[0].String(); isMetered(name) {
 					terms[0] = ast.NewTerm(ast.Ref{ast.VarTerm(metered + name)}).SetLocation(terms[0].Location)
 				}
 			}
@@ -231,21 +281,37 @@ func meterCalls(c *ast.Compiler) {
 
 // meteredBuiltins are what meterCalls has modules call.
 func meteredBuiltins(m *meter, into map[string]*topdown.Builtin) {
-	for name, cost := range growing {
-		plain := topdown.GetBuiltin(name)
-		into[metered+name] = &topdown.Builtin{
-			Decl: &ast.Builtin{Name: metered + name, Decl: declarationOf(name)},
+	for _, b := range capabilities().Builtins {
+		if !isMetered(b.Name) {
+			continue
+		}
+		plain, cost := topdown.GetBuiltin(b.Name), growing[b.Name]
+		into[metered+b.Name] = &topdown.Builtin{
+			Decl: &ast.Builtin{Name: metered + b.Name, Decl: b.Decl},
 			Func: func(bctx topdown.BuiltinContext, args []*ast.Term, yield func(*ast.Term) error) error {
-				if err := cost(m, args); err != nil {
-					return err
+				for _, a := range args {
+					switch err := m.read(b.Name, a); {
+					case err == errDigits:
+						return topdown.Halt{Err: &topdown.Error{Code: topdown.BuiltinErr, Message: err.Error(), Location: bctx.Location}}
+					case err != nil:
+						return err
+					}
 				}
-				return plain(bctx, args, yield)
+				if cost != nil {
+					if err := cost(m, args); err != nil {
+						return err
+					}
+				}
+				return plain(bctx, args, func(t *ast.Term) error {
+					if err := m.have(t); err != nil {
+						return err
+					}
+					return yield(t)
+				})
 			},
 		}
 	}
 }
-
-func declarationOf(name string) *types.Function { return ast.BuiltinMap[name].Decl }
 
 // largest is how large a value a rule may put together of variables.
 const largest = 10_000

@@ -120,7 +120,7 @@ func CompileAll(modules []Module, data map[string]any) ([]*Policy, error) {
 		if compiler.Compile(parsed); compiler.Failed() {
 			problems = problemsOf(compiler.Errors)
 		} else {
-			problems = oversized(compiler)
+			problems = append(oversized(compiler), strangers(compiler)...)
 		}
 	}
 	if len(problems) > 0 {

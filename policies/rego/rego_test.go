@@ -135,6 +135,8 @@ func TestEval(t *testing.T) {
 		{"the clock", `deny contains "x" if time.now_ns() > 7`, "rego:1:22: time.now_ns is not for invariants: they ask about the world that is checked, and nothing else"},
 		{"chance", `deny contains "x" if rand.intn("a", 7) > 3`, "rego:1:22: rand.intn is not for invariants: they ask about the world that is checked, and nothing else"},
 		{"a misspelt function", `deny contains "x" if weir.raech("a", "b", 1) == "allow"`, "rego:1:22: there is no function weir.raech; near it are weir.reach, weir.select, weir.flows, weir.explain"},
+		{"a misspelt section", `deny contains "x" if { some p in data.weir.world.podz }`, "rego:1:50: there is no data.weir.world.podz, only connections, namespaces, nodes, pods, policies, services, workloads; near it are pods, nodes, policies, workloads, services"},
+		{"a misspelt section that is imported", "import data.weir.world\ndeny contains \"x\" if count(world.pod) > 3", "rego:2:28: there is no data.weir.world.pod, only connections, namespaces, nodes, pods, policies, services, workloads; near it are pods, nodes, policies, workloads, services"},
 		{"a function replaced", `deny contains "x" if count([1]) == 2 with count as 2`, "rego:1:38: with replaces count, which only tests may do"},
 		{"a package of Weir's", "package weir.world\ndeny contains \"x\"", "rego:1:1: package weir is Weir's own; give the package another name"},
 		{"rules that go round", "deny contains \"x\" if a\na if b\nb if a", "rego:2:1: rule data.invariant.a is recursive: data.invariant.a -> data.invariant.b -> data.invariant.a\nrego:3:1: rule data.invariant.b is recursive: data.invariant.b -> data.invariant.a -> data.invariant.b"},
@@ -165,6 +167,7 @@ func TestEval(t *testing.T) {
 // Each of these would take hours, or all memory.
 func TestBounds(t *testing.T) {
 	const tooMany = "rego: it takes more than 100000 steps; let it go through less"
+	const tooLong = "a number has more than 1000 digits"
 	doubled := func(first, again string) string {
 		text := "x0 := " + first + "\n"
 		for i := range 60 {
@@ -172,6 +175,7 @@ func TestBounds(t *testing.T) {
 		}
 		return text + "deny contains \"x\" if count(x60) > 0"
 	}
+	squared := func(first string) string { return strings.Replace(doubled(first, "X * X"), "count(x60)", "x60", 1) }
 	tests := []struct{ name, text, want string }{
 		{"a cross product", `deny contains "x" if { some a in numbers.range(1, 1000); some b in numbers.range(1, 1000); some c in numbers.range(1, 1000); a + b + c == 7000 }`, tooMany},
 		{"a long range", `deny contains "x" if count(numbers.range(1, 1000000000000)) > 3`, tooMany},
@@ -180,6 +184,11 @@ func TestBounds(t *testing.T) {
 		{"doubled template", doubled(`"ab"`, `$"{X}{X}"`), tooMany},
 		{"doubled format", doubled(`"ab"`, `sprintf("%[1]s%[1]s", [X])`), tooMany},
 		{"doubled lists", doubled(`[1, 2]`, `array.concat(X, X)`), tooMany},
+		{"doubled code", doubled(`"ab"`, `hex.encode(X)`), tooMany},
+		{"longer code", doubled(`"ab%"`, `urlquery.encode(base64.encode(X))`), tooMany},
+		{"a read list", `deny contains "x" if { a := numbers.range(1, 1000); some b in numbers.range(1, 10000); sum(a) == b }`, tooMany},
+		{"squares", squared("99999999"), "rego:9:7: " + tooLong},
+		{"squares of fractions", squared("1.5e100"), "rego:6:7: " + tooLong},
 		{"replaced", doubled(`"ab"`, `replace(X, "", X)`), tooMany},
 		{"a huge number", `deny contains "x" if bits.lsh(1, 100000000000) > 7`, tooMany},
 		{"pairs of pairs written out", doubled(`[1]`, `[X, X]`) + "\ndeny contains json.marshal(x60)", tooMany},
