@@ -23,7 +23,7 @@ type Class struct {
 
 // classKey is what an end's part in an answer depends on.
 type classKey struct {
-	place, group   int
+	place, group   int32
 	outside, twins bool
 	cause, example string
 }

@@ -140,7 +140,7 @@ func mayPair(f *policies.Flow) bool {
 func (l *ledger) each(yield func(connectionKey, report, Counts)) {
 	for key, c := range l.connections {
 		matched := map[int64]uint64{}
-		c.pairing.matches(func(hour int64, flows uint64) {
+		c.pairing.matches(c.pairing.days, func(hour int64, flows uint64) {
 			if !l.hours {
 				hour = 0
 			}

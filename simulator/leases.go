@@ -3,6 +3,7 @@ package simulator
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -90,6 +91,12 @@ func (l *Leases) learn(a netip.Addr, h holder, first, last time.Time, p *policie
 	if c := last.Compare(known.known); known.known.IsZero() || c > 0 || c == 0 && tellsMore(p, &known.peer) {
 		known.known, known.peer = last, kept(*p)
 	}
+}
+
+// kept returns an end that does not change with p.
+func kept(p policies.FlowPeer) policies.FlowPeer {
+	p.Labels, p.Workloads, p.Names = maps.Clone(p.Labels), slices.Clone(p.Workloads), slices.Clone(p.Names)
+	return p
 }
 
 // tellsMore orders what is known of a holder at one moment: complete labels come

@@ -16,12 +16,33 @@ import (
 // two may begin in neighbouring hours, no further apart.
 //
 // It keeps two counts for each hour, so the order of reports plays no part; a day
-// takes 100 bytes.
+// takes 100 bytes, until it is settled.
 type pairing struct {
-	days []day
-	last int               // the place of a day that was asked for
-	high map[hourOf]uint64 // what a count has above its lowest 16 bits
+	days    []day
+	last    int               // the place of a day that was asked for
+	high    map[hourOf]uint64 // what a count has above its lowest 16 bits
+	settled uint64            // reports that have a twin, of days before those
+	left    remains
+	both    sides // who reports at all, as far as that was noted
 }
+
+// remains is what the last hour before has of reports without a twin.
+type remains struct {
+	hour   int64
+	counts [2]uint64
+}
+
+// sides are some of departed and arrived.
+type sides uint8
+
+func (s side) alone() sides {
+	if s == neither {
+		return 0
+	}
+	return 1 << s
+}
+
+const bothSides = 1<<departed | 1<<arrived
 
 // day is the counts of a day's hours, by side.
 type day struct {
@@ -101,12 +122,13 @@ func floorDiv(a, b int64) int64 {
 	return q
 }
 
-// hours yields the counts of each hour, in order, but for those of nothing.
-func (p *pairing) hours() iter.Seq2[int64, [2]uint64] {
+// hours yields the counts of each hour of some days, in order, but for those of
+// nothing.
+func (p *pairing) hours(days []day) iter.Seq2[int64, [2]uint64] {
 	return func(yield func(int64, [2]uint64) bool) {
-		for i := range p.days {
-			for h, low := range p.days[i].counts {
-				hour := 24*int64(p.days[i].number) + int64(h)
+		for i := range days {
+			for h, low := range days[i].counts {
+				hour := 24*int64(days[i].number) + int64(h)
 				counts := [2]uint64{
 					uint64(low[departed]) + p.high[hourOf{hour, departed}]<<16,
 					uint64(low[arrived]) + p.high[hourOf{hour, arrived}]<<16,
@@ -121,30 +143,49 @@ func (p *pairing) hours() iter.Seq2[int64, [2]uint64] {
 
 // matched returns how many reports of the source's side have a twin: the most
 // that can be, for twins of the same hour or of neighbouring ones.
-func (p *pairing) matched() (flows uint64) {
-	p.matches(func(_ int64, n uint64) { flows += n })
+func (p *pairing) matched() uint64 {
+	flows := p.settled
+	p.matches(p.days, func(_ int64, n uint64) { flows += n })
 	return flows
 }
 
+// settle matches reports of days before one, of which no more come.
+func (p *pairing) settle(before int32) {
+	n := 0
+	for n < len(p.days) && p.days[n].number < before {
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	p.left = p.matches(p.days[:n], func(_ int64, flows uint64) { p.settled += flows })
+	for of := range p.high {
+		if of.hour < 24*int64(before) {
+			delete(p.high, of)
+		}
+	}
+	p.days, p.last = slices.Delete(p.days, 0, n), 0
+}
+
 // matches calls each for reports of the source's side that have a twin, and the
-// hour that they are of.
-func (p *pairing) matches(each func(hour int64, flows uint64)) {
+// hour that they are of. It returns what the last hour has left.
+func (p *pairing) matches(days []day, each func(hour int64, flows uint64)) remains {
 	match := func(hour int64, a, b *uint64) {
 		if n := min(*a, *b); n > 0 {
 			*a, *b = *a-n, *b-n
 			each(hour, n)
 		}
 	}
-	var left [2]uint64 // of the hour before
-	var last int64
-	for hour, counts := range p.hours() {
-		if hour != last+1 {
-			left = [2]uint64{}
+	last := p.left
+	for hour, counts := range p.hours(days) {
+		if hour != last.hour+1 {
+			last.counts = [2]uint64{}
 		}
 		// The hour before comes first, for nothing later can match what is left of it.
-		match(last, &left[departed], &counts[arrived])
-		match(hour, &left[arrived], &counts[departed])
+		match(last.hour, &last.counts[departed], &counts[arrived])
+		match(hour, &last.counts[arrived], &counts[departed])
 		match(hour, &counts[departed], &counts[arrived])
-		left, last = counts, hour
+		last = remains{hour, counts}
 	}
+	return last
 }

@@ -85,3 +85,29 @@ func TestNoMoreTwinsCanBeMatched(t *testing.T) {
 		}
 	})
 }
+
+// TestSettledDaysMatchTheSame settles days one after another, whoever reports first
+// on each.
+func TestSettledDaysMatchTheSame(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var kept, settled pairing
+		first := rapid.SampledFrom([]int64{-719162, -1, 0, 20513}).Draw(t, "first day")
+		for _, day := range []int64{first, first + 1, first + 2, first + 9} {
+			for range rapid.IntRange(0, 8).Draw(t, "reports") {
+				hour := 24*day + rapid.SampledFrom([]int64{0, 0, 1, 12, 22, 23, 23}).Draw(t, "hour")
+				of, flows := side(rapid.IntRange(0, 1).Draw(t, "side")), rapid.Uint64Range(0, 200_000).Draw(t, "flows")
+				kept.addHours(of, []HourFlows{{hour, flows}})
+				settled.addHours(of, []HourFlows{{hour, flows}})
+			}
+			if rapid.Bool().Draw(t, "settle") {
+				settled.settle(int32(day) + 1)
+				if len(settled.days)+len(settled.high) > 0 {
+					t.Fatalf("%d days and %d counts are kept", len(settled.days), len(settled.high))
+				}
+			}
+		}
+		if want, got := kept.matched(), settled.matched(); got != want {
+			t.Fatalf("%d, want %d", got, want)
+		}
+	})
+}

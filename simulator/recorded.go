@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -9,20 +10,28 @@ import (
 	"github.com/weir-policy/weir/policies"
 )
 
-// Recorded is flows that are kept by tuple.
+// Recorded is flows that are kept by tuple. Days begin and end in UTC; flows
+// without a time are of that of the zero time.
 type Recorded interface {
 	// Tuples calls each for every tuple. The Tuple is valid until each returns.
 	Tuples(ctx context.Context, each func(*Tuple) error) error
-	// Flows calls each for every record of the tuples with these IDs, which are sorted.
-	Flows(ctx context.Context, tuples []uint64, each func(policies.Flow) error) error
+	// Days returns the days on which flows began, in order.
+	Days(ctx context.Context) ([]time.Time, error)
+	// Hours calls each for the hours of a day in which flows began, of the tuples
+	// with these IDs, which are sorted, and of each side and verdict. What there is of an
+	// hour may come in parts.
+	Hours(ctx context.Context, day time.Time, tuples []uint64, each func(tuple uint64, of *Side, hours []HourFlows) error) error
+	// Flows calls each for every record of a day of the tuples with these IDs,
+	// which are sorted. The flow is valid until each returns; its maps and slices are
+	// shared.
+	Flows(ctx context.Context, day time.Time, tuples []uint64, each func(tuple uint64, f *policies.Flow) error) error
 }
 
 // Tuple is all that was recorded between two identities on one port.
 type Tuple struct {
 	ID    uint64
 	Flow  policies.Flow // its ends, protocol and port; an end's address is set only where all records have the same
-	Hours []Hour        // in order of time; none where there are Sides
-	Sides []Side        // what the hours come to, one for each side and verdict
+	Sides []Side        // one for each side and verdict
 }
 
 // Side is what one side reported of a tuple, with one verdict.
@@ -32,7 +41,6 @@ type Side struct {
 	EgressOnly   bool
 	Flows, Bytes uint64
 	First, Last  time.Time
-	Hours        []HourFlows // in any order; what there is of an hour may come in parts
 }
 
 // HourFlows is how many flows began in an hour.
@@ -41,60 +49,171 @@ type HourFlows struct {
 	Flows uint64
 }
 
-// Hour is what one side reported of a tuple in one hour, with one verdict.
-type Hour struct {
-	Start        time.Time
-	Reporter     policies.Reporter
-	Verdict      policies.Verdict
-	EgressOnly   bool
-	Flows, Bytes uint64
-	First, Last  time.Time
-
-	// Only Sums says these.
-	Records                           uint64
-	Packets, ReplyBytes, ReplyPackets uint64
-}
-
 // Replay takes all flows of a recording, as Add would one by one, but reads
 // records only of those tuples that need it: of the earliest flows that break,
 // open or drift, for their example, and of tuples about which the answer depends
 // on what only a record says, such as the address of an end outside. In what
-// stays and in what is unknown, the example is the tuple in the hour that it was
-// first seen.
+// stays and in what is unknown, the example is the tuple as one side reported it
+// that was the first to. Hours are read only of tuples that both sides report.
 //
 // Where all there is outside gets the same answer, an end of which the recorder
 // says that it is there is taken to be there, and is named as one of IPv4.
 //
-// Its memory is that of Add, and 8 bytes for each tuple that is read.
+// Its memory grows with the distinct ends, questions and tuples, and with the addresses
+// outside whose flows do not stay as they are; neither with flows nor with time,
+// of which it reads a day at a time.
 func (r *Replayer) Replay(ctx context.Context, recorded Recorded) error {
 	reading := reading{Replayer: r, wanted: map[*tally]*firstSeen{}, variants: variantsByEnd{}}
 	if err := recorded.Tuples(ctx, func(t *Tuple) error { reading.take(t); return nil }); err != nil {
 		return fmt.Errorf("read tuples: %w", err)
 	}
-	byRecord := func(tuples []uint64, each func(policies.Flow)) error {
-		if len(tuples) == 0 {
-			return nil
+	reading.variants = nil
+	return reading.readDays(ctx, recorded)
+}
+
+// reading is a recording on its way into a Replayer.
+type reading struct {
+	*Replayer
+	undecided []uint64 // tuples that are decided record by record
+	undone    sides    // who reports those
+	paired    []paired // tuples that may have twins
+	wanted    map[*tally]*firstSeen
+	sides     []Side // of the tuple at hand
+	variants  variantsByEnd
+}
+
+// paired is a tuple whose reports may be twins of others.
+type paired struct {
+	tuple uint64
+	among *pairing
+}
+
+// firstSeen is the tuples among whose records the example of a tally is.
+type firstSeen struct {
+	at     time.Time
+	tuples []uint64
+}
+
+// take counts a tuple, or puts it with those that are decided record by record.
+func (r *reading) take(t *Tuple) {
+	r.sides = t.Sides
+	from, to := r.locate(&t.Flow.From), r.locate(&t.Flow.To)
+	if from == nil || to == nil || !from.since.IsZero() || !to.since.IsZero() {
+		r.postpone(t)
+		return
+	}
+	f := t.Flow
+	if cause := missing(&f, from, to); cause != nil {
+		for i := range r.sides {
+			side := &r.sides[i]
+			side.describe(&f)
+			r.total.add(&f)
+			u := r.miss(cause, f.Count)
+			if c := u.connection(&f); c != nil {
+				c.add(side.of(), f.Count, f.Bytes)
+				r.pair(t.ID, &c.pairing)
+			}
 		}
-		slices.Sort(tuples)
-		err := recorded.Flows(ctx, slices.Compact(tuples), func(f policies.Flow) error { each(f); return nil })
-		if err != nil {
-			return fmt.Errorf("read flows of %d tuples: %w", len(tuples), err)
+		return
+	}
+	a := r.ask(&f, from, to)
+	if r.dependsOnRecord(t, a, from, to) {
+		r.postpone(t)
+		return
+	}
+	for i := range r.sides {
+		side := &r.sides[i]
+		side.describe(&f)
+		r.total.add(&f)
+		counts := r.tally(a, &f, from, to)
+		counts.add(&f)
+		switch r.of(a, r.countedBy(a, &f, from, to).kind).outcome {
+		case Breaks, Opens, Drifts:
+			r.want(counts, f.First, t.ID)
+		default:
+			counts.keep(&f, from, to)
 		}
+	}
+	if hasTwins(&f) {
+		r.pair(t.ID, &a.pairing)
+	}
+}
+
+// postpone notes that a tuple is decided record by record.
+func (r *reading) postpone(t *Tuple) {
+	r.undecided = append(r.undecided, t.ID)
+	if hasTwins(&t.Flow) {
+		r.undone |= r.whoReports()
+	}
+}
+
+// whoReports returns which sides report the tuple at hand.
+func (r *reading) whoReports() (all sides) {
+	for i := range r.sides {
+		all |= r.sides[i].of().alone()
+	}
+	return all
+}
+
+// pair notes among which reports those of the tuple at hand may have twins.
+func (r *reading) pair(tuple uint64, among *pairing) {
+	reporting := r.whoReports()
+	if n := len(r.paired); reporting == 0 || n > 0 && r.paired[n-1] == (paired{tuple, among}) {
+		return
+	}
+	among.both |= reporting
+	r.paired = append(r.paired, paired{tuple, among})
+}
+
+// readDays reads of each day the hours of tuples that both sides report, and the
+// records that tell more than their tuples.
+func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
+	r.paired = slices.DeleteFunc(r.paired, func(p paired) bool { return p.among.both|r.undone != bothSides })
+	slices.SortFunc(r.paired, func(a, b paired) int { return cmp.Compare(a.tuple, b.tuple) })
+	if len(r.paired)+len(r.undecided)+len(r.wanted) == 0 {
 		return nil
 	}
-	if err := byRecord(reading.undecided, r.Add); err != nil {
-		return err
+	slices.Sort(r.undecided)
+	ids := make([]uint64, len(r.paired))
+	for i := range ids {
+		ids[i] = r.paired[i].tuple
 	}
-	var examples []uint64
-	for _, first := range reading.wanted {
-		examples = append(examples, first.tuples...)
+	firsts, moments := map[int64][]uint64{}, map[time.Time]bool{}
+	for _, first := range r.wanted {
+		day := dayOf(first.at)
+		firsts[day] = append(firsts[day], first.tuples...)
+		moments[first.at.UTC()] = true
 	}
-	if err := byRecord(examples, reading.example); err != nil {
-		return err
+	days, err := recorded.Days(ctx)
+	if err != nil {
+		return fmt.Errorf("find days of flows: %w", err)
+	}
+	for _, day := range days {
+		if len(ids) > 0 {
+			if err := recorded.Hours(ctx, day, ids, r.addHours); err != nil {
+				return fmt.Errorf("read hours of %d tuples on %s: %w", len(ids), day.Format(time.DateOnly), err)
+			}
+		}
+		tuples := slices.Concat(r.undecided, firsts[dayOf(day)])
+		slices.Sort(tuples)
+		if tuples = slices.Compact(tuples); len(tuples) > 0 {
+			err := recorded.Flows(ctx, day, tuples, func(tuple uint64, f *policies.Flow) error {
+				if _, is := slices.BinarySearch(r.undecided, tuple); is {
+					r.Add(*f)
+				} else if moments[f.First.UTC()] {
+					r.example(*f)
+				}
+				return nil
+			})
+			if err != nil {
+				return fmt.Errorf("read flows of %d tuples on %s: %w", len(tuples), day.Format(time.DateOnly), err)
+			}
+		}
+		r.eachPairing(func(p *pairing) { p.settle(int32(dayOf(day)) + 1) })
 	}
 	var lacking []uint64
-	for t, first := range reading.wanted {
-		if t.example.Count == 0 {
+	for t, first := range r.wanted {
+		if t.example == nil {
 			lacking = append(lacking, first.tuples...)
 		}
 	}
@@ -104,90 +223,27 @@ func (r *Replayer) Replay(ctx context.Context, recorded Recorded) error {
 	return nil
 }
 
-// reading is a recording on its way into a Replayer.
-type reading struct {
-	*Replayer
-	undecided []uint64 // tuples that are decided record by record
-	wanted    map[*tally]*firstSeen
-	sides     []Side // of the tuple at hand
-	summed    []Side // the space of those that are summed up here
-	variants  variantsByEnd
+// addHours puts hours of a tuple among those of which they may be twins.
+func (r *reading) addHours(tuple uint64, of *Side, hours []HourFlows) error {
+	if i, known := slices.BinarySearchFunc(r.paired, tuple, func(p paired, id uint64) int { return cmp.Compare(p.tuple, id) }); known {
+		r.paired[i].among.addHours(of.of(), hours)
+	}
+	return nil
 }
 
-// firstSeen is the tuples among whose records the example of a tally is.
-type firstSeen struct {
-	at     time.Time
-	tuples []uint64
-}
-
-// take counts a tuple's hours, or puts it with those that are decided record by
-// record.
-func (r *reading) take(t *Tuple) {
-	from, to := r.locate(&t.Flow.From), r.locate(&t.Flow.To)
-	if from == nil || to == nil || !from.since.IsZero() || !to.since.IsZero() {
-		r.undecided = append(r.undecided, t.ID)
-		return
+func (r *Replayer) eachPairing(each func(*pairing)) {
+	for _, a := range r.answers {
+		each(&a.pairing)
 	}
-	f := t.Flow
-	r.sides = t.Sides
-	if len(t.Hours) > 0 {
-		r.sides = r.sum(t.Hours)
-	}
-	if cause := missing(&f, from, to); cause != nil {
-		for i := range r.sides {
-			side := &r.sides[i]
-			side.describe(&f)
-			r.total.add(&f)
-			u := r.miss(cause, f.Count)
-			if c := u.connection(&f); c != nil {
-				c.add(side.of(), f.Count, f.Bytes)
-				c.pairing.addHours(side.of(), side.Hours)
-			}
-		}
-		return
-	}
-	a := r.ask(&f, from, to)
-	if r.dependsOnRecord(t, a, from, to) {
-		r.undecided = append(r.undecided, t.ID)
-		return
-	}
-	for i := range r.sides {
-		side := &r.sides[i]
-		side.describe(&f)
-		r.total.add(&f)
-		counts := r.tally(a, &f, from, to)
-		counts.add(&f)
-		switch r.sentence(a, r.countedBy(a, &f, from, to)).outcome {
-		case Breaks, Opens, Drifts:
-			r.want(counts, f.First, t.ID)
-		default:
-			counts.keepFirst(&f)
-		}
-		if hasTwins(&f) {
-			a.pairing.addHours(side.of(), side.Hours)
+	for _, u := range r.unresolved {
+		for _, c := range u.named {
+			each(&c.pairing)
 		}
 	}
 }
 
-// sum adds up hours in which one side reported one verdict.
-func (r *reading) sum(hours []Hour) []Side {
-	r.summed = r.summed[:0]
-	for i := range hours {
-		h := &hours[i]
-		at := slices.IndexFunc(r.summed, func(s Side) bool {
-			return s.Reporter == h.Reporter && s.Verdict == h.Verdict && s.EgressOnly == h.EgressOnly
-		})
-		if at < 0 {
-			at = len(r.summed)
-			r.summed = append(r.summed, Side{Reporter: h.Reporter, Verdict: h.Verdict, EgressOnly: h.EgressOnly})
-		}
-		s, flows := &r.summed[at], max(1, h.Flows)
-		s.Flows, s.Bytes = s.Flows+flows, s.Bytes+h.Bytes
-		s.First, s.Last = earliest(s.First, h.First), latest(s.Last, h.Last)
-		s.Hours = append(s.Hours, HourFlows{floorDiv(h.Start.Unix(), 3600), flows})
-	}
-	return r.summed
-}
+// dayOf returns the day of a time, since 1970 in UTC.
+func dayOf(t time.Time) int64 { return floorDiv(t.Unix(), 24*60*60) }
 
 // describe makes a flow of what a side reported.
 func (s *Side) describe(f *policies.Flow) {
@@ -195,23 +251,8 @@ func (s *Side) describe(f *policies.Flow) {
 	f.Count, f.Bytes, f.Origin.Reporter = s.Flows, s.Bytes, s.Reporter
 }
 
-// describe makes a flow of what was reported in an hour.
-func (h *Hour) describe(f *policies.Flow) {
-	f.First, f.Last, f.Verdict, f.EgressOnly = h.First, h.Last, h.Verdict, h.EgressOnly
-	f.Count, f.Bytes, f.Origin.Reporter = h.Flows, h.Bytes, h.Reporter
-}
-
 // of returns whose report it is.
 func (s *Side) of() side { return sideOf(known(s.Verdict), s.EgressOnly, s.Reporter) }
-
-// keepFirst is keepEarliest for a flow whose maps and slices may change.
-func (t *tally) keepFirst(f *policies.Flow) {
-	if t.example.Count > 0 && compareExamples(f, &t.example) >= 0 {
-		return
-	}
-	t.example = *f
-	t.example.From, t.example.To = kept(f.From), kept(f.To)
-}
 
 // locate returns where a tuple's end is; nil where that takes what only its records
 // say.
@@ -255,9 +296,9 @@ func isLoose(p *policies.FlowPeer) bool {
 // dependsOnRecord reports whether records of a tuple may come to something else
 // than the tuple does.
 func (r *reading) dependsOnRecord(t *Tuple, a *answer, from, to *recorded) bool {
-	rulings := []*ruling{&a.before}
+	rulings := []*ruling{a.before}
 	if r.after != nil {
-		rulings = append(rulings, &a.after)
+		rulings = append(rulings, a.after)
 	}
 	allowed := true
 	for _, is := range rulings {
@@ -287,7 +328,7 @@ func mayBeOnePod(f *policies.Flow, from, to *recorded) bool {
 func (r *reading) allStay(f policies.Flow, a *answer, from, to *recorded) bool {
 	return !slices.ContainsFunc(r.sides, func(side Side) bool {
 		side.describe(&f)
-		return r.sentence(a, r.countedBy(a, &f, from, to)).outcome != Stays
+		return r.of(a, r.countedBy(a, &f, from, to).kind).outcome != Stays
 	})
 }
 
@@ -313,6 +354,6 @@ func (r *reading) example(f policies.Flow) {
 	}
 	a := r.ask(&f, from, to)
 	if t := a.tally(r.countedBy(a, &f, from, to)); r.wanted[t] != nil {
-		t.keepEarliest(&f)
+		t.keep(&f, from, to)
 	}
 }

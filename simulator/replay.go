@@ -2,12 +2,8 @@ package simulator
 
 import (
 	"cmp"
-	"fmt"
-	"maps"
 	"math/bits"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/weir-policy/weir/policies"
@@ -21,12 +17,12 @@ import (
 // It is not safe for concurrent use.
 type Replayer struct {
 	before, after *directory // after is nil where there is one model
-	peers         map[peerKey][]*recorded
-	places        map[string]int // of recorded.place, by what they hold
+	ends          ends
 	classes       map[classKey]int
-	groups        map[string]int // of recorded.group, by the workloads' names
 	questions     map[question]*answer
 	answers       map[answerKey]*answer
+	rulings       map[ruling]*ruling     // each once
+	sentences     map[sentence]*sentence // each once
 	unresolved    map[string]*unresolved // by cause
 	total         tally
 }
@@ -35,8 +31,9 @@ type Replayer struct {
 // After may be nil: then there is one model, and flows drift or stay.
 func New(before, after *reach.Judge) *Replayer {
 	r := &Replayer{
-		before: newDirectory(before), peers: map[peerKey][]*recorded{}, places: map[string]int{}, classes: map[classKey]int{}, groups: map[string]int{},
-		questions: map[question]*answer{}, answers: map[answerKey]*answer{}, unresolved: map[string]*unresolved{},
+		before: newDirectory(before), ends: newEnds(), classes: map[classKey]int{},
+		questions: map[question]*answer{}, answers: map[answerKey]*answer{},
+		rulings: map[ruling]*ruling{}, sentences: map[sentence]*sentence{}, unresolved: map[string]*unresolved{},
 	}
 	if after != nil {
 		r.after = newDirectory(after)
@@ -44,32 +41,12 @@ func New(before, after *reach.Judge) *Replayer {
 	return r
 }
 
-// peerKey is what tells most recorded ends apart; all else that they say does the
-// rest.
-type peerKey struct {
-	namespace, name, workload string // name is of the pod, its prefix or the set
-	// address is the end's own. Of those outside it is one that stands for all
-	// that get the same answers, before the change and, where that differs, after.
-	address, after         netip.Addr
-	outside, host, ownNode bool
-}
-
-// recorded is an end as recorded, and where it is in both worlds.
-type recorded struct {
-	peer          policies.FlowPeer // of the addresses outside that are alike, one
-	before, after place
-	place         int       // equal for ends in the same places; 0 for those that are nowhere
-	group         int       // equal for those of one workload, and for ends in the same places
-	outside       bool      // it is one address outside; each record says which
-	since         time.Time // of place, by which ends do not differ
-}
-
 // question is what is decided once.
 type question struct {
-	from, to int // recorded.place
-	self     bool
-	protocol netset.Protocol
+	from, to int32 // recorded.place
 	port     uint16
+	protocol netset.Protocol
+	self     bool
 }
 
 // answer is the verdict under both models of questions between the same workloads
@@ -77,34 +54,68 @@ type question struct {
 // record names a pod or only the workload.
 type answer struct {
 	answerKey
-	pairing   pairing
-	tallies   [4][2]*tally        // by verdict and half, of the keys without addresses
-	apart     map[tallyKey]*tally // those of the others
-	sentences [4][2]*sentence     // of the tallies
+	pairing pairing
+	counted []counted
+	apart   map[tallyKey]*tally // of the keys with addresses
 }
 
 type answerKey struct {
-	from, to      int // recorded.group
-	protocol      netset.Protocol
+	from, to      int32 // recorded.group
 	port          uint16
-	before, after ruling
+	protocol      netset.Protocol
 	leaves        bool // denied before the change, but not by the source's side
+	before, after *ruling
 }
 
 // incomplete reports whether the record itself says too little.
 func (k *answerKey) incomplete() bool { return k.protocol == 0 || k.port == 0 && k.protocol.HasPorts() }
 
+// kind is how flows of one answer differ.
+type kind struct {
+	verdict policies.Verdict // as recorded
+	half    bool             // reported by the source's side alone
+}
+
+// counted is the flows of one kind.
+type counted struct {
+	kind
+	*sentence
+	tally *tally // of those that are not counted by their addresses; nil where there are none
+}
+
 // tallyKey is what flows of one answer are counted by.
 type tallyKey struct {
-	verdict  policies.Verdict // as recorded
-	half     int              // 1 for reports of the source's side alone
-	from, to netip.Addr       // of ends outside, where flows do not stay as they are
+	kind
+	from, to netip.Addr // of ends outside, where flows do not stay as they are
 }
 
 func (k tallyKey) isApart() bool { return k.from.IsValid() || k.to.IsValid() }
 
 func (k tallyKey) compare(l tallyKey) int {
-	return cmp.Or(cmp.Compare(k.verdict, l.verdict), cmp.Compare(k.half, l.half), k.from.Compare(l.from), k.to.Compare(l.to))
+	if k.half != l.half {
+		if l.half {
+			return cmp.Or(cmp.Compare(k.verdict, l.verdict), -1)
+		}
+		return cmp.Or(cmp.Compare(k.verdict, l.verdict), 1)
+	}
+	return cmp.Or(cmp.Compare(k.verdict, l.verdict), k.from.Compare(l.from), k.to.Compare(l.to))
+}
+
+// of returns what flows of a kind come to.
+func (r *Replayer) of(a *answer, k kind) *counted {
+	for i := range a.counted {
+		if a.counted[i].kind == k {
+			return &a.counted[i]
+		}
+	}
+	said := r.say(a, k.verdict, k.verdict == policies.Allow && k.half)
+	known := r.sentences[said]
+	if known == nil {
+		known = &said
+		r.sentences[said] = known
+	}
+	a.counted = append(a.counted, counted{k, known, nil})
+	return &a.counted[len(a.counted)-1]
 }
 
 // tally returns what is counted by a key; nil where nothing is.
@@ -112,7 +123,12 @@ func (a *answer) tally(k tallyKey) *tally {
 	if k.isApart() {
 		return a.apart[k]
 	}
-	return a.tallies[k.verdict][k.half]
+	for i := range a.counted {
+		if a.counted[i].kind == k.kind {
+			return a.counted[i].tally
+		}
+	}
+	return nil
 }
 
 // ruling is what a judge says.
@@ -124,7 +140,7 @@ type ruling struct {
 type tally struct {
 	flows, bytes uint64
 	first, last  time.Time
-	example      policies.Flow
+	example      *example
 }
 
 // Add takes one flow. The flow's maps and slices must not change afterwards.
@@ -152,7 +168,7 @@ func (r *Replayer) take(f, example *policies.Flow) {
 	}
 	t := r.tally(a, f, from, to)
 	t.add(f)
-	t.keepEarliest(example)
+	t.keep(example, from, to)
 }
 
 // missing returns the place of the first of a flow's ends that is nowhere; nil
@@ -178,10 +194,11 @@ func (r *Replayer) ask(f *policies.Flow, from, to *recorded) *answer {
 	if a == nil {
 		key := answerKey{from: from.group, to: to.group, protocol: q.protocol, port: q.port}
 		before, source, target := r.before.decide(q, from.before, to.before)
-		key.before = before
+		var after ruling
 		if r.after != nil {
-			key.after, _, _ = r.after.decide(q, from.after, to.after)
+			after, _, _ = r.after.decide(q, from.after, to.after)
 		}
+		key.before, key.after = r.ruling(before), r.ruling(after)
 		if key.before.verdict == policies.Deny {
 			d := r.before.judge.Decide(source, target, q.protocol, q.port)
 			key.leaves = d.Sides[policies.Egress].Verdict == policies.Allow
@@ -194,6 +211,16 @@ func (r *Replayer) ask(f *policies.Flow, from, to *recorded) *answer {
 		r.questions[q] = a
 	}
 	return a
+}
+
+// ruling returns the one of those that are equal that is kept.
+func (r *Replayer) ruling(is ruling) *ruling {
+	known := r.rulings[is]
+	if known == nil {
+		known = &is
+		r.rulings[is] = known
+	}
+	return known
 }
 
 func questionOf(f *policies.Flow, from, to *recorded) question {
@@ -219,7 +246,7 @@ func (r *Replayer) tally(a *answer, f *policies.Flow, from, to *recorded) *tally
 		return t
 	case !key.isApart():
 		t = &tally{}
-		a.tallies[key.verdict][key.half] = t
+		r.of(a, key.kind).tally = t
 		return t
 	case a.apart == nil:
 		a.apart = map[tallyKey]*tally{}
@@ -231,11 +258,9 @@ func (r *Replayer) tally(a *answer, f *policies.Flow, from, to *recorded) *tally
 
 // countedBy returns what a flow is counted by.
 func (r *Replayer) countedBy(a *answer, f *policies.Flow, from, to *recorded) tallyKey {
-	key := tallyKey{verdict: known(f.Verdict)}
-	if sideOf(key.verdict, f.EgressOnly, f.Origin.Reporter) == departed {
-		key.half = 1
-	}
-	if !from.outside && !to.outside || r.sentence(a, key).outcome == Stays {
+	key := tallyKey{kind: kind{verdict: known(f.Verdict)}}
+	key.half = sideOf(key.verdict, f.EgressOnly, f.Origin.Reporter) == departed
+	if !from.outside && !to.outside || r.of(a, key.kind).outcome == Stays {
 		return key
 	}
 	if from.outside {
@@ -327,12 +352,6 @@ func (t *tally) add(f *policies.Flow) {
 	t.first, t.last = earliest(t.first, f.First), latest(t.last, f.Last)
 }
 
-func (t *tally) keepEarliest(f *policies.Flow) {
-	if t.example.Count == 0 || compareExamples(f, &t.example) < 0 {
-		t.example = *f
-	}
-}
-
 // earliest returns the earlier of two times; the zero time is not known.
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
@@ -346,90 +365,6 @@ func latest(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// compareExamples orders records by time and place; those without a time come
-// last. What is still equal is told apart by all that it says.
-func compareExamples(a, b *policies.Flow) int {
-	if a.First.IsZero() != b.First.IsZero() {
-		if a.First.IsZero() {
-			return 1
-		}
-		return -1
-	}
-	if c := cmp.Or(a.First.Compare(b.First), a.Record.Compare(b.Record)); c != 0 {
-		return c
-	}
-	return strings.Compare(fmt.Sprintf("%+v", *a), fmt.Sprintf("%+v", *b))
-}
-
-// find returns where a recorded end is, and remembers it.
-func (r *Replayer) find(p *policies.FlowPeer) *recorded {
-	key := peerKey{
-		namespace: p.Namespace, name: cmp.Or(p.Pod, p.PodPrefix, p.Set.Name), address: p.Address, outside: p.Outside, host: p.Host, ownNode: p.OwnNode,
-	}
-	if len(p.Workloads) > 0 {
-		key.workload = p.Workloads[0].Name
-	}
-	address, isOutside := r.before.outsideAddress(p)
-	if isOutside {
-		key.address = r.before.judge.Alike(address)
-		if r.after != nil {
-			key.after = r.after.judge.Alike(address)
-		}
-	}
-	for _, known := range r.peers[key] {
-		if known.outside == isOutside && known.says(p) {
-			return known
-		}
-	}
-	e := &recorded{peer: kept(*p), outside: isOutside}
-	switch {
-	case isOutside:
-		e.before = place{ends: []reach.End{r.before.judge.Outside(key.address)}}
-		if r.after != nil {
-			e.after = place{ends: []reach.End{r.after.judge.Outside(key.after)}}
-		}
-	default:
-		e.before = r.before.find(p)
-		e.since, e.before.since = e.before.since, time.Time{}
-		if r.after != nil {
-			e.after = r.after.follow(r.before, e.before, p)
-		}
-	}
-	if e.before.cause == "" {
-		text := fmt.Sprint(e.outside, e.before, e.after)
-		if isOutside {
-			text += fmt.Sprint(p.Set, p.Network) // which rows name
-		}
-		if _, ok := r.places[text]; !ok {
-			r.places[text] = len(r.places)
-		}
-		e.place = r.places[text]
-		if !isOutside && e.before.among.choice == "" {
-			peer := r.before.judge.Peer(e.before.ends[0])
-			text = fmt.Sprint(policies.Ref{Kind: peer.Kind, Namespace: peer.Namespace, Name: peer.Name}, peer.Kind)
-		}
-		if _, ok := r.groups[text]; !ok {
-			r.groups[text] = len(r.groups)
-		}
-		e.group = r.groups[text]
-	}
-	r.peers[key] = append(r.peers[key], e)
-	return e
-}
-
-// says reports whether an end was recorded as p, but for its address and names.
-func (e *recorded) says(p *policies.FlowPeer) bool {
-	return e.peer.Pod == p.Pod && e.peer.PodPrefix == p.PodPrefix && e.peer.Set == p.Set && e.peer.Network == p.Network &&
-		e.peer.LabelsPartial == p.LabelsPartial && (e.peer.Labels == nil) == (p.Labels == nil) &&
-		maps.Equal(e.peer.Labels, p.Labels) && slices.Equal(e.peer.Workloads, p.Workloads)
-}
-
-// kept returns an end that does not change with p.
-func kept(p policies.FlowPeer) policies.FlowPeer {
-	p.Labels, p.Workloads, p.Names = maps.Clone(p.Labels), slices.Clone(p.Workloads), slices.Clone(p.Names)
-	return p
 }
 
 const severalPods = "pods of one workload are decided differently, and the record does not say which is meant"
@@ -493,90 +428,6 @@ func lacksPort(p netset.Protocol, port uint16) bool {
 	return port == 0 && (p.HasPorts() || p == netset.ICMP || p == netset.ICMPv6)
 }
 
-// Result returns what the flows taken so far come to. It does not depend on
-// their order.
-func (r *Replayer) Result() *Result {
-	result := &Result{
-		Flows: r.total.flows, Bytes: r.total.bytes, First: r.total.first, Last: r.total.last,
-		Outcomes: map[Outcome]uint64{},
-	}
-	for _, o := range Outcomes {
-		result.Outcomes[o] = 0
-	}
-	causes := map[string]uint64{}
-	for cause, u := range r.unresolved {
-		flows := u.flows
-		for _, c := range u.named {
-			matched, half := c.pairing.matched(), c.half
-			result.Bytes -= half.drop(matched)
-			result.Paired += matched
-			flows -= matched
-		}
-		causes[u.text(cause)] += flows
-		result.Unresolved += flows
-	}
-	rows := map[rowKey]*Row{}
-	for _, a := range r.answers {
-		if a.isAsked() && (a.before.verdict != policies.Undecided || a.after.verdict != policies.Undecided) {
-			result.Questions++
-		}
-		matched := a.pairing.matched()
-		result.Paired += matched
-		for _, key := range a.counted() {
-			t := *a.tally(key)
-			if key.half == 1 {
-				n := min(matched, t.flows)
-				matched -= n
-				result.Bytes -= t.drop(n)
-			}
-			if t.flows == 0 {
-				continue
-			}
-			s := r.sentence(a, key)
-			result.Outcomes[s.outcome] += t.flows
-			if s.explained {
-				result.Explained += t.flows
-			}
-			if s.outcome == Undecided {
-				causes[s.cause] += t.flows
-			}
-			r.merge(rows, a, key.verdict, s, &t)
-		}
-	}
-	sorted := slices.SortedFunc(maps.Values(rows), compareRows)
-	result.Rows = make([]Row, len(sorted))
-	for i, row := range sorted {
-		row.Decision = r.explain(row)
-		if row.Outcome == Breaks || row.Outcome == Opens {
-			row.Base = r.decideExample(row, r.before)
-		}
-		result.Rows[i] = *row
-	}
-	for text, flows := range causes {
-		result.Causes = append(result.Causes, Cause{text, flows})
-	}
-	slices.SortFunc(result.Causes, func(a, b Cause) int {
-		return cmp.Or(cmp.Compare(b.Flows, a.Flows), strings.Compare(a.Text, b.Text))
-	})
-	return result
-}
-
-// counted returns what the tallies of an answer are counted by, in order.
-func (a *answer) counted() []tallyKey {
-	keys := slices.Collect(maps.Keys(a.apart))
-	for verdict, halves := range a.tallies {
-		for half, t := range halves {
-			if t != nil {
-				keys = append(keys, tallyKey{verdict: policies.Verdict(verdict), half: half})
-			}
-		}
-	}
-	slices.SortFunc(keys, tallyKey.compare)
-	return keys
-}
-
-func (a *answer) isAsked() bool { return len(a.apart) > 0 || a.tallies != [4][2]*tally{} }
-
 // drop takes flows out, with their share of the bytes, which it returns.
 func (t *tally) drop(flows uint64) (bytes uint64) {
 	if t.flows > 0 {
@@ -594,16 +445,7 @@ type sentence struct {
 	cause     string
 }
 
-// sentence says what becomes of an answer's flows by what they are counted by.
-func (r *Replayer) sentence(a *answer, key tallyKey) sentence {
-	s := &a.sentences[key.verdict][key.half]
-	if *s == nil {
-		said := r.say(a, key.verdict, key.verdict == policies.Allow && key.half == 1)
-		*s = &said
-	}
-	return **s
-}
-
+// say says what becomes of an answer's flows with a recorded verdict.
 func (r *Replayer) say(a *answer, verdict policies.Verdict, egressOnly bool) sentence {
 	before, after := a.before, a.after
 	if r.after == nil {
@@ -635,129 +477,4 @@ func (r *Replayer) say(a *answer, verdict policies.Verdict, egressOnly bool) sen
 		return sentence{outcome: Breaks, explained: true}
 	}
 	return sentence{outcome: Opens, explained: true}
-}
-
-type rowKey struct {
-	outcome                 Outcome
-	from, to                endKey
-	protocol                netset.Protocol
-	port                    uint16
-	recorded, before, after policies.Verdict
-	cause                   string
-}
-
-type endKey struct {
-	namespace, name, kind string
-	cidr                  netip.Prefix
-}
-
-func keyOf(p policies.Peer) endKey {
-	k := endKey{namespace: p.Namespace, name: p.Name, kind: p.Kind}
-	if p.CIDR != nil {
-		k.cidr = *p.CIDR
-	}
-	return k
-}
-
-// merge adds a tally to the row that it belongs to.
-func (r *Replayer) merge(rows map[rowKey]*Row, a *answer, verdict policies.Verdict, s sentence, t *tally) {
-	from, to := r.find(&t.example.From), r.find(&t.example.To)
-	row := Row{
-		Outcome: s.outcome, From: r.peer(from, t.example.From.Address, s.outcome), To: r.peer(to, t.example.To.Address, s.outcome), Protocol: a.protocol, Port: a.port,
-		Recorded: verdict, Before: a.before.verdict, After: a.after.verdict, Cause: s.cause,
-	}
-	key := rowKey{row.Outcome, keyOf(row.From), keyOf(row.To), row.Protocol, row.Port, row.Recorded, row.Before, row.After, row.Cause}
-	known := rows[key]
-	switch {
-	case known == nil:
-		row.Example = t.example
-		known = &row
-		rows[key] = known
-	case compareExamples(&t.example, &known.Example) < 0:
-		known.Example = t.example
-	}
-	known.Flows += t.flows
-	known.Bytes += t.bytes
-	known.First, known.Last = earliest(known.First, t.first), latest(known.Last, t.last)
-}
-
-// peer names a recorded end for a row, by the address of its example.
-func (r *Replayer) peer(e *recorded, address netip.Addr, o Outcome) policies.Peer {
-	loose := e.before.among.choice != ""
-	switch folded := o == Stays; {
-	case folded && e.outside && e.peer.Set.Name != "":
-		return setPeer(e.peer.Set)
-	case folded && e.outside && e.peer.Network != policies.AnyNetwork:
-		return networkPeer(e.peer.Network)
-	case folded && (e.outside && address.Is6()):
-		return policies.Outside(netset.Block{CIDR: netset.AllIPv6})
-	case folded && (e.outside || loose && e.peer.Set.Name == "" && e.peer.Network == policies.AnyNetwork):
-		return policies.Outside(netset.Block{CIDR: netset.AllIPv4})
-	case folded && e.peer.OwnNode:
-		return policies.Peer{Kind: "Node"}
-	case loose:
-		return e.before.among.name
-	case e.outside:
-		return r.before.judge.Peer(r.before.judge.Outside(address))
-	}
-	p := r.before.judge.Peer(e.before.ends[0])
-	p.Pod = ""
-	return p
-}
-
-// explain decides a row's example with its reason.
-func (r *Replayer) explain(row *Row) policies.Decision {
-	d, verdict := r.after, row.After
-	if row.Outcome == Drifts || r.after == nil {
-		d, verdict = r.before, row.Before
-	}
-	if row.Outcome == Stays || verdict == policies.Undecided {
-		return policies.Decision{}
-	}
-	return r.decideExample(row, d)
-}
-
-// decideExample decides a row's example in one world, by its own addresses.
-func (r *Replayer) decideExample(row *Row, d *directory) policies.Decision {
-	source, target := r.find(&row.Example.From), r.find(&row.Example.To)
-	q := questionOf(&row.Example, source, target)
-	if q.self {
-		return policies.Decision{Verdict: policies.Allow, Because: "a pod always reaches itself"}
-	}
-	places := [2]place{source.before, target.before}
-	if d == r.after {
-		places = [2]place{source.after, target.after}
-	}
-	was, from, to := d.decide(q, places[0], places[1])
-	if source.outside {
-		from = d.judge.Outside(row.Example.From.Address)
-	}
-	if target.outside {
-		to = d.judge.Outside(row.Example.To.Address)
-	}
-	if was.cause != "" || source.before.among.choice == "" && target.before.among.choice == "" {
-		return d.judge.Decide(from, to, q.protocol, q.port)
-	}
-	names := [2]policies.Peer{d.judge.Peer(from), d.judge.Peer(to)}
-	for i, end := range []*recorded{source, target} {
-		if end.before.among.choice != "" {
-			names[i] = end.before.among.name
-		}
-	}
-	return d.judge.DecideTogether(from, to, names, netset.PortSpan(q.protocol, q.port, q.port))
-}
-
-func compareRows(a, b *Row) int {
-	if c := cmp.Compare(slices.Index(Outcomes[:], a.Outcome), slices.Index(Outcomes[:], b.Outcome)); c != 0 {
-		return c
-	}
-	if c := cmp.Compare(b.Flows, a.Flows); c != 0 {
-		return c
-	}
-	return cmp.Or(
-		compareEnds(a.From, b.From), compareEnds(a.To, b.To),
-		cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port),
-		cmp.Compare(a.Recorded, b.Recorded), cmp.Compare(a.Before, b.Before), cmp.Compare(a.After, b.After),
-		strings.Compare(a.Cause, b.Cause),
-	)
 }

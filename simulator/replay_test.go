@@ -3,6 +3,7 @@ package simulator
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -191,10 +192,11 @@ func TestOutcomes(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			result := replay(row.before, row.after, row.flow)
-			if len(result.Rows) != 1 {
-				t.Fatalf("%d rows, causes %v", len(result.Rows), result.Causes)
+			rows := slices.Collect(result.Rows.All())
+			if len(rows) != 1 {
+				t.Fatalf("%d rows, causes %v", len(rows), result.Causes)
 			}
-			r := result.Rows[0]
+			r := rows[0]
 			got := fmt.Sprintf("%s %s %s %s", r.Outcome, r.Recorded, r.Before, r.After)
 			for _, d := range policies.Directions {
 				if s := r.Decision.Sides[d]; s.At.File != "" {
@@ -348,7 +350,7 @@ func TestSeveralPods(t *testing.T) {
 		"so they do here": {flow(web, to+" app=api debug=true", 80, policies.Allow), "stays "},
 		"more labels":     {flow(web, to+" app=api debug=true version=2", 80, policies.Deny), "unknown pods of one workload are decided differently, and the record does not say which is meant"},
 	} {
-		r := replay(m, nil, row.flow).Rows[0]
+		r := firstRow(replay(m, nil, row.flow))
 		if got := string(r.Outcome) + " " + r.Cause; got != row.want {
 			t.Errorf("%s: got %s, want %s", name, got, row.want)
 		}
@@ -394,7 +396,7 @@ func TestRelabelled(t *testing.T) {
 	w := world()
 	w.Pods[0].Labels = labels{"app": "frontend"}
 	policy := ingress("shop", "db", "web", 5432, 3)
-	r := replay(model(world(), policy), model(w, policy), flow(web+" app=web", db, 5432, policies.Allow)).Rows[0]
+	r := firstRow(replay(model(world(), policy), model(w, policy), flow(web+" app=web", db, 5432, policies.Allow)))
 	if r.Outcome != Breaks {
 		t.Errorf("outcome %s, cause %s", r.Outcome, r.Cause)
 	}
@@ -422,17 +424,17 @@ func TestRows(t *testing.T) {
 		Flows: 11, Bytes: 70, First: noon.Add(time.Minute), Last: noon.Add(9*time.Minute + time.Second),
 		Outcomes:  map[Outcome]uint64{Breaks: 0, Opens: 0, Drifts: 0, Undecided: 0, Stays: 8},
 		Explained: 8, Unresolved: 3, Questions: 2,
-		Rows: []Row{
-			{
+		Rows: RowsOf(
+			Row{
 				Outcome: Stays, From: peer("Deployment", "web"), To: peer("StatefulSet", "db"), Protocol: netset.TCP, Port: 5432,
 				Recorded: policies.Allow, Before: policies.Allow, Flows: 6, Bytes: 20, First: early.First, Last: late.Last, Example: early,
 			},
-			{
+			Row{
 				Outcome: Stays, From: policies.Outside(netset.Block{CIDR: netset.AllIPv4}), To: peer("Deployment", "web"), Protocol: netset.TCP, Port: 443,
 				Recorded: policies.Allow, Before: policies.Allow, Flows: 2, Bytes: 20, First: noon.Add(2 * time.Minute), Last: noon.Add(3*time.Minute + time.Second),
 				Example: at(2, flow("outside 192.0.2.1", web, 443, policies.Allow)),
 			},
-		},
+		),
 		Causes: []Cause{{"namespace legacy is not in the world", 2}, {"no workload of ops matches pod z", 1}},
 	}
 	if d := cmp.Diff(want, result, exact); d != "" {
@@ -450,6 +452,15 @@ var exact = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	cmp.AllowUnexported(netset.Ports{}),
+	cmp.Transformer("rows", func(r Rows) []Row { return slices.Collect(r.All()) }),
+}
+
+// firstRow returns the first row of a result.
+func firstRow(result *Result) (first Row) {
+	for row := range result.Rows.All() {
+		return row
+	}
+	return first
 }
 
 func TestEndsThatAreNowhereAreGroupedByTheirNamespace(t *testing.T) {
@@ -513,7 +524,7 @@ func TestWithoutAnAddress(t *testing.T) {
 		"IPv6, which plays a part":           {"public", allow, []string{"0.0.0.0/0", "2001:db8::/32"}, unknown("of the public network")},
 		"IPv6, which plays a part, as a set": {"set=partners", allow, []string{"0.0.0.0/0", "2001:db8::/32"}, "stays from partners"},
 	} {
-		r := replay(model(world(), blocks("db", 5432, 3, row.blocks...)), nil, flow(row.from, db, 5432, row.v)).Rows[0]
+		r := firstRow(replay(model(world(), blocks("db", 5432, 3, row.blocks...)), nil, flow(row.from, db, 5432, row.v)))
 		got := string(r.Outcome) + " from " + r.From.String()
 		if r.Outcome == Undecided {
 			got = string(r.Outcome) + ": " + r.Cause
@@ -529,7 +540,7 @@ func TestASetThatChanges(t *testing.T) {
 	m := model(world(), blocks("db", 5432, 3, "192.0.2.0/24"))
 	edited := world()
 	edited.Sets[0].Nets = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
-	r := replay(m, model(edited, blocks("db", 5432, 3, "198.51.100.0/24")), flow("set=partners", db, 5432, policies.Allow)).Rows[0]
+	r := firstRow(replay(m, model(edited, blocks("db", 5432, 3, "198.51.100.0/24")), flow("set=partners", db, 5432, policies.Allow)))
 	if got := fmt.Sprint(r.Outcome, " ", r.From, " ", r.Decision.From, " ", r.Base.From); got != "breaks partners partners partners" {
 		t.Errorf("got %s", got)
 	}
@@ -544,10 +555,11 @@ func TestAddressesAreDecidedTogether(t *testing.T) {
 		flows = append(flows, flow(fmt.Sprintf("outside 192.0.2.%d", i), db, 5432, policies.Allow))
 	}
 	result := replay(before, after, flows...)
-	if len(result.Rows) != 129 || result.Questions != 2 || result.Outcomes[Breaks] != 128 {
-		t.Fatalf("%d rows of %d questions, %v", len(result.Rows), result.Questions, result.Outcomes)
+	rows := slices.Collect(result.Rows.All())
+	if len(rows) != 129 || result.Questions != 2 || result.Outcomes[Breaks] != 128 {
+		t.Fatalf("%d rows of %d questions, %v", len(rows), result.Questions, result.Outcomes)
 	}
-	r := result.Rows[3]
+	r := rows[3]
 	want := netip.MustParsePrefix("192.0.2.131/32")
 	if *r.From.CIDR != want || *r.Decision.From.CIDR != want || *r.Base.From.CIDR != want || r.Example.From.Address != want.Addr() {
 		t.Errorf("from %s, example %s, decided %s and %s", r.From, r.Example.From.Address, r.Base.From, r.Decision.From)
@@ -641,7 +653,7 @@ func TestOrderMakesNoDifference(t *testing.T) {
 		for _, n := range want.Outcomes {
 			sum += n
 		}
-		for _, r := range want.Rows {
+		for r := range want.Rows.All() {
 			inRows += r.Flows
 		}
 		if sum != want.Flows || inRows != want.Flows || want.Explained > want.Counted() {

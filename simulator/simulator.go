@@ -67,8 +67,8 @@ type Result struct {
 	Explained   uint64             // flows whose recorded verdict is the base model's
 	Unresolved  uint64             // flows with an end that is not in the base model's world
 	Questions   int                // distinct (from, to, protocol, port) decided, addresses outside that no rule tells apart being one
-	Rows        []Row              // worst first, then most flows first
-	Causes      []Cause            // of Unresolved and Undecided, most flows first
+	Rows        Rows
+	Causes      []Cause // of Unresolved and Undecided, most flows first
 }
 
 // Counted is how many flows there were: those read but for Paired.

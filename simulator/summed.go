@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weir-policy/weir/policies"
 )
@@ -12,8 +13,16 @@ import (
 // Summed is flows that are kept by tuple, and added up in full.
 type Summed interface {
 	Recorded
-	// Sums calls each as Tuples does, with all that an Hour can say.
-	Sums(ctx context.Context, each func(*Tuple) error) error
+	// Sums calls each as Tuples does, with its hours in order rather than its sides.
+	Sums(ctx context.Context, each func(*Tuple, []Hour) error) error
+}
+
+// Hour is what one side reported of a tuple in one hour, with one verdict.
+type Hour struct {
+	Side
+	Start                             time.Time
+	Records                           uint64
+	Packets, ReplyBytes, ReplyPackets uint64
 }
 
 // Sum calls each for what the flows come to that a filter chooses, and says of how
@@ -36,7 +45,7 @@ func Sum(ctx context.Context, r Summed, f *Filter, each func(f *policies.Flow, r
 		}
 		return nil
 	}
-	err = r.Sums(ctx, func(t *Tuple) error {
+	err = r.Sums(ctx, func(t *Tuple, hours []Hour) error {
 		switch chosen := f.among(&t.Flow); {
 		case chosen.most == No:
 			return nil
@@ -45,8 +54,8 @@ func Sum(ctx context.Context, r Summed, f *Filter, each func(f *policies.Flow, r
 			return nil
 		}
 		flow := t.Flow
-		for i := range t.Hours {
-			h := &t.Hours[i]
+		for i := range hours {
+			h := &hours[i]
 			h.describe(&flow)
 			flow.Packets, flow.ReplyBytes, flow.ReplyPackets = h.Packets, h.ReplyBytes, h.ReplyPackets
 			if err := take(&flow, h.Records); err != nil {
@@ -62,8 +71,16 @@ func Sum(ctx context.Context, r Summed, f *Filter, each func(f *policies.Flow, r
 		return looked, notSaying, nil
 	}
 	slices.Sort(byRecord)
-	err = r.Flows(ctx, byRecord, func(flow policies.Flow) error { return take(&flow, 1) })
-	return looked, notSaying, err
+	days, err := r.Days(ctx)
+	if err != nil {
+		return looked, notSaying, err
+	}
+	for _, day := range days {
+		if err := r.Flows(ctx, day, byRecord, func(_ uint64, flow *policies.Flow) error { return take(flow, 1) }); err != nil {
+			return looked, notSaying, err
+		}
+	}
+	return looked, notSaying, nil
 }
 
 // isNamelessByAddress reports whether an end goes by its address, and that is of

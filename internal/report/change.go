@@ -2,6 +2,7 @@ package report
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -123,20 +124,33 @@ func (m *move) danger() int {
 	return 4
 }
 
-// saidBy reports whether rows of flows that break say all that the move does,
-// so that it need not be said, or counted, again.
-func (m *move) saidBy(breaks []simulator.Row) bool {
-	if m.class != removes || m.pairs != 1 || len(m.from) != 1 || len(m.to) != 1 {
-		return false
-	}
-	left := m.ports
-	for i := range breaks {
-		r := &breaks[i]
-		if comparePeers(r.From, m.from[0]) == 0 && comparePeers(r.To, m.to[0]) == 0 {
-			left = left.Minus(netset.PortSpan(r.Protocol, r.Port, r.Port))
+// isOneClosing reports whether the move closes ports between two workloads.
+func (m *move) isOneClosing() bool {
+	return m.class == removes && m.pairs == 1 && len(m.from) == 1 && len(m.to) == 1
+}
+
+// saidByFlows returns what reports whether rows of flows that break say all that a
+// move does, so that it need not be said, or counted, again.
+func (p *Preview) saidByFlows(moves []move) func(*move) bool {
+	left := map[*move]netset.Ports{}
+	for i := range moves {
+		if m := &moves[i]; m.isOneClosing() {
+			left[m] = m.ports
 		}
 	}
-	return left.IsEmpty()
+	if len(left) > 0 {
+		for r := range p.rowsOf(simulator.Breaks) {
+			for m, ports := range left {
+				if comparePeers(r.From, m.from[0]) == 0 && comparePeers(r.To, m.to[0]) == 0 {
+					left[m] = ports.Minus(netset.PortSpan(r.Protocol, r.Port, r.Port))
+				}
+			}
+		}
+	}
+	return func(m *move) bool {
+		ports, mayBe := left[m]
+		return mayBe && ports.IsEmpty()
+	}
 }
 
 // finestMoves is how many groups a reader is shown one by one; more are joined
@@ -296,19 +310,13 @@ func (p *Preview) warnings() []policies.Warning {
 	return slices.Compact(all)
 }
 
-func (p *Preview) rowsOf(outcome simulator.Outcome) []simulator.Row {
-	if p.Replay == nil {
-		return nil
-	}
-	return rowsOf(p.Replay, outcome)
+func (p *Preview) rowsOf(outcome simulator.Outcome) iter.Seq[simulator.Row] {
+	return p.rows().Of(outcome)
 }
 
-func rowsOf(r *simulator.Result, outcome simulator.Outcome) []simulator.Row {
-	var rows []simulator.Row
-	for _, row := range r.Rows {
-		if row.Outcome == outcome {
-			rows = append(rows, row)
-		}
+func (p *Preview) rows() simulator.Rows {
+	if p.Replay == nil {
+		return simulator.Rows{}
 	}
-	return rows
+	return p.Replay.Rows
 }

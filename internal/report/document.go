@@ -126,7 +126,7 @@ func flowTable(p *Preview, outcome simulator.Outcome, why string) table {
 	if outcome == simulator.Undecided {
 		t.Open = 0
 	}
-	for _, r := range p.rowsOf(outcome) {
+	for r := range p.rowsOf(outcome) {
 		t.Rows = append(t.Rows, []phrase{
 			peersPhrase([]policies.Peer{r.From}), peersPhrase([]policies.Peer{r.To}), say(portPhrase(r.Protocol, r.Port)),
 			say(grouped(r.Flows)), say(bytesText(r.Bytes)), say(moment(r.Last)), reasonPhrase(&r), placePhrase(r.Example.Record),
@@ -162,7 +162,7 @@ func driftTable(p *Preview) table {
 		Columns: []string{"From", "To", "Port", "Recorded", "The model says", "Flows", "Because", "For example"},
 		Open:    5, Numbers: []int{5},
 	}
-	for _, r := range p.rowsOf(simulator.Drifts) {
+	for r := range p.rowsOf(simulator.Drifts) {
 		t.Rows = append(t.Rows, []phrase{
 			peersPhrase([]policies.Peer{r.From}), peersPhrase([]policies.Peer{r.To}), say(portPhrase(r.Protocol, r.Port)),
 			say(verdictPast(r.Recorded)), say(verdictPast(r.Before)), say(grouped(r.Flows)), reasonPhrase(&r), placePhrase(r.Example.Record),

@@ -451,7 +451,7 @@ func replayJSON(o *object, r *simulator.Result, reading FlowReading) {
 	o.number("explained", r.Explained)
 	o.value("fidelity", strconv.AppendFloat(nil, r.Fidelity(), 'f', -1, 64))
 	o.number("questions", uint64(r.Questions))
-	list(o, "rows", slices.Values(r.Rows), appendRow)
+	list(o, "rows", r.Rows.All(), appendRow)
 	list(o, "causes", slices.Values(r.Causes), appendCause)
 	o.value("reading", appendReading(nil, reading))
 	o.close()

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,7 @@ func drawPreview(t *rapid.T) *Preview {
 	verdicts := []policies.Verdict{policies.Allow, policies.Deny, policies.Unknown}
 	change := &diff.Change{}
 	replay := &simulator.Result{Flows: 10, Explained: 7, Outcomes: map[simulator.Outcome]uint64{}}
+	var rows []simulator.Row
 	for range rapid.IntRange(0, 3).Draw(t, "different") {
 		g := diff.Group{
 			From: drawPeers(t), To: drawPeers(t), Ports: drawPorts(t),
@@ -77,10 +79,11 @@ func drawPreview(t *rapid.T) *Preview {
 			change.Groups = append(change.Groups, g)
 			change.Policies = append(change.Policies, policy)
 			change.Warnings = append(change.Warnings, warning)
-			replay.Rows = append(replay.Rows, row)
+			rows = append(rows, row)
 			replay.Causes = append(replay.Causes, simulator.Cause{Text: drawName(t), Flows: 3})
 		}
 	}
+	replay.Rows = simulator.RowsOf(rows...)
 	p := &Preview{Base: Revision{Name: drawName(t)}, Head: Revision{Name: drawName(t)}, Change: withDifferences(change), Failed: []string{"adds"}}
 	if rapid.Bool().Draw(t, "flows") {
 		p.Replay = replay
@@ -154,11 +157,13 @@ func TestMarkdownAlwaysFitsAndIsWhole(t *testing.T) {
 
 func TestMarkdownOfAnEnormousChangeSaysWhatItLeavesOut(t *testing.T) {
 	p := pullRequest()
+	rows := slices.Collect(p.Replay.Rows.All())
 	for i := range 5000 {
-		r := p.Replay.Rows[0]
+		r := rows[0]
 		r.From = workload(fmt.Sprintf("namespace-with-a-long-name-%04d/workload-with-a-long-name", i))
-		p.Replay.Rows = append(p.Replay.Rows, r)
+		rows = append(rows, r)
 	}
+	p.Replay.Rows = simulator.RowsOf(rows...)
 	text := previewMarkdown(p)
 	if wrong := checkMarkdown(text); len(wrong) > 0 {
 		t.Error(wrong)

@@ -235,32 +235,32 @@ func replayed() *simulator.Result {
 			simulator.Stays: 1_203_850, simulator.Breaks: 214, simulator.Opens: 31, simulator.Drifts: 180, simulator.Undecided: 12,
 		},
 		Explained: 1_204_095, Unresolved: 44, Questions: 312,
-		Rows: []simulator.Row{
-			{
+		Rows: simulator.RowsOf(
+			simulator.Row{
 				Outcome: simulator.Breaks, From: web, To: api, Protocol: netset.TCP, Port: 8080,
 				Recorded: policies.Allow, Before: policies.Allow, After: policies.Deny, Flows: 214, Bytes: 1_234_567, First: first, Last: last,
 				Example:  flow(4711, policies.FlowPeer{Namespace: "storefront", Pod: "web-5c9-abcde", Address: netip.MustParseAddr("10.1.2.3")}, policies.FlowPeer{Namespace: "payments", Pod: "api-0"}),
 				Decision: c.Groups[3].Is,
 			},
-			{
+			simulator.Row{
 				Outcome: simulator.Opens, From: addresses("203.0.113.7/32"), To: workload("payments/db"), Protocol: netset.TCP, Port: 5432,
 				Recorded: policies.Deny, Before: policies.Deny, After: policies.Allow, Flows: 31, First: first, Last: last,
 				Example:  flow(99, policies.FlowPeer{Address: netip.MustParseAddr("203.0.113.7"), Outside: true, Names: []string{"scanner.example"}}, policies.FlowPeer{Namespace: "payments", Pod: "db-0"}),
 				Decision: c.Groups[0].Is,
 			},
-			{
+			simulator.Row{
 				Outcome: simulator.Drifts, From: workload("monitoring/prometheus"), To: workload("storefront/cart"), Protocol: netset.TCP, Port: 9090,
 				Recorded: policies.Deny, Before: policies.Allow, After: policies.Allow, Flows: 180, Bytes: 512, First: first, Last: last,
 				Example: flow(12, policies.FlowPeer{}, policies.FlowPeer{}),
 				Decision: decision(workload("monitoring/prometheus"), workload("storefront/cart"), 9090, policies.Allow, nil,
 					side(policies.Allow, "storefront/cart", "rule 2 of storefront/cart allows it", 1, place("deploy/storefront/cart.yaml", 18, 5))),
 			},
-			{
+			simulator.Row{
 				Outcome: simulator.Undecided, From: workload("payments/worker"), To: workload("mesh/gateway"), Protocol: netset.TCP, Port: 15443,
 				Recorded: policies.Allow, Before: policies.Allow, After: policies.Unknown, Flows: 12, First: first, Last: last,
 				Example: flow(77, policies.FlowPeer{}, policies.FlowPeer{}), Cause: "MeshPolicy mesh/strict is not understood",
 			},
-		},
+		),
 		Causes: []simulator.Cause{{Text: "no workload has the address", Flows: 44}, {Text: "MeshPolicy mesh/strict is not understood", Flows: 12}},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/diff"
 	"github.com/weir-policy/weir/policies/lint"
+	"github.com/weir-policy/weir/simulator"
 )
 
 func sarifOf(t *testing.T, p *Preview) sarifLog {
@@ -143,11 +144,13 @@ func TestSARIFOfAnEnormousRunKeepsTheWorst(t *testing.T) {
 
 func TestSARIFOfAnEnormousChangeIsCut(t *testing.T) {
 	p := pullRequest()
+	rows := slices.Collect(p.Replay.Rows.All())
 	for i := range mostResults {
-		r := p.Replay.Rows[0]
+		r := rows[0]
 		r.From = workload(fmt.Sprintf("a/w%d", i))
-		p.Replay.Rows = append(p.Replay.Rows, r)
+		rows = append(rows, r)
 	}
+	p.Replay.Rows = simulator.RowsOf(rows...)
 	run := sarifOf(t, p).Runs[0]
 	if len(run.Results) != mostResults || run.Properties.LeftOut != 7 {
 		t.Errorf("%d results and %d left out", len(run.Results), run.Properties.LeftOut)

@@ -435,7 +435,7 @@ func replayText(out *bufio.Writer, r *simulator.Result, reading FlowReading, pai
 		fmt.Fprintf(out, "%12s  of them were reported by the other side too, and are counted once\n", grouped(r.Paired))
 	}
 	for _, outcome := range simulator.Outcomes[:4] {
-		rowsText(out, outcomeTitle[outcome], rowsOf(r, outcome), paint)
+		rowsText(out, outcome, r.Rows, paint)
 	}
 	causesText(out, r.Causes)
 	readingText(out, reading, paint)
@@ -459,16 +459,19 @@ var outcomeTitle = map[simulator.Outcome]string{
 // mostTextRows is how many rows of a kind the text names; JSON has them all.
 const mostTextRows = 50
 
-func rowsText(out *bufio.Writer, title string, rows []simulator.Row, paint paint) {
-	if len(rows) == 0 {
+func rowsText(out *bufio.Writer, outcome simulator.Outcome, rows simulator.Rows, paint paint) {
+	all := rows.Count(outcome)
+	if all == 0 {
 		return
 	}
-	fmt.Fprintf(out, "\n%s\n", paint.bold(title))
-	for i, r := range rows {
-		if i == mostTextRows {
-			fmt.Fprintf(out, "  and %s more; -o json has them all\n", grouped(len(rows)-i))
+	fmt.Fprintf(out, "\n%s\n", paint.bold(outcomeTitle[outcome]))
+	said := 0
+	for r := range rows.Of(outcome) {
+		if said == mostTextRows {
+			fmt.Fprintf(out, "  and %s more; -o json has them all\n", grouped(all-said))
 			return
 		}
+		said++
 		fmt.Fprintf(out, "  %s → %s %s  %s", peerText(r.From), peerText(r.To), portText(r.Protocol, r.Port), counted(r.Flows, "flow"))
 		if r.Bytes > 0 {
 			fmt.Fprintf(out, ", %s", byteSize(r.Bytes))
@@ -573,7 +576,7 @@ func previewText(out *bufio.Writer, p *Preview, paint paint) {
 	}
 	if p.Replay != nil {
 		for _, outcome := range []simulator.Outcome{simulator.Drifts, simulator.Undecided} {
-			rowsText(out, outcomeTitle[outcome], p.rowsOf(outcome), paint)
+			rowsText(out, outcome, p.Replay.Rows, paint)
 		}
 		causesText(out, p.Replay.Causes)
 		readingText(out, p.Reading, paint)

@@ -433,17 +433,17 @@ func sentences(p *Preview) []sentence {
 		said = append(said, moveSentence(&moves[i]))
 	}
 	for _, outcome := range []simulator.Outcome{simulator.Breaks, simulator.Opens} {
-		for _, row := range p.rowsOf(outcome) {
+		for row := range p.rowsOf(outcome) {
 			said = append(said, rowSentence(&row))
 		}
 	}
-	breaks := p.rowsOf(simulator.Breaks)
+	saidByFlows := p.saidByFlows(moves[inner:])
 	for i := range moves[inner:] {
-		if m := &moves[inner+i]; !m.saidBy(breaks) {
+		if m := &moves[inner+i]; !saidByFlows(m) {
 			said = append(said, moveSentence(m))
 		}
 	}
-	for _, row := range p.rowsOf(simulator.Drifts) {
+	for row := range p.rowsOf(simulator.Drifts) {
 		said = append(said, rowSentence(&row))
 	}
 	return said
@@ -492,15 +492,16 @@ func headline(p *Preview) phrase {
 			parts = append(parts, say(grouped(n), noun, " ", verb(n, one, many)))
 		}
 	}
-	add(len(p.rowsOf(simulator.Breaks)), "in use would break", "in use would break")
+	add(p.rows().Count(simulator.Breaks), "in use would break", "in use would break")
 	add(t.opensIn, "opens to outside", "open to outside")
 	add(t.opensOut, "opens a way out", "open a way out")
-	add(len(p.rowsOf(simulator.Opens)), "recorded as denied would open", "recorded as denied would open")
+	add(p.rows().Count(simulator.Opens), "recorded as denied would open", "recorded as denied would open")
 	add(t.opensInside, "opens inside", "open inside")
 	add(t.unknown, "is or was uncertain", "are or were uncertain")
-	moves, breaks := movesOf(p.Change), p.rowsOf(simulator.Breaks)
+	moves := movesOf(p.Change)
+	saidByFlows := p.saidByFlows(moves)
 	for i := range moves {
-		if moves[i].saidBy(breaks) {
+		if saidByFlows(&moves[i]) {
 			t.removed--
 		}
 	}

@@ -168,10 +168,10 @@ func TestHeadlines(t *testing.T) {
 	group := func(from, to []policies.Peer, before, after policies.Verdict) diff.Group {
 		return diff.Group{From: from, To: to, Ports: tcp(80), Before: before, After: after, Pairs: len(from) * len(to)}
 	}
-	breaks := &simulator.Result{Rows: []simulator.Row{{Outcome: simulator.Breaks}, {Outcome: simulator.Drifts}}}
-	used := &simulator.Result{Rows: []simulator.Row{{
+	breaks := &simulator.Result{Rows: simulator.RowsOf(simulator.Row{Outcome: simulator.Breaks}, simulator.Row{Outcome: simulator.Drifts})}
+	used := &simulator.Result{Rows: simulator.RowsOf(simulator.Row{
 		Outcome: simulator.Breaks, From: workload("shop/web"), To: workload("shop/db"), Protocol: netset.TCP, Port: 80,
-	}}}
+	})}
 	opensIn := group(peerList("0.0.0.0/0"), peerList("shop/db"), policies.Deny, policies.Allow)
 	for _, c := range []struct {
 		groups []diff.Group

@@ -6,7 +6,6 @@ import (
 
 	made "github.com/weir-policy/weir/internal/testkit/flows"
 	"github.com/weir-policy/weir/simulator"
-	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
 func BenchmarkRealServer(b *testing.B) { benchmark(b, start(b, 1, 1).url) }
@@ -53,12 +52,9 @@ func benchmark(b *testing.B, url string) {
 	metrics["grouped-rows/s"] = rows / time.Since(began).Seconds()
 	hours := 0
 	for b.Loop() {
-		r, err := s.Recorded(b.Context(), flowrow.Range{})
-		if err != nil {
-			b.Fatal(err)
-		}
 		hours = 0
-		if err := r.Tuples(b.Context(), func(t *simulator.Tuple) error { hours += len(t.Hours); return nil }); err != nil {
+		err := s.Summed(&simulator.Filter{}).Sums(b.Context(), func(_ *simulator.Tuple, of []simulator.Hour) error { hours += len(of); return nil })
+		if err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -98,8 +98,8 @@ func TestParts(t *testing.T) {
 		{"less than an hour", flowrow.Range{Since: at(3, 1), Until: at(3, 2)}, []string{"flows"}},
 		{"parts of two hours", flowrow.Range{Since: at(3, 1), Until: at(4, 2)}, []string{"flows"}},
 	} {
-		r := &recorded{&Store{}, test.Range, nil}
-		got := each(r.parts(), func(p part) string {
+		r := &recorded{Store: &Store{}, Range: test.Range}
+		got := each(r.parts(always), func(p part) string {
 			if p.rolled {
 				return "tuples"
 			}

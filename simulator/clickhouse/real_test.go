@@ -206,22 +206,21 @@ func (m *memory) Tuples(_ context.Context, each func(*simulator.Tuple) error) er
 			t.Flow.To.Address = netip.Addr{}
 			t.Flow.To.Names = []string{"several"}
 		}
-		start := flowrow.Moment(flowrow.HourOf(f.First.UnixMicro()))
-		at := slices.IndexFunc(t.Hours, func(h simulator.Hour) bool {
-			return h.Start.Equal(start) && h.Reporter == f.Origin.Reporter && h.Verdict == f.Verdict && h.EgressOnly == f.EgressOnly
+		at := slices.IndexFunc(t.Sides, func(s simulator.Side) bool {
+			return s.Reporter == f.Origin.Reporter && s.Verdict == f.Verdict && s.EgressOnly == f.EgressOnly
 		})
 		if at < 0 {
-			at = len(t.Hours)
-			t.Hours = append(t.Hours, simulator.Hour{Start: start, Reporter: f.Origin.Reporter, Verdict: f.Verdict, EgressOnly: f.EgressOnly, First: f.First, Last: f.Last})
+			at = len(t.Sides)
+			t.Sides = append(t.Sides, simulator.Side{Reporter: f.Origin.Reporter, Verdict: f.Verdict, EgressOnly: f.EgressOnly, First: f.First, Last: f.Last})
 		}
-		h := &t.Hours[at]
-		h.Flows += f.Count
-		h.Bytes += f.Bytes
-		if f.First.Before(h.First) {
-			h.First = f.First
+		s := &t.Sides[at]
+		s.Flows += f.Count
+		s.Bytes += f.Bytes
+		if s.First.IsZero() || f.First.Before(s.First) && !f.First.IsZero() {
+			s.First = f.First
 		}
-		if f.Last.After(h.Last) {
-			h.Last = f.Last
+		if f.Last.After(s.Last) {
+			s.Last = f.Last
 		}
 	}
 	slices.Sort(ids)
@@ -232,7 +231,7 @@ func (m *memory) Tuples(_ context.Context, each func(*simulator.Tuple) error) er
 				peer.Names, peer.Address = nil, netip.Addr{}
 			}
 		}
-		slices.SortFunc(t.Hours, compareHours)
+		slices.SortFunc(t.Sides, compareSides)
 		if err := each(t); err != nil {
 			return err
 		}
@@ -240,15 +239,42 @@ func (m *memory) Tuples(_ context.Context, each func(*simulator.Tuple) error) er
 	return nil
 }
 
-func (m *memory) Flows(_ context.Context, tuples []uint64, each func(policies.Flow) error) error {
+func compareSides(a, b simulator.Side) int {
+	return cmp.Or(cmp.Compare(a.Reporter, b.Reporter), cmp.Compare(a.Verdict, b.Verdict), int(flag(a.EgressOnly))-int(flag(b.EgressOnly)))
+}
+
+func (m *memory) Days(context.Context) (days []time.Time, err error) {
 	for i := range m.flows {
-		if _, ok := slices.BinarySearch(tuples, tupleOf(&m.flows[i])); ok {
-			if err := each(m.flows[i]); err != nil {
+		days = append(days, m.flows[i].First.Truncate(24*time.Hour))
+	}
+	slices.SortFunc(days, time.Time.Compare)
+	return slices.CompactFunc(days, time.Time.Equal), nil
+}
+
+func (m *memory) Hours(ctx context.Context, day time.Time, tuples []uint64, each func(uint64, *simulator.Side, []simulator.HourFlows) error) error {
+	return m.Flows(ctx, day, tuples, func(tuple uint64, f *policies.Flow) error {
+		hour := int64(f.First.Truncate(time.Hour).Unix() / 3600)
+		return each(tuple, &simulator.Side{Reporter: f.Origin.Reporter, Verdict: f.Verdict, EgressOnly: f.EgressOnly}, []simulator.HourFlows{{Hour: hour, Flows: f.Count}})
+	})
+}
+
+func (m *memory) Flows(_ context.Context, day time.Time, tuples []uint64, each func(uint64, *policies.Flow) error) error {
+	for i := range m.flows {
+		if !m.flows[i].First.Truncate(24 * time.Hour).Equal(day) {
+			continue
+		}
+		if id := tupleOf(&m.flows[i]); contains(tuples, id) {
+			if err := each(id, &m.flows[i]); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func contains(sorted []uint64, id uint64) bool {
+	_, known := slices.BinarySearch(sorted, id)
+	return known
 }
 
 // in returns the flows of a range.
@@ -267,19 +293,15 @@ var comparers = gocmp.Options{
 	gocmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	gocmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	gocmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) }),
+	gocmp.Transformer("rows", func(r simulator.Rows) []simulator.Row { return slices.Collect(r.All()) }),
 }
 
 func tuplesOf(t *testing.T, r simulator.Recorded) []simulator.Tuple {
 	t.Helper()
-	return collected(t, r.Tuples)
-}
-
-func collected(t *testing.T, tuples func(ctx context.Context, each func(*simulator.Tuple) error) error) []simulator.Tuple {
-	t.Helper()
 	var all []simulator.Tuple
-	err := tuples(t.Context(), func(tuple *simulator.Tuple) error {
+	err := r.Tuples(t.Context(), func(tuple *simulator.Tuple) error {
 		own := *tuple
-		own.Hours = slices.Clone(tuple.Hours)
+		own.Sides = slices.SortedFunc(slices.Values(tuple.Sides), compareSides)
 		all = append(all, own)
 		return nil
 	})
@@ -289,12 +311,65 @@ func collected(t *testing.T, tuples func(ctx context.Context, each func(*simulat
 	return all
 }
 
-func flowsOf(t *testing.T, read func(each func(policies.Flow) error) error) []policies.Flow {
+// tupleHours is a tuple with its hours.
+type tupleHours struct {
+	simulator.Tuple
+	Hours []simulator.Hour
+}
+
+func summedBy(t *testing.T, r simulator.Summed) (all []tupleHours) {
 	t.Helper()
-	var all []policies.Flow
-	if err := read(func(f policies.Flow) error { all = append(all, f); return nil }); err != nil {
+	err := r.Sums(t.Context(), func(tuple *simulator.Tuple, hours []simulator.Hour) error {
+		all = append(all, tupleHours{simulator.Tuple{ID: tuple.ID, Flow: tuple.Flow}, slices.Clone(hours)})
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
+	return all
+}
+
+// eachDay calls read for every day of a recording.
+func eachDay(t *testing.T, r simulator.Recorded, read func(day time.Time) error) {
+	t.Helper()
+	days, err := r.Days(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, day := range days {
+		if err := read(day); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// flowsOf returns the flows of some tuples, and their day.
+func flowsOf(t *testing.T, r simulator.Recorded, tuples []uint64) []string {
+	t.Helper()
+	var all []string
+	eachDay(t, r, func(day time.Time) error {
+		return r.Flows(t.Context(), day, tuples, func(tuple uint64, f *policies.Flow) error {
+			all = append(all, fmt.Sprintf("%s %d %+v", day, tuple, *f))
+			return nil
+		})
+	})
+	slices.Sort(all)
+	return all
+}
+
+// hoursOf returns how many flows began in an hour of some tuples, by what else tells
+// them apart.
+func hoursOf(t *testing.T, r simulator.Recorded, tuples []uint64) map[string]uint64 {
+	t.Helper()
+	all := map[string]uint64{}
+	eachDay(t, r, func(day time.Time) error {
+		return r.Hours(t.Context(), day, tuples, func(tuple uint64, of *simulator.Side, hours []simulator.HourFlows) error {
+			for _, h := range hours {
+				all[fmt.Sprint(day, tuple, h.Hour, of.Reporter, of.Verdict, of.EgressOnly)] += h.Flows
+			}
+			return nil
+		})
+	})
 	return all
 }
 
@@ -313,6 +388,15 @@ func equalTuples(t *testing.T, fact string, want, got simulator.Recorded) {
 	if diff := gocmp.Diff(tuplesOf(t, want), tuplesOf(t, got), comparers); diff != "" {
 		t.Errorf("%s: tuples (-memory +store):\n%.2000s", fact, diff)
 	}
+	var all []uint64
+	for _, tuple := range tuplesOf(t, want) {
+		all = append(all, tuple.ID)
+	}
+	for _, some := range [][]uint64{all, all[:len(all)/20]} {
+		if diff := gocmp.Diff(hoursOf(t, want, some), hoursOf(t, got, some)); diff != "" {
+			t.Errorf("%s: hours of %d tuples (-memory +store):\n%.2000s", fact, len(some), diff)
+		}
+	}
 }
 
 // equalAll makes sure that a store has exactly these flows, and says of them
@@ -330,11 +414,7 @@ func equalAll(t *testing.T, s *Store, m *memory) {
 			ids = append(ids, tuple.ID)
 		}
 	}
-	mine, theirs := texts(flowsOf(t, func(each func(policies.Flow) error) error { return m.Flows(t.Context(), ids, each) })),
-		texts(flowsOf(t, func(each func(policies.Flow) error) error { return got.Flows(t.Context(), ids, each) }))
-	slices.Sort(mine)
-	slices.Sort(theirs)
-	if diff := gocmp.Diff(mine, theirs); diff != "" {
+	if diff := gocmp.Diff(flowsOf(t, m, ids), flowsOf(t, got, ids)); diff != "" {
 		t.Errorf("flows of tuples (-memory +store):\n%.2000s", diff)
 	}
 }
@@ -661,7 +741,7 @@ func equalFiles(t *testing.T, s *Store, all []policies.Flow) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := gocmp.Diff(collected(t, summed.Sums), collected(t, s.Summed(&simulator.Filter{}).Sums), comparers); diff != "" {
+	if diff := gocmp.Diff(summedBy(t, summed), summedBy(t, s.Summed(&simulator.Filter{})), comparers); diff != "" {
 		t.Errorf("sums (-files +store):\n%.2000s", diff)
 	}
 	before, after := judge(t, 3), judge(t, 5)

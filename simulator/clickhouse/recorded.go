@@ -20,19 +20,20 @@ import (
 type recorded struct {
 	*Store
 	flowrow.Range
-	filter *simulator.Filter // nil is all
+	filter  *simulator.Filter // nil is all
+	untimed bool              // what has no time is of the range too: a filter cannot say whether it chooses that
 }
 
 // Recorded returns the flows of a range. The server groups them by tuple; flows
 // themselves are read only of the tuples that are asked for.
 func (s *Store) Recorded(_ context.Context, r flowrow.Range) (simulator.Recorded, error) {
-	return &recorded{s, r, nil}, nil
+	return &recorded{s, r, nil, false}, nil
 }
 
 // Summed returns what a filter may choose: the server leaves out most of the rest,
 // and groups what stays by tuple.
 func (s *Store) Summed(f *simulator.Filter) simulator.Summed {
-	return &recorded{s, flowrow.Range{Since: f.Since, Until: f.Until}, f}
+	return &recorded{s, flowrow.Range{Since: f.Since, Until: f.Until}, f, !f.Since.IsZero()}
 }
 
 // chosen is what tuples or flows meet that the filter may choose.
@@ -53,9 +54,48 @@ func scan(rows driver.Rows, take func(fetch func(...any) error) error) error {
 	return errors.Join(rows.Err(), rows.Close())
 }
 
-// wantsUntimed reports whether records of no time are to be told apart from those of
-// another time: a filter cannot say whether it chooses them.
-func (r *recorded) wantsUntimed() bool { return r.filter != nil && !r.Since.IsZero() }
+const dayMicros = 24 * flowrow.HourMicros
+
+// Days returns the days that have any flows of the range.
+func (r *recorded) Days(ctx context.Context) (days []time.Time, err error) {
+	since, until := r.Micros()
+	if !r.Since.IsZero() {
+		since = flowrow.HourOf(since)
+	}
+	asked := where("`hour` >= ? AND `hour` < ?", since, until)
+	if r.untimed {
+		asked = either(asked, where("`hour` = ?", int64(flowrow.NoTime)))
+	}
+	query := fmt.Sprintf("SELECT DISTINCT intDiv(`hour` - toInt64(%d), %d) AS `day` FROM %s WHERE %s ORDER BY `day`", flowrow.NoTime, dayMicros, r.table("tuples"), asked.text)
+	rows, err := r.conn.Query(r.reading(ctx, false), query, asked.arguments...)
+	if err != nil {
+		return nil, fmt.Errorf("read days of %s: %w", r.name, err)
+	}
+	err = scan(rows, func(fetch func(...any) error) error {
+		var day int64
+		err := fetch(&day)
+		days = append(days, flowrow.Moment(flowrow.NoTime+day*dayMicros))
+		return err
+	})
+	return days, err
+}
+
+// on returns what there is of a day. That of no time is the day of the zero time.
+func (r *recorded) on(day time.Time) *recorded {
+	of := *r
+	of.untimed = false
+	if r.untimed && day.IsZero() {
+		of.Range = flowrow.Range{Until: day.Add(time.Hour)}
+		return &of
+	}
+	if of.Since.Before(day) {
+		of.Since = day
+	}
+	if next := day.AddDate(0, 0, 1); of.Until.IsZero() || next.Before(of.Until) {
+		of.Until = next
+	}
+	return &of
+}
 
 // part is one of the SELECTs that have the tuples of a range.
 type part struct {
@@ -63,8 +103,9 @@ type part struct {
 	rolled bool
 }
 
-// parts returns them: of whole hours there are tuples, of others flows.
-func (r *recorded) parts() []part {
+// parts returns them, with what else is asked: of whole hours there are tuples, of
+// others flows.
+func (r *recorded) parts(also condition) []part {
 	since, until := r.Micros()
 	first, last := since, until
 	if !r.Since.IsZero() {
@@ -88,26 +129,32 @@ func (r *recorded) parts() []part {
 			parts = append(parts, flows(last, until))
 		}
 	}
-	if r.wantsUntimed() {
+	if r.untimed {
 		parts = append(parts, part{where("`hour` = ?", int64(flowrow.NoTime)), true})
 	}
 	for i, p := range parts {
-		parts[i].condition = all(p.condition, r.chosen(p.rolled))
+		parts[i].condition = all(p.condition, also, r.chosen(p.rolled))
 	}
 	return parts
 }
 
 // gather returns a SELECT over all parts. A term is what a column is made of:
 // from tuples, from flows, and from what both came to.
-func (r *recorded) gather(keys []string, terms []term) (query string, arguments []any) {
+func (r *recorded) gather(also condition, keys []string, terms []term) (query string, arguments []any) {
 	by := "`" + strings.Join(keys, "`, `") + "`"
 	var selects []string
-	for _, p := range r.parts() {
+	for _, p := range r.parts(also) {
 		selected := []string{}
 		for _, key := range keys {
-			if key == "hour" && !p.rolled {
+			switch of := "`start`"; {
+			case key == "timed":
+				if p.rolled {
+					of = "`hour`"
+				}
+				selected = append(selected, fmt.Sprintf("toUInt8(%s > %d) AS `timed`", of, flowrow.NoTime))
+			case key == "hour" && !p.rolled:
 				selected = append(selected, hourOf+" AS `hour`")
-			} else {
+			default:
 				selected = append(selected, "`"+key+"`")
 			}
 		}
@@ -147,17 +194,20 @@ func widest(function, state, column string) term {
 	return term{function + "Merge(`" + state + "`)", function + "(toString(`" + column + "`))", function}
 }
 
-// hourTerms are what is told of a tuple in an hour, sumTerms all that can be, and
-// tupleTerms what is told of the tuple.
+// sideTerms are what is told of one side of a tuple, sumTerms all that can be of an
+// hour, and tupleTerms what is told of the tuple. The earliest flow of a side is that of
+// those that have a time.
 var (
+	sideKeys  = []string{"tuple", "timed", "reporter", "verdict", "egress_only"}
 	hourKeys  = []string{"tuple", "hour", "reporter", "verdict", "egress_only"}
-	hourTerms = []term{
-		{"sum(`flows`)", "sum(`flows`)", "sum"},
+	flowTerms = []term{{"sum(`flows`)", "sum(`flows`)", "sum"}}
+	sideTerms = []term{
+		flowTerms[0],
 		{"sum(`bytes`)", "sum(`bytes`)", "sum"},
 		{"minMerge(`first`)", "min(`start`)", "min"},
 		{"maxMerge(`last`)", "max(`end`)", "max"},
 	}
-	sumTerms = append(slices.Clone(hourTerms),
+	sumTerms = append(slices.Clone(sideTerms),
 		term{"sum(`records`)", "toUInt64(count())", "sum"}, term{"sum(`packets`)", "sum(`packets`)", "sum"},
 		term{"sum(`reply_bytes`)", "sum(`reply_bytes`)", "sum"}, term{"sum(`reply_packets`)", "sum(`reply_packets`)", "sum"})
 	tupleTerms = func() []term {
@@ -178,33 +228,60 @@ var (
 
 // Tuples calls each for every tuple, in the order of their IDs.
 func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error) error {
-	return r.tuples(ctx, hourTerms, each)
+	reader := &sumReader{}
+	return r.tuples(ctx, reader, sideKeys, sideTerms, func(t *simulator.Tuple) error {
+		t.Sides = t.Sides[:0]
+		return reader.of(t.ID, func() error {
+			at := slices.IndexFunc(t.Sides, func(s simulator.Side) bool {
+				return s.Reporter == reader.sum.Reporter && s.Verdict == reader.sum.Verdict && s.EgressOnly == reader.sum.EgressOnly
+			})
+			if at < 0 {
+				t.Sides = append(t.Sides, reader.sum.Side)
+				return nil
+			}
+			side := &t.Sides[at] // of no time, which comes first
+			side.Flows, side.Bytes = side.Flows+reader.sum.Flows, side.Bytes+reader.sum.Bytes
+			if side.First = reader.sum.First; reader.sum.Last.After(side.Last) {
+				side.Last = reader.sum.Last
+			}
+			return nil
+		}, func() error { return each(t) })
+	})
 }
 
 // Sums calls each for every tuple, in the order of their IDs.
-func (r *recorded) Sums(ctx context.Context, each func(*simulator.Tuple) error) error {
-	return r.tuples(ctx, sumTerms, each)
+func (r *recorded) Sums(ctx context.Context, each func(*simulator.Tuple, []simulator.Hour) error) error {
+	reader := &sumReader{full: true}
+	var hours []simulator.Hour
+	return r.tuples(ctx, reader, hourKeys, sumTerms, func(t *simulator.Tuple) error {
+		hours = hours[:0]
+		return reader.of(t.ID, func() error { hours = append(hours, reader.sum); return nil }, func() error {
+			slices.SortStableFunc(hours, compareHours)
+			return each(t, hours)
+		})
+	})
 }
 
-func (r *recorded) tuples(ctx context.Context, terms []term, each func(*simulator.Tuple) error) error {
+// tuples calls each for every tuple, and has a reader read what keys tell apart of
+// them.
+func (r *recorded) tuples(ctx context.Context, reader *sumReader, keys []string, terms []term, each func(*simulator.Tuple) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	query, arguments := r.gather(hourKeys, terms)
-	hours, err := r.conn.Query(r.reading(ctx, true), query, arguments...)
-	if err != nil {
+	query, arguments := r.gather(always, keys, terms)
+	var err error
+	if reader.rows, err = r.conn.Query(r.reading(ctx, true), query, arguments...); err != nil {
 		cancel()
 		return fmt.Errorf("read tuples of %s: %w", r.name, err)
 	}
 	defer func() {
 		cancel() // or closing would read the rest
-		_ = hours.Close()
+		_ = reader.rows.Close()
 	}()
 	// Asked for later, so that of every tuple above there is one.
-	query, arguments = r.gather([]string{"tuple"}, tupleTerms)
+	query, arguments = r.gather(always, []string{"tuple"}, tupleTerms)
 	tuples, err := r.conn.Query(r.reading(ctx, false), query, arguments...)
 	if err != nil {
 		return fmt.Errorf("read tuples of %s: %w", r.name, err)
 	}
-	reader := hourReader{rows: hours, full: len(terms) == len(sumTerms)}
 	if err := reader.next(); err != nil {
 		return err
 	}
@@ -214,20 +291,36 @@ func (r *recorded) tuples(ctx context.Context, terms []term, each func(*simulato
 		if err := fetchTuple(fetch, peers, &tuple); err != nil {
 			return err
 		}
-		tuple.Hours = tuple.Hours[:0]
-		for reader.more && reader.tuple <= tuple.ID {
-			if reader.tuple == tuple.ID {
-				tuple.Hours = append(tuple.Hours, reader.hour)
-			}
-			if err := reader.next(); err != nil {
-				return err
-			}
+		return each(&tuple)
+	})
+}
+
+// Hours calls each for the hours of a day of some tuples, in the order of their IDs.
+func (r *recorded) Hours(ctx context.Context, day time.Time, tuples []uint64, each func(uint64, *simulator.Side, []simulator.HourFlows) error) error {
+	asked := always
+	if len(tuples) <= maxTuples {
+		asked = where("`tuple`" + listed(tuples))
+	}
+	query, arguments := r.on(day).gather(asked, hourKeys, flowTerms)
+	rows, err := r.conn.Query(r.reading(ctx, true), query, arguments...)
+	if err != nil {
+		return fmt.Errorf("read hours of %s: %w", r.name, err)
+	}
+	return scan(rows, func(fetch func(...any) error) error {
+		var said sumTexts
+		var tuple, flows uint64
+		var hour int64
+		if err := fetch(&tuple, &hour, &said.reporter, &said.verdict, &said.egressOnly, &flows); err != nil {
+			return err
 		}
-		if len(tuple.Hours) == 0 {
+		if _, wanted := slices.BinarySearch(tuples, tuple); !wanted {
 			return nil
 		}
-		slices.SortStableFunc(tuple.Hours, compareHours)
-		return each(&tuple)
+		var side simulator.Side
+		if err := said.parse(&side); err != nil {
+			return err
+		}
+		return each(tuple, &side, []simulator.HourFlows{{Hour: hour / flowrow.HourMicros, Flows: flows}})
 	})
 }
 
@@ -238,34 +331,65 @@ func compareHours(a, b simulator.Hour) int {
 	return (int(a.Reporter)-int(b.Reporter))<<8 + (int(a.Verdict)-int(b.Verdict))<<4 + int(flag(a.EgressOnly)) - int(flag(b.EgressOnly))
 }
 
-// hourReader reads what is told of tuples by the hour.
-type hourReader struct {
+// sumReader reads what is told of tuples by the side, or by the hour.
+type sumReader struct {
 	rows  driver.Rows
-	full  bool // of sumTerms
+	full  bool // by the hour, with all sumTerms
 	more  bool
 	tuple uint64
-	hour  simulator.Hour
+	sum   simulator.Hour
 }
 
-func (h *hourReader) next() error {
-	if h.more = h.rows.Next(); !h.more {
-		return h.rows.Err()
+// of calls take at all that there is of a tuple, and then done, if there was any.
+func (r *sumReader) of(tuple uint64, take, done func() error) error {
+	some := false
+	for r.more && r.tuple <= tuple {
+		if r.tuple == tuple {
+			some = true
+			if err := take(); err != nil {
+				return err
+			}
+		}
+		if err := r.next(); err != nil {
+			return err
+		}
+	}
+	if !some {
+		return nil
+	}
+	return done()
+}
+
+func (r *sumReader) next() error {
+	if r.more = r.rows.Next(); !r.more {
+		return r.rows.Err()
 	}
 	var hour, first, last int64
-	var reporter, verdict string
-	var egressOnly uint8
-	to := []any{&h.tuple, &hour, &reporter, &verdict, &egressOnly, &h.hour.Flows, &h.hour.Bytes, &first, &last}
-	if h.full {
-		to = append(to, &h.hour.Records, &h.hour.Packets, &h.hour.ReplyBytes, &h.hour.ReplyPackets)
+	var timed uint8
+	var said sumTexts
+	to := []any{&r.tuple, &timed, &said.reporter, &said.verdict, &said.egressOnly, &r.sum.Flows, &r.sum.Bytes, &first, &last}
+	if r.full {
+		to[1] = &hour
+		to = append(to, &r.sum.Records, &r.sum.Packets, &r.sum.ReplyBytes, &r.sum.ReplyPackets)
 	}
-	if err := h.rows.Scan(to...); err != nil {
+	if err := r.rows.Scan(to...); err != nil {
 		return err
 	}
+	r.sum.Start, r.sum.First, r.sum.Last = flowrow.Moment(hour), flowrow.Moment(first), flowrow.Moment(last)
+	return said.parse(&r.sum.Side)
+}
+
+// sumTexts are what tells sums of a tuple apart, as columns have it.
+type sumTexts struct {
+	reporter, verdict string
+	egressOnly        uint8
+}
+
+func (s *sumTexts) parse(to *simulator.Side) error {
 	var errs [2]error
-	h.hour.Reporter, errs[0] = policies.ParseReporter(reporter)
-	h.hour.Verdict, errs[1] = flowrow.ParseVerdict(verdict)
-	h.hour.EgressOnly = egressOnly != 0
-	h.hour.Start, h.hour.First, h.hour.Last = flowrow.Moment(hour), flowrow.Moment(first), flowrow.Moment(last)
+	to.Reporter, errs[0] = policies.ParseReporter(s.reporter)
+	to.Verdict, errs[1] = flowrow.ParseVerdict(s.verdict)
+	to.EgressOnly = s.egressOnly != 0
 	return errors.Join(errs[:]...)
 }
 
@@ -330,26 +454,31 @@ func (p *peers) of(e *flowrow.End) (policies.FlowPeer, error) {
 // maxTuples is how many tuples are asked for in one query.
 const maxTuples = 4000
 
-// Flows calls each for every record of the tuples.
-func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policies.Flow) error) error {
-	since, until := r.Micros()
-	chosen := where("`start` >= ? AND `start` < ?", since, until)
-	if r.wantsUntimed() {
-		chosen = either(chosen, where("`start` = ?", int64(flowrow.NoTime)))
+// listed is the end of a condition that holds for tuples.
+func listed(tuples []uint64) string {
+	var ids []string
+	for _, id := range tuples {
+		ids = append(ids, strconv.FormatUint(id, 10))
 	}
-	chosen = all(chosen, r.chosen(false))
+	return " IN (" + strings.Join(ids, ", ") + ")"
+}
+
+// Flows calls each for every record of the tuples on a day.
+func (r *recorded) Flows(ctx context.Context, day time.Time, tuples []uint64, each func(uint64, *policies.Flow) error) error {
+	r = r.on(day)
+	since, until := r.Micros()
+	chosen := all(where("`start` >= ? AND `start` < ?", since, until), r.chosen(false))
+	hours := where("`hour` < ?", until)
+	if !r.Since.IsZero() {
+		hours = all(hours, where("`hour` >= ?", flowrow.HourOf(since)))
+	}
 	key := "`dst_namespace`, `dst_kind`, `dst_name`, `dst_port`, `protocol`"
 	for some := range slices.Chunk(tuples, maxTuples) {
-		var ids []string
-		for _, id := range some {
-			ids = append(ids, strconv.FormatUint(id, 10))
-		}
-		list := " IN (" + strings.Join(ids, ", ") + ")"
 		// The tuples say where in the order of flows to look. Each node has both of
 		// the same tuples.
-		where := "(" + key + ") IN (SELECT DISTINCT " + key + " FROM " + r.local("tuples") + " WHERE `tuple`" + list + ")" +
-			" AND `tuple`" + list + " AND " + chosen.text
-		if err := r.flows(ctx, where, "", chosen.arguments, each); err != nil {
+		where := "(" + key + ") IN (SELECT DISTINCT " + key + " FROM " + r.local("tuples") + " WHERE `tuple`" + listed(some) + " AND " + hours.text + ")" +
+			" AND `tuple`" + listed(some) + " AND " + chosen.text
+		if err := r.flows(ctx, where, "", slices.Concat(hours.arguments, chosen.arguments), each); err != nil {
 			return err
 		}
 	}
@@ -360,26 +489,27 @@ func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policie
 // maybe for a few others, in the order of time. The server chooses and sorts them.
 func (s *Store) Scan(ctx context.Context, f *simulator.Filter, each func(policies.Flow) error) error {
 	c := s.conditions(f)
-	return s.flows(ctx, c.text, " ORDER BY `start`, `end`, `tuple`, `reporter`, `verdict`, `src_port`, `src_ip`, `dst_ip`", c.arguments, each)
+	return s.flows(ctx, c.text, " ORDER BY `start`, `end`, `tuple`, `reporter`, `verdict`, `src_port`, `src_ip`, `dst_ip`", c.arguments,
+		func(_ uint64, f *policies.Flow) error { return each(*f) })
 }
 
 // flows reads rows of flows.
-func (s *Store) flows(ctx context.Context, where, rest string, arguments []any, each func(policies.Flow) error) error {
-	rows, err := s.conn.Query(s.reading(ctx, false), "SELECT "+names(flowColumns[:len(flowColumns)-2])+" FROM "+s.table("flows")+" WHERE "+where+rest, arguments...)
+func (s *Store) flows(ctx context.Context, where, rest string, arguments []any, each func(tuple uint64, f *policies.Flow) error) error {
+	rows, err := s.conn.Query(s.reading(ctx, false), "SELECT "+names(flowColumns[:len(flowColumns)-1])+" FROM "+s.table("flows")+" WHERE "+where+rest, arguments...)
 	if err != nil {
 		return fmt.Errorf("read flows of %s: %w", s.name, err)
 	}
 	peers, hits := newPeers(), map[string][]policies.Hit{}
 	return scan(rows, func(fetch func(...any) error) error {
-		f, err := fetchFlow(fetch, peers, hits)
+		tuple, f, err := fetchFlow(fetch, peers, hits)
 		if err != nil {
 			return err
 		}
-		return each(f)
+		return each(tuple, &f)
 	})
 }
 
-func fetchFlow(fetch func(...any) error, peers *peers, hits map[string][]policies.Hit) (f policies.Flow, err error) {
+func fetchFlow(fetch func(...any) error, peers *peers, hits map[string][]policies.Hit) (tuple uint64, f policies.Flow, err error) {
 	var start, end, window int64
 	var ends [2]flowrow.End
 	var protocol, verdict, reporter, tookPart string
@@ -391,9 +521,9 @@ func fetchFlow(fetch func(...any) error, peers *peers, hits map[string][]policie
 		}
 	}
 	to = append(to, &protocol, &f.SourcePort, &f.Port, &verdict, &egressOnly, &reporter, &f.Origin.Format, &window,
-		&f.Count, &f.Bytes, &f.Packets, &f.ReplyBytes, &f.ReplyPackets, &tookPart)
+		&f.Count, &f.Bytes, &f.Packets, &f.ReplyBytes, &f.ReplyPackets, &tookPart, &tuple)
 	if err := fetch(to...); err != nil {
-		return f, err
+		return tuple, f, err
 	}
 	f.First, f.Last, f.EgressOnly = flowrow.Moment(start), flowrow.Moment(end), egressOnly != 0
 	f.Origin.Window = time.Duration(window) * time.Microsecond
@@ -410,5 +540,5 @@ func fetchFlow(fetch func(...any) error, peers *peers, hits map[string][]policie
 	f.Protocol, errs[3] = flowrow.ParseProtocol(protocol)
 	f.Verdict, errs[4] = flowrow.ParseVerdict(verdict)
 	f.Origin.Reporter, errs[5] = policies.ParseReporter(reporter)
-	return f, errors.Join(errs[:]...)
+	return tuple, f, errors.Join(errs[:]...)
 }

@@ -157,17 +157,23 @@ func benchmarkCount(b *testing.B, compacted bool) {
 func BenchmarkCountTuplesCompacted(b *testing.B) { benchmarkCount(b, true) }
 func BenchmarkCountTuplesImported(b *testing.B)  { benchmarkCount(b, false) }
 
-// tuples reads all tuples, and returns how many hours they have.
+// tuples reads all tuples and all their hours, and returns how many those are.
 func tuples(b *testing.B, s *Store) (hours int) {
 	b.Helper()
-	err := recordedOf(b, s, Range{}).Tuples(b.Context(), func(t *simulator.Tuple) error {
-		for i := range t.Sides {
-			hours += len(t.Sides[i].Hours)
-		}
-		return nil
-	})
+	var all []uint64
+	r := recordedOf(b, s, Range{})
+	if err := r.Tuples(b.Context(), func(t *simulator.Tuple) error { all = append(all, t.ID); return nil }); err != nil {
+		b.Fatal(err)
+	}
+	days, err := r.Days(b.Context())
 	if err != nil {
 		b.Fatal(err)
+	}
+	for _, day := range days {
+		err := r.Hours(b.Context(), day, all, func(_ uint64, _ *simulator.Side, some []simulator.HourFlows) error { hours += len(some); return nil })
+		if err != nil {
+			b.Fatal(err)
+		}
 	}
 	return hours
 }

@@ -2,6 +2,7 @@ package flowstore
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -125,15 +126,35 @@ func tuplesOf(t testing.TB, r simulator.Recorded) map[tupleHour]tupleSum {
 				t.Errorf("side %+v comes twice", key)
 			}
 			found[key] = tupleSum{side.Flows, side.Bytes, side.First, side.Last}
-			for _, h := range side.Hours {
-				key.Start = h.Hour * 3600
-				found[key] = tupleSum{Flows: found[key].Flows + h.Flows}
-			}
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	days, err := r.Days(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[uint64]bool{}
+	for key := range found {
+		ids[key.ID] = true
+	}
+	all := slices.Sorted(maps.Keys(ids))
+	for _, day := range days {
+		err := r.Hours(t.Context(), day, all, func(id uint64, side *simulator.Side, hours []simulator.HourFlows) error {
+			for _, h := range hours {
+				if at := time.Unix(h.Hour*3600, 0).UTC(); !at.Truncate(24 * time.Hour).Equal(day) {
+					t.Errorf("hour %s is of another day than %s", at, day)
+				}
+				key := tupleHour{id, h.Hour * 3600, side.Reporter, side.Verdict, side.EgressOnly}
+				found[key] = tupleSum{Flows: found[key].Flows + h.Flows}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	return found
 }
@@ -252,7 +273,13 @@ func checkFlowsOf(t *testing.T, r simulator.Recorded, made []policies.Flow) {
 		}
 	}
 	var got []policies.Flow
-	err := r.Flows(t.Context(), slices.Sorted(maps.Keys(wanted)), func(f policies.Flow) error { got = append(got, f); return nil })
+	days, err := r.Days(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, day := range days {
+		err = errors.Join(err, r.Flows(t.Context(), day, slices.Sorted(maps.Keys(wanted)), func(_ uint64, f *policies.Flow) error { got = append(got, *f); return nil }))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"runtime"
 	"slices"
 	"time"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/simulator"
 	"github.com/weir-policy/weir/simulator/flowrow"
 )
@@ -24,29 +24,29 @@ type Range = flowrow.Range
 type recorded struct {
 	store *Store
 	state *state
+	files map[time.Time]*hourFiles // of the state
 	Range
-	columns []int // of the hours of tuples
-	untimed bool  // what has no time is of the range too
+	untimed bool // what has no time is of the range too
+}
+
+func (s *Store) recorded(ctx context.Context, r Range, untimed bool) (*recorded, error) {
+	st, err := s.refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &recorded{store: s, state: st, files: st.byHour(), Range: r, untimed: untimed}, nil
 }
 
 // Recorded returns the flows of a range as they are now: what others add or
 // compact later changes nothing, as long as the grace lasts.
 func (s *Store) Recorded(ctx context.Context, r Range) (simulator.Recorded, error) {
-	st, err := s.refresh(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &recorded{store: s, state: st, Range: r, columns: tupleNumbers}, nil
+	return s.recorded(ctx, r, false)
 }
 
 // Summed returns what a filter may choose by its time, records that have none among
 // it.
 func (s *Store) Summed(ctx context.Context, f *simulator.Filter) (simulator.Summed, error) {
-	st, err := s.refresh(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &recorded{store: s, state: st, Range: Range{Since: f.Since, Until: f.Until}, columns: tupleNumbers, untimed: true}, nil
+	return s.recorded(ctx, Range{Since: f.Since, Until: f.Until}, true)
 }
 
 // Untimed returns how many records have no time.
@@ -74,25 +74,50 @@ func (r *recorded) holds(start int64) bool {
 // are whole.
 func (r *recorded) hours() (hours []*hourFiles, whole func(*hourFiles) bool) {
 	since, until := r.Micros()
-	all := r.state.byHour()
-	for _, at := range slices.SortedFunc(maps.Keys(all), time.Time.Compare) {
+	for at, h := range r.files {
 		first := at.UnixMicro()
-		if len(all[at].all()) > 0 && (first+flowrow.HourMicros > since && first < until || r.untimed && first == flowrow.NoTime) {
-			hours = append(hours, all[at])
+		if (first+flowrow.HourMicros > since && first < until || r.untimed && first == flowrow.NoTime) && len(h.all()) > 0 {
+			hours = append(hours, h)
 		}
 	}
+	slices.SortFunc(hours, func(a, b *hourFiles) int { return a.hour.Compare(b.hour) })
 	return hours, func(h *hourFiles) bool {
 		first := h.hour.UnixMicro()
 		return since <= first && first+flowrow.HourMicros <= until
 	}
 }
 
+// Days returns the days that have any flows of the range.
+func (r *recorded) Days(context.Context) (days []time.Time, err error) {
+	hours, _ := r.hours()
+	for _, h := range hours {
+		if day := dayOf(h.hour); len(days) == 0 || !day.Equal(days[len(days)-1]) {
+			days = append(days, day)
+		}
+	}
+	return days, nil
+}
+
+// on returns what there is of a day. That of no time is the day of the zero time.
+func (r *recorded) on(day time.Time) *recorded {
+	of, next := *r, day.AddDate(0, 0, 1)
+	if of.Since.Before(day) {
+		of.Since = day
+	}
+	if of.Until.IsZero() || next.Before(of.Until) {
+		of.Until = next
+	}
+	of.untimed = r.untimed && day.IsZero()
+	return &of
+}
+
 // maxSources is how many files of tuples are read at a time.
 const maxSources = 48
 
-// rolls returns readers of all tuples of the range: of the files that have them,
-// and of the flows that none has.
-func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours []*hourFiles) (_ []*rollReader, err error) {
+// rolls returns readers of columns of all tuples of the range: of the files that have
+// them, and of the flows that none has.
+func (r *recorded) rolls(ctx context.Context, columns []int) (_ []*rollReader, err error) {
+	hours, whole := r.hours()
 	rolled := map[int64]bool{}
 	var all []*rollReader
 	defer func() {
@@ -132,7 +157,10 @@ func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours
 		}
 	}
 	var files []File
-	days := r.wholeDays(rolled)
+	days := map[time.Time]File{}
+	if !slices.Contains(columns, rollPackets) { // of which days have no hours
+		days = r.wholeDays(rolled)
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.state.files)) {
 		f := r.state.files[name]
 		end := f.Hour.Add(time.Hour)
@@ -147,7 +175,6 @@ func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours
 	for _, day := range slices.SortedFunc(maps.Keys(days), time.Time.Compare) {
 		files = append(files, days[day])
 	}
-	columns := r.columns
 	if len(files)+len(roller.spools)+1 > maxSources {
 		columns = rollNumbers // for they are joined
 	}
@@ -177,12 +204,9 @@ func (r *recorded) rolls(ctx context.Context, whole func(*hourFiles) bool, hours
 }
 
 // wholeDays returns the files of the days of which all that was added up is of
-// hours that are read by their tuples; none where hours are to be told apart.
+// hours that are read by their tuples.
 func (r *recorded) wholeDays(rolled map[int64]bool) map[time.Time]File {
 	days := map[time.Time]File{}
-	if r.inFull() {
-		return days
-	}
 	for _, f := range r.state.files {
 		if f.Kind == whole && !slices.ContainsFunc(f.Of, func(name string) bool {
 			of, isCurrent := r.state.files[name]
@@ -193,9 +217,6 @@ func (r *recorded) wholeDays(rolled map[int64]bool) map[time.Time]File {
 	}
 	return days
 }
-
-// inFull reports whether all sums of each hour are read.
-func (r *recorded) inFull() bool { return len(r.columns) == len(sumNumbers) }
 
 // joinRolls merges readers into one, and closes them.
 func (s *Store) joinRolls(ctx context.Context, all []*rollReader) (_ *rollReader, err error) {
@@ -229,25 +250,44 @@ func (s *Store) joinRolls(ctx context.Context, all []*rollReader) (_ *rollReader
 	return newSpooledReader(spooled, wholeLayout, rollNumbers)
 }
 
-// Sums calls each for every tuple, in the order of their IDs.
-func (r *recorded) Sums(ctx context.Context, each func(*simulator.Tuple) error) error {
-	full := *r
-	full.columns = sumNumbers
-	return full.Tuples(ctx, each)
+// Tuples calls each for every tuple, in the order of their IDs. It reads a day at a
+// time, and holds some 150 bytes for each tuple.
+func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error) error {
+	days, err := r.Days(ctx)
+	if err != nil {
+		return err
+	}
+	all := tupleSums{index: map[uint64]int32{}}
+	for _, day := range days {
+		sources, err := r.on(day).rolls(ctx, tupleNumbers)
+		if err != nil {
+			return err
+		}
+		for _, m := range sources {
+			if err == nil {
+				err = m.eachRun(ctx, func() error { return all.add(m) })
+			}
+		}
+		closeAll(sources)
+		if err != nil {
+			return err
+		}
+	}
+	return all.each(ctx, each)
 }
 
-// Tuples calls each for every tuple, in the order of their IDs.
-func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error) error {
-	hours, whole := r.hours()
-	sources, err := r.rolls(ctx, whole, hours)
+// Sums calls each for every tuple, in the order of their IDs.
+func (r *recorded) Sums(ctx context.Context, each func(*simulator.Tuple, []simulator.Hour) error) error {
+	var hours []simulator.Hour
+	ordered := true
+	sources, err := r.rolls(ctx, sumNumbers)
 	if err != nil {
 		return err
 	}
 	defer closeAll(sources)
 	var tuple simulator.Tuple
 	var ips [2]string
-	var sides sides
-	peers, inFull, begun, ordered := peers{}, r.inFull(), false, true
+	peers, begun := peers{}, false
 	hand := func() error {
 		for i, peer := range [...]*policies.FlowPeer{&tuple.Flow.From, &tuple.Flow.To} {
 			if ips[i] == several {
@@ -259,11 +299,10 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 			}
 		}
 		if !ordered {
-			tuple.Hours = joinHours(tuple.Hours)
+			hours = joinHours(hours)
 		}
-		tuple.Sides = sides.appendTo(tuple.Sides[:0])
-		err := each(&tuple)
-		sides, tuple.Hours, ordered = sides[:0], tuple.Hours[:0], true
+		err := each(&tuple, hours)
+		hours, ordered = hours[:0], true
 		return err
 	}
 	if runtime.GOMAXPROCS(0) > 1 {
@@ -289,15 +328,9 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 				ips[i] = several
 			}
 		}
-		if !inFull {
-			var err error
-			sides, err = m.addTo(sides)
-			return err
-		}
-		before := len(tuple.Hours)
-		tuple.Hours = m.appendHours(tuple.Hours)
-		m.sum(tuple.Hours[before:])
-		ordered = ordered && (before == 0 || compareHours(&tuple.Hours[before-1], &tuple.Hours[before]) < 0)
+		before := len(hours)
+		hours = m.appendHours(hours)
+		ordered = ordered && (before == 0 || compareHours(&hours[before-1], &hours[before]) < 0)
 		return nil
 	})
 	if err == nil && begun {
@@ -306,44 +339,83 @@ func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error
 	return err
 }
 
+// Hours calls each for the hours of a day of some tuples, in the order of their IDs.
+func (r *recorded) Hours(ctx context.Context, day time.Time, tuples []uint64, each func(uint64, *simulator.Side, []simulator.HourFlows) error) error {
+	sources, err := r.on(day).rolls(ctx, hourNumbers)
+	if err != nil {
+		return err
+	}
+	defer closeAll(sources)
+	var sums hoursBySide
+	return mergeTuples(ctx, sources, func(m *rollReader) (err error) {
+		for len(tuples) > 0 && tuples[0] < m.now.id {
+			tuples = tuples[1:]
+		}
+		if len(tuples) == 0 || tuples[0] != m.now.id {
+			return nil
+		}
+		if sums, err = m.addHours(sums[:0]); err != nil {
+			return err
+		}
+		for i := range sums {
+			var side simulator.Side
+			setKey(&side, sums[i].key)
+			if err := each(m.now.id, &side, sums[i].hours); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // peers are those of ends that were parsed before, but for their addresses.
 type peers map[flowrow.End]*policies.FlowPeer
 
-func (p peers) of(texts *flowrow.End) (policies.FlowPeer, error) {
+func (p peers) of(texts *flowrow.End) (*policies.FlowPeer, error) {
 	if known, ok := p[*texts]; ok {
-		return *known, nil
+		return known, nil
 	}
 	peer, err := texts.Peer()
+	if err != nil {
+		return nil, err
+	}
 	if len(p) >= maxPeers {
 		clear(p)
 	}
 	p[*texts] = &peer
-	return peer, err
+	return &peer, nil
 }
 
 // readFlow reads the ends, protocol and port of the roll that it is at.
 func (r *rollReader) readFlow(known peers, f *policies.Flow) error {
-	if err := r.seekEnds(); err != nil {
-		return err
+	from, to, protocol, port, err := r.readEnds(known)
+	if err == nil {
+		f.From, f.To, f.Protocol, f.Port = *from, *to, protocol, port
 	}
-	v, errs := r.ends.vectors[:rollByHour], [3]error{}
-	for i, side := range []struct {
-		columns []vector
-		peer    *policies.FlowPeer
-	}{{v[rollSource:rollTarget], &f.From}, {v[rollTarget:], &f.To}} {
+	return err
+}
+
+func (r *rollReader) readEnds(known peers) (from, to *policies.FlowPeer, protocol netset.Protocol, port uint16, err error) {
+	if err := r.seekEnds(); err != nil {
+		return nil, nil, 0, 0, err
+	}
+	v := r.ends.vectors[:rollByHour]
+	of := func(columns []vector) (*policies.FlowPeer, error) {
 		var texts flowrow.End
-		for c := range side.columns {
-			texts[c] = side.columns[c].texts[side.columns[c].codes[0]]
+		for c := range columns {
+			texts[c] = columns[c].texts[columns[c].codes[0]]
 		}
 		texts[flowrow.IP] = ""
-		*side.peer, errs[i] = known.of(&texts)
+		return known.of(&texts)
 	}
-	f.Port = uint16(v[rollPort].numbers[v[rollPort].codes[0]])
-	f.Protocol, errs[2] = flowrow.ParseProtocol(v[rollProtocol].texts[v[rollProtocol].codes[0]])
+	var errs [3]error
+	from, errs[0] = of(v[rollSource:rollTarget])
+	to, errs[1] = of(v[rollTarget:])
+	protocol, errs[2] = flowrow.ParseProtocol(v[rollProtocol].texts[v[rollProtocol].codes[0]])
 	if err := cmp.Or(errs[:]...); err != nil {
-		return r.ends.damage(err)
+		return nil, nil, 0, 0, r.ends.damage(err)
 	}
-	return nil
+	return from, to, protocol, uint16(v[rollPort].numbers[v[rollPort].codes[0]]), nil
 }
 
 // address returns what the ip column of an end says of the run: several where
@@ -364,60 +436,18 @@ func (r *rollReader) address(end int) string {
 	return v.texts[code]
 }
 
-// sides is what is known of a tuple so far.
-type sides []sideSum
-
-type sideSum struct {
-	key          uint32 // of who reported what
-	flows, bytes uint64
-	first, last  int64
-	hours        []simulator.HourFlows
-}
-
-// sideKey tells apart what is summed apart.
-func sideKey(r policies.Reporter, v policies.Verdict, egressOnly bool) uint32 {
-	return uint32(r)<<16 | uint32(v)<<8 | uint32(asNumber(egressOnly))
-}
-
-func (s sides) appendTo(all []simulator.Side) []simulator.Side {
-	for i := range s {
-		sum := &s[i]
-		side := simulator.Side{
-			Reporter: policies.Reporter(sum.key >> 16), Verdict: policies.Verdict(sum.key >> 8 & 0xff), EgressOnly: sum.key&1 == 1,
-			Flows: sum.flows, Bytes: sum.bytes, Last: flowrow.Moment(sum.last), Hours: sum.hours,
-		}
-		if sum.first != math.MaxInt64 {
-			side.First = flowrow.Moment(sum.first)
-		}
-		all = append(all, side)
-	}
-	return all
-}
-
-// addTo adds the run to what is known of its tuple.
-func (r *rollReader) addTo(all sides) (sides, error) {
+// addHours adds the hours of the run to what is known of its tuple.
+func (r *rollReader) addHours(all hoursBySide) (hoursBySide, error) {
 	n, v := r.i, r.vectors
 	hour, reporter, verdict, egressOnly := v[rollHour].codes[:n], v[rollReporter].codes[:n], v[rollVerdict].codes[:n], v[rollEgressOnly].codes[:n]
-	flows, bytes, first, last := v[rollFlows].numbers[:n], v[rollBytes].numbers[:n], v[rollStart].numbers[:n], v[rollEnd].numbers[:n]
+	flows := v[rollFlows].numbers[:n]
+	var s *sideHours
 	for i := r.at; i < n; i++ {
 		if !r.allKnown && !r.known[hour[i]] {
 			continue
 		}
-		key := r.reporterKeys[reporter[i]] | r.verdictKeys[verdict[i]] | r.egressKeys[egressOnly[i]]
-		at := 0
-		for at < len(all) && all[at].key != key {
-			at++
-		}
-		if at == len(all) {
-			all = slices.Grow(all, 1)[:at+1] // with the space of the tuple before
-			all[at] = sideSum{key: key, first: math.MaxInt64, last: flowrow.NoTime, hours: all[at].hours[:0]}
-		}
-		s := &all[at]
-		s.flows += uint64(flows[i])
-		s.bytes += uint64(bytes[i])
-		s.last = max(s.last, last[i])
-		if first[i] < s.first && first[i] != flowrow.NoTime {
-			s.first = first[i]
+		if key := r.reporterKeys[reporter[i]] | r.verdictKeys[verdict[i]] | r.egressKeys[egressOnly[i]]; s == nil || s.key != key {
+			all, s = all.at(key)
 		}
 		if r.isWhole() {
 			if day := v[rollByHour].bytesAt(i); len(day) > 0 {
@@ -457,28 +487,23 @@ func (r *rollReader) appendHours(hours []simulator.Hour) []simulator.Hour {
 	hour, reporter, verdict := v[rollHour].codes[:n], v[rollReporter].codes[:n], v[rollVerdict].codes[:n]
 	egressOnly, isSet := v[rollEgressOnly].codes[:n], v[rollEgressOnly].numbers
 	flows, bytes, first, last := v[rollFlows].numbers[:n], v[rollBytes].numbers[:n], v[rollStart].numbers[:n], v[rollEnd].numbers[:n]
+	packets, records := v[rollPackets].numbers[:n], v[rollCount].numbers[:n]
+	replyBytes, replyPackets := v[rollReplyBytes].numbers[:n], v[rollReplyPackets].numbers[:n]
 	hours = slices.Grow(hours, n-r.at)
 	for i := r.at; i < n; i++ {
 		if !r.allKnown && !r.known[hour[i]] {
 			continue
 		}
 		hours = append(hours, simulator.Hour{
-			Start: time.Unix(r.hours[hour[i]]*3600, 0).UTC(), Reporter: r.reporters[reporter[i]], Verdict: r.verdicts[verdict[i]], EgressOnly: isSet[egressOnly[i]] != 0,
-			Flows: uint64(flows[i]), Bytes: uint64(bytes[i]), First: flowrow.Moment(first[i]), Last: flowrow.Moment(last[i]),
+			Side: simulator.Side{
+				Reporter: r.reporters[reporter[i]], Verdict: r.verdicts[verdict[i]], EgressOnly: isSet[egressOnly[i]] != 0,
+				Flows: uint64(flows[i]), Bytes: uint64(bytes[i]), First: flowrow.Moment(first[i]), Last: flowrow.Moment(last[i]),
+			},
+			Start: time.Unix(r.hours[hour[i]]*3600, 0).UTC(), Records: uint64(records[i]),
+			Packets: uint64(packets[i]), ReplyBytes: uint64(replyBytes[i]), ReplyPackets: uint64(replyPackets[i]),
 		})
 	}
 	return hours
-}
-
-// sum fills in the rest of what the run's rolls say of its hours.
-func (r *rollReader) sum(hours []simulator.Hour) {
-	v, n := r.vectors, 0
-	r.runOf(func(i int) {
-		h := &hours[n]
-		h.Records, h.Packets = uint64(v[rollCount].numbers[i]), uint64(v[rollPackets].numbers[i])
-		h.ReplyBytes, h.ReplyPackets = uint64(v[rollReplyBytes].numbers[i]), uint64(v[rollReplyPackets].numbers[i])
-		n++
-	})
 }
 
 // joinHours puts hours in order, and makes one of what several files say of the
@@ -518,8 +543,9 @@ func compareHours(a, b *simulator.Hour) int {
 // span is rows of a file, one after another.
 type span struct{ first, rows int64 }
 
-// Flows calls each for every record of the tuples, by hour.
-func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policies.Flow) error) error {
+// Flows calls each for every record of the tuples on a day, by hour.
+func (r *recorded) Flows(ctx context.Context, day time.Time, tuples []uint64, each func(uint64, *policies.Flow) error) error {
+	r = r.on(day)
 	hours, _ := r.hours()
 	spans, err := r.spans(ctx, tuples, hours)
 	if err != nil {
@@ -530,14 +556,15 @@ func (r *recorded) Flows(ctx context.Context, tuples []uint64, each func(policie
 			if !r.holds(rows[i].start) {
 				continue
 			}
-			if _, wanted := slices.BinarySearch(tuples, t.tuples[rows[i].tuple].id); !wanted {
+			id := t.tuples[rows[i].tuple].id
+			if _, wanted := slices.BinarySearch(tuples, id); !wanted {
 				continue
 			}
 			f, err := t.flow(&rows[i])
 			if err != nil {
 				return err
 			}
-			if err := each(f); err != nil {
+			if err := each(id, &f); err != nil {
 				return err
 			}
 		}
@@ -572,15 +599,15 @@ func (r *recorded) spans(ctx context.Context, tuples []uint64, hours []*hourFile
 // spansOf returns where in the sorted files the rows stand that are wanted, by
 // hour. For each run, wanted says of which of its rolls; nil is none.
 func (r *recorded) spansOf(ctx context.Context, hours []*hourFiles, columns []int, wanted func(*rollReader) (func(i int) bool, error)) (map[int64][]span, error) {
-	sortedHours := map[int64]bool{}
+	sortedHours, sortedFiles := map[int64]bool{}, map[string]bool{}
 	for _, h := range hours {
 		if h.sorted != nil {
-			sortedHours[h.hour.UnixMicro()] = true
+			sortedHours[h.hour.UnixMicro()], sortedFiles[h.sorted.Name] = true, true
 		}
 	}
 	spans := map[int64][]span{}
 	for _, f := range r.state.files {
-		if f.Kind != hourly && f.Kind != daily {
+		if f.Kind != hourly && f.Kind != daily || !slices.ContainsFunc(f.Of, func(name string) bool { return sortedFiles[name] }) {
 			continue
 		}
 		readers, err := r.store.openRolls(ctx, r.state, []File{f}, columns, func(hour int64) bool { return sortedHours[hour] })

@@ -96,7 +96,7 @@ func saying(r *simulator.Result) map[string]string {
 		cause, _, _ := strings.Cut(c.Text, " match")
 		all["cause "+cause] = fmt.Sprint(all["cause "+cause], c.Flows)
 	}
-	for _, w := range r.Rows {
+	for w := range r.Rows.All() {
 		key := fmt.Sprint(w.Outcome, w.From, w.To, w.Protocol, w.Port, w.Recorded, w.Before, w.After, w.Cause)
 		text := fmt.Sprint(w.Flows, w.Bytes, w.First, w.Last)
 		if w.Outcome != simulator.Stays && w.Outcome != simulator.Undecided {

@@ -462,24 +462,24 @@ type rollReader struct {
 
 var rollNumbers = []int{
 	rollHour, rollTuple, rollReporter, rollVerdict, rollEgressOnly, rollFlows, rollBytes, rollPackets, rollReplyBytes, rollReplyPackets, rollStart, rollEnd,
-	rollRow, rollCount, rollSource + flowrow.IP, rollTarget + flowrow.IP,
+	rollRow, rollCount, rollSource + flowrow.IP, rollTarget + flowrow.IP, rollByHour,
 }
 
-// tupleNumbers are those that a tuple's hours are made of for replay, sumNumbers
-// those that they are made of in full, placeNumbers those that tell where its flows
-// stand.
+// tupleNumbers are those that a tuple's sides are made of, hourNumbers those that
+// tell in which hours they were, sumNumbers those that its hours are made of in full,
+// placeNumbers those that tell where its flows stand.
 var (
 	tupleNumbers = []int{
 		rollHour, rollTuple, rollReporter, rollVerdict, rollEgressOnly, rollFlows, rollBytes, rollStart, rollEnd, rollSource + flowrow.IP, rollTarget + flowrow.IP,
 	}
+	hourNumbers  = []int{rollHour, rollTuple, rollReporter, rollVerdict, rollEgressOnly, rollFlows, rollByHour}
 	sumNumbers   = append([]int{rollPackets, rollReplyBytes, rollReplyPackets, rollCount}, tupleNumbers...)
 	placeNumbers = []int{rollHour, rollTuple, rollRow, rollCount}
 )
 
+// newRollReader reads columns of a file, as far as it has them.
 func newRollReader(b blob, l *layout, columns []int, valid func(hour int64) bool) (*rollReader, error) {
-	if l == wholeLayout {
-		columns = append(slices.Clone(columns), rollByHour)
-	}
+	columns = slices.DeleteFunc(slices.Clone(columns), func(i int) bool { return i >= len(l.columns) })
 	numbers, err := newGroupReader(b, l, columns)
 	if err != nil {
 		b.close()

@@ -15,11 +15,11 @@ import (
 // other ports and with other verdicts, are not read. The flow is valid until each
 // returns; its maps and slices are shared, and must not be changed.
 func (s *Store) Scan(ctx context.Context, f *simulator.Filter, each func(*policies.Flow) error) error {
-	st, err := s.refresh(ctx)
+	r, err := s.recorded(ctx, Range{Since: f.Since, Until: f.Until}, true)
 	if err != nil {
 		return err
 	}
-	scan := &scan{recorded: &recorded{store: s, state: st, Range: Range{Since: f.Since, Until: f.Until}, untimed: true}, filter: f, each: each}
+	scan := &scan{recorded: r, filter: f, each: each}
 	hours, _ := scan.hours()
 	spans := map[int64][]span{}
 	if scan.bySpans() {

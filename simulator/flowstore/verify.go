@@ -195,35 +195,41 @@ func (s *Store) verifyDay(ctx context.Context, st *state, day File, damaged map[
 		if err != nil {
 			return err
 		}
-		r, err := newRollReader(b, l, tupleNumbers, nil)
+		r, err := newRollReader(b, l, append(slices.Clone(tupleNumbers), rollByHour), nil)
 		if err != nil {
 			return err
 		}
 		readers = append(readers, r)
 	}
-	var sums [2]sides // of the tuple, by the day and by its hours
+	var sums [2]tupleSums // of the tuple, by the day and by its hours
+	var hours [2]hoursBySide
 	var tuple uint64
 	compare := func() error {
-		for _, s := range sums {
-			slices.SortFunc(s, func(a, b sideSum) int { return cmp.Compare(a.key, b.key) })
+		for i := range sums {
+			slices.SortFunc(sums[i].sides, func(a, b sideSum) int { return cmp.Compare(a.key, b.key) })
+			slices.SortFunc(hours[i], func(a, b sideHours) int { return cmp.Compare(a.key, b.key) })
 		}
-		if !slices.EqualFunc(sums[0], sums[1], func(a, b sideSum) bool {
-			return a.key == b.key && a.flows == b.flows && a.bytes == b.bytes && a.first == b.first && a.last == b.last && slices.Equal(a.hours, b.hours)
-		}) {
+		if !slices.EqualFunc(sums[0].sides, sums[1].sides, func(a, b sideSum) bool {
+			return a.key == b.key && a.flows == b.flows && a.bytes == b.bytes && a.first == b.first && a.last == b.last
+		}) || !slices.EqualFunc(hours[0], hours[1], func(a, b sideHours) bool { return a.key == b.key && slices.Equal(a.hours, b.hours) }) {
 			return fmt.Errorf("%s/%s: tuple %d does not come to what its hours in %s do; remove the day and import it again", s.blobs, day.Name, tuple, files[1].Name)
 		}
-		sums = [2]sides{sums[0][:0], sums[1][:0]}
+		for i := range sums {
+			sums[i].sides, hours[i] = sums[i].sides[:0], hours[i][:0]
+		}
 		return nil
 	}
-	err := mergeTuples(ctx, readers, func(r *rollReader) error {
+	tuples := [2]knownTuple{{first: -1}, {first: -1}}
+	err := mergeTuples(ctx, readers, func(r *rollReader) (err error) {
 		if r.now.id != tuple {
 			if err := compare(); err != nil {
 				return err
 			}
-			tuple = r.now.id
+			tuple, tuples = r.now.id, [2]knownTuple{{first: -1}, {first: -1}}
 		}
-		which, err := slices.Index(readers, r), error(nil)
-		sums[which], err = r.addTo(sums[which])
+		which := slices.Index(readers, r)
+		sums[which].addTo(&tuples[which], r)
+		hours[which], err = r.addHours(hours[which])
 		return err
 	})
 	return cmp.Or(err, compare())

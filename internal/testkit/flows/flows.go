@@ -7,6 +7,7 @@ package flows
 import (
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -202,4 +203,24 @@ func (g *Generator) connection() policies.Flow {
 	}
 	f.Hits = g.hits[side][policy%len(g.hits[side])]
 	return f
+}
+
+// Model returns the world that the flows are of: its workloads without their pods.
+func (g *Generator) Model() *policies.Model {
+	m, known := &policies.Model{}, map[string]bool{}
+	for i := range g.workloads {
+		of := &g.workloads[i].pods[0]
+		if !known[of.Namespace] {
+			known[of.Namespace] = true
+			m.Namespaces = append(m.Namespaces, policies.Namespace{Name: of.Namespace, Labels: map[string]string{policies.NameLabel: of.Namespace}})
+		}
+		labels := maps.Clone(of.Labels)
+		delete(labels, "pod-template-hash")
+		pod := policies.Pod{Ref: of.Workloads[0], Workload: of.Workloads[0], Replicas: len(g.workloads[i].pods), Labels: labels}
+		for n, port := range g.workloads[i].ports {
+			pod.Ports = append(pod.Ports, policies.ContainerPort{Name: fmt.Sprintf("port-%d", n), Protocol: netset.TCP, Number: port})
+		}
+		m.Pods = append(m.Pods, pod)
+	}
+	return m
 }

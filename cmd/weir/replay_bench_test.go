@@ -1,0 +1,133 @@
+//go:build unix
+
+package main
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weir-policy/weir/internal/testkit/flows"
+	"github.com/weir-policy/weir/internal/testkit/worlds"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/selector"
+	"github.com/weir-policy/weir/simulator/flowstore"
+)
+
+var (
+	benchFlows = flag.Int("flows", 200_000, "how many flows the month has that BenchmarkReplay replays")
+	benchDir   = flag.String("store", "", "a folder to make BenchmarkReplay's store and manifests in, which are kept; a temporary one otherwise")
+)
+
+// BenchmarkReplay replays a month of flows from a store, in a process of its own:
+// where every tenth namespace closes, and where what leaves the cluster may go to
+// some addresses only. MB-resident is the most memory that the process had.
+func BenchmarkReplay(b *testing.B) {
+	dir := cmp.Or(*benchDir, b.TempDir())
+	monthOf(b, dir, *benchFlows)
+	for _, change := range []string{"closing", "addresses"} {
+		b.Run(change, func(b *testing.B) {
+			var used time.Duration
+			var most int64
+			for b.Loop() {
+				c := exec.CommandContext(b.Context(), must(os.Executable()), "replay", "--flows", dir+"/store", dir+"/open", dir+"/"+change, "-o", "json")
+				c.Args[0] = "weir"
+				c.Stderr = os.Stderr
+				if err := c.Run(); err != nil {
+					b.Fatal(err)
+				}
+				used += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+				size := c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss
+				if runtime.GOOS == "linux" {
+					size <<= 10
+				}
+				most = max(most, size)
+			}
+			b.ReportMetric(used.Seconds()/float64(b.N), "cpu-s/op")
+			b.ReportMetric(float64(most)/1e6, "MB-resident")
+		})
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// monthOf makes a store of a month of flows, and the manifests of their world and
+// of its changes.
+func monthOf(b *testing.B, dir string, n int) {
+	b.Helper()
+	const seconds = 30 * 24 * 60 * 60
+	g := flows.New(flows.Options{Rate: float64(n) / seconds})
+	m := g.Model()
+	write := func(name string, rules ...policies.Policy) {
+		changed := *m
+		changed.Policies = rules
+		for file, of := range worlds.Files(&changed) {
+			path := filepath.Join(dir, name, file)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				b.Fatal(err)
+			}
+			if err := os.WriteFile(path, of.Data, 0o600); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	var closing, addresses []policies.Policy
+	ports := netset.PortSpan(netset.TCP, 1, 65535).Union(netset.PortSpan(netset.UDP, 1, 65535))
+	everywhere := policies.Match{Namespaces: selector.Everything(), Pods: selector.Everything()}
+	for i, ns := range m.Namespaces {
+		p := policies.Policy{
+			Ref:     policies.Ref{Kind: "NetworkPolicy", Namespace: ns.Name, Name: "weir-bench"},
+			Subject: policies.Match{Namespaces: selector.Label(policies.NameLabel, ns.Name), Pods: selector.Everything()},
+		}
+		if i%10 == 0 {
+			p.Governs[policies.Ingress] = true
+			p.Rules[policies.Ingress] = []policies.Rule{{Action: policies.ActionAllow, Peers: []policies.Match{p.Subject}, Ports: ports}}
+			closing = append(closing, p)
+		}
+		q := p
+		q.Governs, q.Rules = [2]bool{policies.Egress: true}, [2][]policies.Rule{}
+		outside := policies.Match{Block: netset.Block{CIDR: netset.AllIPv4, Except: []netip.Prefix{netip.MustParsePrefix("64.0.0.0/3")}}}
+		q.Rules[policies.Egress] = []policies.Rule{{Action: policies.ActionAllow, Peers: []policies.Match{everywhere, outside}, Ports: ports}}
+		addresses = append(addresses, q)
+	}
+	write("open")
+	write("closing", closing...)
+	write("addresses", addresses...)
+	s, err := flowstore.Open(b.Context(), dir+"/store", flowstore.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if st, err := s.Stats(b.Context()); err != nil || st.Records > 0 {
+		return
+	}
+	w := s.NewWriter()
+	for range n {
+		f := g.Next()
+		// As where each side reports what it lets go.
+		f.EgressOnly = f.Origin.Reporter == policies.SourceSide && f.Verdict == policies.Allow && !f.To.Outside
+		if err := w.Add(b.Context(), &f); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := w.Commit(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := s.Compact(b.Context(), time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), nil); err != nil {
+		b.Fatal(err)
+	}
+	b.Log(fmt.Sprint(must(s.Stats(b.Context())).Records, " records"))
+}
