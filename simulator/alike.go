@@ -2,9 +2,11 @@ package simulator
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/reach"
 )
 
 // Alike is what records come to that get the same answer.
@@ -14,29 +16,76 @@ type Alike struct {
 	First, Last  time.Time
 }
 
-// Class is a number for ends of records: whoever has the same gets the same
-// answers. Where Since is set, records from before it are of the class Before.
+// Class is numbers for ends of records: two that have the same ID get the same
+// answers at the same other end, but for records that a member of a class has from
+// itself, and for those that any has from or to a node. Where Since is set,
+// records from before it are of the class Before.
 type Class struct {
 	ID, Before int
+	Member     int // of the class, as told apart from others; a class without others too
 	Since      time.Time
+	IsNode     bool // members that talk to it are told apart
+	IsLoose    bool // Together says whether its records may be taken together
 }
 
 // classKey is what an end's part in an answer depends on.
 type classKey struct {
 	place, group   int32
+	pods           class // where place is anyPod
 	outside, twins bool
 	cause, example string
 }
 
+// anyPod stands for the places of all pods that no rule tells apart.
+const anyPod = -1
+
 // Class returns the class of an end.
 func (r *Replayer) Class(p *policies.FlowPeer) Class {
 	e := r.find(p)
-	key := classKey{e.place, e.group, e.outside, !isOutside(p) && !p.OwnNode, e.before.cause, e.before.example}
-	c := Class{ID: r.class(key), Since: e.since}
+	key := classKey{place: e.place, group: e.group, outside: e.outside, twins: !isOutside(p) && !p.OwnNode, cause: e.before.cause, example: e.before.example}
+	c := Class{Member: r.class(key), Since: e.since, IsLoose: e.outside || e.before.cause != "" || !e.since.IsZero()}
+	c.ID = c.Member
+	if pods, ok := r.podsAt(e); ok {
+		key.place, key.pods = anyPod, pods
+		c.ID = r.class(key)
+	}
+	if !e.outside {
+		c.IsNode = r.before.hasNode(&e.before) || r.after != nil && r.after.hasNode(&e.after)
+	}
 	if !e.since.IsZero() {
 		c.Before = r.class(classKey{cause: younger.cause})
 	}
 	return c
+}
+
+// podsAt returns what rules tell the one pod by that an end is. It is not one of
+// them where it has several addresses, or its node's.
+func (r *Replayer) podsAt(e *recorded) (pods class, ok bool) {
+	pods = class{podAt(r.before, &e.before), -1}
+	if r.after == nil {
+		return pods, pods.before >= 0
+	}
+	pods.after = podAt(r.after, &e.after)
+	return pods, min(pods.before, pods.after) >= 0
+}
+
+// hasNode reports whether a node may be at a place, or a pod on its network.
+func (d *directory) hasNode(p *place) bool {
+	return slices.ContainsFunc(p.ends, func(e reach.End) bool {
+		i := d.judge.PodOf(e)
+		return i < 0 || d.world.Pods[i].HostNetwork
+	})
+}
+
+func podAt(d *directory, p *place) int {
+	if p.cause != "" || len(p.ends) != 1 {
+		return -1
+	}
+	i := d.judge.PodOf(p.ends[0])
+	if i < 0 || len(d.world.Pods[i].Addresses) > 1 || d.world.Pods[i].HostNetwork {
+		return -1
+	}
+	return d.judge.Class(i)
 }
 
 func (r *Replayer) class(key classKey) int {
@@ -49,9 +98,9 @@ func (r *Replayer) class(key classKey) int {
 }
 
 // Together reports whether records that are like f may be taken together: their
-// ends are of the same classes, are both the same pod or not, and the protocol,
-// the port, the verdict, the reporter and the hour are the same. Otherwise
-// their ends are to be the same.
+// ends are of the same classes, and the same members of them where that matters,
+// are both the same pod or not, and the protocol, the port, the verdict, the
+// reporter and the hour are the same. Otherwise their ends are to be the same.
 func (r *Replayer) Together(f *policies.Flow) bool {
 	from, to := r.find(&f.From), r.find(&f.To)
 	if missing(f, from, to) != nil {
@@ -110,13 +159,13 @@ func (r *Replayers) Class(p *policies.FlowPeer) Class {
 		return r.all[0].Class(p)
 	}
 	var all Class
-	var id, before []byte
+	var id, before, member []byte
 	for _, one := range r.all {
 		c := one.Class(p)
-		id, before = binary.AppendUvarint(id, uint64(c.ID)), binary.AppendUvarint(before, uint64(c.Before))
-		all.Since = c.Since
+		id, before, member = binary.AppendUvarint(id, uint64(c.ID)), binary.AppendUvarint(before, uint64(c.Before)), binary.AppendUvarint(member, uint64(c.Member))
+		all.Since, all.IsNode, all.IsLoose = c.Since, all.IsNode || c.IsNode, all.IsLoose || c.IsLoose
 	}
-	all.ID, all.Before = r.class(id), r.class(before)
+	all.ID, all.Before, all.Member = r.class(id), r.class(before), r.class(member)
 	return all
 }
 

@@ -3,6 +3,7 @@ package simulator
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -99,7 +100,7 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 
 // whereaboutsOf returns the whereabouts of all ends that are in the same places as one.
 func (r *Replayer) whereaboutsOf(at whereabouts, e *recorded) *whereabouts {
-	text := fmt.Sprint(e.outside, at.before, at.after)
+	text := at.text(e.outside)
 	if e.outside {
 		text += fmt.Sprint(e.peer.Set, e.peer.Network) // which rows name
 	}
@@ -110,7 +111,7 @@ func (r *Replayer) whereaboutsOf(at whereabouts, e *recorded) *whereabouts {
 	at.place = int32(len(r.ends.places)) + 1
 	if !e.outside && at.before.among.choice == "" {
 		peer := r.before.judge.Peer(at.before.ends[0])
-		text = fmt.Sprint(policies.Ref{Kind: peer.Kind, Namespace: peer.Namespace, Name: peer.Name}, peer.Kind)
+		text = "/" + peer.Kind + "/" + peer.Namespace + "/" + peer.Name
 	}
 	group, known := r.ends.groups[text]
 	if !known {
@@ -120,6 +121,24 @@ func (r *Replayer) whereaboutsOf(at whereabouts, e *recorded) *whereabouts {
 	at.group = group
 	r.ends.places[key] = &at
 	return &at
+}
+
+// text returns what tells places from all others.
+func (w *whereabouts) text(outside bool) string {
+	key := []byte{0}
+	if outside {
+		key[0] = 1
+	}
+	for _, p := range [2]*place{&w.before, &w.after} {
+		if p.cause != "" || p.among.choice != "" {
+			return fmt.Sprint(outside, w.before, w.after)
+		}
+		key = binary.AppendUvarint(key, uint64(len(p.ends)))
+		for _, end := range p.ends {
+			key = end.AppendKey(key)
+		}
+	}
+	return string(key)
 }
 
 // says reports whether an end was recorded as p, but for its address and names.
@@ -132,6 +151,10 @@ func (e *recorded) says(p *policies.FlowPeer) bool {
 // keep returns an end that does not change with p, without its names. Ends of the
 // same labels and workloads share them.
 func (e *ends) keep(p policies.FlowPeer) policies.FlowPeer {
+	if p.Labels == nil && p.Workloads == nil {
+		p.Names = nil
+		return p
+	}
 	key := fmt.Sprintf("%#v %#v", p.Labels, p.Workloads)
 	known := e.shared[key]
 	if known == nil {

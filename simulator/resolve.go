@@ -25,7 +25,7 @@ type directory struct {
 	pods       map[netip.Addr]int
 	services   map[netip.Addr]bool
 	workloads  map[policies.Ref]*workload
-	outside    [3]netset.Addresses // by policies.Network: where an end outside can be
+	outside    *[3]netset.Addresses // by policies.Network: where an end outside can be; nil until it is asked for
 }
 
 // members is what a namespace holds.
@@ -108,7 +108,6 @@ func newDirectory(j *reach.Judge) *directory {
 			d.services[a] = true
 		}
 	}
-	d.findOutside()
 	return d
 }
 
@@ -118,9 +117,12 @@ var private = netset.Prefixes(
 	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
 )
 
-// findOutside learns where an end outside can be of which no address was kept:
-// not where the world has something itself, nor in IPv6 unless that plays a part.
-func (d *directory) findOutside() {
+// outsideIn returns where an end outside can be of which no address was kept: not
+// where the world has something itself, nor in IPv6 unless that plays a part.
+func (d *directory) outsideIn(n policies.Network) netset.Addresses {
+	if d.outside != nil {
+		return d.outside[n]
+	}
 	var inside []netset.Addresses
 	for _, known := range []iter.Seq[netip.Addr]{maps.Keys(d.nodes), maps.Keys(d.pods), maps.Keys(d.services)} {
 		for a := range known {
@@ -132,9 +134,10 @@ func (d *directory) findOutside() {
 		all = netset.EveryAddress()
 	}
 	all = all.Minus(netset.JoinAddresses(inside...)).Minus(netset.Prefixes(d.world.PodCIDRs...))
-	d.outside = [3]netset.Addresses{
+	d.outside = &[3]netset.Addresses{
 		policies.AnyNetwork: all, policies.PublicNetwork: all.Minus(private), policies.PrivateNetwork: all.Intersect(private),
 	}
+	return d.outside[n]
 }
 
 // isNamed reports whether a record's end goes by a namespace, and what is in it.
@@ -528,12 +531,12 @@ func (d *directory) withoutAddress(p *policies.FlowPeer) place {
 		return d.inSet(p.Set)
 	case p.Network != policies.AnyNetwork:
 		return d.anyOf(addresses{
-			d.outside[p.Network], networkPeer(p.Network),
+			d.outsideIn(p.Network), networkPeer(p.Network),
 			fmt.Sprintf("the record does not say which address of the %s network it means, and they are decided differently", p.Network),
 		})
 	case p.Outside:
 		return d.anyOf(addresses{
-			d.outside[policies.AnyNetwork],
+			d.outsideIn(policies.AnyNetwork),
 			policies.Peer{Kind: "Network", Name: "outside"},
 			"the record does not say which address outside it means, and they are decided differently",
 		})
@@ -563,7 +566,7 @@ func (d *directory) inSet(set policies.Ref) place {
 	s := &d.world.Sets[i]
 	among := netset.Prefixes(s.Nets...)
 	if len(s.Domains) > 0 {
-		among = among.Union(d.outside[policies.AnyNetwork])
+		among = among.Union(d.outsideIn(policies.AnyNetwork))
 	}
 	if among.IsEmpty() {
 		return nowhere("%s has no address in the world", what)

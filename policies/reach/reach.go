@@ -13,6 +13,7 @@
 package reach
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"sort"
@@ -149,6 +150,21 @@ func (j *Judge) addressesOf(e End) []netip.Addr {
 // same answers, but for what a pod sends to itself, what it has from the node that it
 // runs on, and what goes to one of several addresses that it has.
 func (j *Judge) Class(i int) int { return int(j.placement.pods[i]) }
+
+// AppendKey appends what tells an end from all others of its judge.
+func (e End) AppendKey(key []byte) []byte {
+	key = binary.AppendVarint(append(key, byte(e.kind)), int64(e.index))
+	addr := e.addr.AsSlice()
+	return append(append(key, byte(len(addr))), addr...)
+}
+
+// PodOf returns which pod of the model an end is; -1 where it is none.
+func (j *Judge) PodOf(e End) int {
+	if e.kind != podEnd {
+		return -1
+	}
+	return int(e.index)
+}
 
 // Alike returns the address that stands for all those that no rule tells from a:
 // two addresses outside with the same one get the same answers.

@@ -45,6 +45,16 @@ func (r *Reader) Read(to []int32) bool {
 	return true
 }
 
+// Same returns the value that the next n have, which it then leaves out, where one
+// run has them all.
+func (r *Reader) Same(n int) (value int32, are bool) {
+	if r.repeat == 0 && r.packed == 0 && !r.next() || r.repeat < n {
+		return 0, false
+	}
+	r.repeat -= n
+	return r.value, true
+}
+
 // Skip leaves out n values.
 func (r *Reader) Skip(n int) bool {
 	for n > 0 {

@@ -58,7 +58,7 @@ func TestValuesComeBackAsTheyWere(t *testing.T) {
 		for at := 0; at < len(all); {
 			n := min(len(all)-at, rapid.IntRange(1, 300).Draw(t, "part"))
 			part := all[at : at+n]
-			switch rapid.IntRange(0, 3).Draw(t, "what") {
+			switch rapid.IntRange(0, 4).Draw(t, "what") {
 			case 0:
 				if !r.Skip(n) {
 					t.Fatalf("no %d values to skip at %d", n, at)
@@ -75,6 +75,14 @@ func TestValuesComeBackAsTheyWere(t *testing.T) {
 				if !r.Count(n, counts) || !slices.Equal(counts, want) {
 					t.Fatalf("%d values at %d: %v instead of %v", n, at, counts, want)
 				}
+			case 2:
+				value, are := r.Same(n)
+				if !are {
+					continue
+				}
+				if !slices.Equal(slices.Repeat([]int32{value}, n), part) {
+					t.Fatalf("%d values at %d: all %d instead of %v", n, at, value, part)
+				}
 			default:
 				got := make([]int32, n)
 				if !r.Read(got) || !slices.Equal(got, part) {
@@ -83,11 +91,13 @@ func TestValuesComeBackAsTheyWere(t *testing.T) {
 			}
 			at += n
 		}
-		if r.Read(make([]int32, 1)) || r.Skip(1) || r.Count(1, make([]uint64, 8)) {
+		if r.Read(make([]int32, 1)) || r.Skip(1) || r.Count(1, make([]uint64, 8)) || are(r.Same(1)) {
 			t.Fatal("there is more than was written")
 		}
 	})
 }
+
+func are(_ int32, are bool) bool { return are }
 
 func TestWhatIsWrong(t *testing.T) {
 	for name, data := range map[string][]byte{

@@ -229,7 +229,7 @@ func readParquet(_ io.Reader, s *sink) (err error) {
 	t.at.Line = 0
 	read := t.group
 	if s.options.Sums != nil && canSum(columns) {
-		read = (&sumTable{table: t, Sums: s.options.Sums}).group
+		read = newSumTable(t, s.options.Sums).group
 	}
 	for group := range r.NumRowGroups() {
 		if err := read(r.RowGroup(group)); err != nil {

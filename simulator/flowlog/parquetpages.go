@@ -13,8 +13,8 @@ import (
 	"github.com/weir-policy/weir/simulator/bitrun"
 )
 
-// chunk reads one column of a row group: texts as codes, for they repeat, and
-// numbers as they are. What is null is the text "" or the number 0.
+// chunk reads one column of a row group: texts as the numbers that they are known
+// by, and numbers as they are. What is null is the text "" or the number 0.
 type chunk struct {
 	*tableColumn
 	pages file.PageReader        // either
@@ -23,17 +23,15 @@ type chunk struct {
 	counts bool // the file says that all numbers are sound
 	at     int  // the next row, where only some are read
 
-	texts   [][]byte // by code
-	entries int      // of texts that the dictionary has, and one for null
-	null    int32    // the code of ""
-	known   map[string]int32
-	values  []int64 // the dictionary of numbers
+	texts   *vocabulary
+	coded   []int32 // the dictionary of texts
+	values  []int64 // that of numbers
 	codes   []int32 // of the batch
 	numbers []int64 // of the batch
 
 	left    int // rows of the page that are not yet read
 	data    []byte
-	coded   bool
+	isCoded bool
 	runs    bitrun.Reader // of the codes
 	levels  bitrun.Reader // of what is not null
 	present []int32
@@ -52,12 +50,13 @@ func isOrdinary(encodings []parquet.Encoding, optional bool) bool {
 	})
 }
 
-func newChunk(c *tableColumn, g *file.RowGroupReader) (*chunk, error) {
+// newChunk reads a column of a row group; of texts, as texts has them.
+func newChunk(c *tableColumn, g *file.RowGroupReader, texts *vocabulary) (*chunk, error) {
 	meta, err := g.MetaData().ColumnChunk(c.index)
 	if err != nil {
 		return nil, err
 	}
-	k := &chunk{tableColumn: c, texts: [][]byte{nil}, entries: 1}
+	k := &chunk{tableColumn: c, texts: texts}
 	if !isOrdinary(meta.Encodings(), c.optional) {
 		k.typed, err = g.Column(c.index)
 		return k, err
@@ -110,9 +109,9 @@ func (k *chunk) nextPage() error {
 	k.left, k.levels, k.data = int(page.NumValues()), bitrun.New(data[:skip], 1), data[skip:]
 	switch e := parquet.Encoding(page.Encoding()); e {
 	case parquet.Encodings.Plain:
-		k.coded = false
+		k.isCoded = false
 	case parquet.Encodings.PlainDict, parquet.Encodings.RLEDict:
-		k.coded = true
+		k.isCoded = true
 		if len(k.data) == 0 {
 			k.data = []byte{0} // of nulls alone
 		}
@@ -127,29 +126,24 @@ func (k *chunk) nextPage() error {
 }
 
 func (k *chunk) readDictionary(data []byte, n int) error {
-	if k.entries+len(k.values) > 1 {
+	switch {
+	case len(k.coded)+len(k.values) > 0:
 		return errors.New("it has two dictionaries")
-	}
-	if k.isNumber() {
-		if n < 0 || len(data) < n*k.width() {
-			return errors.New("its dictionary ends early")
-		}
+	case n < 0 || n > len(data) || k.isNumber() && n > len(data)/k.width():
+		return errors.New("its dictionary ends early")
+	case k.isNumber():
 		k.values = make([]int64, n)
 		k.plainNumbers(k.values, data)
 		return nil
 	}
-	data = slices.Clone(data)
-	k.texts = k.texts[:0]
-	for range n {
+	k.coded = make([]int32, n)
+	for i := range k.coded {
 		text, rest, err := k.plainText(data)
 		if err != nil {
 			return errors.New("its dictionary ends early")
 		}
-		k.texts, data = append(k.texts, text), rest
+		k.coded[i], data = k.texts.number(text), rest
 	}
-	k.null = int32(len(k.texts))
-	k.texts = append(k.texts, nil)
-	k.entries = len(k.texts)
 	return nil
 }
 
@@ -190,40 +184,31 @@ func (k *chunk) plainText(data []byte) (text, rest []byte, err error) {
 	return data[:size:size], data[size:], nil
 }
 
-// mostTexts is how many texts outside the dictionary are kept at a time.
-const mostTexts = 1 << 17
-
-// fill reads a batch of n rows. It reports whether codes mean something else than
-// before.
-func (k *chunk) fill(n int) (renewed bool, err error) {
-	if len(k.texts)-k.entries > mostTexts {
-		k.texts = k.texts[:k.entries]
-		clear(k.known)
-		renewed = true
-	}
+// fill reads a batch of n rows.
+func (k *chunk) fill(n int) error {
 	if k.isNumber() {
 		k.numbers = slices.Grow(k.numbers[:0], n)[:n]
 	} else {
 		k.codes = slices.Grow(k.codes[:0], n)[:n]
 	}
 	if k.typed != nil {
-		return renewed, k.fillTyped(n)
+		return k.fillTyped(n)
 	}
 	for at := 0; at < n; {
 		if k.left == 0 {
 			if err := k.nextPage(); err != nil {
-				return false, err
+				return err
 			}
 			continue
 		}
 		m := min(n-at, k.left)
 		if err := k.fillFrom(at, m); err != nil {
-			return false, err
+			return err
 		}
 		k.left -= m
 		at += m
 	}
-	return renewed, nil
+	return nil
 }
 
 // fillFrom reads m rows of the page at hand to a place in the batch.
@@ -237,24 +222,25 @@ func (k *chunk) fillFrom(at, m int) error {
 		if err := k.readNumbers(to); err != nil {
 			return err
 		}
-		spread(k.numbers[at:at+m], there, k.present, 0)
+		spread(k.numbers[at:at+m], there, k.present)
 		return nil
 	}
 	if err := k.readTexts(k.codes[at : at+there]); err != nil {
 		return err
 	}
-	spread(k.codes[at:at+m], there, k.present, k.null)
+	spread(k.codes[at:at+m], there, k.present)
 	return nil
 }
 
-// spread moves values that stand at the beginning to where rows have one.
-func spread[T int32 | int64](to []T, there int, present []int32, null T) {
+// spread moves values that stand at the beginning to where rows have one; the
+// others are 0.
+func spread[T int32 | int64](to []T, there int, present []int32) {
 	if there == len(to) {
 		return
 	}
 	for i := len(to) - 1; i >= 0; i-- {
 		if present[i] == 0 {
-			to[i] = null
+			to[i] = 0
 			continue
 		}
 		there--
@@ -265,7 +251,7 @@ func spread[T int32 | int64](to []T, there int, present []int32, null T) {
 var errCode = errors.New("a code is not in its dictionary")
 
 func (k *chunk) readNumbers(to []int64) error {
-	if !k.coded {
+	if !k.isCoded {
 		if len(k.data) < len(to)*k.width() {
 			return errShort
 		}
@@ -287,43 +273,28 @@ func (k *chunk) readNumbers(to []int64) error {
 }
 
 func (k *chunk) readTexts(to []int32) error {
-	if k.coded {
-		if !k.runs.Read(to) {
-			return errShort
-		}
-		most := int32(0)
-		for _, code := range to {
-			most = max(most, code)
-		}
-		if len(to) > 0 && int(most) >= k.entries-1 {
-			return errCode
+	if !k.isCoded {
+		for i := range to {
+			text, rest, err := k.plainText(k.data)
+			if err != nil {
+				return err
+			}
+			k.data = rest
+			to[i] = k.texts.number(text)
 		}
 		return nil
 	}
-	for i := range to {
-		text, rest, err := k.plainText(k.data)
-		if err != nil {
-			return err
+	if !k.runs.Read(to) {
+		return errShort
+	}
+	coded := k.coded
+	for i, code := range to {
+		if uint(code) >= uint(len(coded)) {
+			return errCode
 		}
-		k.data = rest
-		to[i] = k.code(text)
+		to[i] = coded[code]
 	}
 	return nil
-}
-
-// code returns that of a text that is in no dictionary.
-func (k *chunk) code(text []byte) int32 {
-	if k.known == nil {
-		k.known = make(map[string]int32, 1024)
-	}
-	code, known := k.known[string(text)]
-	if !known {
-		code = int32(len(k.texts))
-		kept := slices.Clone(text)
-		k.texts = append(k.texts, kept)
-		k.known[string(kept)] = code
-	}
-	return code
 }
 
 // fillTyped reads a batch as the library does.
@@ -337,9 +308,9 @@ func (k *chunk) fillTyped(n int) error {
 		case k.isNumber():
 			k.numbers[i] = v.number
 		case there:
-			k.codes[i] = k.code(v.text)
+			k.codes[i] = k.texts.number(v.text)
 		default:
-			k.codes[i] = k.null
+			k.codes[i] = 0
 		}
 	}
 	return nil
@@ -377,9 +348,9 @@ func (k *chunk) skip(n int) error {
 		switch {
 		case err != nil:
 			return err
-		case !k.coded && len(k.data) < there*k.width(), k.coded && !k.runs.Skip(there):
+		case !k.isCoded && len(k.data) < there*k.width(), k.isCoded && !k.runs.Skip(there):
 			return errShort
-		case !k.coded:
+		case !k.isCoded:
 			k.data = k.data[there*k.width():]
 		}
 		k.left -= m
@@ -395,7 +366,7 @@ func (k *chunk) numberAt(row int) error {
 	}
 	err := k.skip(row - k.at)
 	if err == nil {
-		_, err = k.fill(1)
+		err = k.fill(1)
 	}
 	k.at = row + 1
 	return err
@@ -405,6 +376,13 @@ func (k *chunk) numberAt(row int) error {
 func (k *chunk) countPresent(m int) (there int, err error) {
 	if !k.optional {
 		return m, nil
+	}
+	if level, are := k.levels.Same(m); are && level == 1 {
+		return m, nil
+	} else if are {
+		k.present = slices.Grow(k.present[:0], m)[:m]
+		clear(k.present)
+		return 0, nil
 	}
 	k.present = slices.Grow(k.present[:0], m)[:m]
 	if !k.levels.Read(k.present) {
@@ -421,5 +399,5 @@ func (k *chunk) cell(i int) cell {
 	if k.isNumber() {
 		return cell{number: k.numbers[i], unit: k.unit}
 	}
-	return cell{text: k.texts[k.codes[i]], isText: true}
+	return cell{text: k.texts.text(k.codes[i]), isText: true}
 }

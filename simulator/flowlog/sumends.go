@@ -1,0 +1,294 @@
+package flowlog
+
+import (
+	"math"
+	"math/bits"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// endFields are the fields of both ends, in the order of rowEnd.
+var endFields = [2][5]string{
+	{srcIP, "src_namespace", srcPod, "src_kind", srcName}, {dstIP, "dst_namespace", dstPod, "dst_kind", dstName},
+}
+
+// endTexts are the numbers of the texts that an end has, in the order of rowEnd.
+type endTexts [5]int32
+
+// sumEnds are the ends of rows, by number.
+type sumEnds struct {
+	to    Taker
+	texts [5]*vocabulary // of each field, on both sides
+	all   []sumEnd
+	peers []*policies.FlowPeer // of those that have more than an address
+	pods  []int32              // of those with a pod's name, what others with the same have too; else 0
+	ids   map[endTexts]int32
+
+	widths [5]int // of numbers of texts, in bits
+	known  interned
+	recent [5][]recentEnd // by the text of the field that says most
+	names  map[podName]int32
+}
+
+// sumEnd is an end of rows.
+type sumEnd struct {
+	texts                 endTexts
+	class, before, member int32
+	since                 int64 // in nanoseconds since 1970: records from before it are of the class before
+	isBad, is6            bool
+	isNode, isLoose       bool
+}
+
+type podName struct{ namespace, name string }
+
+// recentEnd is the end that was the last with some text.
+type recentEnd struct {
+	key       uint64
+	end, sort int32
+}
+
+func newSumEnds(to Taker) *sumEnds {
+	s := &sumEnds{
+		to: to, ids: map[endTexts]int32{}, names: map[podName]int32{}, known: newInterned(),
+		all: make([]sumEnd, 1), peers: make([]*policies.FlowPeer, 1), pods: make([]int32, 1), // the number 0 is of none
+	}
+	for i := range s.texts {
+		s.texts[i] = newVocabulary()
+	}
+	return s
+}
+
+// size returns how much there is to remember, in things of which each takes some
+// hundred bytes.
+func (s *sumEnds) size() int {
+	const text = 100
+	n := len(s.all)
+	for _, t := range s.texts {
+		n += t.len() + len(t.bytes)/text
+	}
+	return n
+}
+
+// fit has keys hold all texts. It reports whether they can.
+func (s *sumEnds) fit() bool {
+	total, grown := 0, false
+	for i, t := range s.texts {
+		if t.len() > 1<<s.widths[i] {
+			s.widths[i], grown = bits.Len(uint(t.len())), true
+		}
+		total += s.widths[i]
+		if more := t.len() - len(s.recent[i]); more > 0 {
+			s.recent[i] = append(s.recent[i], make([]recentEnd, more)...)
+		}
+	}
+	if grown {
+		s.known = newInterned()
+		for i := range s.recent {
+			clear(s.recent[i])
+		}
+	}
+	return total <= 64
+}
+
+// end returns the number of an end.
+func (s *sumEnds) end(texts endTexts) int32 {
+	if id, known := s.ids[texts]; known {
+		return id
+	}
+	id := int32(len(s.all))
+	s.ids[texts] = id
+	p, err := s.said(texts)
+	end := sumEnd{texts: texts, isBad: err != nil, is6: p.Address.Is6(), since: math.MinInt64}
+	if err == nil {
+		c := s.to.Class(&p)
+		end.class, end.before, end.member, end.isNode, end.isLoose = int32(c.ID), int32(c.Before), int32(c.Member), c.IsNode, c.IsLoose
+		if !c.Since.IsZero() {
+			end.since = c.Since.UnixNano()
+		}
+	}
+	s.all, s.peers, s.pods = append(s.all, end), append(s.peers, nil), append(s.pods, 0)
+	if [4]int32(texts[1:]) != [4]int32{} {
+		s.peers[id] = &p
+	}
+	if p.Pod != "" {
+		name := podName{p.Namespace, p.Pod}
+		if s.names[name] == 0 {
+			s.names[name] = int32(len(s.names)) + 1
+		}
+		s.pods[id] = s.names[name]
+	}
+	return id
+}
+
+// said returns what an end's texts say.
+func (s *sumEnds) said(texts endTexts) (policies.FlowPeer, error) {
+	text := func(i int) []byte { return s.texts[i].text(texts[i]) }
+	e := rowEnd{address: text(0), namespace: text(1), pod: text(2), kind: text(3), name: text(4)}
+	return e.peer()
+}
+
+func (s *sumEnds) peer(id int32) policies.FlowPeer {
+	if p := s.peers[id]; p != nil {
+		return *p
+	}
+	p, _ := s.said(s.all[id].texts)
+	return p
+}
+
+// sort returns a number for the class of an end and its family; negative where
+// rows differ in it, or it is bad.
+func (e *sumEnd) sort() int32 {
+	if e.isBad || e.isNode || e.since != math.MinInt64 {
+		return -1
+	}
+	return sortOf(e.class, e.is6)
+}
+
+func sortOf(class int32, is6 bool) int32 {
+	if is6 {
+		return class<<1 | 1
+	}
+	return class << 1
+}
+
+// sortsAt returns numbers for two ends of a row, and whether they are the same
+// member of a class.
+func sortsAt(start int64, from, to *sumEnd) (source, target int32, areSame bool) {
+	numbers := [2]int32{}
+	for i, e := range [2]*sumEnd{from, to} {
+		switch {
+		case start < e.since:
+			numbers[i] = sortOf(e.before, e.is6)
+		case from.isNode || to.isNode:
+			numbers[i] = sortOf(e.member, e.is6)
+		default:
+			numbers[i] = sortOf(e.class, e.is6)
+		}
+	}
+	return numbers[0], numbers[1], from.member == to.member
+}
+
+// endColumns find one end of each row of a batch.
+type endColumns struct {
+	columns [5]*chunk
+	keys    []uint64
+	ids     []int32
+	sorts   []int32
+}
+
+// widest returns which column says most.
+func (e *endColumns) widest() int {
+	widest := -1
+	for i, k := range e.columns {
+		if k != nil && (widest < 0 || k.texts.len() > e.columns[widest].texts.len()) {
+			widest = i
+		}
+	}
+	return widest
+}
+
+// pack makes a number of all that n rows say of an end.
+func (e *endColumns) pack(n int, widths *[5]int) []uint64 {
+	e.keys = resized(e.keys, n)
+	keys, isFirst, shift := e.keys, true, 0
+	for i, k := range e.columns {
+		switch by := uint(shift); {
+		case k == nil:
+		case isFirst:
+			for row, code := range k.codes[:n] {
+				keys[row] = uint64(code) << (by & 63)
+			}
+			isFirst = false
+		default:
+			for row, code := range k.codes[:n] {
+				keys[row] |= uint64(code) << (by & 63)
+			}
+		}
+		shift += widths[i]
+	}
+	return keys
+}
+
+func (e *endColumns) textsAt(row int) (texts endTexts) {
+	for i, k := range e.columns {
+		if k != nil {
+			texts[i] = k.codes[row]
+		}
+	}
+	return texts
+}
+
+// find finds one end of each of n rows.
+func (s *sumEnds) find(e *endColumns, n int) {
+	e.ids, e.sorts = resized(e.ids, n), resized(e.sorts, n)
+	if !s.fit() {
+		for row := range e.ids {
+			id := s.end(e.textsAt(row))
+			e.ids[row], e.sorts[row] = id, s.all[id].sort()
+		}
+		return
+	}
+	keys, widest := e.pack(n, &s.widths), e.widest()
+	codes, recent := e.columns[widest].codes[:n], s.recent[widest]
+	ids, sorts := e.ids[:n], e.sorts[:n]
+	for row, key := range keys {
+		r := &recent[codes[row]]
+		if r.key != key || r.end == 0 {
+			id, known := s.known.get(key)
+			if !known {
+				id = s.end(e.textsAt(row))
+				s.known.put(key, id)
+			}
+			*r = recentEnd{key, id, s.all[id].sort()}
+		}
+		ids[row], sorts[row] = r.end, r.sort
+	}
+}
+
+// resized returns a slice of n things, whatever they are.
+func resized[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	return s[:n]
+}
+
+// interned gives keys the numbers that they stand for.
+type interned struct {
+	slots []internedKey
+	used  int
+}
+
+type internedKey struct {
+	key   uint64
+	value int32 // plus one
+}
+
+func newInterned() interned { return interned{slots: make([]internedKey, 1<<8)} }
+
+func (t *interned) get(key uint64) (value int32, known bool) {
+	k := t.slots[t.place(key)]
+	return k.value - 1, k.value != 0
+}
+
+func (t *interned) place(key uint64) uint64 {
+	mask := uint64(len(t.slots) - 1)
+	at := hashOf(key, 0) & mask
+	for t.slots[at].value != 0 && t.slots[at].key != key {
+		at = (at + 1) & mask
+	}
+	return at
+}
+
+func (t *interned) put(key uint64, value int32) {
+	if t.used++; 2*t.used > len(t.slots) {
+		old := t.slots
+		t.slots = make([]internedKey, 4*len(old))
+		for _, k := range old {
+			if k.value != 0 {
+				t.slots[t.place(k.key)] = k
+			}
+		}
+	}
+	t.slots[t.place(key)] = internedKey{key, value + 1}
+}
