@@ -156,9 +156,6 @@ func (p *replaySpan) addTo(c *cobra.Command) {
 	c.Flags().StringVar(&p.until, "until", "", "only flows first seen before this `moment`")
 }
 
-// untimed is why records are left out where only some of the time is asked for.
-const untimed = "no time recorded, and only some of the time is asked for"
-
 // store returns the flows of a store, if --flows names one, and what is left out of
 // them.
 func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorded, flowlog.Stats, error) {
@@ -181,7 +178,7 @@ func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorde
 			return nil, left, err
 		}
 		if without > 0 {
-			left.LeftOut = map[string]uint64{untimed: without}
+			left.LeftOut = map[string]uint64{flowlog.Untimed: without}
 		}
 		if since.IsZero() {
 			since = flowrow.Moment(flowrow.NoTime + 1)
@@ -192,22 +189,17 @@ func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorde
 }
 
 // read hands over the flows of files that are of the time asked for. Rows of
-// tables go together where all the time is.
+// tables go together.
 func (p *replaySpan) read(ctx context.Context, f *flowFiles, s streams, files []string, to *simulator.Replayers) (flowlog.Stats, error) {
 	since, until, err := p.span()
 	if err != nil {
 		return flowlog.Stats{}, err
 	}
-	if since.IsZero() && until.IsZero() {
-		summing := *f
-		summing.options.Sums = flowlog.NewSums(to)
-		stats, err := summing.read(ctx, s, files, func(flow policies.Flow) error { to.Add(flow); return nil })
-		summing.options.Sums.Flush()
-		return stats, err
-	}
+	sums, summing := flowlog.NewSums(to), *f
+	sums.Since, sums.Until, summing.options.Sums = since, until, sums
 	filter := simulator.Filter{Since: since, Until: until}
 	var without uint64
-	stats, err := f.read(ctx, s, files, func(flow policies.Flow) error {
+	stats, err := summing.read(ctx, s, files, func(flow policies.Flow) error {
 		switch filter.Match(&flow) {
 		case simulator.Yes:
 			to.Add(flow)
@@ -216,9 +208,10 @@ func (p *replaySpan) read(ctx context.Context, f *flowFiles, s streams, files []
 		}
 		return nil
 	})
+	sums.Flush()
 	if without > 0 {
 		stats.Flows -= without
-		stats.Add(flowlog.Stats{LeftOut: map[string]uint64{untimed: without}})
+		stats.Add(flowlog.Stats{LeftOut: map[string]uint64{flowlog.Untimed: without}})
 	}
 	return stats, err
 }

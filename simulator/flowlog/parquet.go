@@ -217,7 +217,9 @@ func readParquet(_ io.Reader, s *sink) (err error) {
 			err = s.damaged("Parquet", fmt.Errorf("%v", p))
 		}
 	}()
-	r, err := file.NewParquetReader(s.whole, file.WithReadProps(parquet.NewReaderProperties(memory.DefaultAllocator)))
+	properties := parquet.NewReaderProperties(memory.DefaultAllocator)
+	properties.BufferedStreamEnabled, properties.BufferSize = true, 1<<16 // a column of a row group may be large
+	r, err := file.NewParquetReader(s.whole, file.WithReadProps(properties))
 	if err != nil {
 		return s.damaged("Parquet", err)
 	}

@@ -1,9 +1,11 @@
 package flowlog
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/apache/arrow-go/v18/parquet"
@@ -64,7 +66,8 @@ func newChunk(c *tableColumn, g *file.RowGroupReader, texts *vocabulary) (*chunk
 	if k.pages, err = g.GetColumnPageReader(c.index); err != nil {
 		return nil, err
 	}
-	k.counts = k.areCounts(meta)
+	_, most, _, are := c.bounds(meta)
+	k.counts = are && most <= c.field.most
 	if meta.HasDictionaryPage() {
 		err = k.nextPage()
 	}
@@ -316,22 +319,35 @@ func (k *chunk) fillTyped(n int) error {
 	return nil
 }
 
-// areCounts reports whether the file says that all numbers are sound.
-func (k *chunk) areCounts(meta *metadata.ColumnChunkMetaData) bool {
-	if has, err := meta.StatsSet(); err != nil || !has || !k.isNumber() {
-		return false
+// bounds returns between which numbers all of a column chunk are, if the file says
+// so and none is negative.
+func (c *tableColumn) bounds(meta *metadata.ColumnChunkMetaData) (least, most int64, nulls, are bool) {
+	if has, err := meta.StatsSet(); err != nil || !has || !c.isNumber() {
+		return 0, 0, false, false
 	}
 	said, err := meta.Statistics()
 	if err != nil || !said.HasMinMax() {
-		return false
+		return 0, 0, false, false
 	}
 	switch said := said.(type) {
 	case *metadata.Int32Statistics:
-		return said.Min() >= 0 && int64(said.Max()) <= k.field.most && said.Min() <= said.Max()
+		least, most = int64(said.Min()), int64(said.Max())
 	case *metadata.Int64Statistics:
-		return said.Min() >= 0 && said.Max() <= k.field.most && said.Min() <= said.Max()
+		least, most = said.Min(), said.Max()
 	}
-	return false
+	return least, most, c.optional && (!said.HasNullCount() || said.NullCount() > 0), 0 <= least && least <= most
+}
+
+// moments returns between which moments, in nanoseconds since 1970, all of a
+// column chunk of times are; the first and the last that there are, where the file
+// does not say.
+func (c *tableColumn) moments(meta *metadata.ColumnChunkMetaData) (first, last int64) {
+	least, most, nulls, are := c.bounds(meta)
+	unit := int64(cmp.Or(c.unit, unitBySize(least)))
+	if !are || nulls || least == 0 || most >= noTime/unit || c.unit == 0 && unitBySize(least) != unitBySize(most) {
+		return math.MinInt64, noTime
+	}
+	return least * unit, most * unit
 }
 
 // skip leaves out n rows.

@@ -20,6 +20,11 @@ type Taker interface {
 // Sums adds up the rows of tables, of any number of files, so that few of them
 // become flows. It takes up to some 300 MB.
 type Sums struct {
+	// Since and Until, unless zero, choose rows by when they were first seen; Until is
+	// excluded. The others are read and not added up; those without a time are
+	// left out as Untimed. Flows that are handed over one by one are not chosen.
+	Since, Until time.Time
+
 	to        Taker
 	ends      *sumEnds
 	others    *vocabulary // of protocols and verdicts
@@ -30,6 +35,9 @@ type Sums struct {
 	firsts    []sumRow   // of groups, in the order in which they came
 	files     []string
 }
+
+// Untimed is why rows are left out where only some of the time is asked for.
+const Untimed = "no time recorded, and only some of the time is asked for"
 
 // NewSums returns Sums that Flush hands to a taker.
 func NewSums(to Taker) *Sums {
@@ -109,6 +117,20 @@ func moment(nanos int64) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, nanos).UTC()
+}
+
+// isSpan reports whether only some of the time is asked for.
+func (s *Sums) isSpan() bool { return !s.Since.IsZero() || !s.Until.IsZero() }
+
+// nanos returns a time as rows have it, or the first or the last that one can have.
+func nanos(t time.Time) int64 {
+	switch seconds := t.Unix(); {
+	case seconds < math.MinInt64/int64(time.Second)+1:
+		return math.MinInt64
+	case seconds > math.MaxInt64/int64(time.Second)-1:
+		return noTime - 1
+	}
+	return t.UnixNano()
 }
 
 // Flush hands over what was added up.

@@ -40,6 +40,8 @@ type sumTable struct {
 	times        [2][]int64
 	began, ended []int64 // when the rows of the batch were; noTime and 0 where no time is there, -1 where that is hardly one
 	none         []int64 // zeros
+	onlySpan     bool    // only rows from since to before until are chosen
+	since, until int64
 	selfs        []uint64
 	keys         []rowKey
 	seen         uint64
@@ -55,7 +57,12 @@ type wantedRow struct {
 
 func newSumTable(t *table, s *Sums) *sumTable {
 	s.files = append(s.files, t.at.File)
-	return &sumTable{table: t, Sums: s, most: mostEnds, file: int32(len(s.files) - 1), none: make([]int64, sumRows)}
+	st := &sumTable{table: t, Sums: s, most: mostEnds, file: int32(len(s.files) - 1), none: make([]int64, sumRows)}
+	st.onlySpan, st.since, st.until = s.isSpan(), nanos(s.Since), noTime
+	if !s.Until.IsZero() {
+		st.until = nanos(s.Until)
+	}
+	return st
 }
 
 // canSum reports whether Sums takes the rows of a table: its numbers are numbers,
@@ -75,6 +82,11 @@ func canSum(columns []*tableColumn) bool {
 
 // group reads a row group.
 func (t *sumTable) group(g *file.RowGroupReader) error {
+	if t.onlySpan && t.isElsewhere(g) {
+		t.stats.Flows += uint64(g.NumRows())
+		t.at.Line += int(g.NumRows())
+		return nil
+	}
 	t.chunks, t.counts, t.wanted, t.read = nil, nil, t.wanted[:0], 0
 	t.start, t.end, t.port, t.count, t.bytes = nil, nil, nil, nil, nil
 	t.more, t.few = [len(moreFields)]*chunk{}, [len(moreFields)]*chunk{}
@@ -93,6 +105,21 @@ func (t *sumTable) group(g *file.RowGroupReader) error {
 	}
 	_ = t.readWanted() // what is added up is whole as far as can be
 	return err
+}
+
+// isElsewhere reports whether the file says that all rows of a row group are of
+// another time than is asked for. That they are sound, nobody knows then.
+func (t *sumTable) isElsewhere(g *file.RowGroupReader) bool {
+	i := slices.IndexFunc(t.columns, func(c *tableColumn) bool { return c.field.name == "start" })
+	if i < 0 {
+		return false
+	}
+	meta, err := g.MetaData().ColumnChunk(t.columns[i].index)
+	if err != nil {
+		return false
+	}
+	first, last := t.columns[i].moments(meta)
+	return last < t.since || first >= t.until
 }
 
 // textsOf returns those of a field.
@@ -457,6 +484,7 @@ func (t *sumTable) batch(n int) {
 	areSound = t.areCounts(n) && areSound
 	t.shapes.areKeys = t.shapes.find(n)
 	areSound = areSound && t.shapes.areKeys
+	areSound = areSound && (!t.onlySpan || t.areChosen())
 	line := t.at.Line
 	defer func() { t.at.Line = line + n }()
 	if !areSound {
@@ -529,6 +557,14 @@ func (t *sumTable) add(i, line int) {
 		return
 	}
 	start := t.began[i]
+	switch {
+	case t.onlySpan && start == noTime:
+		t.leaveOut(Untimed)
+		return
+	case t.onlySpan && !t.isChosen(start):
+		t.stats.Flows++
+		return
+	}
 	rest := uint64(t.numbersOf(t.port, i+1)[i]) | uint64(is)<<restShape | restUsed | t.selfs[i]
 	sourceSort, targetSort, areSame := sortsAt(start, source, target)
 	if areSame {
@@ -542,6 +578,13 @@ func (t *sumTable) add(i, line int) {
 	g.bytes += uint64(t.numbersOf(t.bytes, i+1)[i])
 	g.latest = max(g.latest, t.ended[i])
 	t.stats.Flows++
+}
+
+func (t *sumTable) isChosen(start int64) bool { return t.since <= start && start < t.until }
+
+// areChosen reports whether all rows of the batch are of the time asked for.
+func (t *sumTable) areChosen() bool {
+	return !slices.ContainsFunc(t.began, func(start int64) bool { return !t.isChosen(start) })
 }
 
 // alone hands over a row by itself.
