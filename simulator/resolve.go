@@ -604,10 +604,10 @@ func (d *directory) cannotBeInside(a netip.Addr) bool {
 
 // compareEnds orders ends by their names, for a stable answer.
 func compareEnds(a, b policies.Peer) int {
-	return cmp.Or(
-		strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name), strings.Compare(a.Kind, b.Kind),
-		strings.Compare(a.Pod, b.Pod), comparePrefixes(a.CIDR, b.CIDR),
-	)
+	if c := cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name)); c != 0 {
+		return c
+	}
+	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Pod, b.Pod), comparePrefixes(a.CIDR, b.CIDR))
 }
 
 func comparePrefixes(a, b *netip.Prefix) int {

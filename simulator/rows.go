@@ -83,8 +83,14 @@ type rowKey struct {
 }
 
 func (k *rowKey) compare(l *rowKey) int {
+	// The ends are compared as far as it takes: many rows have as many flows.
+	if c := compareEnds(*k.from, *l.from); c != 0 {
+		return c
+	}
+	if c := compareEnds(*k.to, *l.to); c != 0 {
+		return c
+	}
 	return cmp.Or(
-		compareEnds(*k.from, *l.from), compareEnds(*k.to, *l.to),
 		cmp.Compare(k.protocol, l.protocol), cmp.Compare(k.port, l.port),
 		cmp.Compare(k.recorded, l.recorded), cmp.Compare(k.before, l.before), cmp.Compare(k.after, l.after),
 		strings.Compare(k.cause, l.cause),
