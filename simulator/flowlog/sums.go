@@ -125,9 +125,9 @@ func (s *Sums) isSpan() bool { return !s.Since.IsZero() || !s.Until.IsZero() }
 // nanos returns a time as rows have it, or the first or the last that one can have.
 func nanos(t time.Time) int64 {
 	switch seconds := t.Unix(); {
-	case seconds < math.MinInt64/int64(time.Second)+1:
+	case seconds <= math.MinInt64/int64(time.Second):
 		return math.MinInt64
-	case seconds > math.MaxInt64/int64(time.Second)-1:
+	case seconds >= math.MaxInt64/int64(time.Second):
 		return noTime - 1
 	}
 	return t.UnixNano()
