@@ -23,32 +23,36 @@ type example struct {
 	verdict       policies.Verdict
 	egressOnly    bool
 	reporter      policies.Reporter
+	sourcePort    uint16
 	onlyOfRecords *recordOnly
+	onlyOfFiles   *fileOnly
 }
 
 // recordOnly is what only a record says, and no tuple.
 type recordOnly struct {
-	names                             [2][]string
-	sourcePort                        uint16
 	packets, replyBytes, replyPackets uint64
 	hits                              []policies.Hit
 	format                            string
 	window                            time.Duration
-	record                            policies.Place
+}
+
+// fileOnly is what few records say.
+type fileOnly struct {
+	names [2][]string
+	place policies.Place
 }
 
 // exampleOf keeps a flow whose ends these are.
 func exampleOf(f *policies.Flow, from, to *recorded) *example {
 	e := &example{
 		first: f.First, last: f.Last, from: from, to: to, addresses: [2]netip.Addr{f.From.Address, f.To.Address}, count: f.Count, bytes: f.Bytes,
-		protocol: f.Protocol, port: f.Port, verdict: f.Verdict, egressOnly: f.EgressOnly, reporter: f.Origin.Reporter,
+		protocol: f.Protocol, port: f.Port, verdict: f.Verdict, egressOnly: f.EgressOnly, reporter: f.Origin.Reporter, sourcePort: f.SourcePort,
 	}
-	more := recordOnly{
-		[2][]string{f.From.Names, f.To.Names}, f.SourcePort, f.Packets, f.ReplyBytes, f.ReplyPackets, f.Hits, f.Origin.Format, f.Origin.Window, f.Record,
+	if f.Hits != nil || f.Packets|f.ReplyBytes|f.ReplyPackets > 0 || f.Origin.Format != "" || f.Origin.Window != 0 {
+		e.onlyOfRecords = &recordOnly{f.Packets, f.ReplyBytes, f.ReplyPackets, f.Hits, f.Origin.Format, f.Origin.Window}
 	}
-	if f.From.Names != nil || f.To.Names != nil || f.Hits != nil || f.SourcePort != 0 || f.Packets+f.ReplyBytes+f.ReplyPackets > 0 ||
-		f.Origin.Format != "" || f.Origin.Window != 0 || f.Record != (policies.Place{}) {
-		e.onlyOfRecords = &more
+	if f.From.Names != nil || f.To.Names != nil || f.Record != (policies.Place{}) {
+		e.onlyOfFiles = &fileOnly{[2][]string{f.From.Names, f.To.Names}, f.Record}
 	}
 	return e
 }
@@ -57,20 +61,22 @@ func exampleOf(f *policies.Flow, from, to *recorded) *example {
 func (e *example) flow() policies.Flow {
 	f := policies.Flow{
 		First: e.first, Last: e.last, From: e.from.peer, To: e.to.peer, Count: e.count, Bytes: e.bytes,
-		Protocol: e.protocol, Port: e.port, Verdict: e.verdict, EgressOnly: e.egressOnly, Origin: policies.Origin{Reporter: e.reporter},
+		Protocol: e.protocol, Port: e.port, Verdict: e.verdict, EgressOnly: e.egressOnly, Origin: policies.Origin{Reporter: e.reporter}, SourcePort: e.sourcePort,
 	}
 	f.From.Address, f.To.Address = e.addresses[0], e.addresses[1]
 	if more := e.onlyOfRecords; more != nil {
-		f.From.Names, f.To.Names, f.SourcePort, f.Hits = more.names[0], more.names[1], more.sourcePort, more.hits
-		f.Packets, f.ReplyBytes, f.ReplyPackets = more.packets, more.replyBytes, more.replyPackets
-		f.Origin.Format, f.Origin.Window, f.Record = more.format, more.window, more.record
+		f.Packets, f.ReplyBytes, f.ReplyPackets, f.Hits = more.packets, more.replyBytes, more.replyPackets, more.hits
+		f.Origin.Format, f.Origin.Window = more.format, more.window
+	}
+	if more := e.onlyOfFiles; more != nil {
+		f.From.Names, f.To.Names, f.Record = more.names[0], more.names[1], more.place
 	}
 	return f
 }
 
 func (e *example) record() (at policies.Place) {
-	if e.onlyOfRecords != nil {
-		at = e.onlyOfRecords.record
+	if e.onlyOfFiles != nil {
+		at = e.onlyOfFiles.place
 	}
 	return at
 }

@@ -91,11 +91,31 @@ func (k *rowKey) compare(l *rowKey) int {
 	)
 }
 
-func compareRows(a, b *row) int {
+func compareRows(a, b row) int {
 	if c := cmp.Or(cmp.Compare(a.outcome, b.outcome), cmp.Compare(b.flows, a.flows)); c != 0 {
 		return c
 	}
 	return a.compare(&b.rowKey)
+}
+
+// joined makes one of the rows that are of the same key, in place.
+func joined(rows []row) []row {
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(cmp.Compare(a.outcome, b.outcome), a.compare(&b.rowKey)) })
+	n := 0
+	for i := range rows {
+		if n == 0 || rows[n-1].rowKey != rows[i].rowKey {
+			rows[n] = rows[i]
+			n++
+			continue
+		}
+		to, of := &rows[n-1], &rows[i]
+		if compareExamples(of.example, to.example) < 0 {
+			to.example = of.example
+		}
+		to.flows, to.bytes = to.flows+of.flows, to.bytes+of.bytes
+		to.first, to.last = earliest(to.first, of.first), latest(to.last, of.last)
+	}
+	return slices.Clip(rows[:n])
 }
 
 // gathering is a Result under way.
@@ -103,7 +123,7 @@ type gathering struct {
 	*Replayer
 	*Result
 	causes map[string]uint64
-	rows   map[rowKey]*row
+	rows   []row
 	names  map[endKey]*policies.Peer
 }
 
@@ -113,7 +133,7 @@ type gathering struct {
 func (r *Replayer) Result() *Result {
 	g := gathering{
 		r, &Result{Flows: r.total.flows, Bytes: r.total.bytes, First: r.total.first, Last: r.total.last, Outcomes: map[Outcome]uint64{}},
-		map[string]uint64{}, map[rowKey]*row{}, map[endKey]*policies.Peer{},
+		map[string]uint64{}, make([]row, 0, len(r.answers)), map[endKey]*policies.Peer{},
 	}
 	for _, o := range Outcomes {
 		g.Outcomes[o] = 0
@@ -121,7 +141,7 @@ func (r *Replayer) Result() *Result {
 	for cause, u := range r.unresolved {
 		flows := u.flows
 		for _, c := range u.named {
-			matched, half := c.pairing.matched(), c.half
+			matched, half := c.pairs.matched(), c.half
 			g.Bytes -= half.drop(matched)
 			g.Paired += matched
 			flows -= matched
@@ -132,11 +152,12 @@ func (r *Replayer) Result() *Result {
 	for _, a := range r.answers {
 		g.take(a)
 	}
-	sorted := slices.SortedFunc(maps.Values(g.rows), compareRows)
-	for _, row := range sorted {
-		g.Rows.counts[row.outcome]++
+	rows := joined(g.rows)
+	slices.SortFunc(rows, compareRows)
+	for i := range rows {
+		g.Rows.counts[rows[i].outcome]++
 	}
-	g.Rows.at = func(i int) Row { return r.made(sorted[i]) }
+	g.Rows.at = func(i int) Row { return r.made(&rows[i]) }
 	for text, flows := range g.causes {
 		g.Causes = append(g.Causes, Cause{text, flows})
 	}
@@ -152,7 +173,7 @@ func (g *gathering) take(a *answer) {
 	if len(keys) > 0 && (a.before.verdict != policies.Undecided || a.after.verdict != policies.Undecided) {
 		g.Questions++
 	}
-	matched := a.pairing.matched()
+	matched := a.pairs.matched()
 	g.Paired += matched
 	for _, key := range keys {
 		t := *a.tally(key)
@@ -172,7 +193,7 @@ func (g *gathering) take(a *answer) {
 		if s.outcome == Undecided {
 			g.causes[s.cause] += t.flows
 		}
-		g.merge(a, key.verdict, s, &t)
+		g.note(a, key.verdict, s, &t)
 	}
 }
 
@@ -188,24 +209,14 @@ func (a *answer) keys() []tallyKey {
 	return keys
 }
 
-// merge adds a tally to the row that it belongs to.
-func (g *gathering) merge(a *answer, verdict policies.Verdict, s *sentence, t *tally) {
+// note makes a row of a tally.
+func (g *gathering) note(a *answer, verdict policies.Verdict, s *sentence, t *tally) {
 	e := t.example
 	key := rowKey{
 		g.name(g.peer(e.from, e.addresses[0], s.outcome)), g.name(g.peer(e.to, e.addresses[1], s.outcome)),
 		s.cause, uint8(s.outcome.rank()), a.protocol, a.port, verdict, a.before.verdict, a.after.verdict,
 	}
-	known := g.rows[key]
-	switch {
-	case known == nil:
-		known = &row{rowKey: key, example: e}
-		g.rows[key] = known
-	case compareExamples(e, known.example) < 0:
-		known.example = e
-	}
-	known.flows += t.flows
-	known.bytes += t.bytes
-	known.first, known.last = earliest(known.first, t.first), latest(known.last, t.last)
+	g.rows = append(g.rows, row{key, t.flows, t.bytes, t.first, t.last, e})
 }
 
 type endKey struct {

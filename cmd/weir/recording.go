@@ -159,6 +159,10 @@ func (p *replaySpan) addTo(c *cobra.Command) {
 // untimed is why records are left out where only some of the time is asked for.
 const untimed = "no time recorded, and only some of the time is asked for"
 
+// replayMemory is from where on a replay collects garbage ever more often rather
+// than take more memory: in bytes, with what the program itself takes in mind.
+const replayMemory = 400 << 20
+
 // store returns the flows of a store, if --flows names one, and what is left out of
 // them.
 func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorded, flowlog.Stats, error) {
@@ -171,8 +175,8 @@ func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorde
 	if err != nil {
 		return nil, left, err
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(40) // what a replay holds hardly changes: to collect more often costs little
+	if os.Getenv("GOGC")+os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(replayMemory)
 	}
 	r := opened.(store)
 	if !since.IsZero() || !until.IsZero() {
