@@ -213,6 +213,7 @@ func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
 		}
 		r.eachPairing(func(p *pairing) { p.settle(int32(dayOf(day)) + 1) })
 	}
+	r.eachPairing(func(p *pairing) { p.days = nil }) // all are settled
 	var lacking []uint64
 	for t, first := range r.wanted {
 		if t.example == nil {

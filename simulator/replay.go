@@ -139,7 +139,7 @@ type ruling struct {
 
 type tally struct {
 	flows, bytes uint64
-	first, last  time.Time
+	seen         span
 	example      *example
 }
 
@@ -348,7 +348,7 @@ func (u *unresolved) text(cause string) string {
 func (t *tally) add(f *policies.Flow) {
 	t.flows += f.Count
 	t.bytes += f.Bytes
-	t.first, t.last = earliest(t.first, f.First), latest(t.last, f.Last)
+	t.seen = t.seen.join(f.First, f.Last)
 }
 
 // earliest returns the earlier of two times; the zero time is not known.

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -69,7 +68,7 @@ func (r Rows) Of(o Outcome) iter.Seq[Row] {
 type row struct {
 	rowKey
 	flows, bytes uint64
-	first, last  time.Time
+	seen         span
 	example      *example
 }
 
@@ -113,7 +112,7 @@ func joined(rows []row) []row {
 			to.example = of.example
 		}
 		to.flows, to.bytes = to.flows+of.flows, to.bytes+of.bytes
-		to.first, to.last = earliest(to.first, of.first), latest(to.last, of.last)
+		to.seen = to.seen.join(of.seen.First(), of.seen.Last())
 	}
 	return slices.Clip(rows[:n])
 }
@@ -132,7 +131,7 @@ type gathering struct {
 // they do; they must not be made while it takes flows.
 func (r *Replayer) Result() *Result {
 	g := gathering{
-		r, &Result{Flows: r.total.flows, Bytes: r.total.bytes, First: r.total.first, Last: r.total.last, Outcomes: map[Outcome]uint64{}},
+		r, &Result{Flows: r.total.flows, Bytes: r.total.bytes, First: r.total.seen.First(), Last: r.total.seen.Last(), Outcomes: map[Outcome]uint64{}},
 		map[string]uint64{}, make([]row, 0, len(r.answers)), map[endKey]*policies.Peer{},
 	}
 	for _, o := range Outcomes {
@@ -213,10 +212,10 @@ func (a *answer) keys() []tallyKey {
 func (g *gathering) note(a *answer, verdict policies.Verdict, s *sentence, t *tally) {
 	e := t.example
 	key := rowKey{
-		g.name(g.peer(e.from, e.addresses[0], s.outcome)), g.name(g.peer(e.to, e.addresses[1], s.outcome)),
+		g.name(g.peer(e.from, e.address(0), s.outcome)), g.name(g.peer(e.to, e.address(1), s.outcome)),
 		s.cause, uint8(s.outcome.rank()), a.protocol, a.port, verdict, a.before.verdict, a.after.verdict,
 	}
-	g.rows = append(g.rows, row{key, t.flows, t.bytes, t.first, t.last, e})
+	g.rows = append(g.rows, row{key, t.flows, t.bytes, t.seen, e})
 }
 
 type endKey struct {
@@ -243,7 +242,7 @@ func (r *Replayer) made(of *row) Row {
 	row := Row{
 		Outcome: Outcomes[of.outcome], From: *of.from, To: *of.to, Protocol: of.protocol, Port: of.port,
 		Recorded: of.recorded, Before: of.before, After: of.after,
-		Flows: of.flows, Bytes: of.bytes, First: of.first, Last: of.last, Example: of.example.flow(), Cause: of.cause,
+		Flows: of.flows, Bytes: of.bytes, First: of.seen.First(), Last: of.seen.Last(), Example: of.example.flow(), Cause: of.cause,
 	}
 	r.explain(&row)
 	return row
