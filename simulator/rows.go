@@ -131,8 +131,9 @@ type gathering struct {
 // they do; they must not be made while it takes flows.
 func (r *Replayer) Result() *Result {
 	g := gathering{
-		r, &Result{Flows: r.total.flows, Bytes: r.total.bytes, First: r.total.seen.First(), Last: r.total.seen.Last(), Outcomes: map[Outcome]uint64{}},
-		map[string]uint64{}, make([]row, 0, len(r.answers)), map[endKey]*policies.Peer{},
+		Replayer: r,
+		Result:   &Result{Flows: r.total.flows, Bytes: r.total.bytes, First: r.total.seen.First(), Last: r.total.seen.Last(), Outcomes: map[Outcome]uint64{}},
+		causes:   map[string]uint64{}, rows: make([]row, 0, len(r.answers)), names: map[endKey]*policies.Peer{},
 	}
 	for _, o := range Outcomes {
 		g.Outcomes[o] = 0
