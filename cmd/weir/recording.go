@@ -160,8 +160,8 @@ func (p *replaySpan) addTo(c *cobra.Command) {
 const untimed = "no time recorded, and only some of the time is asked for"
 
 // replayMemory is from where on a replay collects garbage ever more often rather
-// than take more memory, in bytes. The program's own pages come on top, some 90 MB.
-const replayMemory = 340 << 20
+// than take more memory, in bytes. What is not the collector's comes on top, 100 to 150 MB.
+const replayMemory = 280 << 20
 
 // store returns the flows of a store, if --flows names one, and what is left out of
 // them.
