@@ -23,7 +23,33 @@ type pairing struct {
 	high    map[hourOf]uint64 // what a count has above its lowest 16 bits
 	settled uint64            // reports that have a twin, of days before those
 	left    remains
-	both    sides // who reports at all, as far as that was noted
+}
+
+// pairs are the reports of one question. Most have none that may be twins.
+type pairs struct {
+	among *pairing
+	both  sides // who reports at all, as far as that was noted
+}
+
+func (p *pairs) addHours(s side, hours []HourFlows) {
+	if s == neither {
+		return
+	}
+	if p.among == nil {
+		p.among = &pairing{}
+	}
+	p.among.addHours(s, hours)
+}
+
+func (p *pairs) add(f *policies.Flow) {
+	p.addHours(sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), []HourFlows{{floorDiv(f.First.Unix(), 3600), f.Count}})
+}
+
+func (p *pairs) matched() uint64 {
+	if p.among == nil {
+		return 0
+	}
+	return p.among.matched()
 }
 
 // remains is what the last hour before has of reports without a twin.

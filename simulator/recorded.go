@@ -68,7 +68,9 @@ func (r *Replayer) Replay(ctx context.Context, recorded Recorded) error {
 		return fmt.Errorf("read tuples: %w", err)
 	}
 	reading.variants = nil
-	return reading.readDays(ctx, recorded)
+	err := reading.readDays(ctx, recorded)
+	clear(r.questions) // they take room, and are answered again where they are asked
+	return err
 }
 
 // reading is a recording on its way into a Replayer.
@@ -85,7 +87,7 @@ type reading struct {
 // paired is a tuple whose reports may be twins of others.
 type paired struct {
 	tuple uint64
-	among *pairing
+	of    *pairs
 }
 
 // firstSeen is the tuples among whose records the example of a tally is.
@@ -111,7 +113,7 @@ func (r *reading) take(t *Tuple) {
 			u := r.miss(cause, f.Count)
 			if c := u.connection(&f); c != nil {
 				c.add(side.of(), f.Count, f.Bytes)
-				r.pair(t.ID, &c.pairing)
+				r.pair(t.ID, &c.pairs)
 			}
 		}
 		return
@@ -135,7 +137,7 @@ func (r *reading) take(t *Tuple) {
 		}
 	}
 	if hasTwins(&f) {
-		r.pair(t.ID, &a.pairing)
+		r.pair(t.ID, &a.pairs)
 	}
 }
 
@@ -156,19 +158,19 @@ func (r *reading) whoReports() (all sides) {
 }
 
 // pair notes among which reports those of the tuple at hand may have twins.
-func (r *reading) pair(tuple uint64, among *pairing) {
+func (r *reading) pair(tuple uint64, of *pairs) {
 	reporting := r.whoReports()
-	if n := len(r.paired); reporting == 0 || n > 0 && r.paired[n-1] == (paired{tuple, among}) {
+	if n := len(r.paired); reporting == 0 || n > 0 && r.paired[n-1] == (paired{tuple, of}) {
 		return
 	}
-	among.both |= reporting
-	r.paired = append(r.paired, paired{tuple, among})
+	of.both |= reporting
+	r.paired = append(r.paired, paired{tuple, of})
 }
 
 // readDays reads of each day the hours of tuples that both sides report, and the
 // records that tell more than their tuples.
 func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
-	r.paired = slices.DeleteFunc(r.paired, func(p paired) bool { return p.among.both|r.undone != bothSides })
+	r.paired = slices.DeleteFunc(r.paired, func(p paired) bool { return p.of.both|r.undone != bothSides })
 	slices.SortFunc(r.paired, func(a, b paired) int { return cmp.Compare(a.tuple, b.tuple) })
 	if len(r.paired)+len(r.undecided)+len(r.wanted) == 0 {
 		return nil
@@ -211,6 +213,7 @@ func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
 		}
 		r.eachPairing(func(p *pairing) { p.settle(int32(dayOf(day)) + 1) })
 	}
+	r.eachPairing(func(p *pairing) { p.days = nil }) // all are settled
 	var lacking []uint64
 	for t, first := range r.wanted {
 		if t.example == nil {
@@ -226,18 +229,22 @@ func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
 // addHours puts hours of a tuple among those of which they may be twins.
 func (r *reading) addHours(tuple uint64, of *Side, hours []HourFlows) error {
 	if i, known := slices.BinarySearchFunc(r.paired, tuple, func(p paired, id uint64) int { return cmp.Compare(p.tuple, id) }); known {
-		r.paired[i].among.addHours(of.of(), hours)
+		r.paired[i].of.addHours(of.of(), hours)
 	}
 	return nil
 }
 
 func (r *Replayer) eachPairing(each func(*pairing)) {
 	for _, a := range r.answers {
-		each(&a.pairing)
+		if a.pairs.among != nil {
+			each(a.pairs.among)
+		}
 	}
 	for _, u := range r.unresolved {
 		for _, c := range u.named {
-			each(&c.pairing)
+			if c.pairs.among != nil {
+				each(c.pairs.among)
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 )
 
@@ -278,4 +280,99 @@ func TestARecordingThatCannotBeRead(t *testing.T) {
 	if _, _, err := replayRecorded(before, after, s); !errors.Is(err, s.fails) || err.Error() != "read flows of 1 tuples on 2026-03-01: no such file" {
 		t.Error(err)
 	}
+}
+
+// tuplesOf is a recording of as many tuples as there are pairs of some workloads,
+// as both sides report them.
+type tuplesOf struct {
+	workloads int
+	verdict   policies.Verdict
+}
+
+func (r tuplesOf) tuple(id uint64) Tuple {
+	end := func(i uint64) policies.FlowPeer {
+		return policies.FlowPeer{Namespace: "shop", Workloads: []policies.Ref{{Kind: "Deployment", Namespace: "shop", Name: fmt.Sprint("w", i)}}}
+	}
+	n := uint64(r.workloads)
+	side := Side{Verdict: r.verdict, Flows: 3, Bytes: 5000, First: noon.Add(time.Duration(id) * time.Millisecond), Last: noon.Add(time.Hour)}
+	return Tuple{ID: id, Flow: policies.Flow{From: end(id / n), To: end(id % n), Protocol: netset.TCP, Port: 80}, Sides: []Side{
+		{policies.SourceSide, side.Verdict, true, side.Flows, side.Bytes, side.First, side.Last}, {policies.DestinationSide, side.Verdict, false, side.Flows, side.Bytes, side.First, side.Last},
+	}}
+}
+
+func (r tuplesOf) Tuples(_ context.Context, each func(*Tuple) error) error {
+	for id := range uint64(r.workloads * r.workloads) {
+		t := r.tuple(id)
+		if err := each(&t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r tuplesOf) Days(context.Context) ([]time.Time, error) {
+	return []time.Time{noon.Truncate(24 * time.Hour)}, nil
+}
+
+func (r tuplesOf) Hours(_ context.Context, _ time.Time, tuples []uint64, each func(uint64, *Side, []HourFlows) error) error {
+	for _, id := range tuples {
+		for _, side := range r.tuple(id).Sides {
+			if err := each(id, &side, []HourFlows{{side.First.Unix() / 3600, side.Flows}}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r tuplesOf) Flows(_ context.Context, _ time.Time, tuples []uint64, each func(uint64, *policies.Flow) error) error {
+	for _, id := range tuples {
+		t := r.tuple(id)
+		f := t.Flow
+		f.From.Pod, f.To.Pod, f.SourcePort, f.Packets = f.From.Workloads[0].Name+"-x", f.To.Workloads[0].Name+"-x", 40000, 9
+		for i := range t.Sides {
+			t.Sides[i].describe(&f)
+			if err := each(id, &f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// BenchmarkReplayTuples replays 160,000 tuples, no two of which ask the same.
+func BenchmarkReplayTuples(b *testing.B) {
+	const workloads = 400
+	m := model(policies.World{Namespaces: world().Namespaces})
+	for i := range workloads {
+		m.Pods = append(m.Pods, deployed("shop", "Deployment", fmt.Sprint("w", i), 2, labels{"app": fmt.Sprint("w", i)}))
+	}
+	for name, verdict := range map[string]policies.Verdict{"stay": policies.Allow, "drift": policies.Deny} {
+		b.Run(name, func(b *testing.B) {
+			var held [2]float64
+			for b.Loop() {
+				r := New(reach.New(m, reach.Options{}), nil)
+				before := heapInUse()
+				if err := r.Replay(b.Context(), tuplesOf{workloads, verdict}); err != nil {
+					b.Fatal(err)
+				}
+				held[0] = heapInUse() - before
+				result := r.Result()
+				held[1] = heapInUse() - before
+				if result.Flows != 6*workloads*workloads {
+					b.Fatal(result.Flows)
+				}
+				runtime.KeepAlive(r)
+			}
+			b.ReportMetric(held[0]/(workloads*workloads), "bytes/tuple")
+			b.ReportMetric(held[1]/(workloads*workloads), "bytes/tuple-with-row")
+		})
+	}
+}
+
+func heapInUse() float64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
 }

@@ -54,7 +54,7 @@ type question struct {
 // record names a pod or only the workload.
 type answer struct {
 	answerKey
-	pairing pairing
+	pairs   pairs
 	counted []counted
 	apart   map[tallyKey]*tally // of the keys with addresses
 }
@@ -139,7 +139,7 @@ type ruling struct {
 
 type tally struct {
 	flows, bytes uint64
-	first, last  time.Time
+	seen         span
 	example      *example
 }
 
@@ -156,15 +156,14 @@ func (r *Replayer) take(f, example *policies.Flow) {
 	if nowhere := missing(f, from, to); nowhere != nil {
 		u := r.miss(nowhere, f.Count)
 		if c := u.connection(f); c != nil {
-			side := sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter)
-			c.pairing.add(f.First, side, f.Count)
-			c.add(side, f.Count, f.Bytes)
+			c.pairs.add(f)
+			c.add(sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), f.Count, f.Bytes)
 		}
 		return
 	}
 	a := r.ask(f, from, to)
 	if hasTwins(f) {
-		a.pairing.add(f.First, sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), f.Count)
+		a.pairs.add(f)
 	}
 	t := r.tally(a, f, from, to)
 	t.add(f)
@@ -292,8 +291,8 @@ type unresolved struct {
 // halved is the connections of two ends that go by their names, which both sides
 // may have reported.
 type halved struct {
-	pairing pairing
-	half    tally // of the source's side alone
+	pairs pairs
+	half  tally // of the source's side alone
 }
 
 func (h *halved) add(s side, flows, bytes uint64) {
@@ -349,7 +348,7 @@ func (u *unresolved) text(cause string) string {
 func (t *tally) add(f *policies.Flow) {
 	t.flows += f.Count
 	t.bytes += f.Bytes
-	t.first, t.last = earliest(t.first, f.First), latest(t.last, f.Last)
+	t.seen = t.seen.join(f.First, f.Last)
 }
 
 // earliest returns the earlier of two times; the zero time is not known.

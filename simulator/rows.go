@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -69,7 +68,7 @@ func (r Rows) Of(o Outcome) iter.Seq[Row] {
 type row struct {
 	rowKey
 	flows, bytes uint64
-	first, last  time.Time
+	seen         span
 	example      *example
 }
 
@@ -97,11 +96,31 @@ func (k *rowKey) compare(l *rowKey) int {
 	)
 }
 
-func compareRows(a, b *row) int {
+func compareRows(a, b row) int {
 	if c := cmp.Or(cmp.Compare(a.outcome, b.outcome), cmp.Compare(b.flows, a.flows)); c != 0 {
 		return c
 	}
 	return a.compare(&b.rowKey)
+}
+
+// joined makes one of the rows that are of the same key, in place.
+func joined(rows []row) []row {
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(cmp.Compare(a.outcome, b.outcome), a.compare(&b.rowKey)) })
+	n := 0
+	for i := range rows {
+		if n == 0 || rows[n-1].rowKey != rows[i].rowKey {
+			rows[n] = rows[i]
+			n++
+			continue
+		}
+		to, of := &rows[n-1], &rows[i]
+		if compareExamples(of.example, to.example) < 0 {
+			to.example = of.example
+		}
+		to.flows, to.bytes = to.flows+of.flows, to.bytes+of.bytes
+		to.seen = to.seen.join(of.seen.First(), of.seen.Last())
+	}
+	return slices.Clip(rows[:n])
 }
 
 // gathering is a Result under way.
@@ -109,7 +128,7 @@ type gathering struct {
 	*Replayer
 	*Result
 	causes map[string]uint64
-	rows   map[rowKey]*row
+	rows   []row
 	names  map[endKey]*policies.Peer
 }
 
@@ -118,8 +137,9 @@ type gathering struct {
 // they do; they must not be made while it takes flows.
 func (r *Replayer) Result() *Result {
 	g := gathering{
-		r, &Result{Flows: r.total.flows, Bytes: r.total.bytes, First: r.total.first, Last: r.total.last, Outcomes: map[Outcome]uint64{}},
-		map[string]uint64{}, map[rowKey]*row{}, map[endKey]*policies.Peer{},
+		Replayer: r,
+		Result:   &Result{Flows: r.total.flows, Bytes: r.total.bytes, First: r.total.seen.First(), Last: r.total.seen.Last(), Outcomes: map[Outcome]uint64{}},
+		causes:   map[string]uint64{}, rows: make([]row, 0, len(r.answers)), names: map[endKey]*policies.Peer{},
 	}
 	for _, o := range Outcomes {
 		g.Outcomes[o] = 0
@@ -127,7 +147,7 @@ func (r *Replayer) Result() *Result {
 	for cause, u := range r.unresolved {
 		flows := u.flows
 		for _, c := range u.named {
-			matched, half := c.pairing.matched(), c.half
+			matched, half := c.pairs.matched(), c.half
 			g.Bytes -= half.drop(matched)
 			g.Paired += matched
 			flows -= matched
@@ -138,11 +158,12 @@ func (r *Replayer) Result() *Result {
 	for _, a := range r.answers {
 		g.take(a)
 	}
-	sorted := slices.SortedFunc(maps.Values(g.rows), compareRows)
-	for _, row := range sorted {
-		g.Rows.counts[row.outcome]++
+	rows := joined(g.rows)
+	slices.SortFunc(rows, compareRows)
+	for i := range rows {
+		g.Rows.counts[rows[i].outcome]++
 	}
-	g.Rows.at = func(i int) Row { return r.made(sorted[i]) }
+	g.Rows.at = func(i int) Row { return r.made(&rows[i]) }
 	for text, flows := range g.causes {
 		g.Causes = append(g.Causes, Cause{text, flows})
 	}
@@ -158,7 +179,7 @@ func (g *gathering) take(a *answer) {
 	if len(keys) > 0 && (a.before.verdict != policies.Undecided || a.after.verdict != policies.Undecided) {
 		g.Questions++
 	}
-	matched := a.pairing.matched()
+	matched := a.pairs.matched()
 	g.Paired += matched
 	for _, key := range keys {
 		t := *a.tally(key)
@@ -178,7 +199,7 @@ func (g *gathering) take(a *answer) {
 		if s.outcome == Undecided {
 			g.causes[s.cause] += t.flows
 		}
-		g.merge(a, key.verdict, s, &t)
+		g.note(a, key.verdict, s, &t)
 	}
 }
 
@@ -194,24 +215,14 @@ func (a *answer) keys() []tallyKey {
 	return keys
 }
 
-// merge adds a tally to the row that it belongs to.
-func (g *gathering) merge(a *answer, verdict policies.Verdict, s *sentence, t *tally) {
+// note makes a row of a tally.
+func (g *gathering) note(a *answer, verdict policies.Verdict, s *sentence, t *tally) {
 	e := t.example
 	key := rowKey{
-		g.name(g.peer(e.from, e.addresses[0], s.outcome)), g.name(g.peer(e.to, e.addresses[1], s.outcome)),
+		g.name(g.peer(e.from, e.address(0), s.outcome)), g.name(g.peer(e.to, e.address(1), s.outcome)),
 		s.cause, uint8(s.outcome.rank()), a.protocol, a.port, verdict, a.before.verdict, a.after.verdict,
 	}
-	known := g.rows[key]
-	switch {
-	case known == nil:
-		known = &row{rowKey: key, example: e}
-		g.rows[key] = known
-	case compareExamples(e, known.example) < 0:
-		known.example = e
-	}
-	known.flows += t.flows
-	known.bytes += t.bytes
-	known.first, known.last = earliest(known.first, t.first), latest(known.last, t.last)
+	g.rows = append(g.rows, row{key, t.flows, t.bytes, t.seen, e})
 }
 
 type endKey struct {
@@ -238,7 +249,7 @@ func (r *Replayer) made(of *row) Row {
 	row := Row{
 		Outcome: Outcomes[of.outcome], From: *of.from, To: *of.to, Protocol: of.protocol, Port: of.port,
 		Recorded: of.recorded, Before: of.before, After: of.after,
-		Flows: of.flows, Bytes: of.bytes, First: of.first, Last: of.last, Example: of.example.flow(), Cause: of.cause,
+		Flows: of.flows, Bytes: of.bytes, First: of.seen.First(), Last: of.seen.Last(), Example: of.example.flow(), Cause: of.cause,
 	}
 	r.explain(&row)
 	return row

@@ -92,7 +92,7 @@ func (u *Usage) Newest() time.Time { return u.newest }
 func (u *Usage) Of(r reach.RuleID) (flows uint64, last time.Time) {
 	for _, asked := range u.byRule[r] {
 		flows += asked.flows - asked.pairing.matched()
-		last = latest(last, asked.last)
+		last = latest(last, asked.seen.Last())
 	}
 	return flows, last
 }

@@ -5,7 +5,6 @@ package main
 import (
 	"cmp"
 	"flag"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -25,6 +24,7 @@ import (
 
 var (
 	benchFlows = flag.Int("flows", 200_000, "how many flows the month has that BenchmarkReplay replays")
+	benchEdges = flag.Int("edges", 67_000, "how many pairs of workloads and ports may talk")
 	benchDir   = flag.String("store", "", "a folder to make BenchmarkReplay's store and manifests in, which are kept; a temporary one otherwise")
 )
 
@@ -70,7 +70,7 @@ func must[T any](v T, err error) T {
 func monthOf(b *testing.B, dir string, n int) {
 	b.Helper()
 	const seconds = 30 * 24 * 60 * 60
-	g := flows.New(flows.Options{Rate: float64(n) / seconds})
+	g := flows.New(flows.Options{Rate: float64(n) / seconds, Edges: *benchEdges})
 	m := g.Model()
 	write := func(name string, rules ...policies.Policy) {
 		changed := *m
@@ -129,5 +129,5 @@ func monthOf(b *testing.B, dir string, n int) {
 	if _, err := s.Compact(b.Context(), time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), nil); err != nil {
 		b.Fatal(err)
 	}
-	b.Log(fmt.Sprint(must(s.Stats(b.Context())).Records, " records"))
+	b.Logf("%d records", must(s.Stats(b.Context())).Records)
 }

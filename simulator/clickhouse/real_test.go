@@ -253,7 +253,7 @@ func (m *memory) Days(context.Context) (days []time.Time, err error) {
 
 func (m *memory) Hours(ctx context.Context, day time.Time, tuples []uint64, each func(uint64, *simulator.Side, []simulator.HourFlows) error) error {
 	return m.Flows(ctx, day, tuples, func(tuple uint64, f *policies.Flow) error {
-		hour := int64(f.First.Truncate(time.Hour).Unix() / 3600)
+		hour := f.First.Truncate(time.Hour).Unix() / 3600
 		return each(tuple, &simulator.Side{Reporter: f.Origin.Reporter, Verdict: f.Verdict, EgressOnly: f.EgressOnly}, []simulator.HourFlows{{Hour: hour, Flows: f.Count}})
 	})
 }

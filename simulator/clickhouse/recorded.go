@@ -267,15 +267,16 @@ func (r *recorded) Sums(ctx context.Context, each func(*simulator.Tuple, []simul
 func (r *recorded) tuples(ctx context.Context, reader *sumReader, keys []string, terms []term, each func(*simulator.Tuple) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	query, arguments := r.gather(always, keys, terms)
-	var err error
-	if reader.rows, err = r.conn.Query(r.reading(ctx, true), query, arguments...); err != nil {
+	sums, err := r.conn.Query(r.reading(ctx, true), query, arguments...)
+	if err != nil {
 		cancel()
 		return fmt.Errorf("read tuples of %s: %w", r.name, err)
 	}
 	defer func() {
 		cancel() // or closing would read the rest
-		_ = reader.rows.Close()
+		_ = sums.Close()
 	}()
+	reader.rows = sums
 	// Asked for later, so that of every tuple above there is one.
 	query, arguments = r.gather(always, []string{"tuple"}, tupleTerms)
 	tuples, err := r.conn.Query(r.reading(ctx, false), query, arguments...)
