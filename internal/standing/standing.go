@@ -90,8 +90,17 @@ func (s *Standing) Edited(ctx context.Context, e reach.Edit, now time.Time) (*St
 		e.Put, e.Delete = e.Put[len(some.Put):], nil
 		judge, change := next.judge.With(some)
 		set, checked, err := next.set.Recheck(ctx, judge, change, now)
-		if err != nil {
+		switch {
+		case err != nil && ctx.Err() != nil:
 			return nil, err
+		case err != nil: // the judge does not tell apart whom those speak of that were declared later
+			anew, err := Of(ctx, judge.Model(), s.Invariants, s.options, now)
+			if err != nil {
+				return nil, err
+			}
+			next = *anew
+			next.Model = nil
+			continue
 		}
 		next.judge, next.set = judge, set
 		for _, c := range checked {
