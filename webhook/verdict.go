@@ -33,17 +33,37 @@ const explain = "weir explain -f cluster "
 // verdict is what is found of a request, bit by bit. The zero verdict allows it.
 type verdict struct {
 	*Options
-	request        *admissionv1.AdmissionRequest
-	changesNothing bool  // the world is as before
-	then           world // with the change
+	request *admissionv1.AdmissionRequest
+	waits   bool // there is none yet, for too much else is open
 
 	denials      []string // each a few lines
 	code         int32    // of the first
 	denied       []string // the invariants that deny it
 	broken       []string // the invariants that it breaks, of whatever severity
 	unknown      []string // those that cannot be told any more
+	told         []told   // of both
 	warnings     []string
 	undecidedFor string
+}
+
+// told is an invariant that a verdict speaks of. One that is being edited may have
+// several severities.
+type told struct {
+	name     string
+	severity invariant.Severity
+	unknown  bool
+}
+
+// tells reports whether it is the first time that a verdict speaks of an invariant.
+func (v *verdict) tells(r *invariant.Result, unknown bool, names *[]string) bool {
+	it := told{r.Ref.Name, r.Severity, unknown}
+	if slices.Contains(v.told, it) {
+		return false
+	}
+	if v.told = append(v.told, it); !slices.Contains(*names, r.Ref.Name) {
+		*names = append(*names, r.Ref.Name)
+	}
+	return true
 }
 
 func (v *verdict) isDenied() bool { return len(v.denials) > 0 }
@@ -114,10 +134,9 @@ func (v *verdict) compare(before, after *standing.Standing) {
 
 // breaks takes an invariant that a change breaks, or breaks further.
 func (v *verdict) breaks(r *invariant.Result, further bool) {
-	if slices.Contains(v.broken, r.Ref.Name) {
+	if !v.tells(r, false, &v.broken) {
 		return
 	}
-	v.broken = append(v.broken, r.Ref.Name)
 	verb := "breaks"
 	if further {
 		verb = "breaks further"
@@ -127,10 +146,9 @@ func (v *verdict) breaks(r *invariant.Result, further bool) {
 
 // doubts takes an invariant of which nobody can tell whether it holds any more.
 func (v *verdict) doubts(r *invariant.Result) {
-	if slices.Contains(v.unknown, r.Ref.Name) {
+	if !v.tells(r, true, &v.unknown) {
 		return
 	}
-	v.unknown = append(v.unknown, r.Ref.Name)
 	switch text := fmt.Sprintf("invariant %s: %s", r.Ref.Name, r.Say()); {
 	case r.Severity == invariant.Deny:
 		v.choose(v.Unknown, text)
@@ -143,10 +161,9 @@ func (v *verdict) doubts(r *invariant.Result) {
 func (v *verdict) declares(r *invariant.Result) {
 	switch r.State {
 	case invariant.Broken, invariant.Invalid:
-		if slices.Contains(v.broken, r.Ref.Name) {
+		if !v.tells(r, false, &v.broken) {
 			return
 		}
-		v.broken = append(v.broken, r.Ref.Name)
 		if r.Severity == invariant.Deny && r.Adopt {
 			v.warn("invariant %s does not hold today: %s", r.Ref.Name, r.Say())
 			return

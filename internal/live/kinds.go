@@ -20,10 +20,15 @@ type kind struct {
 	served   k8s.Served
 	stop     context.CancelFunc
 	held     map[k8s.Key]Version
+	going    map[k8s.Key]bool // of these, those that are being deleted
 	listed   bool
 	revision string
 	heard    time.Time
 	err      error
+}
+
+func newKind(s k8s.Served) *kind {
+	return &kind{served: s, held: map[k8s.Key]Version{}, going: map[k8s.Key]bool{}}
 }
 
 // discover begins to watch what the server serves and is not watched, and ends
@@ -46,11 +51,11 @@ func (w *World) discover(ctx context.Context, running *sync.WaitGroup) error {
 			continue
 		case k != nil: // another version: what is held stays until the new list is there
 			k.stop()
-			next := &kind{served: s, held: k.held, listed: k.listed, revision: k.revision, heard: k.heard}
+			next := &kind{served: s, held: k.held, going: k.going, listed: k.listed, revision: k.revision, heard: k.heard}
 			w.watched[id] = next
 			k = next
 		default:
-			k = &kind{served: s, held: map[k8s.Key]Version{}}
+			k = newKind(s)
 			w.watched[id] = k
 		}
 		watching, stop := context.WithCancel(ctx)
@@ -141,12 +146,16 @@ func (w *World) changed() {
 func (w *World) put(k *kind, i *item) {
 	key := i.entry.Key()
 	k.held[key] = Version{i.UID, i.ResourceVersion}
+	if delete(k.going, key); i.DeletionTimestamp != nil {
+		k.going[key] = true
+	}
 	w.store.Put(i.entry)
 	w.told(key)
 }
 
 func (w *World) drop(k *kind, key k8s.Key) {
 	delete(k.held, key)
+	delete(k.going, key)
 	w.store.Delete(key)
 	w.told(key)
 }

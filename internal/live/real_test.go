@@ -404,15 +404,15 @@ func TestRealWorldLearnsOfKinds(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := w.world.Flush()
-		err = w.world.Try(func(held func(k8s.Key) (live.Version, bool)) ([]*k8s.Entry, []k8s.Key) {
-			if _, is := held(candidate.Key()); is {
+		err = w.world.Look(func(m live.Moment) {
+			if _, is := m.Held(candidate.Key()); is {
 				t.Error("the candidate is held")
 			}
-			return []*k8s.Entry{candidate}, nil
-		}, func(trial live.Trial) {
-			if len(trial.Change.Policies) != 1 || trial.Change.Whole || trial.Base != before || len(trial.Model().Policies) != len(before.Policies)+1 {
-				t.Errorf("%+v", trial.Change)
-			}
+			m.Try([]*k8s.Entry{candidate}, nil, func(c k8s.Change, model func() *policies.Model) {
+				if len(c.Policies) != 1 || c.Whole || m.Base() != before || len(model().Policies) != len(before.Policies)+1 {
+					t.Errorf("%+v", c)
+				}
+			})
 		})
 		if err != nil || w.world.Flush() != before {
 			t.Errorf("the model is another one (%v)", err)

@@ -114,7 +114,20 @@ func (w *World) readItem(k *kind, o *unstructured.Unstructured) (*item, error) {
 		return nil, err
 	}
 	key := entry.Key()
-	return &item{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: o.GetUID(), ResourceVersion: o.GetResourceVersion()}, entry: entry}, nil
+	i := &item{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: o.GetUID(), ResourceVersion: o.GetResourceVersion()}, entry: entry}
+	if !isReplaced(k.served, o) {
+		i.DeletionTimestamp = o.GetDeletionTimestamp()
+	}
+	return i, nil
+}
+
+// isReplaced reports whether a controller makes another one of an object that goes.
+func isReplaced(s k8s.Served, o *unstructured.Unstructured) bool {
+	switch s.Group + "/" + s.Kind {
+	case "/Pod", "apps/ReplicaSet", "batch/Job":
+		return metav1.GetControllerOf(o) != nil
+	}
+	return false
 }
 
 // Entry reads an object, as encoding/json decodes it, as those of the server are
