@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net/http"
 	"time"
 
@@ -95,7 +96,8 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 			return nil, err
 		}
 	}
-	if err := m.AddHealthzCheck("ping", healthz.Ping); err != nil {
+	alive := func(*http.Request) error { return decider.Alive() }
+	if err := errors.Join(m.AddHealthzCheck("ping", healthz.Ping), m.AddHealthzCheck("decisions", alive)); err != nil {
 		return nil, err
 	}
 	for _, c := range []prometheus.Collector{counted, states.count, states.packed} {
