@@ -319,7 +319,8 @@ func TestUndecided(t *testing.T) {
 	for choice, allowed := range map[Choice]bool{Warn: true, Deny: false} {
 		b := newBench(t, "deny", Options{Undecided: choice, Opaque: choice})
 		for what, r := range map[string]*admissionv1.AdmissionResponse{
-			"a policy that is not understood": b.ask(admissionv1.Create, `{apiVersion: example.com/v1, kind: FancyNetworkPolicy, metadata: {name: a, namespace: shop, uid: a}}`, dryRun),
+			"a policy that is not understood":              b.ask(admissionv1.Create, `{apiVersion: example.com/v1, kind: FancyNetworkPolicy, metadata: {name: a, namespace: shop, uid: a}}`, dryRun),
+			"a policy of a version that is not understood": b.ask(admissionv1.Create, `{apiVersion: networking.k8s.io/v2, kind: NetworkPolicy, metadata: {name: a, namespace: shop, uid: a}}`, dryRun),
 			"a replica that is new": func() *admissionv1.AdmissionResponse {
 				b.Begin()
 				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun)
@@ -343,6 +344,15 @@ func TestNotAskedAbout(t *testing.T) {
 	b.blind = fmt.Errorf("nothing is known")
 	if r := b.ask(admissionv1.Create, `{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shop}}`); len(r.Warnings) > 0 {
 		t.Errorf("what means nothing is warned of: %v", r.Warnings)
+	}
+}
+
+func TestUnknownOperations(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	for _, operation := range []admissionv1.Operation{"FOO", ""} {
+		if answer, err := b.Decide(context.Background(), b.request(operation, policy("shop", "out", "1", allEgress))); err == nil {
+			t.Errorf("%q is decided: %+v", operation, answer)
+		}
 	}
 }
 

@@ -47,7 +47,7 @@ func asks(r *admissionv1.AdmissionRequest, excluded []string) bool {
 	case r.Kind.Group == "" && r.Kind.Kind == "Namespace" && slices.Contains(excluded, r.Name):
 		return false
 	}
-	return k8s.Heeds(version, r.Kind.Kind, r.Namespace != "")
+	return k8s.Heeds(version, r.Kind.Kind, r.Namespace != "") || k8s.Knows(r.Kind.Group, r.Kind.Kind)
 }
 
 // read returns what a request would change; nil where that is nothing that is
@@ -55,6 +55,11 @@ func asks(r *admissionv1.AdmissionRequest, excluded []string) bool {
 func (d *Decider) read(r *admissionv1.AdmissionRequest) (*admission, error) {
 	if !asks(r, d.Exclude) {
 		return nil, nil
+	}
+	switch r.Operation {
+	case admissionv1.Create, admissionv1.Update, admissionv1.Delete:
+	default:
+		return nil, fmt.Errorf("operation %q is none of CREATE, UPDATE, DELETE", r.Operation)
 	}
 	if n := len(r.Object.Raw); n > MostObject && r.Operation != admissionv1.Delete {
 		return nil, tooLarge{n}
