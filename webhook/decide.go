@@ -165,14 +165,8 @@ func (d *Decider) Decide(ctx context.Context, r *admissionv1.AdmissionRequest) (
 			v.refuse(err)
 		}
 	}
-	for hasTime := waits(ctx); !v.isDenied(); {
-		if v = d.decideInTurn(ctx, a, r, hasTime()); !v.waits {
-			break
-		}
-		select {
-		case <-time.After(retry):
-		case <-ctx.Done():
-		}
+	if !v.isDenied() {
+		d.decideInTurn(ctx, a, v)
 	}
 	answer := v.response()
 	if d.Observe != nil {
@@ -181,20 +175,11 @@ func (d *Decider) Decide(ctx context.Context, r *admissionv1.AdmissionRequest) (
 	return answer, nil
 }
 
-// waits returns a clock that says whether a request may still wait for others: for half
-// of its time. One without a deadline waits for nobody.
-func waits(ctx context.Context) func() bool {
-	deadline, ok := ctx.Deadline()
-	half := time.Until(deadline) / 2
-	return func() bool { return ok && time.Until(deadline) > half }
-}
-
 // decideInTurn decides when it is a request's turn, and takes note of what may be stored
 // from then on, even where that was not decided.
-func (d *Decider) decideInTurn(ctx context.Context, a *admission, r *admissionv1.AdmissionRequest, hasTime bool) *verdict {
-	v := &verdict{Options: &d.Options, request: r}
+func (d *Decider) decideInTurn(ctx context.Context, a *admission, v *verdict) {
 	defer func() {
-		if mayBeStored := !v.isDenied() && !v.waits && !isDryRun(r); mayBeStored {
+		if mayBeStored := !v.isDenied() && !isDryRun(v.request); mayBeStored {
 			a.until = d.Clock().Add(d.Pending)
 			d.ledger.add(a)
 		}
@@ -203,15 +188,14 @@ func (d *Decider) decideInTurn(ctx context.Context, a *admission, r *admissionv1
 	case d.turn <- struct{}{}:
 	case <-ctx.Done():
 		v.undecided(ctx.Err())
-		return v
+		return
 	}
 	d.take(d.Clock())
 	defer func() {
 		d.take(time.Time{})
 		<-d.turn
 	}()
-	d.decide(ctx, a, v, hasTime)
-	return v
+	d.decide(ctx, a, v)
 }
 
 func (d *Decider) take(at time.Time) {
@@ -247,7 +231,7 @@ func (d *Decider) Ready() error {
 }
 
 // decide fills in the verdict. It is called by whose turn it is.
-func (d *Decider) decide(ctx context.Context, a *admission, v *verdict, hasTime bool) {
+func (d *Decider) decide(ctx context.Context, a *admission, v *verdict) {
 	if a.was != (live.Version{}) {
 		d.ledger.learn(a.key, a.was)
 	}
@@ -257,22 +241,22 @@ func (d *Decider) decide(ctx context.Context, a *admission, v *verdict, hasTime 
 	}
 	var err error
 	if isInvariant(a.key) {
-		err = d.weighInvariant(ctx, a, v, hasTime)
+		err = d.weighInvariant(ctx, a, v)
 	} else {
 		v.opaque(a)
-		err = d.weigh(ctx, a, v, hasTime)
+		err = d.weigh(ctx, a, v)
 	}
 	if err != nil {
 		v.undecided(err)
 	}
-	if wait := d.unsure(); wait > 0 && !v.isDenied() && !v.waits && v.undecidedFor == "" {
+	if wait := d.unsure(); wait > 0 && !v.isDenied() && v.undecidedFor == "" {
 		v.unsure(wait)
 	}
 }
 
 // weigh compares the invariants before and after a change, in every world that may be.
-func (d *Decider) weigh(ctx context.Context, a *admission, v *verdict, hasTime bool) error {
-	return d.tryAll(ctx, a, v, hasTime, func(b *branch, seen *standing.Standing, now time.Time) error {
+func (d *Decider) weigh(ctx context.Context, a *admission, v *verdict) error {
+	return d.tryAll(ctx, a, v, func(b *branch, seen *standing.Standing, now time.Time) error {
 		for _, w := range append(slices.Clone(b.befores), b.after) {
 			if err := w.look(ctx, seen, now); err != nil {
 				return err
@@ -286,7 +270,7 @@ func (d *Decider) weigh(ctx context.Context, a *admission, v *verdict, hasTime b
 }
 
 // weighInvariant looks whether an Invariant holds today.
-func (d *Decider) weighInvariant(ctx context.Context, a *admission, v *verdict, hasTime bool) error {
+func (d *Decider) weighInvariant(ctx context.Context, a *admission, v *verdict) error {
 	if a.isGone() {
 		a.isKnown = true
 		if of := invariant.Named(d.Held, a.key.Name); of != nil {
@@ -300,7 +284,7 @@ func (d *Decider) weighInvariant(ctx context.Context, a *admission, v *verdict, 
 	if a.isKnown = seen.UID == a.uid; seen.Invariant != nil && seen.Says(a.invariant) {
 		return nil
 	}
-	return d.tryAll(ctx, a, v, hasTime, func(b *branch, seen *standing.Standing, now time.Time) error {
+	return d.tryAll(ctx, a, v, func(b *branch, seen *standing.Standing, now time.Time) error {
 		w := b.befores[0]
 		if err := w.look(ctx, seen, now); err != nil {
 			return err
@@ -314,34 +298,39 @@ func (d *Decider) weighInvariant(ctx context.Context, a *admission, v *verdict, 
 	})
 }
 
-// tryAll looks at every world that may be, until one refuses the request. Where there are
-// too many, the request waits while it has time, and is then undecided unless one of
-// those that were looked at refuses it.
-func (d *Decider) tryAll(ctx context.Context, a *admission, v *verdict, hasTime bool, look func(*branch, *standing.Standing, time.Time) error) error {
-	for {
+// tryAll looks at every world that may be, until one refuses the request. Where they
+// are many it waits a little for some of what was admitted to be seen. Where they are too
+// many after that, it fails, unless one of those that it tries refuses the request.
+func (d *Decider) tryAll(ctx context.Context, a *admission, v *verdict, look func(*branch, *standing.Standing, time.Time) error) error {
+	for patience := patienceOf(ctx); ; {
 		seen, err := d.standing(ctx)
 		if err != nil {
 			return err
 		}
 		var branches []branch
-		var open int
-		whole, isOther := false, false
+		open, whole, isOther, waits := 0, false, false, false
 		err = d.World.Look(func(m live.Moment) {
 			if isOther = m.Base() != seen.Model; isOther {
 				return
 			}
-			questions := questionsOf(m, d.settle(m, a))
-			if _, whole = ways(questions); !whole && hasTime {
-				v.waits = true
+			pending := d.settle(m, a)
+			questions := questionsOf(m, pending)
+			if waits = count(questions) > fewBranches && patience(pending, d.Clock().Add(d.Pending)); waits {
 				return
 			}
 			open = len(questions)
 			branches, whole = branchesOf(m, questions, a)
 		})
-		if err != nil || v.waits {
+		switch {
+		case err != nil:
 			return err
-		}
-		if isOther {
+		case waits:
+			select {
+			case <-time.After(soon):
+			case <-ctx.Done():
+			}
+			continue
+		case isOther:
 			continue
 		}
 		for i := range branches {
@@ -353,6 +342,22 @@ func (d *Decider) tryAll(ctx context.Context, a *admission, v *verdict, hasTime 
 			return fmt.Errorf("%d other changes may be stored or not, too many to try each with each", open)
 		}
 		return nil
+	}
+}
+
+const (
+	soon   = 5 * time.Millisecond // how long it takes until something is stored, and seen
+	recent = 2 * time.Second      // and at most, unless somebody else refused it
+)
+
+// patienceOf returns whether it is worth while to wait for what is pending: while half
+// of the time of a request is left, and something was admitted recently. A request
+// without a deadline waits for nothing.
+func patienceOf(ctx context.Context) func(pending []*admission, until time.Time) bool {
+	deadline, ok := ctx.Deadline()
+	half := time.Until(deadline) / 2
+	return func(pending []*admission, until time.Time) bool {
+		return ok && time.Until(deadline) > half && slices.ContainsFunc(pending, func(a *admission) bool { return until.Sub(a.until) < recent })
 	}
 }
 

@@ -39,7 +39,10 @@ type server struct {
 	stored   []*request           // in the order of their admission
 	unseen   map[string][]sighted // by kind
 	initial  map[k8s.Key]*object
+	asked    int
 	decided  map[string]int
+	kinds    []string // of what is asked about
+	deletes  int      // one request of so many, of those about what is there
 }
 
 // object is a stored object. It never changes.
@@ -141,7 +144,8 @@ func (s *server) compile(o *object) *invariant.Invariant {
 
 // ask has the decider decide about a request for an object in another state.
 func (s *server) ask(operation admissionv1.Operation, old, new *object) {
-	r := &request{number: len(s.flying) + len(s.stored), operation: operation, old: old, new: new, until: s.now.Add(s.decider.Pending)}
+	s.asked++
+	r := &request{number: s.asked, operation: operation, old: old, new: new, until: s.now.Add(s.decider.Pending)}
 	q := &admissionv1.AdmissionRequest{UID: "1", Operation: operation, Name: r.key().Name, Namespace: r.key().Namespace}
 	raw := func(o *object) []byte {
 		body := maps.Clone(o.body)
@@ -362,19 +366,24 @@ func (s *server) drawObject(kind string) *object {
 	meta := o.body["metadata"].(map[string]any)
 	in, _ := meta["namespace"].(string)
 	o.key = k8s.KeyOf(o.body["apiVersion"].(string), kind, in, meta["name"].(string))
-	o.held = kind == "Namespace" || kind != "Invariant" && rapid.IntRange(0, 3).Draw(s.T, "finalizer") == 0
+	o.held = kind == "Namespace" || kind != "Invariant" && rapid.Bool().Draw(s.T, "finalizer")
 	return o
 }
 
-var drawn = []string{"NetworkPolicy", "NetworkPolicy", "NetworkPolicy", "Namespace", "Pod", "Invariant"}
+// themes are the kinds of which most requests of a run are, so that they meet.
+var themes = [][]string{
+	{"NetworkPolicy", "NetworkPolicy", "NetworkPolicy", "Namespace", "Pod", "Invariant"},
+	{"NetworkPolicy"}, {"Pod"}, {"Namespace", "Pod"}, {"Namespace", "NetworkPolicy"}, {"Invariant", "NetworkPolicy"},
+}
 
 func newServer(t *rapid.T) *server {
 	s := &server{T: t, now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), objects: map[k8s.Key]*object{}, unseen: map[string][]sighted{}, decided: map[string]int{}}
+	s.kinds, s.deletes = rapid.SampledFrom(themes).Draw(t, "theme"), rapid.IntRange(1, 4).Draw(t, "deletes")
 	clock := func() time.Time { return s.now }
 	s.fake = newFake(clock)
 	s.decider = NewDecider(s.fake, s.keeper, Options{Clock: clock, Opaque: Warn})
 	for range rapid.IntRange(3, 12).Draw(t, "objects") {
-		o := s.drawObject(rapid.SampledFrom(drawn).Draw(t, "kind"))
+		o := s.drawObject(rapid.SampledFrom(themes[0]).Draw(t, "kind"))
 		o.uid = fmt.Sprintf("first-%d", s.revision)
 		if home := (k8s.Key{Kind: "Namespace", Name: o.key.Namespace}); home.Name != "" && s.objects[home] == nil {
 			body := objectOf(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+home.Name+"}}")
@@ -393,15 +402,15 @@ func newServer(t *rapid.T) *server {
 
 // step lets one thing happen.
 func (s *server) step() {
-	switch what := rapid.IntRange(0, 9).Draw(s.T, "what"); {
+	switch what := rapid.IntRange(0, 10).Draw(s.T, "what"); {
 	case what < 4 && len(s.flying) < 4:
-		o := s.drawObject(rapid.SampledFrom(drawn).Draw(s.T, "kind"))
+		o := s.drawObject(rapid.SampledFrom(s.kinds).Draw(s.T, "kind"))
 		old := s.objects[o.key]
 		switch {
 		case old == nil:
-			o.uid = fmt.Sprintf("uid-%d-%d", s.revision, len(s.decided)+s.decided["allowed"]+s.decided["denied"]+s.decided["undecided"])
+			o.uid = fmt.Sprintf("uid-%d", s.asked)
 			s.ask(admissionv1.Create, nil, o)
-		case rapid.IntRange(0, 2).Draw(s.T, "delete") == 0:
+		case rapid.IntRange(1, s.deletes).Draw(s.T, "delete") == 1:
 			s.ask(admissionv1.Delete, old, nil)
 		default:
 			o.uid, o.held, o.going = old.uid, old.held, old.going
@@ -421,17 +430,17 @@ func (s *server) step() {
 		if len(kinds) > 0 {
 			s.see(rapid.SampledFrom(kinds).Draw(s.T, "seen"))
 		}
-	default:
+	case what < 10:
 		var going []*object
 		for _, k := range slices.SortedFunc(maps.Keys(s.objects), compareKeys) {
 			if o := s.objects[k]; o.going {
 				going = append(going, o)
 			}
 		}
-		if len(going) > 0 && rapid.Bool().Draw(s.T, "finishes") {
+		if len(going) > 0 {
 			s.finish(rapid.SampledFrom(going).Draw(s.T, "goes"))
-			return
 		}
+	default:
 		s.pass(time.Duration(rapid.IntRange(1, 40).Draw(s.T, "seconds")) * time.Second)
 	}
 }

@@ -34,7 +34,6 @@ const explain = "weir explain -f cluster "
 type verdict struct {
 	*Options
 	request *admissionv1.AdmissionRequest
-	waits   bool // there is none yet, for too much else is open
 
 	denials      []string // each a few lines
 	code         int32    // of the first

@@ -90,22 +90,35 @@ func isPolicy(k k8s.Key) bool {
 	return true
 }
 
-// mostBranches is in how many ways questions may be answered for one request.
-const mostBranches = 32
+// In how many ways questions may be answered for one request: gladly, since it does not
+// take long, and at most.
+const (
+	fewBranches  = 16
+	mostBranches = 64
+)
+
+// count returns in how many ways questions may be answered, or a number above
+// mostBranches.
+func count(questions []question) int {
+	n := 1
+	for _, q := range questions {
+		n = min(n*len(q.answers), mostBranches+1)
+	}
+	return n
+}
 
 // ways returns all ways in which questions may be answered, by the numbers of the
 // answers. One in which an answer is not as it is seen comes after that in which it is.
 // Where there are too many, some are returned in which all but one answer is as it is
 // seen, and whole is false.
 func ways(questions []question) (all []string, whole bool) {
-	none := make([]byte, len(questions))
-	all = []string{string(none)}
+	all = []string{string(make([]byte, len(questions)))}
+	if count(questions) > mostBranches {
+		return some(questions, all), false
+	}
 	for i, q := range questions {
 		for _, way := range all {
 			for k := range q.answers[1:] {
-				if len(all) == mostBranches {
-					return some(questions), false
-				}
 				next := []byte(way)
 				next[i] = byte(k + 1)
 				all = append(all, string(next))
@@ -115,8 +128,7 @@ func ways(questions []question) (all []string, whole bool) {
 	return all, true
 }
 
-func some(questions []question) []string {
-	all := []string{string(make([]byte, len(questions)))}
+func some(questions []question, all []string) []string {
 	for i, q := range questions {
 		for k := range q.answers[1:] {
 			if len(all) == mostBranches {

@@ -148,11 +148,11 @@ func TestNamespacesThatAreGoing(t *testing.T) {
 // tried refuses it.
 func TestTooManyMixtures(t *testing.T) {
 	b := newBench(t, "deny", Options{})
-	for i := range 6 {
+	for i := range 7 {
 		b.allows("something else", b.ask(admissionv1.Create, policy("shop", fmt.Sprintf("x%d", i), "", fmt.Sprintf("podSelector: {matchLabels: {n: %q}}", fmt.Sprint(i)))))
 	}
 	r := b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress))
-	if want := "6 other changes may be stored or not, too many to try each with each"; !r.Allowed || r.AuditAnnotations["undecided"] != want {
+	if want := "7 other changes may be stored or not, too many to try each with each"; !r.Allowed || r.AuditAnnotations["undecided"] != want {
 		t.Errorf("%+v", r)
 	}
 	b.refuses("the other half", b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress)), broken)
