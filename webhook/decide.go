@@ -266,7 +266,9 @@ func (d *Decider) weigh(ctx context.Context, a *admission, v *verdict) error {
 			return err
 		}
 		v.changesNothing = v.changesNothing && reflect.DeepEqual(before.change, v.then.change)
-		v.compare(before.Standing, v.then.Standing)
+		if err := v.compare(before.Standing, v.then.Standing, d.Clock()); err != nil {
+			return err
+		}
 	}
 	d.assumed = before
 	return nil
