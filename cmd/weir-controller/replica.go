@@ -75,6 +75,10 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 	watch := &controller.Watch{Keeper: keeper, Settle: o.settle, Tell: states.tell}
 
 	server := webhook.NewServer(decider, leader, certificates)
+	server.Failed = func(err error) {
+		counted.NotForwarded()
+		m.GetLogger().WithName("webhook").Error(err, "the replica that decides could not be asked")
+	}
 	m.GetWebhookServer().Register(webhook.ReviewPath, server.Review())
 	m.GetWebhookServer().Register(webhook.ForwardPath, server.Forwarded())
 
