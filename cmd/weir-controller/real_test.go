@@ -21,6 +21,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions/check"
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -28,12 +31,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
+	"github.com/weir-policy/weir/internal/controller"
 	"github.com/weir-policy/weir/internal/testkit/plane"
 	"github.com/weir-policy/weir/webhook"
 )
@@ -393,6 +400,59 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Statuses are as Flux's conventions want them, and as kstatus reads them: whoever
+// waits for an Invariant need not know what it is.
+func TestRealStatuses(t *testing.T) {
+	c := newCluster(t, 1)
+	c.apply(shop)
+	c.isSure()
+	never := "adopt: true, never: {from: [{podSelector: {matchLabels: {app: web}}}], to: [{outside: true}]}"
+	always := strings.Replace(never, "never", "always", 1)
+	waivers := ", waivers: [{reason: r, owner: o, until: %s}]"
+	want := map[string]status.Status{}
+	for name, row := range map[string]struct {
+		spec string
+		want status.Status
+	}{
+		"holds":   {never, status.CurrentStatus},
+		"broken":  {always, status.FailedStatus},
+		"waived":  {always + fmt.Sprintf(waivers, "2999-01-01"), status.CurrentStatus},
+		"expired": {always + fmt.Sprintf(waivers, "2020-01-01"), status.FailedStatus},
+		"invalid": {"adopt: true, rego: 'deny contains 7'", status.FailedStatus},
+	} {
+		c.apply("{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: " + name + "}, spec: {" + row.spec + "}}")
+		want[name] = row.want
+	}
+	scheme := runtime.NewScheme()
+	if err := controller.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	who, err := client.New(c.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conventions := check.NewChecker(who, &check.Conditions{
+		NegativePolarity: []string{meta.ReconcilingCondition, meta.StalledCondition, controller.ViolatedCondition},
+	})
+	for name, want := range want {
+		o := &unstructured.Unstructured{}
+		o.SetAPIVersion("weir.dev/v1alpha1")
+		o.SetKind("Invariant")
+		c.until(func() error {
+			if err := who.Get(t.Context(), client.ObjectKey{Name: name}, o); err != nil {
+				return err
+			}
+			if got, err := status.Compute(o); err != nil || got.Status != want {
+				return fmt.Errorf("%s is %v to kstatus, want %s: %w", name, got, want, err)
+			}
+			return nil
+		})
+		if fail, warn := conventions.Check(t.Context(), &controller.Object{ObjectMeta: metav1.ObjectMeta{Name: name}}); fail != nil || warn != nil {
+			t.Errorf("%s: %v; %v", name, fail, warn)
+		}
+	}
 }
 
 func invariantOf(spec string) string {
