@@ -41,6 +41,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/weir-policy/weir/internal/controller"
+	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/internal/testkit/plane"
 	"github.com/weir-policy/weir/webhook"
 )
@@ -202,14 +203,7 @@ func (c *cluster) register() {
 		},
 	})
 	c.Cleanup(proxy.Close)
-	text, err := os.ReadFile("testdata/webhook.yaml")
-	if err != nil {
-		c.Fatal(err)
-	}
-	hook := &admissionregistrationv1.ValidatingWebhookConfiguration{}
-	if err := yaml.UnmarshalStrict(text, hook); err != nil {
-		c.Fatal(err)
-	}
+	hook := c.configuration()
 	at := proxy.URL + webhook.ReviewPath
 	for i := range hook.Webhooks {
 		hook.Webhooks[i].ClientConfig = admissionregistrationv1.WebhookClientConfig{
@@ -228,6 +222,26 @@ func (c *cluster) register() {
 		return nil
 	})
 }
+
+// configuration is what the chart has the API server ask about, and refuse when nobody
+// answers.
+func (c *cluster) configuration() *admissionregistrationv1.ValidatingWebhookConfiguration {
+	c.Helper()
+	out, err := testkit.Helm(c, "template", "weir", "../../charts/weir", "--namespace", "weir-system", "--show-only", "templates/webhook.yaml",
+		"--set", "webhook.failurePolicy=Fail,webhook.world.failurePolicy=Fail,webhook.world.timeoutSeconds=10")
+	if err != nil {
+		c.Fatalf("%v: %s", err, out)
+	}
+	hook := &admissionregistrationv1.ValidatingWebhookConfiguration{}
+	if err := yaml.UnmarshalStrict([]byte(out), hook); err != nil {
+		c.Fatal(err)
+	}
+	hook.Name = tested // the replicas look after the one of the chart's name
+	return hook
+}
+
+// tested is the configuration that leads to the replicas.
+const tested = "weir-tested"
 
 func (c *cluster) pick() string {
 	c.mutex.Lock()
@@ -343,7 +357,10 @@ spec:
   egress: [{}]
 `
 
-const because = ` admission webhook "policies.weir.dev" denied the request: `
+const (
+	because   = ` admission webhook "policies.weir.dev" denied the request: `
+	notAsSaid = ` admission webhook "invariants.weir.dev" denied the request: `
+)
 
 const opensDB = `breaks invariant payments-db (deny): the shop does not reach the payments database (owner team-payments)
 shop/web can open TCP/5432 to payments/db
@@ -366,18 +383,18 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 	// A label of a Namespace says who may.
 	c.apply(strings.ReplaceAll(openDB, "team: shop", "partner: \"yes\""))
 	labelled, err := c.try("", "label", "namespace", "shop", "partner=yes")
-	if err == nil || !strings.Contains(labelled, `"workloads.weir.dev" denied the request: breaks invariant payments-db`) {
+	if err == nil || !strings.Contains(labelled, `"namespaces.weir.dev" denied the request: breaks invariant payments-db`) {
 		t.Errorf("%v: %s", err, labelled)
 	}
 
 	// Invariants themselves.
-	c.says(`The request is invalid: error when creating "STDIN":`+because+`invariant/x:8:12: cel: no field nam in Pod; did you mean name?
+	c.says(`The request is invalid: error when creating "STDIN":`+notAsSaid+`invariant/x:8:12: cel: no field nam in Pod; did you mean name?
      p.nam == 'x')
        ^
 `, invariantOf("cel: |\n    pods.all(p,\n     p.nam == 'x')"), "apply", "-f", "-")
 	always := "%salways: {from: [{podSelector: {matchLabels: {app: web}}}], to: [{podSelector: {matchLabels: {app: db}}}], ports: [80]}"
 	says := "\nshop/web cannot open TCP/80 to payments/db\nby NetworkPolicy payments/open\nweir explain -f cluster shop/deployment/web payments/deployment/db TCP/80\n"
-	c.says(created+"does not hold today: invariant x (deny)"+says+"spec.adopt: true accepts it as it is\n", invariantOf(fmt.Sprintf(always, "")), "apply", "-f", "-")
+	c.says(strings.ReplaceAll(created, because, notAsSaid)+"does not hold today: invariant x (deny)"+says+"spec.adopt: true accepts it as it is\n", invariantOf(fmt.Sprintf(always, "")), "apply", "-f", "-")
 	c.says("Warning: invariant x does not hold today: shop/web cannot open TCP/80 to payments/db\ninvariant.weir.dev/x created\n", invariantOf(fmt.Sprintf(always, "adopt: true\n  ")), "apply", "-f", "-")
 	c.says("Warning: invariant x is not checked any more\ninvariant.weir.dev \"x\" deleted\n", "", "delete", "invariant", "x")
 
@@ -503,7 +520,7 @@ func TestRealObjectsMadeMeanwhileAreFound(t *testing.T) {
 	c.isSure()
 	c.apply(closed)
 	hooks := c.clients.AdmissionregistrationV1().ValidatingWebhookConfigurations()
-	if err := hooks.Delete(t.Context(), "weir-tested", metav1.DeleteOptions{}); err != nil {
+	if err := hooks.Delete(t.Context(), tested, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	c.until(func() error { _, err := c.try(openWeb+"---"+openDB, "apply", "-f", "-"); return err })
@@ -627,7 +644,11 @@ func TestRealManyAppliesAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := newCluster(t, 2, func(o *options) { o.undecided.value = webhook.Deny })
+	c := newCluster(t, 2, func(o *options) {
+		o.undecided.value = webhook.Deny
+		// However busy the machine is, the one that leads goes on.
+		o.leader.LeaseDuration, o.leader.RenewDeadline, o.leader.RetryPeriod = time.Minute, 50*time.Second, time.Second
+	})
 	c.until(func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
 	c.isSure()
 	c.apply(closed)
