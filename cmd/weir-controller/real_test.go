@@ -131,7 +131,7 @@ func (c *cluster) start(set ...func(*options)) *member {
 		}
 	})
 	c.Cleanup(m.stop)
-	c.until(func() error { return ready("http://" + o.healthAddr + "/readyz?verbose") })
+	testkit.Eventually(c, func() error { return ready("http://" + o.healthAddr + "/readyz?verbose") })
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	c.replicas = append(c.replicas, m)
@@ -181,18 +181,6 @@ func ready(url string) error {
 	return nil
 }
 
-// until waits for something to be so.
-func (c *cluster) until(what func() error) {
-	c.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for err := what(); err != nil; err = what() {
-		if time.Now().After(deadline) {
-			c.Fatal(err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
 // register lets the API server ask the replicas, in turn.
 func (c *cluster) register() {
 	c.Helper()
@@ -215,7 +203,7 @@ func (c *cluster) register() {
 	}
 	// The server begins to ask a little later.
 	probe := "apiVersion: weir.dev/v1alpha1\nkind: Invariant\nmetadata: {name: probe}\nspec: {cel: 'nonsense('}\n"
-	c.until(func() error {
+	testkit.Eventually(c, func() error {
 		if out, err := c.try(probe, "create", "--dry-run=server", "-f", "-"); err == nil {
 			return fmt.Errorf("not asked yet: %s", out)
 		}
@@ -400,7 +388,7 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 
 	// What only warns.
 	c.apply(strings.ReplaceAll(closed, "  owner:", "  severity: warn\n  owner:"))
-	c.until(func() error { // the change of severity is seen
+	testkit.Eventually(c, func() error { // the change of severity is seen
 		out, err := c.try(openDB, "apply", "--dry-run=server", "-f", "-")
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
@@ -410,7 +398,7 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 	c.says("Warning: breaks invariant payments-db: shop/web can open TCP/5432 to payments/db, by NetworkPolicy payments/open rule 0\nnetworkpolicy.networking.k8s.io/open configured\n", openDB, "apply", "-f", "-")
 
 	// The controller says so, too.
-	c.until(func() error {
+	testkit.Eventually(c, func() error {
 		got, err := c.try("", "get", "invariant", "payments-db", "-o", `jsonpath={.status.state} {.status.counterexamples[0].policy} {.status.conditions[?(@.type=="Ready")].reason}`)
 		if want := "broken NetworkPolicy payments/open InvariantViolated"; got != want {
 			return fmt.Errorf("the status says %q, want %q: %w", got, want, err)
@@ -457,7 +445,7 @@ func TestRealStatuses(t *testing.T) {
 		o := &unstructured.Unstructured{}
 		o.SetAPIVersion("weir.dev/v1alpha1")
 		o.SetKind("Invariant")
-		c.until(func() error {
+		testkit.Eventually(c, func() error {
 			if err := who.Get(t.Context(), client.ObjectKey{Name: name}, o); err != nil {
 				return err
 			}
@@ -479,7 +467,7 @@ func invariantOf(spec string) string {
 // isSure waits until replicas do not warn any more that they are new.
 func (c *cluster) isSure() {
 	c.Helper()
-	c.until(func() error {
+	testkit.Eventually(c, func() error {
 		out, err := c.try(strings.ReplaceAll(openWeb, "name: open", "name: probe"), "create", "--dry-run=server", "-f", "-")
 		if err != nil || strings.Contains(out, "Warning") {
 			return fmt.Errorf("%w: %s", err, out)
@@ -498,13 +486,13 @@ func TestRealPacks(t *testing.T) {
 	if err == nil || !strings.Contains(out, "breaks invariant baseline-no-world-open-databases (deny)") {
 		t.Errorf("%v: %s", err, out)
 	}
-	c.until(func() error {
+	testkit.Eventually(c, func() error {
 		if want := `weir_pack_invariants{invariant="baseline-dns",pack="baseline",severity="warn",state="holds"} 1`; !strings.Contains(c.replicas[0].scrape(), want) {
 			return fmt.Errorf("there is no metric %s", want)
 		}
 		return nil
 	})
-	c.until(func() error {
+	testkit.Eventually(c, func() error {
 		got, err := c.try("", "get", "events", "-n", "default", "--field-selector", "involvedObject.kind=Invariant,involvedObject.name=baseline-default-deny-ingress", "-o", "jsonpath={.items[*].message}")
 		if !strings.HasPrefix(got, "invariant baseline-default-deny-ingress: shop/web: no policy isolates it at ingress") {
 			return fmt.Errorf("the events are %q: %w", got, err)
@@ -523,8 +511,8 @@ func TestRealObjectsMadeMeanwhileAreFound(t *testing.T) {
 	if err := hooks.Delete(t.Context(), tested, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	c.until(func() error { _, err := c.try(openWeb+"---"+openDB, "apply", "-f", "-"); return err })
-	c.until(func() error {
+	testkit.Eventually(c, func() error { _, err := c.try(openWeb+"---"+openDB, "apply", "-f", "-"); return err })
+	testkit.Eventually(c, func() error {
 		got, err := c.try("", "get", "invariant", "payments-db", "-o", "jsonpath={.status.state}: {.status.message}")
 		if want := "broken: shop/web can open TCP/5432 to payments/db"; got != want {
 			return fmt.Errorf("the status says %q, want %q: %w", got, want, err)
@@ -570,8 +558,8 @@ func TestRealBadReviews(t *testing.T) {
 // and each to another replica.
 func TestRealRace(t *testing.T) {
 	c := newCluster(t, 2, func(o *options) { o.undecided.value = webhook.Deny })
-	c.until(func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
-	c.until(func() error { _, err := c.try(closed, "apply", "-f", "-"); return err })
+	testkit.Eventually(c, func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
+	testkit.Eventually(c, func() error { _, err := c.try(closed, "apply", "-f", "-"); return err })
 	c.isSure()
 	for round := range 20 {
 		c.race(round, nil)
@@ -616,7 +604,7 @@ func (c *cluster) race(round int, between func()) {
 	}
 	for i, p := range policies {
 		if made[i] == nil {
-			c.until(func() error {
+			testkit.Eventually(c, func() error {
 				return c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Delete(c.Context(), p.Name, metav1.DeleteOptions{})
 			})
 		}
@@ -649,7 +637,7 @@ func TestRealManyAppliesAtOnce(t *testing.T) {
 		// However busy the machine is, the one that leads goes on.
 		o.leader.LeaseDuration, o.leader.RenewDeadline, o.leader.RetryPeriod = time.Minute, 50*time.Second, time.Second
 	})
-	c.until(func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
+	testkit.Eventually(c, func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
 	c.isSure()
 	c.apply(closed)
 	c.apply(openWeb)
