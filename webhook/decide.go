@@ -23,6 +23,7 @@ import (
 // World is the world as it is seen; see live.World.
 type World interface {
 	Unready() error
+	Missing() []string
 	Entry(object map[string]any) (*k8s.Entry, error)
 	Held(key k8s.Key) (live.Version, bool)
 	Within(namespace string) []k8s.Key
@@ -240,6 +241,9 @@ func (d *Decider) decide(ctx context.Context, a *admission, v *verdict) {
 	}
 	if wait := d.unsure(); wait > 0 && !v.isDenied() && v.undecidedFor == "" {
 		v.unsure(wait)
+	}
+	if missing := d.World.Missing(); len(missing) > 0 && !v.isDenied() && v.undecidedFor == "" {
+		v.without(missing)
 	}
 	if v.isDenied() || isDryRun(v.request) || v.changesNothing {
 		return

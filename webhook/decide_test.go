@@ -30,9 +30,11 @@ type fake struct {
 	model  *policies.Model
 	held   map[k8s.Key]live.Version
 	blind  error
+	gone   []string
 }
 
-func (f *fake) Unready() error { return f.blind }
+func (f *fake) Unready() error    { return f.blind }
+func (f *fake) Missing() []string { return f.gone }
 func (f *fake) Held(k k8s.Key) (live.Version, bool) {
 	v, there := f.held[k]
 	return v, there
@@ -278,6 +280,11 @@ func TestUndecided(t *testing.T) {
 			"a policy that is not understood": b.ask(admissionv1.Create, `{apiVersion: example.com/v1, kind: FancyNetworkPolicy, metadata: {name: a, namespace: shop, uid: a}}`, dryRun),
 			"a replica that is new": func() *admissionv1.AdmissionResponse {
 				b.Begin()
+				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun)
+			}(),
+			"a group that cannot be served": func() *admissionv1.AdmissionResponse {
+				b := newBench(t, "deny", Options{Undecided: choice})
+				b.gone = []string{"projectcalico.org/v3"}
 				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun)
 			}(),
 			"a world that was not seen": func() *admissionv1.AdmissionResponse {

@@ -84,6 +84,12 @@ func (v *verdict) unsure(wait time.Duration) {
 	v.choose(v.Undecided, fmt.Sprintf("checked without what was admitted just before by the replica that decided until now; sure again in %s", wait.Round(time.Second)))
 }
 
+// without is the verdict on a request that would be allowed, while policies of some
+// groups of the API cannot be read.
+func (v *verdict) without(groups []string) {
+	v.choose(v.Undecided, "checked without what cannot be served at the moment: "+strings.Join(groups, ", "))
+}
+
 // opaque looks whether a policy is understood.
 func (v *verdict) opaque(a *admission) {
 	if a.isGone() {

@@ -50,7 +50,11 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 	if err != nil {
 		return nil, err
 	}
-	world, err := live.New(config, live.Options{Read: k8s.Options{CalicoVersion: o.calicoVersion, Calico: o.calico}})
+	told := m.GetLogger().WithName("world")
+	world, err := live.New(config, live.Options{
+		Read: k8s.Options{CalicoVersion: o.calicoVersion, Calico: o.calico},
+		Told: func(what string) { told.Info(what) },
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +106,10 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 	if err := m.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return nil, err
 	}
-	for _, c := range []prometheus.Collector{counted, states.count, states.packed} {
+	missing := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "weir_api_groups_missing", Help: "Groups of the API that cannot be served at the moment, so that what is in them is not known.",
+	}, func() float64 { return float64(len(world.Missing())) })
+	for _, c := range []prometheus.Collector{counted, states.count, states.packed, missing} {
 		if err := registry.Register(c); err != nil {
 			return nil, err
 		}
