@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -383,4 +384,26 @@ weir explain -f cluster shop/deployment/web payments/deployment/db TCP/443`
 	b.see(t, policy("shop", "out", "2", fmt.Sprintf(other, "web")), "2")
 	b.refuses("another pod instead", b.ask(admissionv1.Update, policy("shop", "out", "2", fmt.Sprintf(other, "cart")), dryRun), "breaks further invariant apart (deny)\nshop/web: no policy isolates it at egress; 1 other pod breaks it too")
 	b.allows("no other pod", b.ask(admissionv1.Update, policy("shop", "out", "2", noEgress), dryRun))
+}
+
+// Whichever of the pending changes come to be, all of them, none, or one of those of
+// one object: together with a change they break nothing.
+func TestWorldsThatAreTried(t *testing.T) {
+	of := func(name string) *admission { return &admission{key: k8s.KeyOf("networking.k8s.io/v1", "NetworkPolicy", "shop", name)} }
+	a, b, again := of("a"), of("b"), of("a")
+	for _, row := range []struct {
+		name    string
+		pending []*admission
+		want    [][]*admission
+	}{
+		{"nothing is pending", nil, [][]*admission{nil}},
+		{"one is", []*admission{a}, [][]*admission{nil, {a}}},
+		{"two are", []*admission{a, b}, [][]*admission{nil, {a, b}}},
+		{"two of one object", []*admission{a, b, again}, [][]*admission{nil, {a, b, again, a}, {a, b, again}}},
+	} {
+		d := &Decider{ledger: ledger{row.pending}}
+		if got := d.worlds(); !reflect.DeepEqual(got, row.want) {
+			t.Errorf("%s: %v, want %v", row.name, got, row.want)
+		}
+	}
 }
