@@ -58,9 +58,14 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 	if err != nil {
 		return nil, err
 	}
-	packs, err := source.ReadPacks(context.Background(), o.packs...)
+	packs, err := source.ReadPacks(context.Background(), nil, o.packs...)
 	if err != nil {
 		return nil, err
+	}
+	for _, p := range packs {
+		if p.Unverified {
+			m.GetLogger().Info("a policy pack is signed, and its signature was not verified", "pack", p.Name)
+		}
 	}
 	held, err := source.WithPacks(nil, packs...)
 	if err != nil {
