@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -26,17 +25,6 @@ import (
 // objects are what the chart consists of, as it is rendered.
 type objects []*unstructured.Unstructured
 
-// helm runs helm and returns what it printed, on both streams.
-func helm(t testing.TB, args ...string) (string, error) {
-	t.Helper()
-	program := os.Getenv("WEIR_HELM")
-	if program == "" {
-		t.Skip("WEIR_HELM is not set, so the chart is not rendered; make chart sets it")
-	}
-	out, err := exec.Command(program, args...).CombinedOutput()
-	return string(out), err
-}
-
 // render renders a chart with values such as "webhook.failurePolicy=Fail".
 func render(t testing.TB, chart string, values ...string) objects {
 	t.Helper()
@@ -44,7 +32,7 @@ func render(t testing.TB, chart string, values ...string) objects {
 	for _, value := range values {
 		args = append(args, "--set", value)
 	}
-	out, err := helm(t, args...)
+	out, err := testkit.Helm(t, args...)
 	if err != nil {
 		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
@@ -173,7 +161,7 @@ func TestValuesThatAreRefused(t *testing.T) {
 		{"podDisruptionBudget.maxUnavailable=0", "podDisruptionBudget/maxUnavailable"},
 		{"controller.logLevel=loud", "controller/logLevel"},
 	} {
-		out, err := helm(t, "template", "weir", "weir", "--set", row.value)
+		out, err := testkit.Helm(t, "template", "weir", "weir", "--set", row.value)
 		if err == nil || !strings.Contains(strings.ReplaceAll(out, ".", "/"), row.says) {
 			t.Errorf("%s: %v\n%s", row.value, err, out)
 		}

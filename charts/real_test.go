@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -29,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/weir-policy/weir/internal/live"
+	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/internal/testkit/plane"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/webhook/cert"
@@ -131,8 +131,8 @@ func TestRealInstall(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	until(t, func() error { return certificates.Ready(nil) })
-	until(t, world.Unready)
+	testkit.Eventually(t, func() error { return certificates.Ready(nil) })
+	testkit.Eventually(t, world.Unready)
 	configuration := object("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "", "weir", nil)
 	if err := c.Get(t.Context(), client.ObjectKeyFromObject(configuration), configuration); err != nil {
 		t.Fatal(err)
@@ -144,20 +144,6 @@ func TestRealInstall(t *testing.T) {
 	}
 	c.mayNot(t)
 	c.heeds(t, all)
-}
-
-// until waits for something that another goroutine brings about.
-func until(t *testing.T, so func() error) {
-	t.Helper()
-	ticker, end := time.NewTicker(10*time.Millisecond), time.After(30*time.Second)
-	defer ticker.Stop()
-	for so() != nil {
-		select {
-		case <-ticker.C:
-		case <-end:
-			t.Fatal(so())
-		}
-	}
 }
 
 // mayNot asks for what the service account must not do.
@@ -290,7 +276,7 @@ func TestRealAskedAbout(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := func(err error) bool { return err != nil && strings.Contains(err.Error(), "failed calling webhook") }
-	until(t, func() error {
+	testkit.Eventually(t, func() error {
 		if err := c.Create(t.Context(), policy("shop", "probe"), client.DryRunAll); !refused(err) {
 			return fmt.Errorf("nobody is asked: %w", err)
 		}
@@ -471,7 +457,7 @@ func TestRealProgram(t *testing.T) {
 			t.Errorf("it ended with %v and told\n%s", err, told.String())
 		}
 	}()
-	until(t, func() error {
+	testkit.Eventually(t, func() error {
 		answer, err := http.Get("http://" + health + "/readyz?verbose")
 		if err != nil {
 			return err
@@ -483,7 +469,7 @@ func TestRealProgram(t *testing.T) {
 		return nil
 	})
 	c.apply(t, objects{all.of(t, "Invariant", "weir-test")})
-	until(t, func() error {
+	testkit.Eventually(t, func() error {
 		i := object("weir.dev/v1alpha1", "Invariant", "", "weir-test", nil)
 		if err := c.Get(t.Context(), client.ObjectKeyFromObject(i), i); err != nil {
 			return err
@@ -493,7 +479,7 @@ func TestRealProgram(t *testing.T) {
 		}
 		return nil
 	})
-	until(t, func() error {
+	testkit.Eventually(t, func() error {
 		if told := c.Kubectl(t, "describe", "invariant", "weir-test"); !bytes.Contains(told, []byte("weir-controller  invariant weir-test:")) {
 			return fmt.Errorf("there is no event:\n%s", told)
 		}

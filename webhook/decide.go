@@ -20,6 +20,7 @@ import (
 // World is the world as it is seen; see live.World.
 type World interface {
 	Unready() error
+	Missing() []string
 	Entry(object map[string]any) (*k8s.Entry, error)
 	Look(f func(live.Moment)) error
 }
@@ -252,18 +253,25 @@ func (d *Decider) decide(ctx context.Context, a *admission, v *verdict) {
 	if wait := d.unsure(); wait > 0 && !v.isDenied() && v.undecidedFor == "" {
 		v.unsure(wait)
 	}
+	if missing := d.World.Missing(); len(missing) > 0 && !v.isDenied() && v.undecidedFor == "" {
+		v.without(missing)
+	}
 }
 
 // weigh compares the invariants before and after a change, in every world that may be.
 func (d *Decider) weigh(ctx context.Context, a *admission, v *verdict) error {
 	return d.tryAll(ctx, a, v, func(b *branch, seen *standing.Standing, now time.Time) error {
-		for _, w := range append(slices.Clone(b.befores), b.after) {
+		for _, w := range slices.Concat(b.befores, b.afters) {
 			if err := w.look(ctx, seen, now); err != nil {
 				return err
 			}
 		}
-		for _, before := range b.befores {
-			v.compare(before.Standing, b.after.Standing)
+		for _, after := range b.afters {
+			for _, before := range b.befores {
+				if err := v.compare(before.Standing, after.Standing, now); err != nil {
+					return err
+				}
+			}
 		}
 		return nil
 	})

@@ -36,6 +36,7 @@ type fake struct {
 	going     map[k8s.Key]bool
 	revisions map[string]string // by kind
 	blind     error
+	gone      []string
 	onLook    func()
 }
 
@@ -47,6 +48,7 @@ func newFake(clock func() time.Time) *fake {
 }
 
 func (f *fake) Unready() error            { return f.blind }
+func (f *fake) Missing() []string         { return f.gone }
 func (f *fake) Base() *policies.Model     { return f.model }
 func (f *fake) Revision(k k8s.Key) string { return f.revisions[k.Kind] }
 func (f *fake) Get(k k8s.Key) *k8s.Entry  { return f.store.Get(k) }
@@ -325,6 +327,11 @@ func TestUndecided(t *testing.T) {
 				b.Begin()
 				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun)
 			}(),
+			"a group that cannot be served": func() *admissionv1.AdmissionResponse {
+				b := newBench(t, "deny", Options{Undecided: choice})
+				b.gone = []string{"projectcalico.org/v3"}
+				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun)
+			}(),
 			"a world that was not seen": func() *admissionv1.AdmissionResponse {
 				b.blind = fmt.Errorf("pods are still to be listed")
 				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress))
@@ -394,4 +401,40 @@ func TestPacksAreHeld(t *testing.T) {
 	}
 	b.Missed("apart")
 	b.refuses("what breaks it, when that is gone", b.ask(admissionv1.Delete, policy("shop", "out", "1", noEgress)), "")
+}
+
+// What is broken already may not be broken elsewhere: a change that closes as much as
+// it opens is refused all the same.
+func TestNothingElseMayBreak(t *testing.T) {
+	allows := func(port string) string {
+		return policy("payments", "in", "2", "podSelector: {}, ingress: [{ports: [{port: "+port+"}]}]")
+	}
+	named := func(http int) string {
+		return fmt.Sprintf(`{apiVersion: apps/v1, kind: Deployment, metadata: {name: db, namespace: payments, uid: db, resourceVersion: "2"},
+			spec: {selector: {matchLabels: {app: db}}, template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c, ports: [{name: http, containerPort: %d}]}]}}}}`, http)
+	}
+	further := `breaks further invariant closed (deny)
+shop/web can open TCP/443 to payments/db
+by NetworkPolicy payments/in rule 0
+weir explain -f cluster shop/deployment/web payments/deployment/db TCP/443`
+	b := newBench(t, "deny", Options{})
+	b.see(t, policy("shop", "out", "2", allEgress), "2")
+	b.see(t, named(80), "2")
+	b.see(t, allows("80"), "2")
+	b.allows("the same", b.ask(admissionv1.Update, allows("80"), dryRun))
+	b.allows("the same in another way", b.ask(admissionv1.Update, allows("http"), dryRun))
+	b.refuses("another port", b.ask(admissionv1.Update, allows("443"), dryRun), further)
+	b.refuses("more ports", b.ask(admissionv1.Update, allows("80, endPort: 443"), dryRun), strings.ReplaceAll(further, "443", "81"))
+	b.see(t, allows("http"), "3")
+	b.allows("the same pods", b.ask(admissionv1.Update, strings.Replace(named(80), "containers", "serviceAccountName: robot, containers", 1), dryRun))
+	b.refuses("another port behind the name", b.ask(admissionv1.Update, named(443), dryRun), further)
+
+	isolated := `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: apart, uid: apart}, spec: {isolated: {pods: [{podSelector: {}}], directions: [egress]}}}`
+	b = newBench(t, "audit", Options{})
+	b.Saw("apart", live.Version{UID: "apart", ResourceVersion: "1"}, compiled(t, isolated))
+	other := "podSelector: {matchLabels: {app: %s}}, policyTypes: [Egress]"
+	b.see(t, deployment("shop", "cart"), "1")
+	b.see(t, policy("shop", "out", "2", fmt.Sprintf(other, "web")), "2")
+	b.refuses("another pod instead", b.ask(admissionv1.Update, policy("shop", "out", "2", fmt.Sprintf(other, "cart")), dryRun), "breaks further invariant apart (deny)\nshop/web: no policy isolates it at egress; 1 other pod breaks it too")
+	b.allows("no other pod", b.ask(admissionv1.Update, policy("shop", "out", "2", noEgress), dryRun))
 }

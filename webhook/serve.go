@@ -34,6 +34,7 @@ type Server struct {
 	Decider  *Decider
 	Leader   Leader
 	Replicas Replicas
+	Failed   func(error) // is told why the leader could not be asked, if it is set
 
 	client *http.Client
 	slots  chan struct{}
@@ -76,8 +77,10 @@ func (s *Server) Forwarded() http.Handler {
 	})
 }
 
-// answer decides, or has the leader decide.
+// answer decides, or has the leader decide. It tries until there is no time left, and
+// tells of each cause of a failure once.
 func (s *Server) answer(ctx context.Context, body []byte, r *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
+	var told string
 	for {
 		if s.Leader.Leads() {
 			return s.Decider.Decide(ctx, r)
@@ -85,6 +88,10 @@ func (s *Server) answer(ctx context.Context, body []byte, r *admissionv1.Admissi
 		answer, err := s.forward(ctx, body)
 		if err == nil || errors.As(err, &refusal{}) {
 			return answer, err
+		}
+		if s.Failed != nil && told != err.Error() {
+			told = err.Error()
+			s.Failed(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -160,13 +167,13 @@ func readReview(ctx context.Context, w http.ResponseWriter, q *http.Request) ([]
 	}
 	line := http.NewResponseController(w)
 	if until, ok := ctx.Deadline(); ok {
-		if err := line.SetReadDeadline(until); err != nil {
+		if err := line.SetReadDeadline(until); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			return nil, nil, err
 		}
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, q.Body, mostReview))
 	if err == nil {
-		err = line.SetReadDeadline(time.Time{}) // the line is listened to while there is an answer to make
+		_ = line.SetReadDeadline(time.Time{}) // the line is listened to while there is an answer to make
 	}
 	if err != nil {
 		if big := (*http.MaxBytesError)(nil); errors.As(err, &big) {

@@ -103,6 +103,12 @@ func (v *verdict) unsure(wait time.Duration) {
 	v.choose(v.Undecided, fmt.Sprintf("checked without what was admitted just before by the replica that decided until now; sure again in %s", wait.Round(time.Second)))
 }
 
+// without is the verdict on a request that would be allowed, while policies of some
+// groups of the API cannot be read.
+func (v *verdict) without(groups []string) {
+	v.choose(v.Undecided, "checked without what cannot be served at the moment: "+strings.Join(groups, ", "))
+}
+
 // opaque looks whether a policy is understood.
 func (v *verdict) opaque(a *admission) {
 	if a.isGone() {
@@ -118,17 +124,37 @@ func (v *verdict) opaque(a *admission) {
 	}
 }
 
-// compare looks at what a change does to the invariants.
-func (v *verdict) compare(before, after *standing.Standing) {
+// compare looks at what a change does to the invariants. Of those of severity deny that
+// were broken and are, it looks whether anything breaks them that did not.
+func (v *verdict) compare(before, after *standing.Standing, now time.Time) error {
+	var stuck []int
 	for k := range after.Results {
-		b, a := &before.Results[k], &after.Results[k]
-		switch turn := invariant.TurnOf(b, a); {
-		case turn == invariant.Breaks, turn == invariant.Stuck && a.Broken > b.Broken:
-			v.breaks(a, turn == invariant.Stuck)
+		a := &after.Results[k]
+		switch turn := invariant.TurnOf(&before.Results[k], a); {
+		case turn == invariant.Breaks:
+			v.breaks(a, false)
 		case turn == invariant.Doubts:
 			v.doubts(a)
+		case a.Severity == invariant.Deny && (turn == invariant.Stuck || turn == invariant.Worsens):
+			stuck = append(stuck, k)
+		case turn == invariant.Worsens:
+			v.breaks(a, true)
 		}
 	}
+	worse, err := after.Worse(before, stuck, now)
+	if err != nil {
+		return err
+	}
+	for n, k := range stuck {
+		a := &after.Results[k]
+		switch {
+		case worse[n] != nil:
+			v.breaks(a.Foremost(worse[n]), true)
+		case invariant.TurnOf(&before.Results[k], a) == invariant.Worsens:
+			v.breaks(a, true)
+		}
+	}
+	return nil
 }
 
 // breaks takes an invariant that a change breaks, or breaks further.

@@ -48,7 +48,9 @@ func questionsOf(m live.Moment, pending []*admission) []question {
 	}
 	for _, a := range pending {
 		if !isInvariant(a.key) {
-			ask(a.key, a.answer(m))
+			for _, it := range a.answers() {
+				ask(a.key, it)
+			}
 		}
 	}
 	going := m.Going()
@@ -71,10 +73,14 @@ func questionsOf(m live.Moment, pending []*admission) []question {
 	return all
 }
 
-// answer returns what an admission makes of its object.
-func (a *admission) answer(m live.Moment) *answer {
-	seen, there := m.Held(a.key)
-	return &answer{a.entry, a.isGone() || there && seen.UID != a.uid}
+// answers returns what an admission may make of its object. What is seen in a Namespace
+// that comes may be that of its predecessor, or its own already.
+func (a *admission) answers() []*answer {
+	all := []*answer{{a.entry, a.isGone()}}
+	if isNamespace(a.key) && a.was == (live.Version{}) {
+		all = append(all, &answer{a.entry, true})
+	}
+	return all
 }
 
 func isNamespace(k k8s.Key) bool { return k.Group == "" && k.Kind == "Namespace" }
@@ -146,7 +152,7 @@ func some(questions []question, all []string) []string {
 // asked about.
 type branch struct {
 	befores []*world // with each answer to that; in the first it is as it is seen
-	after   *world   // once it is as asked for; nil for an Invariant
+	afters  []*world // once it is as asked for; none for an Invariant
 }
 
 // branchesOf returns the branches of a request, and whether they are all.
@@ -176,7 +182,9 @@ func branchesOf(m live.Moment, questions []question, a *admission) (all []branch
 			next.befores = append(next.befores, overlay.with(a.key, it).try(parent))
 		}
 		if !isInvariant(a.key) {
-			next.after = overlay.with(a.key, a.answer(m)).try(parent)
+			for _, it := range a.answers() {
+				next.afters = append(next.afters, overlay.with(a.key, it).try(parent))
+			}
 		}
 		all = append(all, next)
 	}

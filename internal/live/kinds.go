@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,7 +41,10 @@ func (w *World) discover(ctx context.Context, running *sync.WaitGroup) error {
 	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
-	w.discovered, w.missing = true, missing
+	if w.began.IsZero() {
+		w.began = time.Now()
+	}
+	w.tell(missing)
 	wanted := map[groupKind]bool{}
 	for _, s := range served {
 		id := idOf(s)
@@ -76,6 +80,27 @@ func (w *World) discover(ctx context.Context, running *sync.WaitGroup) error {
 	return nil
 }
 
+// tell takes which groups cannot be served, and says which are new among them and which
+// are served again. It wants the mutex.
+func (w *World) tell(missing []string) {
+	slices.Sort(missing)
+	before := w.missing
+	w.missing = missing
+	if w.options.Told == nil {
+		return
+	}
+	for _, group := range missing {
+		if !slices.Contains(before, group) {
+			w.options.Told(fmt.Sprintf("group %s cannot be served at the moment; what is in it is not known", group))
+		}
+	}
+	for _, group := range before {
+		if !slices.Contains(missing, group) {
+			w.options.Told(fmt.Sprintf("group %s is served again, or gone", group))
+		}
+	}
+}
+
 // idOf returns the name of a kind in keys.
 func idOf(s k8s.Served) groupKind {
 	key := k8s.KeyOf(s.APIVersion(), s.Kind, "", "")
@@ -96,7 +121,7 @@ func (w *World) serves() (served []k8s.Served, missing []string, down map[string
 			down[version.Group] = true
 			// Metrics are often away; nobody's policies are among them.
 			if !strings.HasSuffix(version.Group, "metrics.k8s.io") {
-				missing = append(missing, fmt.Sprintf("group %s cannot be served at the moment", version))
+				missing = append(missing, version.String())
 			}
 		}
 	}

@@ -31,6 +31,12 @@ type Options struct {
 	// Poll is how often the server is asked which kinds it serves, so that those are
 	// watched that are defined later; half a minute unless it is set.
 	Poll time.Duration
+	// Patience is for how long the first model waits for groups of the API that cannot
+	// be served at the moment; as long as Poll unless it is set.
+	Patience time.Duration
+	// Told hears of groups that cannot be served, and that are served again, a clause
+	// each, if it is set.
+	Told func(what string)
 	// Settle is for how long changes are gathered before the subscribers hear of
 	// them; a tenth of a second unless it is set.
 	Settle time.Duration
@@ -44,12 +50,13 @@ type World struct {
 	served  discovery.DiscoveryInterface
 	dirty   chan struct{} // holds one where something changed since the last model
 	ready   chan struct{} // closed once there is a model
+	asked   chan struct{} // holds one where somebody asked of a kind that is not watched
 
 	mutex       sync.Mutex
 	store       *k8s.Store
 	watched     map[groupKind]*kind
-	missing     []string // what the server could not tell of, a sentence each
-	discovered  bool
+	missing     []string  // groups that cannot be served
+	began       time.Time // when the server first said which kinds it serves
 	model       *policies.Model
 	subscribers []func(*policies.Model, k8s.Change)
 	waiting     map[k8s.Key][]chan struct{}
@@ -77,6 +84,7 @@ type Kind struct {
 // until Start.
 func New(config *rest.Config, o Options) (*World, error) {
 	o.Poll, o.Settle = cmp.Or(o.Poll, 30*time.Second), cmp.Or(o.Settle, 100*time.Millisecond)
+	o.Patience = cmp.Or(o.Patience, o.Poll)
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = 100, 200
 	config.WarningHandler = rest.NoWarnings{}
@@ -95,6 +103,7 @@ func New(config *rest.Config, o Options) (*World, error) {
 		served:  served,
 		dirty:   make(chan struct{}, 1),
 		ready:   make(chan struct{}),
+		asked:   make(chan struct{}, 1),
 		store:   k8s.NewStore(o.Read),
 		watched: map[groupKind]*kind{},
 		waiting: map[k8s.Key][]chan struct{}{},
@@ -119,15 +128,37 @@ func (w *World) Start(ctx context.Context) error {
 	running.Go(func() { w.publish(ctx) })
 	for {
 		pause := w.options.Poll
-		if err := w.discover(ctx, &running); err != nil {
+		if err := w.discover(ctx, &running); err != nil || w.Unready() != nil {
 			pause = min(pause, time.Second)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-w.asked:
+			if !sleep(ctx, min(pause, time.Second)) { // many may ask
+				return nil
+			}
 		case <-time.After(pause):
 		}
 	}
+}
+
+// sleep reports whether a time passed before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// Missing returns the groups of the API that cannot be served at the moment, so that
+// what is in them may be unknown.
+func (w *World) Missing() []string {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.missing
 }
 
 // publish tells the subscribers of changes, gathered for a while.
@@ -193,10 +224,14 @@ func (w *World) Unready() error {
 
 func (w *World) unready() error {
 	var reasons []string
-	if !w.discovered {
+	if w.began.IsZero() {
 		reasons = append(reasons, "the server has not said which kinds it serves")
 	}
-	reasons = append(reasons, w.missing...)
+	for _, group := range w.missing {
+		if time.Since(w.began) < w.options.Patience {
+			reasons = append(reasons, fmt.Sprintf("group %s cannot be served at the moment", group))
+		}
+	}
 	for _, k := range w.watched {
 		switch {
 		case !k.listed && k.err != nil:

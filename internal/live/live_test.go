@@ -32,7 +32,7 @@ func still(t *testing.T, served ...k8s.Served) (*World, *[]k8s.Change) {
 	for _, s := range served {
 		w.watched[idOf(s)] = newKind(s)
 	}
-	w.discovered = true
+	w.began = time.Now()
 	var told []k8s.Change
 	w.Subscribe(func(_ *policies.Model, c k8s.Change) { told = append(told, c) })
 	return w, &told
@@ -196,13 +196,18 @@ func TestUnreadySaysWhy(t *testing.T) {
 	pods := k8s.Served{Version: "v1", Name: "pods", Kind: "Pod", Namespaced: true}
 	w, _ := still(t, networkPolicies, pods)
 	_ = w.failed(w.watched[idOf(pods)], errors.New("pods is forbidden"))
-	w.missing = []string{"group projectcalico.org/v3 cannot be served at the moment"}
+	w.began, w.options.Patience, w.missing = time.Now(), time.Hour, []string{"projectcalico.org/v3"}
 	want := "group projectcalico.org/v3 cannot be served at the moment; networkpolicies.networking.k8s.io are still to be listed; pods cannot be listed: pods is forbidden"
 	if err := w.Unready(); err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 	if err := w.Look(nil); err == nil || err.Error() != want {
 		t.Errorf("a look: %v, want %s", err, want)
+	}
+	w.began = time.Now().Add(-time.Hour) // a group that stays away is not waited for
+	want = strings.TrimPrefix(want, "group projectcalico.org/v3 cannot be served at the moment; ")
+	if err := w.Unready(); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 
@@ -244,5 +249,29 @@ func TestStartWithoutServer(t *testing.T) {
 	stop()
 	if err := w.Start(ctx); err != nil || !strings.Contains(w.Unready().Error(), "the server has not said which kinds it serves") {
 		t.Errorf("%v, %v", err, w.Unready())
+	}
+}
+
+// Who asks about a kind that is not watched has the server asked whether it should be.
+func TestAskingOfAnotherKind(t *testing.T) {
+	w, _ := still(t, networkPolicies)
+	ask := func(apiVersion, kind string) bool {
+		t.Helper()
+		_, err := w.Entry(map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": map[string]any{"name": "a", "namespace": "shop"}, "spec": map[string]any{"podSelector": map[string]any{}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-w.asked:
+			return true
+		default:
+			return false
+		}
+	}
+	if ask("networking.k8s.io/v1", "NetworkPolicy") {
+		t.Error("a kind that is watched is asked for")
+	}
+	if !ask("projectcalico.org/v3", "NetworkPolicy") {
+		t.Error("a kind that is not watched is not asked for")
 	}
 }

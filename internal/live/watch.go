@@ -109,7 +109,7 @@ func refusal(err error) watch.Event {
 
 func (w *World) readItem(k *kind, o *unstructured.Unstructured) (*item, error) {
 	o.Object["apiVersion"], o.Object["kind"] = k.served.APIVersion(), k.served.Kind
-	entry, err := w.Entry(o.Object)
+	entry, err := w.read(o.Object)
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +131,25 @@ func isReplaced(s k8s.Served, o *unstructured.Unstructured) bool {
 }
 
 // Entry reads an object, as encoding/json decodes it, as those of the server are
-// read.
+// read. Where its kind is not watched, the server is asked soon whether it should be.
 func (w *World) Entry(object map[string]any) (*k8s.Entry, error) {
+	e, err := w.read(object)
+	if err == nil {
+		key := e.Key()
+		w.mutex.Lock()
+		known := w.watched[groupKind{key.Group, key.Kind}] != nil
+		w.mutex.Unlock()
+		if !known {
+			select {
+			case w.asked <- struct{}{}:
+			default:
+			}
+		}
+	}
+	return e, err
+}
+
+func (w *World) read(object map[string]any) (*k8s.Entry, error) {
 	o := snapshot.Trim(object)
 	namespace, name := o.Name()
 	_, kind := o.Kind()
