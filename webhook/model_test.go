@@ -97,6 +97,9 @@ func (s *server) write(k k8s.Key, o *object, until time.Time) {
 // see lets the decider see the next of a kind.
 func (s *server) see(kind string) {
 	next := s.unseen[kind][0]
+	if kind == "Namespace" && next.object != nil {
+		s.seeTheEndOf(next)
+	}
 	s.unseen[kind] = s.unseen[kind][1:]
 	version := strconv.Itoa(next.version)
 	s.fake.revisions[kind] = version
@@ -120,6 +123,25 @@ func (s *server) see(kind string) {
 		}
 	}
 	s.publish()
+}
+
+// seeTheEndOf lets the decider see what went with the predecessor of a Namespace. That
+// takes a server seconds, so no watch is as far behind another one.
+func (s *server) seeTheEndOf(next sighted) {
+	for _, kind := range slices.Sorted(maps.Keys(s.unseen)) {
+		if kind == "Namespace" {
+			continue
+		}
+		last := -1
+		for i, e := range s.unseen[kind] {
+			if e.key.Namespace == next.key.Name && e.object == nil && e.version < next.version {
+				last = i
+			}
+		}
+		for range last + 1 {
+			s.see(kind)
+		}
+	}
 }
 
 func (s *server) entry(o *object) *k8s.Entry {
