@@ -86,8 +86,13 @@ func (d *Decider) read(r *admissionv1.AdmissionRequest) (*admission, error) {
 	case r.Operation == admissionv1.Delete, isInvariant(a.key):
 		return a, nil
 	}
-	a.entry, err = d.World.Entry(object.Object)
-	return a, err
+	if a.entry, err = d.World.Entry(object.Object); err != nil || old == nil {
+		return a, err
+	}
+	if was, err := d.World.Entry(old.Object); err == nil {
+		a.entry = a.entry.After(was)
+	}
+	return a, nil
 }
 
 // isInstance reports whether an object's controller says all that it says.

@@ -1,0 +1,93 @@
+package webhook
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	admissionv1 "k8s.io/api/admission/v1"
+)
+
+// onlyFriends lets nobody but friends in.
+const onlyFriends = `podSelector: {}, policyTypes: [Ingress], ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {friend: "yes"}}}]}]`
+
+// labelled is the web with labels beside its own, as a Deployment, a ReplicaSet of it
+// and a pod of that.
+func labelled(kind, labels, status string) string {
+	switch kind {
+	case "Deployment":
+		return `{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: shop, uid: web}, spec: {template: {metadata: {labels: {app: web` + labels + `}}, spec: {containers: []}}}}`
+	case "ReplicaSet":
+		return `{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: web-x, namespace: shop, uid: web-x, ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: web, uid: web, controller: true}]},
+			spec: {template: {metadata: {labels: {app: web, pod-template-hash: x` + labels + `}}, spec: {containers: []}}}}`
+	}
+	return pod("web-x-1", "apps/v1", "ReplicaSet", "web-x", "web-x", "app: web, pod-template-hash: x"+labels, status)
+}
+
+func pod(name, ownerVersion, ownerKind, owner, uid, labels, status string) string {
+	return fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: shop, uid: %[1]s, labels: {%s}, ownerReferences: [{apiVersion: %s, kind: %s, name: %s, uid: %s, controller: true}]},
+		spec: {containers: []}, status: {%s}}`, name, labels, ownerVersion, ownerKind, owner, uid, status)
+}
+
+const (
+	running = "phase: Running, podIP: 10.0.0.1"
+	waiting = "phase: Pending"
+)
+
+// newRollout is a bench in which the web has a pod, may send to all, and only friends
+// reach the database.
+func newRollout(t *testing.T, status string) *bench {
+	t.Helper()
+	b := newBench(t, "deny", Options{})
+	for i, text := range []string{
+		policy("shop", "out", "2", allEgress), policy("payments", "in", "2", onlyFriends),
+		labelled("Deployment", "", ""), labelled("ReplicaSet", "", ""), labelled("Pod", "", status),
+	} {
+		b.see(t, text, fmt.Sprint(2+i))
+	}
+	return b
+}
+
+// was makes a request one that changes another object than the one that comes.
+func (b *bench) was(text string) func(*admissionv1.AdmissionRequest) {
+	b.Helper()
+	raw, err := json.Marshal(objectOf(b.T, text))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return func(r *admissionv1.AdmissionRequest) { r.OldObject.Raw = raw }
+}
+
+const friends = `, friend: "yes"`
+
+func TestATemplateThatChangesCountsBesideItsPods(t *testing.T) {
+	b := newRollout(t, running)
+	b.refuses("a template of friends", b.ask(admissionv1.Update, labelled("Deployment", friends, ""), b.was(labelled("Deployment", "", ""))),
+		"breaks invariant closed (deny)\nshop/web (pod web-x-1) can open TCP/1 to payments/db\nby NetworkPolicy payments/in rule 0\nweir explain -f cluster shop/pod/web-x-1 payments/deployment/db TCP/1")
+	b.allows("a template of others", b.ask(admissionv1.Update, labelled("Deployment", ", version: two", ""), b.was(labelled("Deployment", "", ""))))
+	for _, kind := range []string{"Deployment", "ReplicaSet", "Pod"} { // while nobody was asked
+		b.see(t, labelled(kind, friends, running), "9")
+	}
+	r := b.ask(admissionv1.Update, labelled("Deployment", friends+", version: three", ""), b.was(labelled("Deployment", friends, "")))
+	b.allows("another label where it is broken already", r)
+}
+
+// The pods of a template that loses a label lose it, too.
+func TestATemplateThatLosesALabel(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	stateful := func(labels string) string {
+		return `{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: web, namespace: shop, uid: web}, spec: {template: {metadata: {labels: {app: web` + labels + `}}, spec: {containers: []}}}}`
+	}
+	b.see(t, stateful(", closed: is"), "2")
+	b.see(t, pod("web-0", "apps/v1", "StatefulSet", "web", "web", "app: web, closed: is, role: leader, statefulset.kubernetes.io/pod-name: web-0", running), "3")
+	b.see(t, policy("shop", "out", "4", "podSelector: {matchLabels: {closed: is}}, policyTypes: [Egress]"), "4")
+	b.see(t, policy("payments", "in", "5", `podSelector: {}, policyTypes: [Ingress], ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {role: leader}}}]}]`), "5")
+	b.refuses("a template without the label", b.ask(admissionv1.Update, stateful(""), b.was(stateful(", closed: is"))), "")
+}
+
+func TestPodsWithoutAddressCount(t *testing.T) {
+	for _, status := range []string{waiting, "phase: Failed"} {
+		b := newRollout(t, status)
+		b.refuses("opening for all", b.ask(admissionv1.Update, policy("payments", "in", "2", allIngress)), "")
+	}
+}
