@@ -260,7 +260,7 @@ func TestRealAskedAbout(t *testing.T) {
 	invariant := all.of(t, "Invariant", "weir-test")
 	node := object("v1", "Node", "", "n", nil)
 	there := policy("shop", "there")
-	ready := pod("shop", "ready")
+	ready, ofWorkload := pod("shop", "ready"), owned(pod("shop", "web-0"))
 	going := policy("shop", "going")
 
 	before := objects{object("v1", "Namespace", "", "weir-system", nil), object("v1", "Namespace", "", "shop", nil)}
@@ -273,7 +273,7 @@ func TestRealAskedAbout(t *testing.T) {
 	if err := envtest.WaitForCRDs(c.Config, nil, envtest.CRDInstallOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range append(before, there, ready, going, node) {
+	for _, o := range append(before, there, ready, ofWorkload, going, node) {
 		if err := c.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
@@ -321,7 +321,10 @@ func TestRealAskedAbout(t *testing.T) {
 		{"a namespace is annotated", update, edit(before[1], annotate), false, "", nil},
 		{"our own namespace is labelled", update, edit(before[0], label), false, "", nil},
 		{"a bare pod comes", create, pod("shop", "bare"), true, "", nil},
-		{"a pod of a workload comes", create, owned(pod("shop", "web-1")), false, "", nil},
+		{"a pod of a workload comes", create, owned(pod("shop", "web-1")), false, "system:serviceaccount:kube-system:replicaset-controller", []string{"system:masters"}},
+		{"somebody makes a pod of a workload", create, owned(pod("shop", "web-1")), true, "", nil},
+		{"a pod of a workload is labelled", update, edit(ofWorkload, label), true, "", nil},
+		{"a pod of a workload is annotated", update, edit(ofWorkload, annotate), false, "", nil},
 		{"a bare pod is labelled", update, edit(ready, label), true, "", nil},
 		{"a bare pod goes", remove, ready, false, "", nil},
 		{"a service account is annotated", update, edit(before[2], annotate), false, "", nil},

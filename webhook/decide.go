@@ -25,6 +25,7 @@ type World interface {
 	Unready() error
 	Entry(object map[string]any) (*k8s.Entry, error)
 	Held(key k8s.Key) (live.Version, bool)
+	Get(key k8s.Key) (*k8s.Entry, live.Version)
 	Within(namespace string) []k8s.Key
 	Try(pending func(held func(k8s.Key) (live.Version, bool)) (put []*k8s.Entry, gone []k8s.Key), look func(live.Trial)) error
 }

@@ -38,6 +38,8 @@ func (f *fake) Held(k k8s.Key) (live.Version, bool) {
 	return v, there
 }
 
+func (f *fake) Get(k k8s.Key) (*k8s.Entry, live.Version) { return f.store.Get(k), f.held[k] }
+
 func (f *fake) Entry(o map[string]any) (*k8s.Entry, error) {
 	return k8s.ReadEntry(k8s.Object("cluster", o), k8s.Options{})
 }

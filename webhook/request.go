@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -81,10 +82,13 @@ func (d *Decider) read(r *admissionv1.AdmissionRequest) (*admission, error) {
 		a.uid = a.was.UID
 	}
 	switch {
-	case metav1.GetControllerOf(it) != nil && isInstance(a.key):
+	case isInstance(a.key) && d.isForeseen(it):
 		return nil, nil // its owner was decided about
 	case r.Operation == admissionv1.Delete, isInvariant(a.key):
 		return a, nil
+	}
+	if a.key.Kind == "Pod" {
+		expect(object)
 	}
 	if a.entry, err = d.World.Entry(object.Object); err != nil || old == nil {
 		return a, err
@@ -95,9 +99,33 @@ func (d *Decider) read(r *admissionv1.AdmissionRequest) (*admission, error) {
 	return a, nil
 }
 
-// isInstance reports whether an object's controller says all that it says.
+// isInstance reports whether an object is of a kind that workloads make.
 func isInstance(k k8s.Key) bool {
 	return k.Group == "" && k.Kind == "Pod" || k.Group == "apps" && k.Kind == "ReplicaSet" || k.Group == "batch" && k.Kind == "Job"
+}
+
+// isForeseen reports whether an object is one that its controller makes, as that is seen.
+// Anybody may name a controller.
+func (d *Decider) isForeseen(o *unstructured.Unstructured) bool {
+	c := metav1.GetControllerOf(o)
+	if c == nil {
+		return false
+	}
+	owner, version := d.World.Get(k8s.KeyOf(c.APIVersion, c.Kind, o.GetNamespace(), c.Name))
+	if owner == nil || version.UID != c.UID {
+		return false
+	}
+	e, err := d.World.Entry(o.Object)
+	return err == nil && e.IsMadeOf(owner)
+}
+
+// expect makes a pod that has no address yet one that counts, as it will.
+func expect(pod *unstructured.Unstructured) {
+	phase, _, _ := unstructured.NestedString(pod.Object, "status", "phase")
+	address, _, _ := unstructured.NestedString(pod.Object, "status", "podIP")
+	if address == "" && phase != string(corev1.PodSucceeded) && phase != string(corev1.PodFailed) {
+		delete(pod.Object, "status")
+	}
 }
 
 func decode(raw []byte) (*unstructured.Unstructured, error) {

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -89,5 +90,38 @@ func TestPodsWithoutAddressCount(t *testing.T) {
 	for _, status := range []string{waiting, "phase: Failed"} {
 		b := newRollout(t, status)
 		b.refuses("opening for all", b.ask(admissionv1.Update, policy("payments", "in", "2", allIngress)), "")
+	}
+}
+
+func TestPodsAreAskedAboutUnlessTheirOwnerSaysAll(t *testing.T) {
+	replicaSet := func(name, uid, labels string) string {
+		return pod("web-x-2", "apps/v1", "ReplicaSet", name, uid, "app: web, pod-template-hash: x"+labels, waiting)
+	}
+	for _, row := range []struct {
+		what, text, was string
+		refused         bool
+	}{
+		{"a pod that is labelled", labelled("Pod", friends, running), labelled("Pod", "", running), true},
+		{"a pod of its workload", replicaSet("web-x", "web-x", ""), "", false},
+		{"a pod with more labels than its workload has", replicaSet("web-x", "web-x", friends), "", true},
+		{"a pod of another workload of the name", replicaSet("web-x", "other", friends), "", true},
+		{"a pod of nobody", replicaSet("nobody", "nobody", friends), "", true},
+		{"a pod of what makes no pods", pod("p", "v1", "ConfigMap", "kube-root-ca.crt", "c", "app: web"+friends, waiting), "", true},
+		{"a pod without an owner", `{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: shop, uid: p, labels: {app: web` + friends + `}}, spec: {containers: []}, status: {phase: Pending}}`, "", true},
+		{"a ReplicaSet with more labels than its Deployment has", labelled("ReplicaSet", friends, ""), labelled("ReplicaSet", "", ""), true},
+	} {
+		b := newRollout(t, running)
+		b.blind = errors.New("nobody is asked about this")
+		want := !row.refused
+		if row.refused {
+			b.blind = nil
+		}
+		operation, set := admissionv1.Create, func(*admissionv1.AdmissionRequest) {}
+		if row.was != "" {
+			operation, set = admissionv1.Update, b.was(row.was)
+		}
+		if r := b.ask(operation, row.text, set); r.Allowed != want || len(r.Warnings) > 0 {
+			t.Errorf("%s: %+v", row.what, r)
+		}
 	}
 }

@@ -264,6 +264,14 @@ func (w *World) held(key k8s.Key) (Version, bool) {
 	return v, has
 }
 
+// Get returns what is held of an object, and which state; nil where it is not there.
+func (w *World) Get(key k8s.Key) (*k8s.Entry, Version) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	v, _ := w.held(key)
+	return w.store.Get(key), v
+}
+
 // Within returns the objects that a namespace holds, but not itself.
 func (w *World) Within(namespace string) []k8s.Key {
 	w.mutex.Lock()

@@ -298,11 +298,12 @@ type template struct {
 // templates returns those of which there may be pods, by the outermost workload.
 func (o owned) templates() map[policies.Ref][]*template {
 	all := map[policies.Ref][]*template{}
-	for _, w := range o.workloads {
+	for _, ref := range slices.SortedFunc(maps.Keys(o.workloads), policies.Ref.Compare) {
+		w := o.workloads[ref]
 		w.Workload = outermost(w.pod, o.owners(w.pod))
-		_, ownerGiven := o.workloads[w.owner]
+		owner, ownerGiven := o.workloads[w.owner]
 		isOldRevision := w.owned && w.Replicas == 0
-		if !w.ignored && !ownerGiven && !isOldRevision {
+		if !w.ignored && !isOldRevision && !(ownerGiven && (owner.earlier != nil || w.isMadeOf(owner.pod))) {
 			all[w.Workload] = append(all[w.Workload], &template{workload: w})
 		}
 	}
@@ -334,6 +335,22 @@ func (e *Entry) After(was *Entry) *Entry {
 	renews.earlier = &old
 	after.part = &renews
 	return &after
+}
+
+// IsMadeOf reports whether an object is a pod, or owns pods, of which a workload's template
+// says all that it says.
+func (e *Entry) IsMadeOf(owner *Entry) bool {
+	if !holds[*workload](owner) {
+		return false
+	}
+	template := owner.part.(*workload).pod
+	switch p := e.part.(type) {
+	case *pod:
+		return p.isMadeOf(template)
+	case *workload:
+		return p.isMadeOf(template)
+	}
+	return false
 }
 
 // renewed returns a pod as its workload makes it of its new template. What others put

@@ -28,6 +28,7 @@ func TestPodsAndTheirWorkloads(t *testing.T) {
 		spec     = "spec: {" + template + "}"
 		cronSpec = "spec: {jobTemplate: {spec: {parallelism: 4, " + template + "}}}"
 		other    = "spec: {template: {metadata: {labels: {app: web, friend: is}}}}"
+		none     = "spec: {template: {metadata: {}}}"
 		running  = "status: {phase: Running, podIP: 10.0.0.1}"
 		waiting  = "status: {phase: Pending}"
 	)
@@ -114,20 +115,25 @@ func TestPodsAndTheirWorkloads(t *testing.T) {
 			"Deployment web of Deployment web x1, Pod web-5d4f-x of Deployment web x1",
 		},
 		{
-			"a pod into which others put labels", manifest("apps/v1", "Deployment", "web", "", "spec: {template: {metadata: {}}}") +
+			"a pod into which others put labels", manifest("apps/v1", "Deployment", "web", "", none) +
 				manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
 			"Pod web-5d4f-x of Deployment web x1",
 		},
 		{
-			"a template without a label of the last revision", manifest("apps/v1", "Deployment", "web", "", "spec: {template: {metadata: {}}}") +
+			"a template without a label of the last revision", manifest("apps/v1", "Deployment", "web", "", none) +
 				manifest("apps/v1", "ReplicaSet", "web-5d4f", "Deployment/web", "spec: {template: {metadata: {labels: {app: web, pod-template-hash: 5d4f}}}}") +
 				manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
 			"Deployment web of Deployment web x1, Pod web-5d4f-x of Deployment web x1",
 		},
 		{
-			"the pods of the new revision are there", manifest("apps/v1", "Deployment", "web", "", spec) +
-				manifest("apps/v1", "ReplicaSet", "web-0", "Deployment/web", other) + manifest("v1", "Pod", "web-0-x", "ReplicaSet/web-0", running) +
-				manifest("apps/v1", "ReplicaSet", "web-5d4f", "Deployment/web", spec) + manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
+			"two revisions without pods", manifest("apps/v1", "Deployment", "web", "", spec) + manifest("apps/v1", "ReplicaSet", "web-5d4f", "Deployment/web", spec) +
+				manifest("apps/v1", "ReplicaSet", "web-0", "Deployment/web", other),
+			"Deployment web of Deployment web x1, ReplicaSet web-0 of Deployment web x1",
+		},
+		{
+			"the pods of the new revision are there", manifest("apps/v1", "Deployment", "web", "", none) +
+				manifest("apps/v1", "ReplicaSet", "web-0", "Deployment/web", spec) + manifest("v1", "Pod", "web-0-x", "ReplicaSet/web-0", running) +
+				manifest("apps/v1", "ReplicaSet", "web-5d4f", "Deployment/web", none) + manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
 			"Pod web-0-x of Deployment web x1, Pod web-5d4f-x of Deployment web x1",
 		},
 		{"a pod on the host without address", manifest("v1", "Pod", "a", "", "spec: {hostNetwork: true}, status: {phase: Running}"), "Pod a of Pod a x1"},

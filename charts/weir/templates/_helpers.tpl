@@ -79,6 +79,15 @@ weir-controller-leader-election
 - {apiGroup: batch, resources: [cronjobs, jobs]}
 {{- end -}}
 
+{{/* Who makes pods of workloads, and workloads of workloads, as a list of CEL. */}}
+{{- define "weir.controllers" -}}
+{{- $all := list "system:kube-controller-manager" -}}
+{{- range list "cronjob" "daemon-set" "deployment" "job" "replicaset" "replication" "statefulset" -}}
+{{- $all = append $all (printf "system:serviceaccount:kube-system:%s-controller" .) -}}
+{{- end -}}
+{{- toJson $all -}}
+{{- end -}}
+
 {{/* What all webhooks have in common. */}}
 {{- define "weir.webhook" -}}
 clientConfig:
