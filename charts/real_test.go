@@ -262,6 +262,10 @@ func TestRealAskedAbout(t *testing.T) {
 	there := policy("shop", "there")
 	ready, ofWorkload := pod("shop", "ready"), owned(pod("shop", "web-0"))
 	going := policy("shop", "going")
+	workload := object("apps/v1", "Deployment", "shop", "workload", map[string]any{"spec": map[string]any{
+		"selector": map[string]any{"matchLabels": map[string]any{"app": "web"}},
+		"template": map[string]any{"metadata": map[string]any{"labels": map[string]any{"app": "web"}}, "spec": ready.Object["spec"]},
+	}})
 
 	before := objects{object("v1", "Namespace", "", "weir-system", nil), object("v1", "Namespace", "", "shop", nil)}
 	for _, namespace := range []string{"shop", "weir-system", "kube-system"} {
@@ -273,7 +277,7 @@ func TestRealAskedAbout(t *testing.T) {
 	if err := envtest.WaitForCRDs(c.Config, nil, envtest.CRDInstallOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range append(before, there, ready, ofWorkload, going, node) {
+	for _, o := range append(before, there, ready, ofWorkload, workload, going, node) {
 		if err := c.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
@@ -326,7 +330,11 @@ func TestRealAskedAbout(t *testing.T) {
 		{"a pod of a workload is labelled", update, edit(ofWorkload, label), true, "", nil},
 		{"a pod of a workload is annotated", update, edit(ofWorkload, annotate), false, "", nil},
 		{"a bare pod is labelled", update, edit(ready, label), true, "", nil},
-		{"a bare pod goes", remove, ready, false, "", nil},
+		{"a bare pod goes", remove, ready, true, "", nil},
+		{"a pod of a workload goes", remove, ofWorkload, false, "", nil},
+		{"a workload goes", remove, workload, true, "", nil},
+		{"a workload goes with its namespace", remove, workload, false, "system:serviceaccount:kube-system:namespace-controller", []string{"system:masters"}},
+		{"a service account goes", remove, before[2], true, "", nil},
 		{"a service account is annotated", update, edit(before[2], annotate), false, "", nil},
 		{"a service account is labelled", update, edit(before[2], label), true, "", nil},
 		{"a node labels itself", update, edit(node, label), false, "system:node:n", []string{"system:nodes", "system:masters"}},

@@ -84,7 +84,12 @@ func (d *Decider) read(r *admissionv1.AdmissionRequest) (*admission, error) {
 	switch {
 	case isInstance(a.key) && d.isForeseen(it):
 		return nil, nil // its owner was decided about
-	case r.Operation == admissionv1.Delete, isInvariant(a.key):
+	case isInvariant(a.key):
+		return a, nil
+	case r.Operation == admissionv1.Delete:
+		if gone, err := d.World.Entry(old.Object); err == nil && !isOrphaning(r) {
+			a.entry = gone.Gone()
+		}
 		return a, nil
 	}
 	if a.key.Kind == "Pod" {
@@ -97,6 +102,12 @@ func (d *Decider) read(r *admissionv1.AdmissionRequest) (*admission, error) {
 		a.entry = a.entry.After(was)
 	}
 	return a, nil
+}
+
+// isOrphaning reports whether what an object owns stays where it goes.
+func isOrphaning(r *admissionv1.AdmissionRequest) bool {
+	var o metav1.DeleteOptions
+	return json.Unmarshal(r.Options.Raw, &o) == nil && o.PropagationPolicy != nil && *o.PropagationPolicy == metav1.DeletePropagationOrphan
 }
 
 // isInstance reports whether an object is of a kind that workloads make.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	admissionv1 "k8s.io/api/admission/v1"
+
+	"github.com/weir-policy/weir/internal/live"
 )
 
 // onlyFriends lets nobody but friends in.
@@ -122,6 +124,22 @@ func TestPodsAreAskedAboutUnlessTheirOwnerSaysAll(t *testing.T) {
 		}
 		if r := b.ask(operation, row.text, set); r.Allowed != want || len(r.Warnings) > 0 {
 			t.Errorf("%s: %+v", row.what, r)
+		}
+	}
+}
+
+// A workload that is deleted takes its pods along, unless they are left as orphans.
+func TestDeletesOfWorkloads(t *testing.T) {
+	somebody := `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: closed, uid: closed},
+		spec: {exists: {from: [{podSelector: {matchLabels: {app: web}}}], to: [{podSelector: {matchLabels: {app: db}}}]}}}`
+	for _, status := range []string{running, waiting} {
+		b := newRollout(t, status)
+		b.see(t, policy("payments", "in", "9", allIngress), "9")
+		b.Saw("closed", live.Version{UID: "closed", ResourceVersion: "2"}, compiled(t, somebody))
+		b.allows("a pod that is made again", b.ask(admissionv1.Delete, labelled("Pod", "", status)))
+		if b.refuses("the last that is meant", b.ask(admissionv1.Delete, labelled("Deployment", "", "")), ""); status == running {
+			orphan := func(r *admissionv1.AdmissionRequest) { r.Options.Raw = []byte(`{"propagationPolicy":"Orphan"}`) }
+			b.allows("its pods stay", b.ask(admissionv1.Delete, labelled("Deployment", "", ""), orphan))
 		}
 	}
 }

@@ -25,6 +25,7 @@ type workload struct {
 	pod
 	owned   bool // by something that makes a new one for each revision or run
 	earlier *pod // what its template said before, where its pods are of the new one already
+	goes    bool // with all that it owns
 }
 
 const templateHash = "pod-template-hash"
@@ -258,6 +259,9 @@ func (o owned) resolve(nodes nodeNames) []policies.Pod {
 			continue
 		}
 		chain := o.owners(p)
+		if o.goes(chain) {
+			continue
+		}
 		p.Workload = outermost(p, chain)
 		for _, t := range templates[p.Workload] {
 			if t.earlier != nil && slices.Contains(chain, t.Ref) {
@@ -300,10 +304,11 @@ func (o owned) templates() map[policies.Ref][]*template {
 	all := map[policies.Ref][]*template{}
 	for _, ref := range slices.SortedFunc(maps.Keys(o.workloads), policies.Ref.Compare) {
 		w := o.workloads[ref]
-		w.Workload = outermost(w.pod, o.owners(w.pod))
+		chain := o.owners(w.pod)
+		w.Workload = outermost(w.pod, chain)
 		owner, ownerGiven := o.workloads[w.owner]
 		isOldRevision := w.owned && w.Replicas == 0
-		if !w.ignored && !isOldRevision && !(ownerGiven && (owner.earlier != nil || w.isMadeOf(owner.pod))) {
+		if !w.ignored && !w.goes && !o.goes(chain) && !isOldRevision && !(ownerGiven && (owner.earlier != nil || w.isMadeOf(owner.pod))) {
 			all[w.Workload] = append(all[w.Workload], &template{workload: w})
 		}
 	}
@@ -335,6 +340,24 @@ func (e *Entry) After(was *Entry) *Entry {
 	renews.earlier = &old
 	after.part = &renews
 	return &after
+}
+
+// Gone returns what is put in the place of a workload where it goes with all that it
+// owns; nil where the object is nothing that owns pods.
+func (e *Entry) Gone() *Entry {
+	w, isWorkload := e.part.(*workload)
+	if !isWorkload {
+		return nil
+	}
+	gone, goes := *e, *w
+	goes.goes = true
+	gone.part, gone.warnings, gone.problems = &goes, nil, nil
+	return &gone
+}
+
+// goes reports whether one of these owners does.
+func (o owned) goes(owners []policies.Ref) bool {
+	return slices.ContainsFunc(owners, func(ref policies.Ref) bool { return o.workloads[ref].goes })
 }
 
 // IsMadeOf reports whether an object is a pod, or owns pods, of which a workload's template

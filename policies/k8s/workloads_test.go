@@ -267,12 +267,19 @@ func TestPodsOfANewTemplate(t *testing.T) {
 		},
 		{"a port is another one", "app: web, old: is", "81", "web-5d4f-x map[app:web mesh:is old:is pod-template-hash:5d4f] [{ TCP 15090} { TCP 81}] [10.0.0.1]"},
 		{"nothing", "app: web, old: is", "80", ""},
+		{"all goes", "", "", "nobody"},
 	} {
-		after := entry(manifest("apps/v1", "Deployment", "web", "", of(row.labels, row.port))).After(before)
+		after := before.Gone()
+		if row.labels != "" {
+			after = entry(manifest("apps/v1", "Deployment", "web", "", of(row.labels, row.port))).After(before)
+		}
 		var got string
 		s.Try([]*Entry{after}, nil, func(c Change, model func() *policies.Model) {
 			if c.IsEmpty() {
 				return
+			}
+			if len(model().Pods) == 0 {
+				got = "nobody"
 			}
 			for _, p := range model().Pods {
 				got += fmt.Sprintf("%s %v %v %v", p.Ref.Name, p.Labels, p.Ports, p.Addresses)
