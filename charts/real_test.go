@@ -210,6 +210,7 @@ func (c *cluster) heeds(t *testing.T, all objects) {
 		for _, rule := range list(w, "rules") {
 			for _, group := range texts(rule, "apiGroups") {
 				for _, resource := range texts(rule, "resources") {
+					resource, _, _ = strings.Cut(resource, "/")
 					asked[schema.GroupResource{Group: group, Resource: resource}] = true
 				}
 			}
@@ -257,6 +258,9 @@ func TestRealAskedAbout(t *testing.T) {
 	}
 	label := func(o *unstructured.Unstructured) { o.SetLabels(map[string]string{"team": "shop"}) }
 	annotate := func(o *unstructured.Unstructured) { o.SetAnnotations(map[string]string{"note": "well"}) }
+	tell := func(o *unstructured.Unstructured) {
+		unstructured.SetNestedSlice(o.Object, []any{map[string]any{"type": "example.com/Told", "status": "True"}}, "status", "conditions")
+	}
 	invariant := all.of(t, "Invariant", "weir-test")
 	node := object("v1", "Node", "", "n", nil)
 	there := policy("shop", "there")
@@ -301,7 +305,7 @@ func TestRealAskedAbout(t *testing.T) {
 		return nil
 	})
 
-	create, update, remove := "create", "update", "delete"
+	create, update, remove, status := "create", "update", "delete", "status"
 	for _, row := range []struct {
 		name   string
 		verb   string
@@ -323,6 +327,10 @@ func TestRealAskedAbout(t *testing.T) {
 		{"a namespace comes", create, object("v1", "Namespace", "", "new", nil), true, "", nil},
 		{"a namespace is labelled", update, edit(before[1], label), true, "", nil},
 		{"a namespace is annotated", update, edit(before[1], annotate), false, "", nil},
+		{"a namespace is labelled by its status", status, edit(before[1], label), true, "", nil},
+		{"a namespace's status is told", status, edit(before[1], tell), false, "", nil},
+		{"a pod is labelled by its status", status, edit(ready, label), true, "", nil},
+		{"a pod's status is told", status, edit(ready, tell), false, "", nil},
 		{"our own namespace is labelled", update, edit(before[0], label), false, "", nil},
 		{"a bare pod comes", create, pod("shop", "bare"), true, "", nil},
 		{"a pod of a workload comes", create, owned(pod("shop", "web-1")), false, "system:serviceaccount:kube-system:replicaset-controller", []string{"system:masters"}},
@@ -356,6 +364,8 @@ func TestRealAskedAbout(t *testing.T) {
 			err = who.Create(t.Context(), row.object.DeepCopy(), client.DryRunAll)
 		case update:
 			err = who.Update(t.Context(), row.object.DeepCopy(), client.DryRunAll)
+		case status:
+			err = who.Status().Update(t.Context(), row.object.DeepCopy(), client.DryRunAll)
 		case remove:
 			err = who.Delete(t.Context(), row.object.DeepCopy(), client.DryRunAll)
 		}

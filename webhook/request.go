@@ -3,6 +3,7 @@ package webhook
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -34,12 +35,16 @@ func isInvariant(k k8s.Key) bool {
 // janitor empties namespaces whose deletion was decided about already.
 const janitor = "system:serviceaccount:kube-system:namespace-controller"
 
+// labelling are the subresources by which labels may be changed. Whoever else writes to
+// them writes often.
+var labelling = []string{"finalize", "status"}
+
 // asks reports whether a request may change what is reachable. Those in excluded
 // namespaces, and about these, are not looked at.
 func asks(r *admissionv1.AdmissionRequest, excluded []string) bool {
 	version := metav1.GroupVersion{Group: r.Kind.Group, Version: r.Kind.Version}.String()
 	switch {
-	case r.SubResource != "", r.Operation == admissionv1.Connect,
+	case r.SubResource != "" && !slices.Contains(labelling, r.SubResource), r.Operation == admissionv1.Connect,
 		slices.Contains(excluded, r.Namespace) && r.Namespace != "",
 		r.Operation == admissionv1.Delete && r.UserInfo.Username == janitor:
 		return false
@@ -82,6 +87,8 @@ func (d *Decider) read(r *admissionv1.AdmissionRequest) (*admission, error) {
 		a.uid = a.was.UID
 	}
 	switch {
+	case r.SubResource != "" && (old == nil || maps.Equal(object.GetLabels(), old.GetLabels())):
+		return nil, nil
 	case isInstance(a.key) && d.isForeseen(it):
 		return nil, nil // its owner was decided about
 	case isInvariant(a.key):

@@ -143,3 +143,25 @@ func TestDeletesOfWorkloads(t *testing.T) {
 		}
 	}
 }
+
+func TestLabelsBySubresources(t *testing.T) {
+	namespace := func(labels string) string {
+		return `{apiVersion: v1, kind: Namespace, metadata: {name: shop, uid: shop, labels: {` + labels + `}}}`
+	}
+	of := func(subresource string) func(*admissionv1.AdmissionRequest) {
+		return func(r *admissionv1.AdmissionRequest) { r.SubResource = subresource }
+	}
+	b := newBench(t, "deny", Options{})
+	b.see(t, namespace(""), "2")
+	b.see(t, policy("shop", "out", "3", allEgress), "3")
+	b.see(t, policy("payments", "in", "4", `podSelector: {}, policyTypes: [Ingress], ingress: [{from: [{namespaceSelector: {matchLabels: {team: shop}}}]}]`), "4")
+	for _, subresource := range []string{"status", "finalize"} {
+		b.refuses(subresource, b.ask(admissionv1.Update, namespace("team: shop"), b.was(namespace("")), of(subresource)), "")
+	}
+	b.blind = errors.New("nobody is asked about this")
+	r := b.ask(admissionv1.Update, namespace(""), b.was(namespace("")), of("status"))
+	if b.allows("the same labels", r); len(r.Warnings) > 0 {
+		t.Errorf("it warns: %v", r.Warnings)
+	}
+	b.allows("evicting a pod", b.ask(admissionv1.Create, labelled("Pod", friends, running), of("eviction")))
+}
