@@ -321,7 +321,7 @@ func TestRealAskedAbout(t *testing.T) {
 			unstructured.SetNestedField(o.Object, "db", "spec", "podSelector", "matchLabels", "app")
 		}), true, "", nil},
 		{"a policy's labels change", update, edit(there, label), true, "", nil},
-		{"a policy is annotated", update, edit(there, annotate), false, "", nil},
+		{"a policy is annotated", update, edit(there, annotate), true, "", nil},
 		{"a policy goes", remove, there, true, "", nil},
 		{"a policy goes with its namespace", remove, going, false, "system:serviceaccount:kube-system:namespace-controller", []string{"system:masters"}},
 		{"a namespace comes", create, object("v1", "Namespace", "", "new", nil), true, "", nil},

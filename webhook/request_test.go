@@ -165,3 +165,15 @@ func TestLabelsBySubresources(t *testing.T) {
 	}
 	b.allows("evicting a pod", b.ask(admissionv1.Create, labelled("Pod", friends, running), of("eviction")))
 }
+
+func TestAnnotationsOfPolicies(t *testing.T) {
+	policy := func(annotations string) string {
+		return `{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: in, namespace: payments, uid: in, annotations: {` + annotations + `}}, spec: {` + noIngress + `}}`
+	}
+	b := newBench(t, "deny", Options{})
+	b.Saw("closed", live.Version{UID: "closed", ResourceVersion: "2"}, compiled(t, `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: closed, uid: closed}, spec: {
+		rego: 'deny contains p.name if { some p in data.weir.world.policies; p.namespace == "payments"; not p.annotations.owner }'}}`))
+	b.see(t, policy("owner: us"), "2")
+	b.refuses("no owner any more", b.ask(admissionv1.Update, policy(""), b.was(policy("owner: us"))), "")
+	b.allows("another one", b.ask(admissionv1.Update, policy("owner: them"), b.was(policy("owner: us"))))
+}

@@ -104,15 +104,17 @@ namespaceSelector:
     - {key: kubernetes.io/metadata.name, operator: NotIn, values: {{ include "weir.excluded" . }}}
 {{- end -}}
 
+{{/* The first of a list is the root, the others are fields of metadata. */}}
 {{- define "weir.matchConditions" -}}
 # What policies do and whom they mean stands in these fields; the rest is not asked about.
 - name: something-changes
   expression: >-
-    request.operation != "UPDATE" || object.?spec != oldObject.?spec || object.metadata.?labels != oldObject.metadata.?labels
+    request.operation != "UPDATE" || object.?spec != oldObject.?spec
+    {{- range rest . }} || object.metadata.?{{ . }} != oldObject.metadata.?{{ . }}{{ end }}
 # It empties namespaces whose deletion was decided about already.
 - name: not-the-namespace-controller
   expression: request.userInfo.username != "system:serviceaccount:kube-system:namespace-controller"
-{{- with .Values.webhook.matchConditions }}
+{{- with (first .).Values.webhook.matchConditions }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
