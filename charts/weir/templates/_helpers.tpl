@@ -15,6 +15,28 @@
 {{- end -}}
 {{- end -}}
 
+{{/* What the schema cannot say: how values go together. */}}
+{{- define "weir.check" -}}
+{{- $c := .Values.certificates -}}
+{{- if ge (include "weir.seconds" $c.renewBefore | int64) (include "weir.seconds" $c.duration | int64) -}}
+{{- fail (printf "certificates.renewBefore: %s is not less than certificates.duration, %s" $c.renewBefore $c.duration) -}}
+{{- end -}}
+{{- $most := .Values.podDisruptionBudget.maxUnavailable -}}
+{{- if and (not (kindIs "string" $most)) (gt (int64 $most) (int64 .Values.replicas)) -}}
+{{- fail (printf "podDisruptionBudget.maxUnavailable: %d is more than replicas, %d" (int64 $most) (int64 .Values.replicas)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The seconds of a duration such as 1h30m. */}}
+{{- define "weir.seconds" -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+[hms]" . -1 -}}
+{{- $count := regexFind "[0-9]+" . | int64 -}}
+{{- $sum = add $sum (mul $count (ternary 3600 (ternary 60 1 (hasSuffix "m" .)) (hasSuffix "h" .))) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end -}}
+
 {{- define "weir.selector" -}}
 app.kubernetes.io/name: {{ include "weir.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -47,7 +69,7 @@ weir-controller-leader-election
 {{- end -}}
 
 {{- define "weir.excluded" -}}
-{{- append .Values.webhook.excludeNamespaces .Release.Namespace | uniq | toJson -}}
+{{- append (default list .Values.webhook.excludeNamespaces) .Release.Namespace | uniq | toJson -}}
 {{- end -}}
 
 {{/* The kinds that Weir reads, by group: what the webhook is asked about and what is watched. */}}
