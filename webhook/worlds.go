@@ -23,7 +23,7 @@ type question struct {
 
 // answer is what may have become of an object.
 type answer struct {
-	entry   *k8s.Entry // nil where it has gone
+	entry   *k8s.Entry // nil where it has gone, and owned nothing
 	emptied bool       // all that a Namespace holds has gone, too
 }
 
@@ -57,7 +57,11 @@ func questionsOf(m live.Moment, pending []*admission) []question {
 	slices.SortFunc(going, func(a, b k8s.Key) int { return a.Ref().Compare(b.Ref()) })
 	for _, k := range going {
 		if !slices.Contains(going, k8s.Key{Kind: "Namespace", Name: k.Namespace}) { // else it goes along with that
-			ask(k, &answer{emptied: true})
+			it := &answer{emptied: true}
+			if e := m.Get(k); e != nil {
+				it.entry = e.Gone()
+			}
+			ask(k, it)
 		}
 	}
 	all = slices.DeleteFunc(all, func(q question) bool { return len(q.answers) == 1 })
