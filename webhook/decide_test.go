@@ -55,6 +55,7 @@ func (f *fake) Get(k k8s.Key) *k8s.Entry  { return f.store.Get(k) }
 func (f *fake) Going() []k8s.Key {
 	return append(slices.Collect(maps.Keys(f.going)), f.store.Orphaned()...)
 }
+
 func (f *fake) Look(look func(live.Moment)) error {
 	if f.onLook != nil {
 		f.onLook()

@@ -395,7 +395,11 @@ func (s *server) drawObject(kind string) *object {
 // themes are the kinds of which most requests of a run are, so that they meet.
 var themes = [][]string{
 	{"NetworkPolicy", "NetworkPolicy", "NetworkPolicy", "Namespace", "Pod", "Invariant"},
-	{"NetworkPolicy"}, {"Pod"}, {"Namespace", "Pod"}, {"Namespace", "NetworkPolicy"}, {"Invariant", "NetworkPolicy"},
+	{"NetworkPolicy"},
+	{"Pod"},
+	{"Namespace", "Pod"},
+	{"Namespace", "NetworkPolicy"},
+	{"Invariant", "NetworkPolicy"},
 }
 
 func newServer(t *rapid.T) *server {

@@ -63,7 +63,7 @@ func TestSlowReviewsKeepNobodyWaiting(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer line.Close()
+		t.Cleanup(func() { _ = line.Close() })
 		if _, err := fmt.Fprint(line, "POST /review?timeout=1m HTTP/1.1\r\nHost: weir\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
 			t.Fatal(err)
 		}
