@@ -389,7 +389,9 @@ weir explain -f cluster shop/deployment/web payments/deployment/db TCP/443`
 // Whichever of the pending changes come to be, all of them, none, or one of those of
 // one object: together with a change they break nothing.
 func TestWorldsThatAreTried(t *testing.T) {
-	of := func(name string) *admission { return &admission{key: k8s.KeyOf("networking.k8s.io/v1", "NetworkPolicy", "shop", name)} }
+	of := func(name string) *admission {
+		return &admission{key: k8s.KeyOf("networking.k8s.io/v1", "NetworkPolicy", "shop", name)}
+	}
 	a, b, again := of("a"), of("b"), of("a")
 	for _, row := range []struct {
 		name    string
