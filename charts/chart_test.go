@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -20,22 +19,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/weir-policy/weir/internal/testkit"
+	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
 // objects are what the chart consists of, as it is rendered.
 type objects []*unstructured.Unstructured
-
-// helm runs helm and returns what it printed, on both streams.
-func helm(t testing.TB, args ...string) (string, error) {
-	t.Helper()
-	program := os.Getenv("WEIR_HELM")
-	if program == "" {
-		t.Skip("WEIR_HELM is not set, so the chart is not rendered; make chart sets it")
-	}
-	out, err := exec.Command(program, args...).CombinedOutput()
-	return string(out), err
-}
 
 // render renders a chart with values such as "webhook.failurePolicy=Fail".
 func render(t testing.TB, chart string, values ...string) objects {
@@ -44,7 +33,7 @@ func render(t testing.TB, chart string, values ...string) objects {
 	for _, value := range values {
 		args = append(args, "--set", value)
 	}
-	out, err := helm(t, args...)
+	out, err := testkit.Helm(t, args...)
 	if err != nil {
 		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
@@ -172,8 +161,24 @@ func TestValuesThatAreRefused(t *testing.T) {
 		{"image.digest=latest", "image/digest"},
 		{"podDisruptionBudget.maxUnavailable=0", "podDisruptionBudget/maxUnavailable"},
 		{"controller.logLevel=loud", "controller/logLevel"},
+		{"webhook.excludeNamespaces={A_b}", "webhook/excludeNamespaces"},
+		{"webhook.matchConditions[0].name=x,webhook.matchConditions[0].expression=)(", "webhook/matchConditions"},
+		{"webhook.matchConditions[0].name=a b,webhook.matchConditions[0].expression=true", "webhook/matchConditions"},
+		{"webhook=null", "webhook"},
+		{"image.tag=a b", "image/tag"},
+		{"networkPolicy.apiServerCIDRs={banana}", "networkPolicy/apiServerCIDRs"},
+		{"networkPolicy.apiServerCIDRs={10.0.0.1/40}", "networkPolicy/apiServerCIDRs"},
+		{"networkPolicy.apiServerCIDRs={10.0.0.256/8}", "networkPolicy/apiServerCIDRs"},
+		{"networkPolicy.apiServerCIDRs={fd00::/129}", "networkPolicy/apiServerCIDRs"},
+		{"calico.version=9.9", "calico/version"},
+		{"fullnameOverride=UPPER_case", "fullnameOverride"},
+		{"nameOverride=a.b", "nameOverride"},
+		{"certificates.duration=1h,certificates.renewBefore=61m", "certificates/renewBefore: 61m is not less than"},
+		{"podDisruptionBudget.maxUnavailable=5", "podDisruptionBudget/maxUnavailable: 5 is more than replicas, 2"},
+		{"podDisruptionBudget.maxUnavailable=101%", "podDisruptionBudget/maxUnavailable"},
+		{"resources.limits.memory=lots", "resources/limits/memory"},
 	} {
-		out, err := helm(t, "template", "weir", "weir", "--set", row.value)
+		out, err := testkit.Helm(t, "template", "weir", "weir", "--set", row.value)
 		if err == nil || !strings.Contains(strings.ReplaceAll(out, ".", "/"), row.says) {
 			t.Errorf("%s: %v\n%s", row.value, err, out)
 		}
@@ -197,6 +202,25 @@ func TestChoices(t *testing.T) {
 		"networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring", "priorityClassName=", "webhook.foreign=null")
 	for _, kind := range []string{"Certificate", "Issuer", "ServiceMonitor"} {
 		most.of(t, kind, "weir")
+	}
+	for _, values := range []string{
+		"webhook.excludeNamespaces=null", "webhook.annotations=null", "replicas=1", "podDisruptionBudget.maxUnavailable=50%",
+		"networkPolicy.apiServerCIDRs={10.0.0.0/8,fd00::1/128,::/0}", "resources.limits.memory=1.5Gi,resources.requests.cpu=1", "image.tag=v1.2.3-rc_1",
+		`webhook.matchConditions[0].name=example.com/x,webhook.matchConditions[0].expression=!("a" in [request.name])`,
+	} {
+		render(t, "weir", values)
+	}
+}
+
+// The versions of Calico are those that the program knows.
+func TestVersionsOfCalico(t *testing.T) {
+	text, err := os.ReadFile("weir/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `"version": {"enum": ["", "` + strings.Join(k8s.CalicoVersions[:], `", "`) + `"]}`
+	if !bytes.Contains(text, []byte(want)) {
+		t.Errorf("values.schema.json does not say %s", want)
 	}
 }
 

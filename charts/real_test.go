@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -29,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/weir-policy/weir/internal/live"
+	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/internal/testkit/plane"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/webhook/cert"
@@ -131,8 +131,8 @@ func TestRealInstall(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	until(t, func() error { return certificates.Ready(nil) })
-	until(t, world.Unready)
+	testkit.Eventually(t, func() error { return certificates.Ready(nil) })
+	testkit.Eventually(t, world.Unready)
 	configuration := object("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "", "weir", nil)
 	if err := c.Get(t.Context(), client.ObjectKeyFromObject(configuration), configuration); err != nil {
 		t.Fatal(err)
@@ -144,20 +144,6 @@ func TestRealInstall(t *testing.T) {
 	}
 	c.mayNot(t)
 	c.heeds(t, all)
-}
-
-// until waits for something that another goroutine brings about.
-func until(t *testing.T, so func() error) {
-	t.Helper()
-	ticker, end := time.NewTicker(10*time.Millisecond), time.After(30*time.Second)
-	defer ticker.Stop()
-	for so() != nil {
-		select {
-		case <-ticker.C:
-		case <-end:
-			t.Fatal(so())
-		}
-	}
 }
 
 // mayNot asks for what the service account must not do.
@@ -210,6 +196,7 @@ func (c *cluster) heeds(t *testing.T, all objects) {
 		for _, rule := range list(w, "rules") {
 			for _, group := range texts(rule, "apiGroups") {
 				for _, resource := range texts(rule, "resources") {
+					resource, _, _ = strings.Cut(resource, "/")
 					asked[schema.GroupResource{Group: group, Resource: resource}] = true
 				}
 			}
@@ -257,11 +244,18 @@ func TestRealAskedAbout(t *testing.T) {
 	}
 	label := func(o *unstructured.Unstructured) { o.SetLabels(map[string]string{"team": "shop"}) }
 	annotate := func(o *unstructured.Unstructured) { o.SetAnnotations(map[string]string{"note": "well"}) }
+	tell := func(o *unstructured.Unstructured) {
+		unstructured.SetNestedSlice(o.Object, []any{map[string]any{"type": "example.com/Told", "status": "True"}}, "status", "conditions")
+	}
 	invariant := all.of(t, "Invariant", "weir-test")
 	node := object("v1", "Node", "", "n", nil)
 	there := policy("shop", "there")
-	ready := pod("shop", "ready")
+	ready, ofWorkload := pod("shop", "ready"), owned(pod("shop", "web-0"))
 	going := policy("shop", "going")
+	workload := object("apps/v1", "Deployment", "shop", "workload", map[string]any{"spec": map[string]any{
+		"selector": map[string]any{"matchLabels": map[string]any{"app": "web"}},
+		"template": map[string]any{"metadata": map[string]any{"labels": map[string]any{"app": "web"}}, "spec": ready.Object["spec"]},
+	}})
 
 	before := objects{object("v1", "Namespace", "", "weir-system", nil), object("v1", "Namespace", "", "shop", nil)}
 	for _, namespace := range []string{"shop", "weir-system", "kube-system"} {
@@ -273,7 +267,7 @@ func TestRealAskedAbout(t *testing.T) {
 	if err := envtest.WaitForCRDs(c.Config, nil, envtest.CRDInstallOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range append(before, there, ready, going, node) {
+	for _, o := range append(before, there, ready, ofWorkload, workload, going, node) {
 		if err := c.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
@@ -290,14 +284,14 @@ func TestRealAskedAbout(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := func(err error) bool { return err != nil && strings.Contains(err.Error(), "failed calling webhook") }
-	until(t, func() error {
+	testkit.Eventually(t, func() error {
 		if err := c.Create(t.Context(), policy("shop", "probe"), client.DryRunAll); !refused(err) {
 			return fmt.Errorf("nobody is asked: %w", err)
 		}
 		return nil
 	})
 
-	create, update, remove := "create", "update", "delete"
+	create, update, remove, status := "create", "update", "delete", "status"
 	for _, row := range []struct {
 		name   string
 		verb   string
@@ -313,17 +307,28 @@ func TestRealAskedAbout(t *testing.T) {
 			unstructured.SetNestedField(o.Object, "db", "spec", "podSelector", "matchLabels", "app")
 		}), true, "", nil},
 		{"a policy's labels change", update, edit(there, label), true, "", nil},
-		{"a policy is annotated", update, edit(there, annotate), false, "", nil},
+		{"a policy is annotated", update, edit(there, annotate), true, "", nil},
 		{"a policy goes", remove, there, true, "", nil},
 		{"a policy goes with its namespace", remove, going, false, "system:serviceaccount:kube-system:namespace-controller", []string{"system:masters"}},
 		{"a namespace comes", create, object("v1", "Namespace", "", "new", nil), true, "", nil},
 		{"a namespace is labelled", update, edit(before[1], label), true, "", nil},
 		{"a namespace is annotated", update, edit(before[1], annotate), false, "", nil},
+		{"a namespace is labelled by its status", status, edit(before[1], label), true, "", nil},
+		{"a namespace's status is told", status, edit(before[1], tell), false, "", nil},
+		{"a pod is labelled by its status", status, edit(ready, label), true, "", nil},
+		{"a pod's status is told", status, edit(ready, tell), false, "", nil},
 		{"our own namespace is labelled", update, edit(before[0], label), false, "", nil},
 		{"a bare pod comes", create, pod("shop", "bare"), true, "", nil},
-		{"a pod of a workload comes", create, owned(pod("shop", "web-1")), false, "", nil},
+		{"a pod of a workload comes", create, owned(pod("shop", "web-1")), false, "system:serviceaccount:kube-system:replicaset-controller", []string{"system:masters"}},
+		{"somebody makes a pod of a workload", create, owned(pod("shop", "web-1")), true, "", nil},
+		{"a pod of a workload is labelled", update, edit(ofWorkload, label), true, "", nil},
+		{"a pod of a workload is annotated", update, edit(ofWorkload, annotate), false, "", nil},
 		{"a bare pod is labelled", update, edit(ready, label), true, "", nil},
-		{"a bare pod goes", remove, ready, false, "", nil},
+		{"a bare pod goes", remove, ready, true, "", nil},
+		{"a pod of a workload goes", remove, ofWorkload, false, "", nil},
+		{"a workload goes", remove, workload, true, "", nil},
+		{"a workload goes with its namespace", remove, workload, false, "system:serviceaccount:kube-system:namespace-controller", []string{"system:masters"}},
+		{"a service account goes", remove, before[2], true, "", nil},
 		{"a service account is annotated", update, edit(before[2], annotate), false, "", nil},
 		{"a service account is labelled", update, edit(before[2], label), true, "", nil},
 		{"a node labels itself", update, edit(node, label), false, "system:node:n", []string{"system:nodes", "system:masters"}},
@@ -345,6 +350,8 @@ func TestRealAskedAbout(t *testing.T) {
 			err = who.Create(t.Context(), row.object.DeepCopy(), client.DryRunAll)
 		case update:
 			err = who.Update(t.Context(), row.object.DeepCopy(), client.DryRunAll)
+		case status:
+			err = who.Status().Update(t.Context(), row.object.DeepCopy(), client.DryRunAll)
 		case remove:
 			err = who.Delete(t.Context(), row.object.DeepCopy(), client.DryRunAll)
 		}
@@ -471,7 +478,7 @@ func TestRealProgram(t *testing.T) {
 			t.Errorf("it ended with %v and told\n%s", err, told.String())
 		}
 	}()
-	until(t, func() error {
+	testkit.Eventually(t, func() error {
 		answer, err := http.Get("http://" + health + "/readyz?verbose")
 		if err != nil {
 			return err
@@ -483,7 +490,7 @@ func TestRealProgram(t *testing.T) {
 		return nil
 	})
 	c.apply(t, objects{all.of(t, "Invariant", "weir-test")})
-	until(t, func() error {
+	testkit.Eventually(t, func() error {
 		i := object("weir.dev/v1alpha1", "Invariant", "", "weir-test", nil)
 		if err := c.Get(t.Context(), client.ObjectKeyFromObject(i), i); err != nil {
 			return err
@@ -493,7 +500,7 @@ func TestRealProgram(t *testing.T) {
 		}
 		return nil
 	})
-	until(t, func() error {
+	testkit.Eventually(t, func() error {
 		if told := c.Kubectl(t, "describe", "invariant", "weir-test"); !bytes.Contains(told, []byte("weir-controller  invariant weir-test:")) {
 			return fmt.Errorf("there is no event:\n%s", told)
 		}

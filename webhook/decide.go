@@ -3,8 +3,7 @@ package webhook
 import (
 	"cmp"
 	"context"
-	"errors"
-	"reflect"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -14,19 +13,16 @@ import (
 
 	"github.com/weir-policy/weir/internal/live"
 	"github.com/weir-policy/weir/internal/standing"
-	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
-	"github.com/weir-policy/weir/policies/reach"
 )
 
 // World is the world as it is seen; see live.World.
 type World interface {
 	Unready() error
+	Missing() []string
 	Entry(object map[string]any) (*k8s.Entry, error)
-	Held(key k8s.Key) (live.Version, bool)
-	Within(namespace string) []k8s.Key
-	Try(pending func(held func(k8s.Key) (live.Version, bool)) (put []*k8s.Entry, gone []k8s.Key), look func(live.Trial)) error
+	Look(f func(live.Moment)) error
 }
 
 // Choice is what becomes of a request about which nothing is sure.
@@ -66,22 +62,22 @@ type Observation struct {
 	Pending int
 }
 
-// Decider decides about changes, one after the other: each on the world as it is
-// seen, with those that it admitted and that have not been seen yet. Only one
-// replica may decide at a time. It is safe for concurrent use.
+// Decider decides about changes, one after the other: each on every world that may be,
+// now that some of those it admitted are stored and some are not, and none of them has
+// been seen yet. Only one replica may decide at a time. It is safe for concurrent use.
 type Decider struct {
 	Options
 	World   World
 	Keeper  *standing.Keeper
 	Unready func() error // why the Invariants are not known yet; nil where they are
 
-	turn    chan struct{} // whose turn it is to decide; he has what follows
-	ledger  ledger
-	assumed world // the last one, with all that was admitted
+	turn   chan struct{} // whose turn it is to decide
+	ledger ledger
 
 	mutex sync.Mutex
 	seen  map[string]seenInvariant
 	since time.Time // when the replica began to decide
+	taken time.Time // when somebody took the turn; zero while nobody has it
 }
 
 type seenInvariant struct {
@@ -97,24 +93,24 @@ func NewDecider(w World, k *standing.Keeper, o Options) *Decider {
 		o.Clock = time.Now
 	}
 	d := &Decider{Options: o, World: w, Keeper: k, turn: make(chan struct{}, 1), seen: map[string]seenInvariant{}}
-	d.declare()
+	d.Keeper.Declare(d.stored())
 	return d
 }
 
 // Saw takes an Invariant as it is stored, nil where it does not compile.
 func (d *Decider) Saw(name string, v live.Version, i *invariant.Invariant) {
 	d.mutex.Lock()
+	defer d.mutex.Unlock()
 	d.seen[name] = seenInvariant{v, i}
-	d.mutex.Unlock()
-	d.declare()
+	d.Keeper.Declare(d.stored())
 }
 
 // Missed takes that there is no Invariant of a name.
 func (d *Decider) Missed(name string) {
 	d.mutex.Lock()
+	defer d.mutex.Unlock()
 	delete(d.seen, name)
-	d.mutex.Unlock()
-	d.declare()
+	d.Keeper.Declare(d.stored())
 }
 
 // Begin tells the decider that it is the one who decides from now on. What another
@@ -136,24 +132,7 @@ func (d *Decider) unsure() time.Duration {
 	return max(0, d.since.Add(d.Pending).Sub(d.Clock()))
 }
 
-func (d *Decider) held(k k8s.Key) (live.Version, bool) {
-	if !isInvariant(k) {
-		return d.World.Held(k)
-	}
-	d.mutex.Lock()
-	defer d.mutex.Unlock()
-	s, there := d.seen[k.Name]
-	return s.Version, there
-}
-
-// declare lets the keeper look at the invariants that are stored, and at those of
-// packs.
-func (d *Decider) declare() {
-	d.mutex.Lock()
-	defer d.mutex.Unlock()
-	d.Keeper.Declare(d.stored())
-}
-
+// stored returns the invariants that are stored, and those of packs.
 func (d *Decider) stored() []invariant.Invariant {
 	var all []invariant.Invariant
 	for _, s := range d.seen {
@@ -182,20 +161,62 @@ func (d *Decider) Decide(ctx context.Context, r *admissionv1.AdmissionRequest) (
 	if a == nil {
 		return v.response(), nil
 	}
-	pending := 0
-	select {
-	case d.turn <- struct{}{}:
-		d.decide(ctx, a, v)
-		pending = len(d.ledger.pending)
-		<-d.turn
-	case <-ctx.Done():
-		v.undecided(ctx.Err())
+	if isInvariant(a.key) && r.Operation != admissionv1.Delete {
+		if a.invariant, err = standing.Compile(r.Object.Raw); err != nil {
+			v.refuse(err)
+		}
+	}
+	if !v.isDenied() {
+		d.decideInTurn(ctx, a, v)
 	}
 	answer := v.response()
 	if d.Observe != nil {
-		d.Observe(Observation{v.name(), isDryRun(r), d.Clock().Sub(begin), pending})
+		d.Observe(Observation{v.name(), isDryRun(r), d.Clock().Sub(begin), d.ledger.len()})
 	}
 	return answer, nil
+}
+
+// decideInTurn decides when it is a request's turn, and takes note of what may be stored
+// from then on, even where that was not decided.
+func (d *Decider) decideInTurn(ctx context.Context, a *admission, v *verdict) {
+	defer func() {
+		if mayBeStored := !v.isDenied() && !isDryRun(v.request); mayBeStored {
+			a.until = d.Clock().Add(d.Pending)
+			d.ledger.add(a)
+		}
+	}()
+	select {
+	case d.turn <- struct{}{}:
+	case <-ctx.Done():
+		v.undecided(ctx.Err())
+		return
+	}
+	d.take(d.Clock())
+	defer func() {
+		d.take(time.Time{})
+		<-d.turn
+	}()
+	d.decide(ctx, a, v)
+}
+
+func (d *Decider) take(at time.Time) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	d.taken = at
+}
+
+// longestTurn is longer than any request has.
+const longestTurn = 2 * time.Minute
+
+// Alive returns an error when nothing can be decided any more, since a decision does not
+// end.
+func (d *Decider) Alive() error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	if d.taken.IsZero() || d.Clock().Sub(d.taken) < longestTurn {
+		return nil
+	}
+	return fmt.Errorf("a decision has not ended since %s", d.taken.UTC().Format(time.RFC3339))
 }
 
 func isDryRun(r *admissionv1.AdmissionRequest) bool { return r.DryRun != nil && *r.DryRun }
@@ -212,21 +233,12 @@ func (d *Decider) Ready() error {
 
 // decide fills in the verdict. It is called by whose turn it is.
 func (d *Decider) decide(ctx context.Context, a *admission, v *verdict) {
-	if isInvariant(a.key) && v.request.Operation != admissionv1.Delete {
-		var err error
-		if a.invariant, err = standing.Compile(v.request.Object.Raw); err != nil {
-			v.refuse(err)
-			return
-		}
+	if a.was != (live.Version{}) {
+		d.ledger.learn(a.key, a.was)
 	}
 	if err := d.Ready(); err != nil {
 		v.undecided(err)
 		return
-	}
-	d.ledger.settle(d.held, d.Clock())
-	a.held, _ = d.held(a.key)
-	if a.isGone() && a.key.Group == "" && a.key.Kind == "Namespace" {
-		a.within = d.World.Within(a.key.Name)
 	}
 	var err error
 	if isInvariant(a.key) {
@@ -241,181 +253,34 @@ func (d *Decider) decide(ctx context.Context, a *admission, v *verdict) {
 	if wait := d.unsure(); wait > 0 && !v.isDenied() && v.undecidedFor == "" {
 		v.unsure(wait)
 	}
-	if v.isDenied() || isDryRun(v.request) || v.changesNothing {
-		return
-	}
-	a.until = d.Clock().Add(d.Pending)
-	d.ledger.add(a)
-	if a.invariant == nil {
-		d.assumed = v.then
+	if missing := d.World.Missing(); len(missing) > 0 && !v.isDenied() && v.undecidedFor == "" {
+		v.without(missing)
 	}
 }
 
-// weigh compares the invariants before and after a change: in the world as it is
-// seen, in that with all pending admissions, and in those in which another of two
-// admissions of one object came to be.
+// weigh compares the invariants before and after a change, in every world that may be.
 func (d *Decider) weigh(ctx context.Context, a *admission, v *verdict) error {
-	seen, err := d.standing(ctx)
-	if err != nil {
-		return err
-	}
-	v.changesNothing = true
-	var before world
-	for _, admissions := range d.worlds() {
-		if before, v.then, err = d.compare(ctx, seen, admissions, a); err != nil {
-			return err
-		}
-		v.changesNothing = v.changesNothing && reflect.DeepEqual(before.change, v.then.change)
-		v.compare(before.Standing, v.then.Standing)
-	}
-	d.assumed = before
-	return nil
-}
-
-// worlds returns the admissions that may have come to be together, the likeliest
-// last.
-func (d *Decider) worlds() [][]*admission {
-	worlds := [][]*admission{nil}
-	for _, rival := range d.ledger.rivals() {
-		worlds = append(worlds, append(slices.Clone(d.ledger.pending), rival))
-	}
-	if len(d.ledger.pending) > 0 {
-		worlds = append(worlds, d.ledger.pending)
-	}
-	return worlds
-}
-
-// standing returns how the invariants stand in the world as it is seen, those among
-// them that are pending.
-func (d *Decider) standing(ctx context.Context) (*standing.Standing, error) {
-	seen, err := d.Keeper.Standing(ctx)
-	if err != nil || !slices.ContainsFunc(d.ledger.pending, func(a *admission) bool { return a.invariant != nil }) {
-		return seen, err
-	}
-	d.mutex.Lock()
-	all := declared(d.stored(), d.ledger.pending)
-	d.mutex.Unlock()
-	return seen.Declaring(ctx, all, d.Clock())
-}
-
-// world is a world that may be, told by what is not as in the one that is seen.
-type world struct {
-	*standing.Standing
-	seen   *standing.Standing
-	change k8s.Change
-	model  *policies.Model // nil where nothing but policies changes
-}
-
-// compare returns the world in which some admissions have come to be, and the same
-// with one more.
-func (d *Decider) compare(ctx context.Context, seen *standing.Standing, admissions []*admission, a *admission) (before, after world, err error) {
-	for {
-		if before, err = d.try(seen, admissions...); err == nil {
-			after, err = d.try(seen, append(admissions[:len(admissions):len(admissions)], a)...)
-		}
-		if !errors.Is(err, errOther) {
-			break
-		}
-		if seen, err = d.standing(ctx); err != nil {
-			break
-		}
-	}
-	if err != nil {
-		return before, after, err
-	}
-	now := d.Clock()
-	if before.Standing, err = before.from(ctx, &d.assumed, true, now); err != nil {
-		return before, after, err
-	}
-	after.Standing, err = after.from(ctx, &before, isPolicy(a.key), now)
-	return before, after, err
-}
-
-// errOther is the end of a trial of another world than the one that was looked at.
-var errOther = errors.New("the world is another one by now")
-
-// try returns a world in which admissions have come to be, without its standing.
-func (d *Decider) try(seen *standing.Standing, admissions ...*admission) (w world, err error) {
-	w.seen = seen
-	tried := d.World.Try(
-		func(func(k8s.Key) (live.Version, bool)) ([]*k8s.Entry, []k8s.Key) { return overlay(admissions...) },
-		func(t live.Trial) {
-			if t.Base != seen.Model {
-				err = errOther
-				return
+	return d.tryAll(ctx, a, v, func(b *branch, seen *standing.Standing, now time.Time) error {
+		for _, w := range slices.Concat(b.befores, b.afters) {
+			if err := w.look(ctx, seen, now); err != nil {
+				return err
 			}
-			if w.change = t.Change; !standing.IsOfPolicies(&t.Change) {
-				w.model = t.Model()
+		}
+		for _, after := range b.afters {
+			for _, before := range b.befores {
+				if err := v.compare(before.Standing, after.Standing, now); err != nil {
+					return err
+				}
 			}
-		})
-	return w, cmp.Or(tried, err)
-}
-
-// from looks at a world. It begins with another one, where only policies are not as
-// in that.
-func (w *world) from(ctx context.Context, other *world, onlyPolicies bool, now time.Time) (*standing.Standing, error) {
-	if other.seen == w.seen && onlyPolicies {
-		if edit, ok := delta(&other.change, &w.change); ok {
-			return other.Edited(ctx, edit, now)
 		}
-	}
-	return w.seen.After(ctx, &w.change, func() *policies.Model { return w.model }, now)
-}
-
-// delta returns what leads from one change of a world to another, if that is but
-// policies that come.
-func delta(from, to *k8s.Change) (e reach.Edit, ok bool) {
-	if from.Whole || to.Whole || !slices.Equal(from.Pods, to.Pods) || !slices.Equal(from.World, to.World) {
-		return e, false
-	}
-	for _, ref := range from.Gone {
-		if !slices.Contains(to.Gone, ref) && find(to, ref) == nil {
-			return e, false
-		}
-	}
-	for i := range from.Policies {
-		if ref := from.Policies[i].Ref; !slices.Contains(to.Gone, ref) && find(to, ref) == nil {
-			return e, false
-		}
-	}
-	for _, ref := range to.Gone {
-		if !slices.Contains(from.Gone, ref) {
-			e.Delete = append(e.Delete, ref)
-		}
-	}
-	for i := range to.Policies {
-		if p := find(from, to.Policies[i].Ref); p == nil || !reflect.DeepEqual(p, &to.Policies[i]) {
-			e.Put = append(e.Put, to.Policies[i])
-		}
-	}
-	return e, true
-}
-
-func find(c *k8s.Change, ref policies.Ref) *policies.Policy {
-	for i := range c.Policies {
-		if c.Policies[i].Ref == ref {
-			return &c.Policies[i]
-		}
-	}
-	return nil
-}
-
-// isPolicy reports whether an object is nothing but a policy.
-func isPolicy(k k8s.Key) bool {
-	switch k.Group {
-	case "", "apps", "batch":
-		return false
-	case policies.CalicoGroup:
-		return strings.HasSuffix(k.Kind, "NetworkPolicy")
-	}
-	return true
+		return nil
+	})
 }
 
 // weighInvariant looks whether an Invariant holds today.
 func (d *Decider) weighInvariant(ctx context.Context, a *admission, v *verdict) error {
-	stored := d.storedAs(a.key.Name)
-	if v.request.Operation == admissionv1.Delete {
-		v.changesNothing = true // it is looked at until it is gone
+	if a.isGone() {
+		a.isKnown = true
 		if of := invariant.Named(d.Held, a.key.Name); of != nil {
 			v.warn("invariant %s is that of the pack %s again", a.key.Name, of.Pack)
 		} else {
@@ -423,25 +288,13 @@ func (d *Decider) weighInvariant(ctx context.Context, a *admission, v *verdict) 
 		}
 		return nil
 	}
-	if stored != nil && stored.Says(a.invariant) {
+	seen := d.sightOf(a.key)
+	if a.isKnown = seen.UID == a.uid; seen.Invariant != nil && seen.Says(a.invariant) {
 		return nil
 	}
-	seen, err := d.standing(ctx)
-	if err != nil {
-		return err
-	}
-	for _, admissions := range d.worlds() {
-		w, err := d.try(seen, admissions...)
-		for errors.Is(err, errOther) {
-			if seen, err = d.standing(ctx); err == nil {
-				w, err = d.try(seen, admissions...)
-			}
-		}
-		if err != nil {
-			return err
-		}
-		now := d.Clock()
-		if w.Standing, err = w.from(ctx, &d.assumed, true, now); err != nil {
+	return d.tryAll(ctx, a, v, func(b *branch, seen *standing.Standing, now time.Time) error {
+		w := b.befores[0]
+		if err := w.look(ctx, seen, now); err != nil {
 			return err
 		}
 		s, err := w.Declaring(ctx, []invariant.Invariant{*a.invariant}, now)
@@ -449,12 +302,124 @@ func (d *Decider) weighInvariant(ctx context.Context, a *admission, v *verdict) 
 			return err
 		}
 		v.declares(&s.Results[0])
-	}
-	return nil
+		return nil
+	})
 }
 
-func (d *Decider) storedAs(name string) *invariant.Invariant {
+// tryAll looks at every world that may be, until one refuses the request. Where they
+// are many it waits a little for some of what was admitted to be seen. Where they are too
+// many after that, it fails, unless one of those that it tries refuses the request.
+func (d *Decider) tryAll(ctx context.Context, a *admission, v *verdict, look func(*branch, *standing.Standing, time.Time) error) error {
+	for patience := patienceOf(ctx); ; {
+		seen, err := d.standing(ctx)
+		if err != nil {
+			return err
+		}
+		var branches []branch
+		open, whole, isOther, waits := 0, false, false, false
+		err = d.World.Look(func(m live.Moment) {
+			if isOther = m.Base() != seen.Model; isOther {
+				return
+			}
+			pending := d.settle(m, a)
+			questions := questionsOf(m, pending)
+			if waits = count(questions) > fewBranches && patience(pending, d.Clock().Add(d.Pending)); waits {
+				return
+			}
+			open = len(questions)
+			branches, whole = branchesOf(m, questions, a)
+		})
+		switch {
+		case err != nil:
+			return err
+		case waits:
+			select {
+			case <-time.After(soon):
+			case <-ctx.Done():
+			}
+			continue
+		case isOther:
+			continue
+		}
+		for i := range branches {
+			if err := look(&branches[i], seen, d.Clock()); err != nil || v.isDenied() {
+				return err
+			}
+		}
+		if !whole {
+			return fmt.Errorf("%d other changes may be stored or not, too many to try each with each", open)
+		}
+		return nil
+	}
+}
+
+const (
+	soon   = 5 * time.Millisecond // how long it takes until something is stored, and seen
+	recent = 2 * time.Second      // and at most, unless somebody else refused it
+)
+
+// patienceOf returns whether it is worth while to wait for what is pending: while half
+// of the time of a request is left, and something was admitted recently. A request
+// without a deadline waits for nothing.
+func patienceOf(ctx context.Context) func(pending []*admission, until time.Time) bool {
+	deadline, ok := ctx.Deadline()
+	half := time.Until(deadline) / 2
+	return func(pending []*admission, until time.Time) bool {
+		return ok && time.Until(deadline) > half && slices.ContainsFunc(pending, func(a *admission) bool { return until.Sub(a.until) < recent })
+	}
+}
+
+// settle forgets the admissions that are over, but those of Invariants, and returns all
+// others.
+func (d *Decider) settle(m live.Moment, a *admission) []*admission {
+	if v, there := m.Held(a.key); there && v.UID == a.uid {
+		a.isKnown = true
+	}
+	return d.ledger.settle(func(k k8s.Key) (sight, bool) {
+		if isInvariant(k) {
+			return sight{}, false
+		}
+		v, there := m.Held(k)
+		if there {
+			return sight{v, v.ResourceVersion}, true
+		}
+		return sight{v, m.Revision(k)}, true
+	}, d.Clock())
+}
+
+// standing returns how the invariants stand in the world as it is seen. Those that may
+// be stored, or other than they are seen, are among them in every edition.
+func (d *Decider) standing(ctx context.Context) (*standing.Standing, error) {
+	pending := d.ledger.settle(func(k k8s.Key) (sight, bool) {
+		if !isInvariant(k) {
+			return sight{}, false
+		}
+		s := d.sightOf(k)
+		return sight{s.Version, s.ResourceVersion}, true
+	}, d.Clock())
+	seen, err := d.Keeper.Standing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Clone(seen.Invariants)
+	for _, a := range pending {
+		i := a.invariant
+		if isInvariant(a.key) && i == nil { // it is checked until it has gone, and then that of a pack is
+			i = invariant.Named(d.Held, a.key.Name)
+		}
+		if i != nil && !slices.ContainsFunc(all, func(other invariant.Invariant) bool { return other.Ref.Name == i.Ref.Name && other.Says(i) }) {
+			all = append(all, *i)
+		}
+	}
+	if len(all) == len(seen.Invariants) {
+		return seen, nil
+	}
+	return seen.Declaring(ctx, all, d.Clock())
+}
+
+// sightOf returns what is seen of an Invariant.
+func (d *Decider) sightOf(k k8s.Key) seenInvariant {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	return d.seen[name].Invariant
+	return d.seen[k.Name]
 }

@@ -4,15 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 	"sigs.k8s.io/yaml"
 
 	"github.com/weir-policy/weir/internal/live"
@@ -23,23 +27,46 @@ import (
 	"github.com/weir-policy/weir/policies/reach"
 )
 
-// fake is a world that sees what it is told to.
+// fake is a world that sees what it is told to. It is all of its moments.
 type fake struct {
-	store  *k8s.Store
-	keeper *standing.Keeper
-	model  *policies.Model
-	held   map[k8s.Key]live.Version
-	blind  error
+	store     *k8s.Store
+	keeper    *standing.Keeper
+	model     *policies.Model
+	held      map[k8s.Key]live.Version
+	going     map[k8s.Key]bool
+	revisions map[string]string // by kind
+	blind     error
+	gone      []string
+	onLook    func()
 }
 
-func (f *fake) Unready() error { return f.blind }
+func newFake(clock func() time.Time) *fake {
+	return &fake{
+		store: k8s.NewStore(k8s.Options{}), keeper: standing.NewKeeper(reach.Options{}, clock),
+		held: map[k8s.Key]live.Version{}, going: map[k8s.Key]bool{}, revisions: map[string]string{},
+	}
+}
+
+func (f *fake) Unready() error            { return f.blind }
+func (f *fake) Missing() []string         { return f.gone }
+func (f *fake) Base() *policies.Model     { return f.model }
+func (f *fake) Revision(k k8s.Key) string { return f.revisions[k.Kind] }
+func (f *fake) Get(k k8s.Key) *k8s.Entry  { return f.store.Get(k) }
+func (f *fake) Going() []k8s.Key {
+	return append(slices.Collect(maps.Keys(f.going)), f.store.Orphaned()...)
+}
+
+func (f *fake) Look(look func(live.Moment)) error {
+	if f.onLook != nil {
+		f.onLook()
+	}
+	look(f)
+	return nil
+}
+
 func (f *fake) Held(k k8s.Key) (live.Version, bool) {
 	v, there := f.held[k]
 	return v, there
-}
-
-func (f *fake) Entry(o map[string]any) (*k8s.Entry, error) {
-	return k8s.ReadEntry(k8s.Object("cluster", o), k8s.Options{})
 }
 
 func (f *fake) Within(namespace string) (all []k8s.Key) {
@@ -51,23 +78,36 @@ func (f *fake) Within(namespace string) (all []k8s.Key) {
 	return all
 }
 
-func (f *fake) Try(pending func(func(k8s.Key) (live.Version, bool)) ([]*k8s.Entry, []k8s.Key), look func(live.Trial)) error {
-	put, gone := pending(f.Held)
-	f.store.Try(put, gone, func(c k8s.Change, model func() *policies.Model) {
-		look(live.Trial{Base: f.model, Change: c, Model: model})
-	})
-	return nil
+func (f *fake) Try(put []*k8s.Entry, gone []k8s.Key, look func(k8s.Change, func() *policies.Model)) {
+	f.store.Try(put, gone, look)
+}
+
+func (f *fake) Entry(object map[string]any) (*k8s.Entry, error) {
+	return k8s.ReadEntry(k8s.Object("cluster", object), k8s.Options{})
 }
 
 // see lets it see an object, as of a version.
-func (f *fake) see(t *testing.T, text, version string) {
+func (f *fake) see(t rapid.TB, text, version string) {
 	t.Helper()
-	e, err := f.Entry(objectOf(t, text))
+	o := &unstructured.Unstructured{Object: objectOf(t, text)}
+	e, err := f.Entry(o.Object)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.store.Put(e)
 	f.held[e.Key()] = live.Version{UID: types.UID(e.Key().Name), ResourceVersion: version}
+	if delete(f.going, e.Key()); o.GetDeletionTimestamp() != nil {
+		f.going[e.Key()] = true
+	}
+	f.publish()
+}
+
+// miss lets it see that an object has gone, as of a version.
+func (f *fake) miss(k k8s.Key, version string) {
+	f.store.Delete(k)
+	delete(f.held, k)
+	delete(f.going, k)
+	f.revisions[k.Kind] = version
 	f.publish()
 }
 
@@ -77,7 +117,7 @@ func (f *fake) publish() {
 	f.keeper.Hear(m, c)
 }
 
-func objectOf(t *testing.T, text string) map[string]any {
+func objectOf(t rapid.TB, text string) map[string]any {
 	t.Helper()
 	var o map[string]any
 	if err := yaml.Unmarshal([]byte(text), &o); err != nil {
@@ -117,11 +157,10 @@ func newBench(t *testing.T, severity string, o Options) *bench {
 	t.Helper()
 	b := &bench{T: t, now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}
 	o.Clock = func() time.Time { return b.now }
-	keeper := standing.NewKeeper(reach.Options{}, o.Clock)
-	b.fake = &fake{store: k8s.NewStore(k8s.Options{}), keeper: keeper, held: map[k8s.Key]live.Version{}}
-	b.Decider = NewDecider(b.fake, keeper, o)
+	b.fake = newFake(o.Clock)
+	b.Decider = NewDecider(b.fake, b.keeper, o)
 	for _, text := range []string{
-		deployment("shop", "web"), deployment("payments", "db"),
+		namespace("shop", "1", ""), namespace("payments", "1", ""), deployment("shop", "web"), deployment("payments", "db"),
 		policy("shop", "out", "1", noEgress), policy("payments", "in", "1", noIngress),
 	} {
 		b.see(t, text, "1")
@@ -130,7 +169,7 @@ func newBench(t *testing.T, severity string, o Options) *bench {
 	return b
 }
 
-func compiled(t *testing.T, text string) *invariant.Invariant {
+func compiled(t rapid.TB, text string) *invariant.Invariant {
 	t.Helper()
 	raw, err := json.Marshal(objectOf(t, text))
 	if err != nil {
@@ -143,8 +182,8 @@ func compiled(t *testing.T, text string) *invariant.Invariant {
 	return i
 }
 
-// ask decides about an operation; the object is what comes, or what goes.
-func (b *bench) ask(operation admissionv1.Operation, text string, set ...func(*admissionv1.AdmissionRequest)) *admissionv1.AdmissionResponse {
+// request returns a request for an operation; the object is what comes, or what goes.
+func (b *bench) request(operation admissionv1.Operation, text string, set ...func(*admissionv1.AdmissionRequest)) *admissionv1.AdmissionRequest {
 	b.Helper()
 	o := objectOf(b.T, text)
 	raw, err := json.Marshal(o)
@@ -169,7 +208,13 @@ func (b *bench) ask(operation admissionv1.Operation, text string, set ...func(*a
 	for _, f := range set {
 		f(r)
 	}
-	answer, err := b.Decide(context.Background(), r)
+	return r
+}
+
+// ask decides about a request.
+func (b *bench) ask(operation admissionv1.Operation, text string, set ...func(*admissionv1.AdmissionRequest)) *admissionv1.AdmissionResponse {
+	b.Helper()
+	answer, err := b.Decide(context.Background(), b.request(operation, text, set...))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -264,7 +309,9 @@ func TestSeverities(t *testing.T) {
 		if r.AuditAnnotations["breaks"] != "closed" {
 			t.Errorf("%s: audit annotations are %v", severity, r.AuditAnnotations)
 		}
-		again := b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress), dryRun)
+		b.see(t, policy("shop", "out", "2", allEgress), "2")
+		b.see(t, policy("payments", "in", "2", allIngress), "2")
+		again := b.ask(admissionv1.Update, policy("payments", "in", "2", allIngress), dryRun)
 		if b.allows("the same again", again); len(again.AuditAnnotations) > 0 {
 			t.Errorf("%s: what was broken before is told of: %v", severity, again.AuditAnnotations)
 		}
@@ -275,9 +322,15 @@ func TestUndecided(t *testing.T) {
 	for choice, allowed := range map[Choice]bool{Warn: true, Deny: false} {
 		b := newBench(t, "deny", Options{Undecided: choice, Opaque: choice})
 		for what, r := range map[string]*admissionv1.AdmissionResponse{
-			"a policy that is not understood": b.ask(admissionv1.Create, `{apiVersion: example.com/v1, kind: FancyNetworkPolicy, metadata: {name: a, namespace: shop, uid: a}}`, dryRun),
+			"a policy that is not understood":              b.ask(admissionv1.Create, `{apiVersion: example.com/v1, kind: FancyNetworkPolicy, metadata: {name: a, namespace: shop, uid: a}}`, dryRun),
+			"a policy of a version that is not understood": b.ask(admissionv1.Create, `{apiVersion: networking.k8s.io/v2, kind: NetworkPolicy, metadata: {name: a, namespace: shop, uid: a}}`, dryRun),
 			"a replica that is new": func() *admissionv1.AdmissionResponse {
 				b.Begin()
+				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun)
+			}(),
+			"a group that cannot be served": func() *admissionv1.AdmissionResponse {
+				b := newBench(t, "deny", Options{Undecided: choice})
+				b.gone = []string{"projectcalico.org/v3"}
 				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun)
 			}(),
 			"a world that was not seen": func() *admissionv1.AdmissionResponse {
@@ -299,6 +352,15 @@ func TestNotAskedAbout(t *testing.T) {
 	b.blind = fmt.Errorf("nothing is known")
 	if r := b.ask(admissionv1.Create, `{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shop}}`); len(r.Warnings) > 0 {
 		t.Errorf("what means nothing is warned of: %v", r.Warnings)
+	}
+}
+
+func TestUnknownOperations(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	for _, operation := range []admissionv1.Operation{"FOO", ""} {
+		if answer, err := b.Decide(context.Background(), b.request(operation, policy("shop", "out", "1", allEgress))); err == nil {
+			t.Errorf("%q is decided: %+v", operation, answer)
+		}
 	}
 }
 
@@ -340,4 +402,40 @@ func TestPacksAreHeld(t *testing.T) {
 	}
 	b.Missed("apart")
 	b.refuses("what breaks it, when that is gone", b.ask(admissionv1.Delete, policy("shop", "out", "1", noEgress)), "")
+}
+
+// What is broken already may not be broken elsewhere: a change that closes as much as
+// it opens is refused all the same.
+func TestNothingElseMayBreak(t *testing.T) {
+	allows := func(port string) string {
+		return policy("payments", "in", "2", "podSelector: {}, ingress: [{ports: [{port: "+port+"}]}]")
+	}
+	named := func(http int) string {
+		return fmt.Sprintf(`{apiVersion: apps/v1, kind: Deployment, metadata: {name: db, namespace: payments, uid: db, resourceVersion: "2"},
+			spec: {selector: {matchLabels: {app: db}}, template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c, ports: [{name: http, containerPort: %d}]}]}}}}`, http)
+	}
+	further := `breaks further invariant closed (deny)
+shop/web can open TCP/443 to payments/db
+by NetworkPolicy payments/in rule 0
+weir explain -f cluster shop/deployment/web payments/deployment/db TCP/443`
+	b := newBench(t, "deny", Options{})
+	b.see(t, policy("shop", "out", "2", allEgress), "2")
+	b.see(t, named(80), "2")
+	b.see(t, allows("80"), "2")
+	b.allows("the same", b.ask(admissionv1.Update, allows("80"), dryRun))
+	b.allows("the same in another way", b.ask(admissionv1.Update, allows("http"), dryRun))
+	b.refuses("another port", b.ask(admissionv1.Update, allows("443"), dryRun), further)
+	b.refuses("more ports", b.ask(admissionv1.Update, allows("80, endPort: 443"), dryRun), strings.ReplaceAll(further, "443", "81"))
+	b.see(t, allows("http"), "3")
+	b.allows("the same pods", b.ask(admissionv1.Update, strings.Replace(named(80), "containers", "serviceAccountName: robot, containers", 1), dryRun))
+	b.refuses("another port behind the name", b.ask(admissionv1.Update, named(443), dryRun), further)
+
+	isolated := `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: apart, uid: apart}, spec: {isolated: {pods: [{podSelector: {}}], directions: [egress]}}}`
+	b = newBench(t, "audit", Options{})
+	b.Saw("apart", live.Version{UID: "apart", ResourceVersion: "1"}, compiled(t, isolated))
+	other := "podSelector: {matchLabels: {app: %s}}, policyTypes: [Egress]"
+	b.see(t, deployment("shop", "cart"), "1")
+	b.see(t, policy("shop", "out", "2", fmt.Sprintf(other, "web")), "2")
+	b.refuses("another pod instead", b.ask(admissionv1.Update, policy("shop", "out", "2", fmt.Sprintf(other, "cart")), dryRun), "breaks further invariant apart (deny)\nshop/web: no policy isolates it at egress; 1 other pod breaks it too")
+	b.allows("no other pod", b.ask(admissionv1.Update, policy("shop", "out", "2", noEgress), dryRun))
 }

@@ -74,6 +74,9 @@ func (s *Server) forwardTo(ctx context.Context, body []byte, again bool) (*admis
 	}
 	q.Header.Set("Content-Type", "application/json")
 	answer, err := s.client.Do(q)
+	if failed := (*url.Error)(nil); errors.As(err, &failed) {
+		return nil, fmt.Errorf("%s: %w", address, failed.Err) // without the time that was left
+	}
 	if err != nil {
 		return nil, err
 	}

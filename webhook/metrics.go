@@ -7,6 +7,7 @@ type Metrics struct {
 	admissions *prometheus.CounterVec
 	duration   prometheus.Histogram
 	pending    prometheus.Gauge
+	forwards   prometheus.Counter
 }
 
 // NewMetrics returns metrics that count nothing yet.
@@ -22,6 +23,9 @@ func NewMetrics() *Metrics {
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_admissions_pending", Help: "Admitted changes that have not been seen in the cluster yet.",
 		}),
+		forwards: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "weir_forward_failures_total", Help: "Times that the replica that decides could not be asked, by this one.",
+		}),
 	}
 }
 
@@ -33,7 +37,11 @@ func (m *Metrics) Collect(c chan<- prometheus.Metric) {
 	m.admissions.Collect(c)
 	m.duration.Collect(c)
 	m.pending.Collect(c)
+	m.forwards.Collect(c)
 }
+
+// NotForwarded counts that the leader could not be asked.
+func (m *Metrics) NotForwarded() { m.forwards.Inc() }
 
 // Observe counts a decision.
 func (m *Metrics) Observe(o Observation) {

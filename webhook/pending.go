@@ -3,6 +3,7 @@ package webhook
 import (
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -18,26 +19,35 @@ type admission struct {
 	key       k8s.Key
 	entry     *k8s.Entry           // nil where the object goes, and of an Invariant
 	invariant *invariant.Invariant // of one; nil where it goes
-	within    []k8s.Key            // what goes along with it: of a Namespace, all that it holds
 	uid       types.UID            // of the object
 	was       live.Version         // what it is made of; zero where it comes
-	held      live.Version         // what was seen of the name at that time
 	until     time.Time            // it has been stored by then, or never will be
+
+	isKnown bool   // something of the object has been seen
+	after   string // a version of the object: where it is no more after that, the admission is over
 }
 
 // isGone reports whether the object goes.
 func (a *admission) isGone() bool { return a.entry == nil && a.invariant == nil }
 
-// isSeen reports whether what is seen of the object is this admission, or newer:
-// whether it was stored or not, it cannot be any more.
-func (a *admission) isSeen(v live.Version, there bool) bool {
+// sight is what is seen of the name of an object.
+type sight struct {
+	live.Version        // zero where it is not there
+	revision     string // as of which version it is so; "" where nobody knows
+}
+
+// isOver reports whether an admission cannot come to be any more, or is what is seen,
+// or older. The states of an object are seen in their order, and a change of one can be
+// stored only on top of what it is made of.
+func (a *admission) isOver(s sight) bool {
 	switch {
-	case !there: // it went, unless nothing of it had been seen
-		return a.was != live.Version{} && a.held != live.Version{}
-	case v.UID == a.uid:
-		return isNewer(v.ResourceVersion, a.was.ResourceVersion)
+	case s.UID == a.uid:
+		a.isKnown = true
+		return a.was == live.Version{} || isNewer(s.ResourceVersion, a.was.ResourceVersion)
+	case a.isKnown: // it went
+		return true
 	}
-	return v.UID != a.held.UID // another one has its name, not its predecessor
+	return a.after != "" && isLater(s.revision, a.after)
 }
 
 // isNewer compares versions of one object. They are numbers; should they ever be
@@ -54,69 +64,56 @@ func isNewer(a, b string) bool {
 	return x > y
 }
 
-// ledger holds the admissions that are pending, the oldest first. It serves one
-// goroutine.
-type ledger struct{ pending []*admission }
-
-// settle forgets the admissions that have been seen, and those whose time is over.
-func (l *ledger) settle(held func(k8s.Key) (live.Version, bool), now time.Time) {
-	l.pending = slices.DeleteFunc(l.pending, func(a *admission) bool { return !now.Before(a.until) || a.isSeen(held(a.key)) })
+// isLater compares versions of objects of one kind. It is false where they are no
+// numbers, for then nobody knows.
+func isLater(a, b string) bool {
+	x, errX := strconv.ParseUint(a, 10, 64)
+	y, errY := strconv.ParseUint(b, 10, 64)
+	return errX == nil && errY == nil && x > y
 }
 
-// add takes an admission. Of two of one object, one that was made of an older
-// version cannot come to be any more.
+// ledger holds the admissions that are pending, the oldest first. It is safe for
+// concurrent use.
+type ledger struct {
+	mutex   sync.Mutex
+	pending []*admission
+}
+
+// add takes an admission.
 func (l *ledger) add(a *admission) {
-	isOlder := func(a, b *admission) bool {
-		return a.key == b.key && a.uid == b.uid && b.was.ResourceVersion != "" && isNewer(b.was.ResourceVersion, a.was.ResourceVersion)
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	if a.after == "" {
+		a.after = a.was.ResourceVersion
 	}
-	if slices.ContainsFunc(l.pending, func(b *admission) bool { return isOlder(a, b) }) {
-		return
-	}
-	l.pending = append(slices.DeleteFunc(l.pending, func(b *admission) bool { return isOlder(b, a) }), a)
+	l.pending = append(l.pending, a)
 }
 
-// rivals returns those that another one of the same object is behind, of which only
-// one can come to be.
-func (l *ledger) rivals() (rivals []*admission) {
-	for i, a := range l.pending {
-		if slices.ContainsFunc(l.pending[i+1:], func(b *admission) bool { return a.key == b.key }) {
-			rivals = append(rivals, a)
+// learn takes a state that an object was in when somebody asked to change it.
+func (l *ledger) learn(k k8s.Key, was live.Version) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	for _, a := range l.pending {
+		if a.key == k && a.uid == was.UID && a.after == "" {
+			a.after = was.ResourceVersion
 		}
 	}
-	return rivals
 }
 
-// overlay returns what a store has to put in and to take out so that admissions
-// have come to be, the later ones over the earlier.
-func overlay(admissions ...*admission) (put []*k8s.Entry, gone []k8s.Key) {
-	last := map[k8s.Key]*admission{}
-	for _, a := range admissions {
-		last[a.key] = a
-	}
-	for _, a := range admissions {
-		switch {
-		case last[a.key] != a || isInvariant(a.key):
-		case a.entry != nil:
-			put = append(put, a.entry)
-		default:
-			gone = append(append(gone, a.key), a.within...)
-		}
-	}
-	return put, gone
+// settle forgets the admissions of some objects that are over, and those whose time is.
+// It returns the others.
+func (l *ledger) settle(seen func(k8s.Key) (sight, bool), now time.Time) []*admission {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.pending = slices.DeleteFunc(l.pending, func(a *admission) bool {
+		s, asked := seen(a.key)
+		return !now.Before(a.until) || asked && a.isOver(s)
+	})
+	return slices.Clone(l.pending)
 }
 
-// declared returns the invariants as they are once the admissions have come to be.
-func declared(seen []invariant.Invariant, admissions []*admission) []invariant.Invariant {
-	all := slices.Clone(seen)
-	for _, a := range admissions {
-		if !isInvariant(a.key) || a.invariant == nil {
-			continue // one that goes is looked at until it is gone
-		}
-		if i := slices.IndexFunc(all, func(i invariant.Invariant) bool { return i.Ref.Name == a.key.Name }); i >= 0 {
-			all[i] = *a.invariant
-		} else {
-			all = append(all, *a.invariant)
-		}
-	}
-	return all
+func (l *ledger) len() int {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return len(l.pending)
 }

@@ -10,38 +10,45 @@ import (
 	"github.com/weir-policy/weir/policies/k8s"
 )
 
-func TestAdmissionIsSeen(t *testing.T) {
-	version := func(uid, revision string) live.Version {
-		return live.Version{UID: types.UID(uid), ResourceVersion: revision}
+func TestAdmissionIsOver(t *testing.T) {
+	seen := func(uid, version string) sight {
+		return sight{live.Version{UID: types.UID(uid), ResourceVersion: version}, version}
 	}
-	none := live.Version{}
-	comes := func(held live.Version) admission { return admission{uid: "new", held: held} }
-	changes := func(held live.Version) admission { return admission{uid: "it", was: version("it", "10"), held: held} }
+	gone := func(revision string) sight { return sight{revision: revision} }
+	comes := admission{uid: "new"}
+	came := admission{uid: "new", after: "7"} // somebody asked to change it since
+	changes := admission{uid: "it", was: live.Version{UID: "it", ResourceVersion: "10"}, after: "10"}
+	known := changes
+	known.isKnown = true
 	for _, row := range []struct {
-		name  string
-		a     admission
-		now   live.Version
-		there bool
-		want  bool
+		name string
+		a    admission
+		now  sight
+		want bool
 	}{
-		{"what comes is not there yet", comes(none), none, false, false},
-		{"what comes is there", comes(none), version("new", "5"), true, true},
-		{"somebody else was first", comes(none), version("other", "5"), true, true},
-		{"its predecessor is still there", comes(version("old", "3")), version("old", "4"), true, false},
-		{"its predecessor has gone", comes(version("old", "3")), none, false, false},
-		{"a change is not there yet", changes(version("it", "10")), version("it", "10"), true, false},
-		{"what is seen is older than what was changed", changes(version("it", "8")), version("it", "9"), true, false},
-		{"nine is before ten", changes(version("it", "9")), version("it", "9"), true, false},
-		{"a change is there", changes(version("it", "10")), version("it", "11"), true, true},
-		{"a hundred is after eleven", changes(version("it", "10")), version("it", "100"), true, true},
-		{"what was changed has gone", changes(version("it", "10")), none, false, true},
-		{"what was changed has not been seen at all", changes(none), none, false, false},
-		{"what was changed has gone, and another one came", changes(version("it", "10")), version("other", "12"), true, true},
-		{"what was changed has not come yet, for its predecessor is there", changes(version("old", "3")), version("old", "3"), true, false},
-		{"versions that are no numbers", changes(version("it", "10")), version("it", "x"), true, true},
+		{"what comes is not there yet", comes, gone("20"), false},
+		{"what comes is there", comes, seen("new", "5"), true},
+		{"another one of its name may have been before it", comes, seen("other", "5"), false},
+		{"what came is not there yet", came, gone("6"), false},
+		{"what came has gone", came, gone("8"), true},
+		{"what came has gone, and another one came", came, seen("other", "9"), true},
+		{"what came after another one is not there yet", came, seen("other", "5"), false},
+		{"a change is not there yet", changes, seen("it", "10"), false},
+		{"what is seen is older than what was changed", changes, seen("it", "9"), false},
+		{"nine is before ten", changes, seen("it", "9"), false},
+		{"a change is there", changes, seen("it", "11"), true},
+		{"a hundred is after eleven", changes, seen("it", "100"), true},
+		{"versions that are no numbers", changes, seen("it", "x"), true},
+		{"what was changed is not there yet", changes, gone("9"), false},
+		{"what was changed has gone", changes, gone("11"), true},
+		{"what was changed has gone after it was seen", known, gone(""), true},
+		{"nobody knows since when it is not there", changes, gone(""), false},
+		{"what was changed has gone, and another one came", changes, seen("other", "12"), true},
+		{"what was changed has not come yet, for its predecessor is there", changes, seen("old", "3"), false},
+		{"its predecessor has a version that is no number", changes, seen("old", "x"), false},
 	} {
-		if got := row.a.isSeen(row.now, row.there); got != row.want {
-			t.Errorf("%s: seen is %v", row.name, got)
+		if got := row.a.isOver(row.now); got != row.want {
+			t.Errorf("%s: it is over: %v", row.name, got)
 		}
 	}
 }
@@ -52,24 +59,37 @@ func TestLedger(t *testing.T) {
 	change := func(revision string) *admission {
 		return &admission{key: key, uid: "it", was: live.Version{UID: "it", ResourceVersion: revision}, until: noon.Add(time.Minute)}
 	}
-	nobody := func(k8s.Key) (live.Version, bool) { return live.Version{}, false }
-
+	seen := func(version string) func(k8s.Key) (sight, bool) {
+		return func(k8s.Key) (sight, bool) {
+			return sight{live.Version{UID: "it", ResourceVersion: version}, version}, true
+		}
+	}
 	var l ledger
 	l.add(change("10"))
-	if l.add(change("12")); len(l.pending) != 1 || l.pending[0].was.ResourceVersion != "12" {
-		t.Errorf("a change of what came later does not replace the one before: %d are pending", len(l.pending))
+	l.add(change("12")) // of what the first one made
+	for _, row := range []struct {
+		name string
+		seen func(k8s.Key) (sight, bool)
+		at   time.Time
+		want int
+	}{
+		{"nobody looks", func(k8s.Key) (sight, bool) { return sight{}, false }, noon, 2},
+		{"it is as before", seen("10"), noon, 2},
+		{"the first is seen", seen("12"), noon, 1},
+		{"the second has time", seen("12"), noon.Add(time.Minute - 1), 1},
+		{"the second can come no more", seen("12"), noon.Add(time.Minute), 0},
+	} {
+		if got := len(l.settle(row.seen, row.at)); got != row.want {
+			t.Errorf("%s: %d are pending, want %d", row.name, got, row.want)
+		}
 	}
-	if l.add(change("11")); len(l.pending) != 1 {
-		t.Error("a change of what is no more is pending")
+	comes := &admission{key: key, uid: "new", until: noon.Add(time.Minute)}
+	l.add(comes)
+	if l.learn(key, live.Version{UID: "other", ResourceVersion: "20"}); comes.after != "" {
+		t.Error("another object of its name says that it came")
 	}
-	if l.add(change("12")); len(l.pending) != 2 || len(l.rivals()) != 1 {
-		t.Error("two changes of one version are no rivals")
-	}
-	if l.settle(nobody, noon); len(l.pending) != 2 {
-		t.Error("what was not seen is forgotten")
-	}
-	if l.settle(nobody, noon.Add(time.Minute)); len(l.pending) != 0 {
-		t.Error("what can come no more is pending")
+	if l.learn(key, live.Version{UID: "new", ResourceVersion: "21"}); comes.after != "21" {
+		t.Error("a change of it does not say that it came")
 	}
 }
 

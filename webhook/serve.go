@@ -21,7 +21,7 @@ const (
 	ForwardPath = "/forward"
 )
 
-// What the server takes of one review, and at once.
+// What the server takes of one review, and decides or hands on at once.
 const (
 	mostReview  = 8 << 20 // an API server stores 1.5 MiB, and a review may hold it twice, and its fields' managers
 	mostAtOnce  = 64
@@ -34,6 +34,7 @@ type Server struct {
 	Decider  *Decider
 	Leader   Leader
 	Replicas Replicas
+	Failed   func(error) // is told why the leader could not be asked, if it is set
 
 	client *http.Client
 	slots  chan struct{}
@@ -76,8 +77,10 @@ func (s *Server) Forwarded() http.Handler {
 	})
 }
 
-// answer decides, or has the leader decide.
+// answer decides, or has the leader decide. It tries until there is no time left, and
+// tells of each cause of a failure once.
 func (s *Server) answer(ctx context.Context, body []byte, r *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
+	var told string
 	for {
 		if s.Leader.Leads() {
 			return s.Decider.Decide(ctx, r)
@@ -85,6 +88,10 @@ func (s *Server) answer(ctx context.Context, body []byte, r *admissionv1.Admissi
 		answer, err := s.forward(ctx, body)
 		if err == nil || errors.As(err, &refusal{}) {
 			return answer, err
+		}
+		if s.Failed != nil && told != err.Error() {
+			told = err.Error()
+			s.Failed(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -108,15 +115,13 @@ func (s *Server) handler(answer func(context.Context, []byte, *admissionv1.Admis
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		ctx, cancel := context.WithTimeout(q.Context(), timeOf(q))
 		defer cancel()
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-		case <-ctx.Done():
-			http.Error(w, "too many reviews at once", http.StatusServiceUnavailable)
-			return
-		}
-		body, review, err := readReview(w, q)
+		body, review, err := readReview(ctx, w, q)
 		if err == nil {
+			select {
+			case s.slots <- struct{}{}:
+				defer func() { <-s.slots }()
+			case <-ctx.Done(): // the answer is that there was no time
+			}
 			review.Response, err = answer(ctx, body, review.Request)
 		}
 		if err != nil {
@@ -151,14 +156,25 @@ func timeOf(q *http.Request) time.Duration {
 	return all - min(all/5, time.Second)
 }
 
-func readReview(w http.ResponseWriter, q *http.Request) ([]byte, *admissionv1.AdmissionReview, error) {
+// readReview reads a review. Who sends it slowly has no more time than for the answer,
+// and takes none of anybody else's.
+func readReview(ctx context.Context, w http.ResponseWriter, q *http.Request) ([]byte, *admissionv1.AdmissionReview, error) {
 	if q.Method != http.MethodPost {
 		return nil, nil, refusal{http.StatusMethodNotAllowed, errors.New("reviews are posted")}
 	}
 	if kind, _, err := mime.ParseMediaType(q.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return nil, nil, refusal{http.StatusUnsupportedMediaType, errors.New("a review is application/json")}
 	}
+	line := http.NewResponseController(w)
+	if until, ok := ctx.Deadline(); ok {
+		if err := line.SetReadDeadline(until); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return nil, nil, err
+		}
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, q.Body, mostReview))
+	if err == nil {
+		_ = line.SetReadDeadline(time.Time{}) // the line is listened to while there is an answer to make
+	}
 	if err != nil {
 		if big := (*http.MaxBytesError)(nil); errors.As(err, &big) {
 			return nil, nil, refusal{http.StatusRequestEntityTooLarge, fmt.Errorf("a review has at most %d bytes", mostReview)}

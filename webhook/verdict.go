@@ -33,17 +33,36 @@ const explain = "weir explain -f cluster "
 // verdict is what is found of a request, bit by bit. The zero verdict allows it.
 type verdict struct {
 	*Options
-	request        *admissionv1.AdmissionRequest
-	changesNothing bool  // the world is as before
-	then           world // with the change
+	request *admissionv1.AdmissionRequest
 
 	denials      []string // each a few lines
 	code         int32    // of the first
 	denied       []string // the invariants that deny it
 	broken       []string // the invariants that it breaks, of whatever severity
 	unknown      []string // those that cannot be told any more
+	told         []told   // of both
 	warnings     []string
 	undecidedFor string
+}
+
+// told is an invariant that a verdict speaks of. One that is being edited may have
+// several severities.
+type told struct {
+	name     string
+	severity invariant.Severity
+	unknown  bool
+}
+
+// tells reports whether it is the first time that a verdict speaks of an invariant.
+func (v *verdict) tells(r *invariant.Result, unknown bool, names *[]string) bool {
+	it := told{r.Ref.Name, r.Severity, unknown}
+	if slices.Contains(v.told, it) {
+		return false
+	}
+	if v.told = append(v.told, it); !slices.Contains(*names, r.Ref.Name) {
+		*names = append(*names, r.Ref.Name)
+	}
+	return true
 }
 
 func (v *verdict) isDenied() bool { return len(v.denials) > 0 }
@@ -84,6 +103,12 @@ func (v *verdict) unsure(wait time.Duration) {
 	v.choose(v.Undecided, fmt.Sprintf("checked without what was admitted just before by the replica that decided until now; sure again in %s", wait.Round(time.Second)))
 }
 
+// without is the verdict on a request that would be allowed, while policies of some
+// groups of the API cannot be read.
+func (v *verdict) without(groups []string) {
+	v.choose(v.Undecided, "checked without what cannot be served at the moment: "+strings.Join(groups, ", "))
+}
+
 // opaque looks whether a policy is understood.
 func (v *verdict) opaque(a *admission) {
 	if a.isGone() {
@@ -99,25 +124,44 @@ func (v *verdict) opaque(a *admission) {
 	}
 }
 
-// compare looks at what a change does to the invariants.
-func (v *verdict) compare(before, after *standing.Standing) {
+// compare looks at what a change does to the invariants. Of those of severity deny that
+// were broken and are, it looks whether anything breaks them that did not.
+func (v *verdict) compare(before, after *standing.Standing, now time.Time) error {
+	var stuck []int
 	for k := range after.Results {
-		b, a := &before.Results[k], &after.Results[k]
-		switch turn := invariant.TurnOf(b, a); {
-		case turn == invariant.Breaks, turn == invariant.Stuck && a.Broken > b.Broken:
-			v.breaks(a, turn == invariant.Stuck)
+		a := &after.Results[k]
+		switch turn := invariant.TurnOf(&before.Results[k], a); {
+		case turn == invariant.Breaks:
+			v.breaks(a, false)
 		case turn == invariant.Doubts:
 			v.doubts(a)
+		case a.Severity == invariant.Deny && (turn == invariant.Stuck || turn == invariant.Worsens):
+			stuck = append(stuck, k)
+		case turn == invariant.Worsens:
+			v.breaks(a, true)
 		}
 	}
+	worse, err := after.Worse(before, stuck, now)
+	if err != nil {
+		return err
+	}
+	for n, k := range stuck {
+		a := &after.Results[k]
+		switch {
+		case worse[n] != nil:
+			v.breaks(a.Foremost(worse[n]), true)
+		case invariant.TurnOf(&before.Results[k], a) == invariant.Worsens:
+			v.breaks(a, true)
+		}
+	}
+	return nil
 }
 
 // breaks takes an invariant that a change breaks, or breaks further.
 func (v *verdict) breaks(r *invariant.Result, further bool) {
-	if slices.Contains(v.broken, r.Ref.Name) {
+	if !v.tells(r, false, &v.broken) {
 		return
 	}
-	v.broken = append(v.broken, r.Ref.Name)
 	verb := "breaks"
 	if further {
 		verb = "breaks further"
@@ -127,10 +171,9 @@ func (v *verdict) breaks(r *invariant.Result, further bool) {
 
 // doubts takes an invariant of which nobody can tell whether it holds any more.
 func (v *verdict) doubts(r *invariant.Result) {
-	if slices.Contains(v.unknown, r.Ref.Name) {
+	if !v.tells(r, true, &v.unknown) {
 		return
 	}
-	v.unknown = append(v.unknown, r.Ref.Name)
 	switch text := fmt.Sprintf("invariant %s: %s", r.Ref.Name, r.Say()); {
 	case r.Severity == invariant.Deny:
 		v.choose(v.Unknown, text)
@@ -143,10 +186,9 @@ func (v *verdict) doubts(r *invariant.Result) {
 func (v *verdict) declares(r *invariant.Result) {
 	switch r.State {
 	case invariant.Broken, invariant.Invalid:
-		if slices.Contains(v.broken, r.Ref.Name) {
+		if !v.tells(r, false, &v.broken) {
 			return
 		}
-		v.broken = append(v.broken, r.Ref.Name)
 		if r.Severity == invariant.Deny && r.Adopt {
 			v.warn("invariant %s does not hold today: %s", r.Ref.Name, r.Say())
 			return

@@ -21,6 +21,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	"github.com/fluxcd/pkg/apis/meta"
+	"github.com/fluxcd/pkg/runtime/conditions/check"
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -28,12 +31,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
+	"github.com/weir-policy/weir/internal/controller"
+	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/internal/testkit/plane"
 	"github.com/weir-policy/weir/webhook"
 )
@@ -123,7 +131,7 @@ func (c *cluster) start(set ...func(*options)) *member {
 		}
 	})
 	c.Cleanup(m.stop)
-	c.until(func() error { return ready("http://" + o.healthAddr + "/readyz?verbose") })
+	testkit.Eventually(c, func() error { return ready("http://" + o.healthAddr + "/readyz?verbose") })
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	c.replicas = append(c.replicas, m)
@@ -173,18 +181,6 @@ func ready(url string) error {
 	return nil
 }
 
-// until waits for something to be so.
-func (c *cluster) until(what func() error) {
-	c.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for err := what(); err != nil; err = what() {
-		if time.Now().After(deadline) {
-			c.Fatal(err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
 // register lets the API server ask the replicas, in turn.
 func (c *cluster) register() {
 	c.Helper()
@@ -195,14 +191,7 @@ func (c *cluster) register() {
 		},
 	})
 	c.Cleanup(proxy.Close)
-	text, err := os.ReadFile("testdata/webhook.yaml")
-	if err != nil {
-		c.Fatal(err)
-	}
-	hook := &admissionregistrationv1.ValidatingWebhookConfiguration{}
-	if err := yaml.UnmarshalStrict(text, hook); err != nil {
-		c.Fatal(err)
-	}
+	hook := c.configuration()
 	at := proxy.URL + webhook.ReviewPath
 	for i := range hook.Webhooks {
 		hook.Webhooks[i].ClientConfig = admissionregistrationv1.WebhookClientConfig{
@@ -214,13 +203,33 @@ func (c *cluster) register() {
 	}
 	// The server begins to ask a little later.
 	probe := "apiVersion: weir.dev/v1alpha1\nkind: Invariant\nmetadata: {name: probe}\nspec: {cel: 'nonsense('}\n"
-	c.until(func() error {
+	testkit.Eventually(c, func() error {
 		if out, err := c.try(probe, "create", "--dry-run=server", "-f", "-"); err == nil {
 			return fmt.Errorf("not asked yet: %s", out)
 		}
 		return nil
 	})
 }
+
+// configuration is what the chart has the API server ask about, and refuse when nobody
+// answers.
+func (c *cluster) configuration() *admissionregistrationv1.ValidatingWebhookConfiguration {
+	c.Helper()
+	out, err := testkit.Helm(c, "template", "weir", "../../charts/weir", "--namespace", "weir-system", "--show-only", "templates/webhook.yaml",
+		"--set", "webhook.failurePolicy=Fail,webhook.world.failurePolicy=Fail,webhook.world.timeoutSeconds=10")
+	if err != nil {
+		c.Fatalf("%v: %s", err, out)
+	}
+	hook := &admissionregistrationv1.ValidatingWebhookConfiguration{}
+	if err := yaml.UnmarshalStrict([]byte(out), hook); err != nil {
+		c.Fatal(err)
+	}
+	hook.Name = tested // the replicas look after the one of the chart's name
+	return hook
+}
+
+// tested is the configuration that leads to the replicas.
+const tested = "weir-tested"
 
 func (c *cluster) pick() string {
 	c.mutex.Lock()
@@ -336,7 +345,10 @@ spec:
   egress: [{}]
 `
 
-const because = ` admission webhook "policies.weir.dev" denied the request: `
+const (
+	because   = ` admission webhook "policies.weir.dev" denied the request: `
+	notAsSaid = ` admission webhook "invariants.weir.dev" denied the request: `
+)
 
 const opensDB = `breaks invariant payments-db (deny): the shop does not reach the payments database (owner team-payments)
 shop/web can open TCP/5432 to payments/db
@@ -359,24 +371,24 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 	// A label of a Namespace says who may.
 	c.apply(strings.ReplaceAll(openDB, "team: shop", "partner: \"yes\""))
 	labelled, err := c.try("", "label", "namespace", "shop", "partner=yes")
-	if err == nil || !strings.Contains(labelled, `"workloads.weir.dev" denied the request: breaks invariant payments-db`) {
+	if err == nil || !strings.Contains(labelled, `"namespaces.weir.dev" denied the request: breaks invariant payments-db`) {
 		t.Errorf("%v: %s", err, labelled)
 	}
 
 	// Invariants themselves.
-	c.says(`The request is invalid: error when creating "STDIN":`+because+`invariant/x:8:12: cel: no field nam in Pod; did you mean name?
+	c.says(`The request is invalid: error when creating "STDIN":`+notAsSaid+`invariant/x:8:12: cel: no field nam in Pod; did you mean name?
      p.nam == 'x')
        ^
 `, invariantOf("cel: |\n    pods.all(p,\n     p.nam == 'x')"), "apply", "-f", "-")
 	always := "%salways: {from: [{podSelector: {matchLabels: {app: web}}}], to: [{podSelector: {matchLabels: {app: db}}}], ports: [80]}"
 	says := "\nshop/web cannot open TCP/80 to payments/db\nby NetworkPolicy payments/open\nweir explain -f cluster shop/deployment/web payments/deployment/db TCP/80\n"
-	c.says(created+"does not hold today: invariant x (deny)"+says+"spec.adopt: true accepts it as it is\n", invariantOf(fmt.Sprintf(always, "")), "apply", "-f", "-")
+	c.says(strings.ReplaceAll(created, because, notAsSaid)+"does not hold today: invariant x (deny)"+says+"spec.adopt: true accepts it as it is\n", invariantOf(fmt.Sprintf(always, "")), "apply", "-f", "-")
 	c.says("Warning: invariant x does not hold today: shop/web cannot open TCP/80 to payments/db\ninvariant.weir.dev/x created\n", invariantOf(fmt.Sprintf(always, "adopt: true\n  ")), "apply", "-f", "-")
 	c.says("Warning: invariant x is not checked any more\ninvariant.weir.dev \"x\" deleted\n", "", "delete", "invariant", "x")
 
 	// What only warns.
 	c.apply(strings.ReplaceAll(closed, "  owner:", "  severity: warn\n  owner:"))
-	c.until(func() error { // the change of severity is seen
+	testkit.Eventually(c, func() error { // the change of severity is seen
 		out, err := c.try(openDB, "apply", "--dry-run=server", "-f", "-")
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
@@ -386,13 +398,66 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 	c.says("Warning: breaks invariant payments-db: shop/web can open TCP/5432 to payments/db, by NetworkPolicy payments/open rule 0\nnetworkpolicy.networking.k8s.io/open configured\n", openDB, "apply", "-f", "-")
 
 	// The controller says so, too.
-	c.until(func() error {
+	testkit.Eventually(c, func() error {
 		got, err := c.try("", "get", "invariant", "payments-db", "-o", `jsonpath={.status.state} {.status.counterexamples[0].policy} {.status.conditions[?(@.type=="Ready")].reason}`)
 		if want := "broken NetworkPolicy payments/open InvariantViolated"; got != want {
 			return fmt.Errorf("the status says %q, want %q: %w", got, want, err)
 		}
 		return nil
 	})
+}
+
+// Statuses are as Flux's conventions want them, and as kstatus reads them: whoever
+// waits for an Invariant need not know what it is.
+func TestRealStatuses(t *testing.T) {
+	c := newCluster(t, 1)
+	c.apply(shop)
+	c.isSure()
+	never := "adopt: true, never: {from: [{podSelector: {matchLabels: {app: web}}}], to: [{outside: true}]}"
+	always := strings.Replace(never, "never", "always", 1)
+	waivers := ", waivers: [{reason: r, owner: o, until: %s}]"
+	want := map[string]status.Status{}
+	for name, row := range map[string]struct {
+		spec string
+		want status.Status
+	}{
+		"holds":   {never, status.CurrentStatus},
+		"broken":  {always, status.FailedStatus},
+		"waived":  {always + fmt.Sprintf(waivers, "2999-01-01"), status.CurrentStatus},
+		"expired": {always + fmt.Sprintf(waivers, "2020-01-01"), status.FailedStatus},
+		"invalid": {"adopt: true, rego: 'deny contains 7'", status.FailedStatus},
+	} {
+		c.apply("{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: " + name + "}, spec: {" + row.spec + "}}")
+		want[name] = row.want
+	}
+	scheme := runtime.NewScheme()
+	if err := controller.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	who, err := client.New(c.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conventions := check.NewChecker(who, &check.Conditions{
+		NegativePolarity: []string{meta.ReconcilingCondition, meta.StalledCondition, controller.ViolatedCondition},
+	})
+	for name, want := range want {
+		o := &unstructured.Unstructured{}
+		o.SetAPIVersion("weir.dev/v1alpha1")
+		o.SetKind("Invariant")
+		testkit.Eventually(c, func() error {
+			if err := who.Get(t.Context(), client.ObjectKey{Name: name}, o); err != nil {
+				return err
+			}
+			if got, err := status.Compute(o); err != nil || got.Status != want {
+				return fmt.Errorf("%s is %v to kstatus, want %s: %w", name, got, want, err)
+			}
+			return nil
+		})
+		if fail, warn := conventions.Check(t.Context(), &controller.Object{ObjectMeta: metav1.ObjectMeta{Name: name}}); fail != nil || warn != nil {
+			t.Errorf("%s: %v; %v", name, fail, warn)
+		}
+	}
 }
 
 func invariantOf(spec string) string {
@@ -402,7 +467,7 @@ func invariantOf(spec string) string {
 // isSure waits until replicas do not warn any more that they are new.
 func (c *cluster) isSure() {
 	c.Helper()
-	c.until(func() error {
+	testkit.Eventually(c, func() error {
 		out, err := c.try(strings.ReplaceAll(openWeb, "name: open", "name: probe"), "create", "--dry-run=server", "-f", "-")
 		if err != nil || strings.Contains(out, "Warning") {
 			return fmt.Errorf("%w: %s", err, out)
@@ -421,13 +486,13 @@ func TestRealPacks(t *testing.T) {
 	if err == nil || !strings.Contains(out, "breaks invariant baseline-no-world-open-databases (deny)") {
 		t.Errorf("%v: %s", err, out)
 	}
-	c.until(func() error {
+	testkit.Eventually(c, func() error {
 		if want := `weir_pack_invariants{invariant="baseline-dns",pack="baseline",severity="warn",state="holds"} 1`; !strings.Contains(c.replicas[0].scrape(), want) {
 			return fmt.Errorf("there is no metric %s", want)
 		}
 		return nil
 	})
-	c.until(func() error {
+	testkit.Eventually(c, func() error {
 		got, err := c.try("", "get", "events", "-n", "default", "--field-selector", "involvedObject.kind=Invariant,involvedObject.name=baseline-default-deny-ingress", "-o", "jsonpath={.items[*].message}")
 		if !strings.HasPrefix(got, "invariant baseline-default-deny-ingress: shop/web: no policy isolates it at ingress") {
 			return fmt.Errorf("the events are %q: %w", got, err)
@@ -443,11 +508,11 @@ func TestRealObjectsMadeMeanwhileAreFound(t *testing.T) {
 	c.isSure()
 	c.apply(closed)
 	hooks := c.clients.AdmissionregistrationV1().ValidatingWebhookConfigurations()
-	if err := hooks.Delete(t.Context(), "weir-tested", metav1.DeleteOptions{}); err != nil {
+	if err := hooks.Delete(t.Context(), tested, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	c.until(func() error { _, err := c.try(openWeb+"---"+openDB, "apply", "-f", "-"); return err })
-	c.until(func() error {
+	testkit.Eventually(c, func() error { _, err := c.try(openWeb+"---"+openDB, "apply", "-f", "-"); return err })
+	testkit.Eventually(c, func() error {
 		got, err := c.try("", "get", "invariant", "payments-db", "-o", "jsonpath={.status.state}: {.status.message}")
 		if want := "broken: shop/web can open TCP/5432 to payments/db"; got != want {
 			return fmt.Errorf("the status says %q, want %q: %w", got, want, err)
@@ -493,8 +558,8 @@ func TestRealBadReviews(t *testing.T) {
 // and each to another replica.
 func TestRealRace(t *testing.T) {
 	c := newCluster(t, 2, func(o *options) { o.undecided.value = webhook.Deny })
-	c.until(func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
-	c.until(func() error { _, err := c.try(closed, "apply", "-f", "-"); return err })
+	testkit.Eventually(c, func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
+	testkit.Eventually(c, func() error { _, err := c.try(closed, "apply", "-f", "-"); return err })
 	c.isSure()
 	for round := range 20 {
 		c.race(round, nil)
@@ -539,7 +604,7 @@ func (c *cluster) race(round int, between func()) {
 	}
 	for i, p := range policies {
 		if made[i] == nil {
-			c.until(func() error {
+			testkit.Eventually(c, func() error {
 				return c.clients.NetworkingV1().NetworkPolicies(p.Namespace).Delete(c.Context(), p.Name, metav1.DeleteOptions{})
 			})
 		}
@@ -567,8 +632,12 @@ func TestRealManyAppliesAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := newCluster(t, 2, func(o *options) { o.undecided.value = webhook.Deny })
-	c.until(func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
+	c := newCluster(t, 2, func(o *options) {
+		o.undecided.value = webhook.Deny
+		// However busy the machine is, the one that leads goes on.
+		o.leader.LeaseDuration, o.leader.RenewDeadline, o.leader.RetryPeriod = time.Minute, 50*time.Second, time.Second
+	})
+	testkit.Eventually(c, func() error { _, err := c.try(shop, "apply", "-f", "-"); return err })
 	c.isSure()
 	c.apply(closed)
 	c.apply(openWeb)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net/http"
 	"time"
 
@@ -50,13 +51,22 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 	if err != nil {
 		return nil, err
 	}
-	world, err := live.New(config, live.Options{Read: k8s.Options{CalicoVersion: o.calicoVersion, Calico: o.calico}})
+	told := m.GetLogger().WithName("world")
+	world, err := live.New(config, live.Options{
+		Read: k8s.Options{CalicoVersion: o.calicoVersion, Calico: o.calico},
+		Told: func(what string) { told.Info(what) },
+	})
 	if err != nil {
 		return nil, err
 	}
-	packs, err := source.ReadPacks(context.Background(), o.packs...)
+	packs, err := source.ReadPacks(context.Background(), nil, o.packs...)
 	if err != nil {
 		return nil, err
+	}
+	for _, p := range packs {
+		if p.Unverified {
+			m.GetLogger().Info("a policy pack is signed, and its signature was not verified", "pack", p.Name)
+		}
 	}
 	held, err := source.WithPacks(nil, packs...)
 	if err != nil {
@@ -75,6 +85,10 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 	watch := &controller.Watch{Keeper: keeper, Settle: o.settle, Tell: states.tell}
 
 	server := webhook.NewServer(decider, leader, certificates)
+	server.Failed = func(err error) {
+		counted.NotForwarded()
+		m.GetLogger().WithName("webhook").Error(err, "the replica that decides could not be asked")
+	}
 	m.GetWebhookServer().Register(webhook.ReviewPath, server.Review())
 	m.GetWebhookServer().Register(webhook.ForwardPath, server.Forwarded())
 
@@ -95,10 +109,14 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 			return nil, err
 		}
 	}
-	if err := m.AddHealthzCheck("ping", healthz.Ping); err != nil {
+	alive := func(*http.Request) error { return decider.Alive() }
+	if err := errors.Join(m.AddHealthzCheck("ping", healthz.Ping), m.AddHealthzCheck("decisions", alive)); err != nil {
 		return nil, err
 	}
-	for _, c := range []prometheus.Collector{counted, states.count, states.packed} {
+	missing := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "weir_api_groups_missing", Help: "Groups of the API that cannot be served at the moment, so that what is in them is not known.",
+	}, func() float64 { return float64(len(world.Missing())) })
+	for _, c := range []prometheus.Collector{counted, states.count, states.packed, missing} {
 		if err := registry.Register(c); err != nil {
 			return nil, err
 		}

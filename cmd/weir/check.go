@@ -69,7 +69,7 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 			if err := errors.Join(err, wrong, out.check(), readOnce(slices.Concat(in.files, args, elsewhere, flows.patterns)...)); err != nil {
 				return err
 			}
-			judge, declared, err := in.judgeInvariants(c.Context(), args, elsewhere, packs.names)
+			judge, declared, err := in.judgeInvariants(c.Context(), args, elsewhere, &packs)
 			if err != nil {
 				return err
 			}
@@ -142,7 +142,7 @@ func chosen(o *lint.Options) (checks, invariants bool) {
 
 // judgeInvariants is judge with the Invariants among the sources, in others and in
 // packs, which the judge tells apart.
-func (i *input) judgeInvariants(ctx context.Context, args, elsewhere, packs []string) (*reach.Judge, []invariant.Invariant, error) {
+func (i *input) judgeInvariants(ctx context.Context, args, elsewhere []string, packs *packFlags) (*reach.Judge, []invariant.Invariant, error) {
 	o, errOptions := i.options()
 	l, errLoader := i.loader()
 	if err := errors.Join(errOptions, errLoader); err != nil {
@@ -155,7 +155,7 @@ func (i *input) judgeInvariants(ctx context.Context, args, elsewhere, packs []st
 	if len(all) == 0 && len(elsewhere) > 0 {
 		return nil, nil, fmt.Errorf("--invariants: no Invariant found in %s", strings.Join(elsewhere, ", "))
 	}
-	read, err := source.ReadPacks(ctx, packs...)
+	read, err := packs.read(ctx, i.streams, packs.names...)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"io"
 
+	"github.com/open-policy-agent/opa/v1/bundle"
+	"github.com/open-policy-agent/opa/v1/keys"
 	"github.com/spf13/cobra"
 
 	"github.com/weir-policy/weir/internal/report"
@@ -11,7 +15,7 @@ import (
 )
 
 func newPacks(s streams) *cobra.Command {
-	out := output{streams: s, kind: report.KindPackList}
+	out, flags := output{streams: s, kind: report.KindPackList}, packFlags{}
 	c := &cobra.Command{
 		Use:   "packs [PACK...]",
 		Short: "List the policy packs, and what is in one",
@@ -33,7 +37,7 @@ weir check --pack and weir preview --pack check what they say; docs/packs.md tel
 					args = append(args, p.Name)
 				}
 			}
-			packs, err := source.ReadPacks(c.Context(), args...)
+			packs, err := flags.read(c.Context(), s, args...)
 			if err != nil {
 				return err
 			}
@@ -47,16 +51,66 @@ weir check --pack and weir preview --pack check what they say; docs/packs.md tel
 		},
 	}
 	out.addTo(c)
+	flags.addVerificationTo(c)
 	c.ValidArgs = packNames()
 	return c
 }
 
 // packFlags is the flags by which a verb names policy packs.
-type packFlags struct{ names []string }
+type packFlags struct {
+	names                     []string
+	key, keyID, signed, scope string
+}
 
 func (p *packFlags) addTo(c *cobra.Command, usage string) {
 	c.Flags().StringSliceVar(&p.names, "pack", nil, usage)
 	completeList(c, "pack", packNames()...)
+	p.addVerificationTo(c)
+}
+
+// addVerificationTo adds the flags by which signatures of bundles are verified, named
+// as OPA names them.
+func (p *packFlags) addVerificationTo(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&p.key, "verification-key", "", "bundles must be signed by this `key`: a secret (HMAC), or the PEM file of a public key (RSA, ECDSA)")
+	f.StringVar(&p.keyID, "verification-key-id", "default", "the `name` that signatures call the key by")
+	f.StringVar(&p.signed, "signing-alg", "RS256", "the `algorithm` that bundles are signed by")
+	f.StringVar(&p.scope, "scope", "", "the `scope` that signatures must be of")
+}
+
+// verification returns what signatures of bundles are verified by; nil without a key.
+func (p *packFlags) verification() (*source.Verification, error) {
+	if p.key == "" {
+		return nil, nil
+	}
+	if !keys.IsSupportedAlgorithm(p.signed) {
+		return nil, fmt.Errorf("--signing-alg: %q is none that OPA signs by, such as RS256, ES256 or HS256", p.signed)
+	}
+	key, err := keys.NewKeyConfig(p.key, p.signed, p.scope)
+	if err != nil {
+		return nil, fmt.Errorf("--verification-key: %w", err)
+	}
+	return bundle.NewVerificationConfig(map[string]*bundle.KeyConfig{p.keyID: key}, p.keyID, p.scope, nil), nil
+}
+
+// read reads some packs.
+func (p *packFlags) read(ctx context.Context, s streams, names ...string) ([]*source.Pack, error) {
+	v, err := p.verification()
+	if err != nil {
+		return nil, err
+	}
+	packs, err := source.ReadPacks(ctx, v, names...)
+	notice(s, packs...)
+	return packs, err
+}
+
+// notice tells of signatures that nobody looked at.
+func notice(s streams, packs ...*source.Pack) {
+	for _, p := range packs {
+		if p.Unverified {
+			fmt.Fprintf(s.err, "notice: %s is signed, and its signature was not verified; name the key by --verification-key\n", p.Name)
+		}
+	}
 }
 
 func packNames() []string {

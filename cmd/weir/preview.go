@@ -26,7 +26,7 @@ import (
 
 func newPreview(s streams) *cobra.Command {
 	in, out, flows := input{streams: s}, output{streams: s, kind: report.KindPreview}, flowFiles{}
-	var change pullRequest
+	change := pullRequest{streams: s}
 	span := replaySpan{choice{streams: s}}
 	failOn := failures{known: preview.Conditions}
 	var today string
@@ -142,6 +142,7 @@ type pullRequest struct {
 	exact      bool
 	paths      []string
 	world      string
+	streams    streams
 	invariants []string // more paths, or sources where -f names some
 	packs      packFlags
 	staged     staging
@@ -207,10 +208,11 @@ func (p *pullRequest) load(ctx context.Context, in *input, r *preview.Request) e
 // and of others.
 func (p *pullRequest) loadSide(ctx context.Context, loader *source.Loader, side fs.FS, packs []*source.Pack) (*policies.Model, []invariant.Invariant, error) {
 	m, all, err := loader.TreeInvariants(ctx, side, p.invariants, p.paths...)
-	errs := []error{err}
+	v, errKey := p.packs.verification()
+	errs := []error{err, errKey}
 	for _, name := range p.packs.names {
 		if source.InTree(side, name) {
-			pack, err := source.TreePack(ctx, side, name)
+			pack, err := source.TreePack(ctx, v, side, name)
 			packs, errs = append(packs[:len(packs):len(packs)], pack), append(errs, err)
 		}
 	}
@@ -223,7 +225,7 @@ func (p *pullRequest) loadSide(ctx context.Context, loader *source.Loader, side 
 
 // packsElsewhere reads the packs that no side of the change has.
 func (p *pullRequest) packsElsewhere(ctx context.Context, sides ...fs.FS) ([]*source.Pack, error) {
-	return source.ReadPacks(ctx, slices.DeleteFunc(slices.Clone(p.packs.names), func(name string) bool {
+	return p.packs.read(ctx, p.streams, slices.DeleteFunc(slices.Clone(p.packs.names), func(name string) bool {
 		return slices.ContainsFunc(sides, func(side fs.FS) bool { return source.InTree(side, name) })
 	})...)
 }

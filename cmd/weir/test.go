@@ -53,7 +53,7 @@ workload, and all that may reach outside.`,
 			if generate {
 				return generateTests(c, &in, args)
 			}
-			run, err := in.runTests(c.Context(), args, packs.names)
+			run, err := in.runTests(c.Context(), args, &packs)
 			if err != nil {
 				return err
 			}
@@ -75,12 +75,12 @@ workload, and all that may reach outside.`,
 
 // runTests runs the connectivity tests of args, unless packs alone are named, and
 // the tests in Rego of packs.
-func (i *input) runTests(ctx context.Context, args, packs []string) (*report.TestRun, error) {
+func (i *input) runTests(ctx context.Context, args []string, packs *packFlags) (*report.TestRun, error) {
 	run := &report.TestRun{}
 	judge := reach.New(&policies.Model{}, reach.Options{})
 	var err error
 	switch {
-	case len(packs) == 0 || len(args) > 0:
+	case len(packs.names) == 0 || len(args) > 0:
 		var suites []conntest.Suite
 		if judge, suites, err = i.tests(ctx, args); err != nil {
 			return nil, err
@@ -94,9 +94,16 @@ func (i *input) runTests(ctx context.Context, args, packs []string) (*report.Tes
 		}
 	}
 	run.Warnings = judge.Model().Warnings
+	v, err := packs.verification()
+	if err != nil {
+		return nil, err
+	}
 	var errs []error
-	for _, name := range packs {
-		p, err := source.ReadPack(ctx, name)
+	for _, name := range packs.names {
+		p, err := source.ReadPack(ctx, v, name)
+		if err == nil {
+			notice(i.streams, p)
+		}
 		if err == nil && len(p.Tests) == 0 {
 			err = fmt.Errorf("--pack: %s has no tests in Rego; write them into files whose names end in _test.rego", name)
 		}

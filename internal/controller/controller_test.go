@@ -7,9 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/fluxcd/pkg/apis/meta"
 	"github.com/fluxcd/pkg/runtime/conditions"
+	"github.com/fluxcd/pkg/runtime/conditions/check"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -42,6 +45,13 @@ func run(t *testing.T, spec, policy string) (*Object, []string) {
 	if i, err := compile(o); err == nil {
 		keeper.Declare([]invariant.Invariant{*i})
 	}
+	return reconciled(t, o, keeper)
+}
+
+// reconciled lets the controller look at an Invariant, and returns it with the
+// events.
+func reconciled(t *testing.T, o *Object, keeper *standing.Keeper) (*Object, []string) {
+	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := AddToScheme(scheme); err != nil {
 		t.Fatal(err)
@@ -137,9 +147,46 @@ func TestStatus(t *testing.T) {
 		if diff := cmp.Diff([]string{row.event}, events); diff != "" {
 			t.Errorf("%s: %s", row.name, diff)
 		}
+		want := status.CurrentStatus
+		if ready.Status != metav1.ConditionTrue {
+			want = status.FailedStatus
+		}
+		conforms(t, row.name, check.NewChecker(nil, &check.Conditions{
+			NegativePolarity: []string{meta.ReconcilingCondition, meta.StalledCondition, ViolatedCondition},
+		}), o, want)
 		if s := &o.Status; s.ObservedGeneration != 3 || s.LastHandledReconcileAt != "now" || s.LastEvaluated != "2026-11-23T12:00:00Z" {
 			t.Errorf("%s: %+v", row.name, s)
 		}
+	}
+}
+
+// While the world has not been seen, a status says that it is waited for.
+func TestStatusWhileWaiting(t *testing.T) {
+	o := &Object{ObjectMeta: metav1.ObjectMeta{Name: "it", Generation: 1}}
+	if err := json.Unmarshal([]byte(`{"never":{`+ends+`}}`), &o.Spec); err != nil {
+		t.Fatal(err)
+	}
+	o, _ = reconciled(t, o, standing.NewKeeper(reach.Options{}, clock))
+	if !conditions.IsUnknown(o, meta.ReadyCondition) || !conditions.IsReconciling(o) {
+		t.Errorf("its conditions are %v", o.Status.Conditions)
+	}
+	conforms(t, "one that is waiting", check.NewInProgressChecker(nil), o, status.InProgressStatus)
+}
+
+// conforms holds a status against the conventions of Flux, and what kstatus makes of it
+// against what it is.
+func conforms(t *testing.T, what string, c *check.Checker, o *Object, want status.Status) {
+	t.Helper()
+	c.DisableFetch = true
+	if fail, warn := c.Check(context.Background(), o); fail != nil || warn != nil {
+		t.Errorf("%s: %v; %v", what, fail, warn)
+	}
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := status.Compute(&unstructured.Unstructured{Object: content}); err != nil || got.Status != want {
+		t.Errorf("%s: it is %v to kstatus, want %s: %v", what, got, want, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,10 +21,15 @@ type kind struct {
 	served   k8s.Served
 	stop     context.CancelFunc
 	held     map[k8s.Key]Version
+	going    map[k8s.Key]bool // of these, those that are being deleted
 	listed   bool
 	revision string
 	heard    time.Time
 	err      error
+}
+
+func newKind(s k8s.Served) *kind {
+	return &kind{served: s, held: map[k8s.Key]Version{}, going: map[k8s.Key]bool{}}
 }
 
 // discover begins to watch what the server serves and is not watched, and ends
@@ -35,7 +41,10 @@ func (w *World) discover(ctx context.Context, running *sync.WaitGroup) error {
 	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
-	w.discovered, w.missing = true, missing
+	if w.began.IsZero() {
+		w.began = time.Now()
+	}
+	w.tell(missing)
 	wanted := map[groupKind]bool{}
 	for _, s := range served {
 		id := idOf(s)
@@ -46,11 +55,11 @@ func (w *World) discover(ctx context.Context, running *sync.WaitGroup) error {
 			continue
 		case k != nil: // another version: what is held stays until the new list is there
 			k.stop()
-			next := &kind{served: s, held: k.held, listed: k.listed, revision: k.revision, heard: k.heard}
+			next := &kind{served: s, held: k.held, going: k.going, listed: k.listed, revision: k.revision, heard: k.heard}
 			w.watched[id] = next
 			k = next
 		default:
-			k = &kind{served: s, held: map[k8s.Key]Version{}}
+			k = newKind(s)
 			w.watched[id] = k
 		}
 		watching, stop := context.WithCancel(ctx)
@@ -69,6 +78,27 @@ func (w *World) discover(ctx context.Context, running *sync.WaitGroup) error {
 	}
 	w.changed()
 	return nil
+}
+
+// tell takes which groups cannot be served, and says which are new among them and which
+// are served again. It wants the mutex.
+func (w *World) tell(missing []string) {
+	slices.Sort(missing)
+	before := w.missing
+	w.missing = missing
+	if w.options.Told == nil {
+		return
+	}
+	for _, group := range missing {
+		if !slices.Contains(before, group) {
+			w.options.Told(fmt.Sprintf("group %s cannot be served at the moment; what is in it is not known", group))
+		}
+	}
+	for _, group := range before {
+		if !slices.Contains(missing, group) {
+			w.options.Told(fmt.Sprintf("group %s is served again, or gone", group))
+		}
+	}
 }
 
 // idOf returns the name of a kind in keys.
@@ -91,7 +121,7 @@ func (w *World) serves() (served []k8s.Served, missing []string, down map[string
 			down[version.Group] = true
 			// Metrics are often away; nobody's policies are among them.
 			if !strings.HasSuffix(version.Group, "metrics.k8s.io") {
-				missing = append(missing, fmt.Sprintf("group %s cannot be served at the moment", version))
+				missing = append(missing, version.String())
 			}
 		}
 	}
@@ -141,12 +171,16 @@ func (w *World) changed() {
 func (w *World) put(k *kind, i *item) {
 	key := i.entry.Key()
 	k.held[key] = Version{i.UID, i.ResourceVersion}
+	if delete(k.going, key); i.DeletionTimestamp != nil {
+		k.going[key] = true
+	}
 	w.store.Put(i.entry)
 	w.told(key)
 }
 
 func (w *World) drop(k *kind, key k8s.Key) {
 	delete(k.held, key)
+	delete(k.going, key)
 	w.store.Delete(key)
 	w.told(key)
 }

@@ -31,6 +31,12 @@ type Options struct {
 	// Poll is how often the server is asked which kinds it serves, so that those are
 	// watched that are defined later; half a minute unless it is set.
 	Poll time.Duration
+	// Patience is for how long the first model waits for groups of the API that cannot
+	// be served at the moment; as long as Poll unless it is set.
+	Patience time.Duration
+	// Told hears of groups that cannot be served, and that are served again, a clause
+	// each, if it is set.
+	Told func(what string)
 	// Settle is for how long changes are gathered before the subscribers hear of
 	// them; a tenth of a second unless it is set.
 	Settle time.Duration
@@ -44,12 +50,13 @@ type World struct {
 	served  discovery.DiscoveryInterface
 	dirty   chan struct{} // holds one where something changed since the last model
 	ready   chan struct{} // closed once there is a model
+	asked   chan struct{} // holds one where somebody asked of a kind that is not watched
 
 	mutex       sync.Mutex
 	store       *k8s.Store
 	watched     map[groupKind]*kind
-	missing     []string // what the server could not tell of, a sentence each
-	discovered  bool
+	missing     []string  // groups that cannot be served
+	began       time.Time // when the server first said which kinds it serves
 	model       *policies.Model
 	subscribers []func(*policies.Model, k8s.Change)
 	waiting     map[k8s.Key][]chan struct{}
@@ -77,6 +84,7 @@ type Kind struct {
 // until Start.
 func New(config *rest.Config, o Options) (*World, error) {
 	o.Poll, o.Settle = cmp.Or(o.Poll, 30*time.Second), cmp.Or(o.Settle, 100*time.Millisecond)
+	o.Patience = cmp.Or(o.Patience, o.Poll)
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = 100, 200
 	config.WarningHandler = rest.NoWarnings{}
@@ -95,6 +103,7 @@ func New(config *rest.Config, o Options) (*World, error) {
 		served:  served,
 		dirty:   make(chan struct{}, 1),
 		ready:   make(chan struct{}),
+		asked:   make(chan struct{}, 1),
 		store:   k8s.NewStore(o.Read),
 		watched: map[groupKind]*kind{},
 		waiting: map[k8s.Key][]chan struct{}{},
@@ -119,15 +128,37 @@ func (w *World) Start(ctx context.Context) error {
 	running.Go(func() { w.publish(ctx) })
 	for {
 		pause := w.options.Poll
-		if err := w.discover(ctx, &running); err != nil {
+		if err := w.discover(ctx, &running); err != nil || w.Unready() != nil {
 			pause = min(pause, time.Second)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-w.asked:
+			if !sleep(ctx, min(pause, time.Second)) { // many may ask
+				return nil
+			}
 		case <-time.After(pause):
 		}
 	}
+}
+
+// sleep reports whether a time passed before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// Missing returns the groups of the API that cannot be served at the moment, so that
+// what is in them may be unknown.
+func (w *World) Missing() []string {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.missing
 }
 
 // publish tells the subscribers of changes, gathered for a while.
@@ -193,10 +224,14 @@ func (w *World) Unready() error {
 
 func (w *World) unready() error {
 	var reasons []string
-	if !w.discovered {
+	if w.began.IsZero() {
 		reasons = append(reasons, "the server has not said which kinds it serves")
 	}
-	reasons = append(reasons, w.missing...)
+	for _, group := range w.missing {
+		if time.Since(w.began) < w.options.Patience {
+			reasons = append(reasons, fmt.Sprintf("group %s cannot be served at the moment", group))
+		}
+	}
 	for _, k := range w.watched {
 		switch {
 		case !k.listed && k.err != nil:
@@ -224,52 +259,59 @@ func (w *World) Kinds() []Kind {
 	return all
 }
 
-// Trial is a world with more or less in it than the server has told of.
-type Trial struct {
-	// Base is the last model that the subscribers heard of; Change is what would be
-	// different from it, with all that the server has told since.
-	Base   *policies.Model
-	Change k8s.Change
-	// Model makes the model, the first time that it is called.
-	Model func() *policies.Model
+// Moment is the world as the server has told of it by now. It may be asked within Look
+// only.
+type Moment interface {
+	// Base is the last model that the subscribers heard of.
+	Base() *policies.Model
+	// Held returns which state of an object is held; false where it is not there.
+	Held(key k8s.Key) (Version, bool)
+	// Revision is the version of the last that the server told of the kind of an object:
+	// what is held of it, or that nothing is, is so as of then. It is "" where the kind
+	// is not watched.
+	Revision(key k8s.Key) string
+	// Get returns what is held of an object, nil where it is not there.
+	Get(key k8s.Key) *k8s.Entry
+	// Within returns the objects that a namespace holds, but not itself.
+	Within(namespace string) []k8s.Key
+	// Going returns the objects that are being deleted, and are still there until
+	// somebody is done with them, and Namespaces that are not there while something in
+	// them is: it was still to be missed. Pods that their controller replaces are none of
+	// them.
+	Going() []k8s.Key
+	// Try lets look see what would be different from Base if objects came and went, with
+	// all that the server has told since, and that model, made when it is asked for.
+	Try(put []*k8s.Entry, gone []k8s.Key, look func(c k8s.Change, model func() *policies.Model))
 }
 
-// Try lets look see the world as it would be if objects came and went. Which ones,
-// pending says, who may ask what is held of them. Nothing changes meanwhile, and
-// neither of the two may ask the world itself. It fails while there is no model.
-func (w *World) Try(pending func(held func(k8s.Key) (Version, bool)) (put []*k8s.Entry, gone []k8s.Key), look func(Trial)) error {
+// Look lets f see the world. Nothing changes meanwhile, and f must not ask the world
+// itself. It fails while there is no model.
+func (w *World) Look(f func(Moment)) error {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	if w.model == nil {
 		return cmp.Or(w.unready(), errors.New("the model is being made"))
 	}
-	put, gone := pending(w.held)
-	w.store.Try(put, gone, func(c k8s.Change, model func() *policies.Model) { look(Trial{w.model, c, model}) })
+	f(moment{w})
 	return nil
 }
 
-// Held returns which state of an object is held; false where it is not there.
-func (w *World) Held(key k8s.Key) (Version, bool) {
-	w.mutex.Lock()
-	defer w.mutex.Unlock()
-	return w.held(key)
-}
+// moment is a world whose mutex is held.
+type moment struct{ world *World }
 
-func (w *World) held(key k8s.Key) (Version, bool) {
-	k := w.watched[groupKind{key.Group, key.Kind}]
-	if k == nil {
-		return Version{}, false
+func (m moment) Base() *policies.Model            { return m.world.model }
+func (m moment) Held(key k8s.Key) (Version, bool) { return m.world.held(key) }
+func (m moment) Get(key k8s.Key) *k8s.Entry       { return m.world.store.Get(key) }
+
+func (m moment) Revision(key k8s.Key) string {
+	if k := m.world.kindOf(key); k != nil {
+		return k.revision
 	}
-	v, has := k.held[key]
-	return v, has
+	return ""
 }
 
-// Within returns the objects that a namespace holds, but not itself.
-func (w *World) Within(namespace string) []k8s.Key {
-	w.mutex.Lock()
-	defer w.mutex.Unlock()
-	var all []k8s.Key
-	for _, k := range w.watched {
+func (m moment) Within(namespace string) (all []k8s.Key) {
+	for _, k := range m.world.watched {
 		for key := range k.held {
 			if key.Namespace == namespace {
 				all = append(all, key)
@@ -277,6 +319,30 @@ func (w *World) Within(namespace string) []k8s.Key {
 		}
 	}
 	return all
+}
+
+func (m moment) Going() (all []k8s.Key) {
+	for _, k := range m.world.watched {
+		for key := range k.going {
+			all = append(all, key)
+		}
+	}
+	return append(all, m.world.store.Orphaned()...)
+}
+
+func (m moment) Try(put []*k8s.Entry, gone []k8s.Key, look func(k8s.Change, func() *policies.Model)) {
+	m.world.store.Try(put, gone, look)
+}
+
+func (w *World) kindOf(key k8s.Key) *kind { return w.watched[groupKind{key.Group, key.Kind}] }
+
+func (w *World) held(key k8s.Key) (Version, bool) {
+	k := w.kindOf(key)
+	if k == nil {
+		return Version{}, false
+	}
+	v, has := k.held[key]
+	return v, has
 }
 
 // Wait returns when until holds of what is held of an object, or with the error of

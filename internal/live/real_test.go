@@ -27,6 +27,7 @@ import (
 	"github.com/weir-policy/weir/internal/cluster"
 	"github.com/weir-policy/weir/internal/live"
 	"github.com/weir-policy/weir/internal/source"
+	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/internal/testkit/plane"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/k8s"
@@ -80,7 +81,7 @@ func (l *lines) cut() {
 	l.all = nil
 }
 
-func newWitness(t *testing.T) *witness {
+func newWitness(t *testing.T, set ...func(*live.Options)) *witness {
 	t.Helper()
 	p := plane.Start(t, &envtest.Environment{CRDDirectoryPaths: []string{"../cluster/testdata/definitions.yaml"}, ErrorIfCRDPathMissing: true})
 	config := rest.CopyConfig(p.Config)
@@ -92,7 +93,11 @@ func newWitness(t *testing.T) *witness {
 	}
 	watching := rest.CopyConfig(p.Config)
 	watching.Dial = w.lines.dial
-	if w.world, err = live.New(watching, live.Options{Poll: 1e8, Settle: 1e6}); err != nil {
+	o := live.Options{Poll: 1e8, Settle: 1e6}
+	for _, f := range set {
+		f(&o)
+	}
+	if w.world, err = live.New(watching, o); err != nil {
 		t.Fatal(err)
 	}
 	w.world.Subscribe(func(*policies.Model, k8s.Change) {
@@ -373,11 +378,8 @@ func TestRealWorldLearnsOfKinds(t *testing.T) {
 	}
 	w.Kubectl(t, "wait", "--for=condition=Established", "crd/tiers.projectcalico.org")
 	apply := custom("projectcalico.org/v3", "Tier", "", "security", map[string]any{"order": int64(10)})
-	for w.client.Create(w.Context(), apply) != nil { // the client learns of the kind in its own time
-		if err := w.Context().Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	// The client learns of the kind in its own time.
+	testkit.Eventually(t, func() error { return w.client.Create(w.Context(), apply) })
 	hasTier := func(m *policies.Model) bool {
 		return slices.ContainsFunc(m.Tiers, func(t policies.Tier) bool { return t.Name == "security" })
 	}
@@ -404,18 +406,54 @@ func TestRealWorldLearnsOfKinds(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := w.world.Flush()
-		err = w.world.Try(func(held func(k8s.Key) (live.Version, bool)) ([]*k8s.Entry, []k8s.Key) {
-			if _, is := held(candidate.Key()); is {
+		err = w.world.Look(func(m live.Moment) {
+			if _, is := m.Held(candidate.Key()); is {
 				t.Error("the candidate is held")
 			}
-			return []*k8s.Entry{candidate}, nil
-		}, func(trial live.Trial) {
-			if len(trial.Change.Policies) != 1 || trial.Change.Whole || trial.Base != before || len(trial.Model().Policies) != len(before.Policies)+1 {
-				t.Errorf("%+v", trial.Change)
-			}
+			m.Try([]*k8s.Entry{candidate}, nil, func(c k8s.Change, model func() *policies.Model) {
+				if len(c.Policies) != 1 || c.Whole || m.Base() != before || len(model().Policies) != len(before.Policies)+1 {
+					t.Errorf("%+v", c)
+				}
+			})
 		})
 		if err != nil || w.world.Flush() != before {
 			t.Errorf("the model is another one (%v)", err)
 		}
 	})
+}
+
+// A group whose own server is away keeps nobody waiting for ever, is told of, and is
+// watched once it is there.
+func TestRealWorldGoesOnWithoutAGroup(t *testing.T) {
+	var told []string
+	w := newWitness(t, func(o *live.Options) {
+		o.Patience = 1e9
+		o.Told = func(what string) { told = append(told, what) }
+	})
+	group := custom("apiregistration.k8s.io/v1", "APIService", "", "v1.policy.example.com", nil)
+	group.Object["spec"] = map[string]any{
+		"group": "policy.example.com", "version": "v1", "groupPriorityMinimum": int64(1500), "versionPriority": int64(20), "insecureSkipTLSVerify": true,
+		"service": map[string]any{"name": "policies", "namespace": "default", "port": int64(443)},
+	}
+	if err := w.client.Create(w.Context(), group); err != nil {
+		t.Fatal(err)
+	}
+	w.Kubectl(t, "wait", "--for=condition=Available=false", "apiservice/v1.policy.example.com")
+	w.start()
+	if diff := gocmp.Diff([]string{"policy.example.com/v1"}, w.world.Missing()); diff != "" {
+		t.Error(diff)
+	}
+	if err := w.client.Delete(w.Context(), group); err != nil {
+		t.Fatal(err)
+	}
+	w.Kubectl(t, "wait", "--for=delete", "apiservice/v1.policy.example.com")
+	testkit.Eventually(t, func() error {
+		if missing := w.world.Missing(); len(missing) > 0 {
+			return fmt.Errorf("still missing: %v", missing)
+		}
+		return nil
+	})
+	if want := "group policy.example.com/v1 cannot be served at the moment; what is in it is not known"; len(told) < 2 || told[0] != want {
+		t.Errorf("it is told %q", told)
+	}
 }

@@ -109,17 +109,47 @@ func refusal(err error) watch.Event {
 
 func (w *World) readItem(k *kind, o *unstructured.Unstructured) (*item, error) {
 	o.Object["apiVersion"], o.Object["kind"] = k.served.APIVersion(), k.served.Kind
-	entry, err := w.Entry(o.Object)
+	entry, err := w.read(o.Object)
 	if err != nil {
 		return nil, err
 	}
 	key := entry.Key()
-	return &item{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: o.GetUID(), ResourceVersion: o.GetResourceVersion()}, entry: entry}, nil
+	i := &item{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: o.GetUID(), ResourceVersion: o.GetResourceVersion()}, entry: entry}
+	if !isReplaced(k.served, o) {
+		i.DeletionTimestamp = o.GetDeletionTimestamp()
+	}
+	return i, nil
+}
+
+// isReplaced reports whether a controller makes another one of an object that goes.
+func isReplaced(s k8s.Served, o *unstructured.Unstructured) bool {
+	switch s.Group + "/" + s.Kind {
+	case "/Pod", "apps/ReplicaSet", "batch/Job":
+		return metav1.GetControllerOf(o) != nil
+	}
+	return false
 }
 
 // Entry reads an object, as encoding/json decodes it, as those of the server are
-// read.
+// read. Where its kind is not watched, the server is asked soon whether it should be.
 func (w *World) Entry(object map[string]any) (*k8s.Entry, error) {
+	e, err := w.read(object)
+	if err == nil {
+		key := e.Key()
+		w.mutex.Lock()
+		known := w.watched[groupKind{key.Group, key.Kind}] != nil
+		w.mutex.Unlock()
+		if !known {
+			select {
+			case w.asked <- struct{}{}:
+			default:
+			}
+		}
+	}
+	return e, err
+}
+
+func (w *World) read(object map[string]any) (*k8s.Entry, error) {
 	o := snapshot.Trim(object)
 	namespace, name := o.Name()
 	_, kind := o.Kind()

@@ -41,6 +41,7 @@ func (d *Declared) compare(ctx context.Context, base, head *reach.Judge) ([]inva
 		return nil, nil
 	}
 	var found [2][]invariant.Result
+	var sets [2]*invariant.Set
 	for side, judge := range []*reach.Judge{base, head} {
 		set, err := invariant.Prepare(judge, all)
 		if err != nil {
@@ -49,6 +50,7 @@ func (d *Declared) compare(ctx context.Context, base, head *reach.Judge) ([]inva
 		if d.Flows != nil {
 			set.Recorded = expression.Recorded{Flows: d.Flows, Find: simulator.Finder(judge)}
 		}
+		sets[side] = set
 		if found[side], err = set.Check(ctx, d.Now); err != nil {
 			return nil, err
 		}
@@ -58,14 +60,24 @@ func (d *Declared) compare(ctx context.Context, base, head *reach.Judge) ([]inva
 		c := &changes[k]
 		c.Before, c.After = found[0][k], found[1][k]
 		c.Turn = invariant.TurnOf(&c.Before, &c.After)
+		stuck := c.Turn == invariant.Stuck || c.Turn == invariant.Worsens
 		was := invariant.Named(d.Base, all[k].Ref.Name)
 		switch {
 		case k >= len(d.Head):
 			c.Turn = invariant.Removed
+			continue
 		case was == nil:
-			c.Added = true
-		default:
-			c.Edited = !was.Says(&all[k])
+			if c.Added = true; stuck {
+				c.Turn = invariant.Stuck // nobody had declared what was broken
+			}
+			continue
+		}
+		c.Edited = !was.Says(&all[k])
+		if !stuck {
+			continue
+		}
+		if x := sets[1].Worse(sets[0], k, d.Now); x != nil {
+			c.Turn, c.After = invariant.Worsens, *c.After.Foremost(x)
 		}
 	}
 	return changes, nil

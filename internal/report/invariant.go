@@ -156,7 +156,7 @@ func appendCounterexample(b []byte, x invariant.Counterexample) []byte {
 // invariantSentences say what a change does to invariants, the worst first.
 func invariantSentences(p *Preview) []sentence {
 	var said []sentence
-	for _, turn := range []invariant.Turn{invariant.Breaks, invariant.Stuck, invariant.Doubts, invariant.Removed, invariant.Mends} {
+	for _, turn := range []invariant.Turn{invariant.Breaks, invariant.Worsens, invariant.Stuck, invariant.Doubts, invariant.Removed, invariant.Mends} {
 		for i := range p.Invariants {
 			if c := &p.Invariants[i]; c.Turn == turn {
 				said = append(said, invariantSentence(c))
@@ -180,12 +180,14 @@ func invariantSentence(c *invariant.Change) sentence {
 	if c.After.Description != "" {
 		wanted = say(" (", c.After.Description, ")")
 	}
-	if c.Turn == invariant.Breaks || c.Turn == invariant.Stuck && c.Fails() {
+	if c.Turn == invariant.Breaks || c.Turn == invariant.Worsens || c.Fails() {
 		s.Level = findingSeverity(c.After.Severity).String()
 	}
 	switch c.Turn {
 	case invariant.Breaks:
 		s.Lead = say("Breaks an invariant:")
+	case invariant.Worsens:
+		s.Lead = say("Breaks an invariant further:")
 	case invariant.Stuck:
 		if s.Lead = say("Already broken:"); c.Added {
 			s.Lead = say("Declares an invariant that does not hold:")
@@ -221,7 +223,7 @@ func invariantSentence(c *invariant.Change) sentence {
 func invariantsHeadline(p *Preview) phrase {
 	n := 0
 	for i := range p.Invariants {
-		if c := &p.Invariants[i]; c.Turn == invariant.Breaks || c.Fails() {
+		if c := &p.Invariants[i]; c.Turn == invariant.Breaks || c.Turn == invariant.Worsens || c.Fails() {
 			n++
 		}
 	}

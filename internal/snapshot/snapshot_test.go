@@ -343,3 +343,25 @@ func FuzzExpression(f *testing.F) {
 		}
 	})
 }
+
+func TestAnnotationsThatAreKept(t *testing.T) {
+	all := map[string]any{
+		"owner": "us", "weir.dev/waive": "w",
+		"kubectl.kubernetes.io/last-applied-configuration": "{}", "projectcalico.org/metadata": "{}",
+	}
+	for _, row := range []struct {
+		apiVersion, kind string
+		want             map[string]any
+	}{
+		{"networking.k8s.io/v1", "NetworkPolicy", map[string]any{"owner": "us", "weir.dev/waive": "w"}},
+		{"projectcalico.org/v3", "GlobalNetworkPolicy", map[string]any{"owner": "us", "weir.dev/waive": "w"}},
+		{"cilium.io/v2", "CiliumNetworkPolicy", map[string]any{"owner": "us", "weir.dev/waive": "w"}},
+		{"projectcalico.org/v3", "NetworkSet", map[string]any{"weir.dev/waive": "w"}},
+		{"apps/v1", "Deployment", map[string]any{"weir.dev/waive": "w"}},
+	} {
+		o := snapshot.Trim(snapshot.Object{"apiVersion": row.apiVersion, "kind": row.kind, "metadata": map[string]any{"name": "a", "annotations": all}})
+		if diff := cmp.Diff(row.want, o["metadata"].(map[string]any)["annotations"]); diff != "" {
+			t.Errorf("%s: %s", row.kind, diff)
+		}
+	}
+}

@@ -83,12 +83,13 @@ var (
 	calicoFields = paths("spec", "metadata.labels")
 )
 
-// annotationPrefix begins the annotations that are written.
+// annotationPrefix begins the annotations that are written of every object. Those of
+// policies are written but for how an object was stored.
 const annotationPrefix = "weir.dev/"
 
 // Trim returns the object with the fields that network policy looks at, in
 // memory of its own down to where it is taken whole. Of policies of kinds that
-// Weir does not understand nothing but the name is left.
+// Weir does not understand nothing but the name and the annotations is left.
 func Trim(o Object) Object {
 	_, kind := o.Kind()
 	group := o.group()
@@ -172,7 +173,7 @@ func prune(v any, wanted fields) any {
 }
 
 // trimMetadata keeps of the owners the controller, and of the annotations those
-// that are Weir's.
+// that are Weir's, or of a policy.
 func trimMetadata(o, trimmed Object) {
 	meta := trimmed.metadata()
 	if text(meta["name"]) != "" {
@@ -181,7 +182,7 @@ func trimMetadata(o, trimmed Object) {
 	keep(meta, "ownerReferences", func(owner map[string]any) bool { return owner["controller"] == true && owner["kind"] != "Node" })
 	annotations := map[string]any{}
 	for name, value := range mapping(o.metadata()["annotations"]) {
-		if strings.HasPrefix(name, annotationPrefix) {
+		if strings.HasPrefix(name, annotationPrefix) || isPolicy(o) && name != lastApplied && name != storedMetadata {
 			annotations[name] = value
 		}
 	}
@@ -189,6 +190,9 @@ func trimMetadata(o, trimmed Object) {
 		meta["annotations"] = annotations
 	}
 }
+
+// lastApplied is the annotation in which kubectl has an object as it was last applied.
+const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
 // storedMetadata is the annotation in which Calico's objects have their labels as
 // they are stored.

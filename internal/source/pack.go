@@ -32,7 +32,11 @@ type Pack struct {
 	Modules    []rego.Module         // without the tests
 	Tests      []rego.Module
 	Data       map[string]any
+	Unverified bool // it is a bundle with a signature that was not looked at
 }
+
+// Verification says by which key bundles must be signed; nil is for any, or none.
+type Verification = bundle.VerificationConfig
 
 // mostOfBundle is how large a file of a bundle may be, in bytes.
 const mostOfBundle = k8s.MaxFileSize
@@ -40,10 +44,11 @@ const mostOfBundle = k8s.MaxFileSize
 // ReadPack reads a pack: one that ships with Weir, by its name; a folder of
 // Invariants as YAML and of Rego; or a bundle of OPA, a .tar.gz file. Of Rego every
 // package that has a rule deny or violation is an invariant, which its metadata
-// describe. The error joins every problem of every file.
-func ReadPack(ctx context.Context, name string) (*Pack, error) {
+// describe. The error joins every problem of every file. Where bundles must be signed,
+// only those are read, and packs that ship with Weir.
+func ReadPack(ctx context.Context, v *Verification, name string) (*Pack, error) {
 	if library.Has(name) {
-		return readPack(ctx, name, library.Files, name, "library/")
+		return readPack(ctx, nil, name, library.Files, name, "library/")
 	}
 	info, err := os.Stat(name)
 	switch {
@@ -53,10 +58,10 @@ func ReadPack(ctx context.Context, name string) (*Pack, error) {
 		return nil, noPack(name)
 	case info.IsDir():
 		dir := filepath.Clean(name)
-		return readPack(ctx, name, os.DirFS(dir), ".", filepath.ToSlash(dir)+"/")
+		return readPack(ctx, v, name, os.DirFS(dir), ".", filepath.ToSlash(dir)+"/")
 	}
 	dir, file := filepath.Split(name)
-	return readPack(ctx, name, os.DirFS(cmp.Or(dir, ".")), file, dir)
+	return readPack(ctx, v, name, os.DirFS(cmp.Or(dir, ".")), file, dir)
 }
 
 // InTree reports whether a pack's name means a folder or a bundle that is in a tree.
@@ -72,22 +77,24 @@ func inTree(name string) string { return path.Clean(filepath.ToSlash(name)) }
 
 // TreePack reads a pack as ReadPack does that is a folder or a bundle in a tree.
 // Messages call its files by their paths there.
-func TreePack(ctx context.Context, fsys fs.FS, name string) (*Pack, error) {
-	return readPack(ctx, name, fsys, inTree(name), "")
+func TreePack(ctx context.Context, v *Verification, fsys fs.FS, name string) (*Pack, error) {
+	return readPack(ctx, v, name, fsys, inTree(name), "")
 }
 
 // readPack reads the pack of a name from where it is in some files, which messages
 // call by a prefix.
-func readPack(ctx context.Context, name string, fsys fs.FS, at, prefix string) (*Pack, error) {
+func readPack(ctx context.Context, v *Verification, name string, fsys fs.FS, at, prefix string) (*Pack, error) {
 	p := &packing{Pack: Pack{Name: name, Data: map[string]any{}}, ctx: ctx}
 	info, err := fs.Stat(fsys, at)
 	switch {
 	case err != nil:
 		return nil, err
+	case info.IsDir() && v != nil:
+		return nil, fmt.Errorf("%s: a folder has no signature to verify; name a signed bundle, or leave out --verification-key", name)
 	case info.IsDir():
 		p.folder(fsys, at, prefix)
 	case strings.HasSuffix(at, ".tar.gz") || strings.HasSuffix(at, ".tgz"):
-		p.bundle(fsys, at, prefix+at)
+		p.bundle(v, fsys, at, prefix+at)
 	default:
 		return nil, fmt.Errorf("%s: a pack is a folder, a bundle of OPA (.tar.gz), or one of %s", name, strings.Join(packNames(), ", "))
 	}
@@ -182,16 +189,25 @@ func (p *packing) module(file, text string) {
 }
 
 // bundle takes the modules and the data of a bundle, which messages call by a name.
-// Signatures are not looked at.
-func (p *packing) bundle(fsys fs.FS, at, name string) {
-	file, err := fsys.Open(at)
-	if err != nil {
-		p.fail(err)
-		return
+func (p *packing) bundle(v *Verification, fsys fs.FS, at, name string) {
+	read := func(skip bool) (bundle.Bundle, error) {
+		file, err := fsys.Open(at)
+		if err != nil {
+			return bundle.Bundle{}, err
+		}
+		defer file.Close()
+		return bundle.NewReader(file).WithBundleVerificationConfig(v).WithSkipBundleVerification(skip).WithSizeLimitBytes(mostOfBundle).Read()
 	}
-	defer file.Close()
-	b, err := bundle.NewReader(file).WithSkipBundleVerification(true).WithSizeLimitBytes(mostOfBundle).Read()
-	if err != nil {
+	b, err := read(false)
+	if err != nil && v == nil { // without a key OPA reads none that is signed
+		b, err = read(true)
+		p.Unverified = err == nil
+	}
+	switch {
+	case err != nil && v != nil:
+		p.fail(fmt.Errorf("%s: it cannot be read as a bundle of OPA that is signed by the key: %w", name, err))
+		return
+	case err != nil:
 		p.fail(fmt.Errorf("%s: it is no bundle of OPA that can be read: %w", name, err))
 		return
 	}
@@ -257,11 +273,11 @@ func invariantOf(p *rego.Policy) (invariant.Invariant, error) {
 }
 
 // ReadPacks reads packs as ReadPack does, and reports every problem of each.
-func ReadPacks(ctx context.Context, names ...string) ([]*Pack, error) {
+func ReadPacks(ctx context.Context, v *Verification, names ...string) ([]*Pack, error) {
 	var all []*Pack
 	var problems []error
 	for _, name := range names {
-		p, err := ReadPack(ctx, name)
+		p, err := ReadPack(ctx, v, name)
 		if err != nil {
 			problems = append(problems, err)
 			continue

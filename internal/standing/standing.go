@@ -5,6 +5,7 @@ package standing
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -90,8 +91,17 @@ func (s *Standing) Edited(ctx context.Context, e reach.Edit, now time.Time) (*St
 		e.Put, e.Delete = e.Put[len(some.Put):], nil
 		judge, change := next.judge.With(some)
 		set, checked, err := next.set.Recheck(ctx, judge, change, now)
-		if err != nil {
+		switch {
+		case err != nil && ctx.Err() != nil:
 			return nil, err
+		case err != nil: // the judge does not tell apart whom those speak of that were declared later
+			anew, err := Of(ctx, judge.Model(), s.Invariants, s.options, now)
+			if err != nil {
+				return nil, err
+			}
+			next = *anew
+			next.Model = nil
+			continue
 		}
 		next.judge, next.set = judge, set
 		for _, c := range checked {
@@ -111,6 +121,36 @@ func (s *Standing) Declaring(ctx context.Context, all []invariant.Invariant, now
 		next.Model = s.Model
 	}
 	return next, err
+}
+
+// Worse returns for each of some invariants something that breaks it and that did not in
+// a standing before, of the same invariants; nil where there is nothing. It tells by
+// pairs, see invariant.Set.Worse, and looks at both worlds anew where more than policies
+// changed.
+func (s *Standing) Worse(before *Standing, these []int, now time.Time) ([]*invariant.Counterexample, error) {
+	worse := make([]*invariant.Counterexample, len(these))
+	if len(these) == 0 {
+		return worse, nil
+	}
+	was, is, at := before.set, s.set, these
+	if !s.judge.Shares(before.judge) {
+		var all []invariant.Invariant
+		at = make([]int, len(these))
+		for n, k := range these {
+			all, at[n] = append(all, s.Invariants[k]), n
+		}
+		a, b := reach.Pair(before.judge.Model(), s.judge.Model(), invariant.Apart(s.options, all...))
+		var errs [2]error
+		was, errs[0] = invariant.Prepare(a, all)
+		is, errs[1] = invariant.Prepare(b, all)
+		if err := errors.Join(errs[:]...); err != nil {
+			return nil, err
+		}
+	}
+	for n, k := range at {
+		worse[n] = is.Worse(was, k, now)
+	}
+	return worse, nil
 }
 
 // Result returns what was found of the invariant of a name; nil where there is none.

@@ -67,7 +67,9 @@ func (s *Set) listed(item expression.Value, f *finder) {
 			f.breaks(Counterexample{Because: item.Text, Pairs: 1})
 			return
 		}
-		f.crossing(reach.Crossing{From: from, To: to, Ports: ports, Verdict: verdict, Pairs: 1})
+		x := f.counterexample(reach.Crossing{From: from, To: to, Ports: ports, Pairs: 1})
+		x.named = c.From.String() + " " + c.To.String()
+		f.breaks(x)
 	default:
 		f.breaks(Counterexample{Because: fmt.Sprint(item), Pairs: 1})
 	}

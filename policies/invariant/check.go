@@ -50,6 +50,8 @@ type Result struct {
 	Problem         string // why it could not be asked, where the state is Invalid
 	Vacuous         string // whom nobody is, so that it speaks of nothing; empty else
 	Expired, Unused []*Waiver
+
+	whom []whom // whom an expression or a policy in Rego names
 }
 
 // Counterexample is what breaks an invariant: a connection, a pod that is not
@@ -70,7 +72,8 @@ type Counterexample struct {
 	Pairs   int // that are decided like this one
 	Waiver  *Waiver
 
-	ends [2]reach.End
+	ends  [2]reach.End
+	named string // the ends, as an expression or a policy in Rego names them
 }
 
 // Set is invariants that are ready to be checked against one judge. It serves one
@@ -228,7 +231,8 @@ func (s *Set) check(ctx context.Context, k int, now time.Time, at sight) (Result
 		return Result{}, err
 	}
 	i, g := &s.invariants[k], &s.groups[k]
-	f := &finder{Result: Result{Invariant: i}, judge: s.judge, waivers: g.waivers, used: make([]bool, len(i.Waivers)), now: now, sight: at}
+	f := s.finderOf(k, now)
+	f.sight = at
 	switch i.Form {
 	case CEL:
 		if err := s.evaluate(ctx, k, f); err != nil {
@@ -401,9 +405,8 @@ func (i *Invariant) isIsolated(j *reach.Judge, m reach.Member) (broken *Countere
 		if is == policies.Yes {
 			continue
 		}
-		c := Counterexample{
-			From: j.Peer(m.End), Because: fmt.Sprintf("no policy isolates it at %s", d), Pairs: m.People, ends: [2]reach.End{m.End, {}},
-		}
+		c := unisolated(j, m.End, d)
+		c.Pairs = m.People
 		if is != policies.Maybe && !m.Perhaps {
 			return &c, doubts
 		}
@@ -413,6 +416,10 @@ func (i *Invariant) isIsolated(j *reach.Judge, m reach.Member) (broken *Countere
 		doubts = append(doubts, c)
 	}
 	return nil, doubts
+}
+
+func unisolated(j *reach.Judge, e reach.End, d policies.Direction) Counterexample {
+	return Counterexample{From: j.Peer(e), Because: fmt.Sprintf("no policy isolates it at %s", d), ends: [2]reach.End{e, {}}}
 }
 
 // finder gathers what breaks an invariant.
@@ -439,7 +446,7 @@ func (f *finder) done() bool {
 
 // crossing takes a crossing that breaks the invariant, or may.
 func (f *finder) crossing(c reach.Crossing) {
-	if c.Verdict == policies.Unknown && !f.Form.isProgram() || c.Perhaps {
+	if c.Verdict == policies.Unknown || c.Perhaps {
 		f.doubts(c)
 		return
 	}
@@ -471,7 +478,9 @@ func (f *finder) breaks(x Counterexample) {
 	if f.forgives(&x) {
 		kept, count = &f.waived, &f.Waived
 	}
-	*count += x.Pairs
+	if *count += x.Pairs; x.named != "" && x.Waiver == nil {
+		f.whom = append(f.whom, whom{x.named, x.Ports})
+	}
 	if len(*kept) < MostCounterexamples {
 		f.explain(&x)
 		*kept = append(*kept, x)

@@ -19,9 +19,10 @@ const (
 	Mends               // it was broken, and is not any more
 	Doubts              // it was neither broken nor unknown, and cannot be told any more
 	Removed             // nobody declares it any more
+	Worsens             // it was broken, and something breaks it that did not before
 )
 
-var turns = [...]string{"stays", "breaks", "stuck", "mends", "doubts", "removed"}
+var turns = [...]string{"stays", "breaks", "stuck", "mends", "doubts", "removed", "worsens"}
 
 func (t Turn) String() string { return turns[t] }
 
@@ -36,15 +37,21 @@ type Change struct {
 }
 
 // Fails reports whether the change must not be made: it breaks an invariant of
-// severity deny, or declares one that does not hold and that does not say adopt.
+// severity deny, or breaks it further, or declares one that does not hold and that
+// does not say adopt.
 func (c *Change) Fails() bool {
-	return c.After.Severity == Deny && (c.Turn == Breaks || c.Turn == Stuck && c.Added && !c.After.Adopt)
+	return c.After.Severity == Deny && (c.Turn == Breaks || c.Turn == Worsens || c.Turn == Stuck && c.Added && !c.After.Adopt)
 }
 
-// TurnOf compares what was found of one invariant before and after.
+// TurnOf compares what was found of one invariant before and after. One that was
+// broken and is may be Stuck although something breaks it that did not before; it
+// Worsens for sure where more does, where it cannot be told any more, and where an
+// expression or a policy in Rego names others. Set.Worse says it of pairs.
 func TurnOf(before, after *Result) Turn {
 	bad := func(s State) bool { return s == Broken || s == Invalid }
 	switch was, is := before.State, after.State; {
+	case was == Broken && (is == Invalid || is == Broken && (after.Broken > before.Broken || namesMore(before, after))):
+		return Worsens
 	case bad(was) && bad(is):
 		return Stuck
 	case bad(is):

@@ -471,3 +471,108 @@ func checkAll(t *rapid.T, j *reach.Judge, all []invariant.Invariant) (*invariant
 	}
 	return set, results
 }
+
+// breaks returns the ports on which traffic from one thing to another breaks the
+// sentence and is not waived.
+func (s *sentence) breaks(j *reach.Judge, from, to *thing) map[point]bool {
+	isFrom, isTo := s.from.is, s.to.is
+	others := func(is func(*thing) bool) func(*thing) bool {
+		return func(t *thing) bool { return (t.isPod() || t.kind == "") && !is(t) }
+	}
+	breaking := policies.Allow
+	switch {
+	case s.form == "only" && s.egress:
+		isTo = others(isTo)
+	case s.form == "only":
+		isFrom = others(isFrom)
+	case s.form == "always":
+		breaking = policies.Deny
+	}
+	on := map[point]bool{}
+	if !isFrom(from) || !isTo(to) || from.kind == "" && to.kind == "" || *from == *to && from.replicas == 1 {
+		return on
+	}
+	for w := range s.waivers {
+		if !s.expired[w] && s.waivers[w][0].is(from) && s.waivers[w][1].is(to) {
+			return on
+		}
+	}
+	for _, p := range points {
+		if s.means(to, p) && j.Verdict(endOf(j, from), endOf(j, to), p.protocol, p.port) == breaking {
+			on[p] = true
+		}
+	}
+	return on
+}
+
+// worse reports whether anything breaks the sentence that did not before.
+func (s *sentence) worse(before, after *reach.Judge, were, are []thing) bool {
+	was := func(t *thing) *thing {
+		i := slices.IndexFunc(were, func(w thing) bool {
+			return w.kind == t.kind && w.namespace == t.namespace && w.name == t.name && w.address == t.address
+		})
+		if i < 0 {
+			return nil
+		}
+		return &were[i]
+	}
+	for a := range are {
+		for b := range are {
+			known := map[point]bool{}
+			if from, to := was(&are[a]), was(&are[b]); from != nil && to != nil {
+				known = s.breaks(before, from, to)
+			}
+			for p := range s.breaks(after, &are[a], &are[b]) {
+				if !known[p] {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// Something makes it worse exactly where a pair breaks a sentence on a port that did
+// not before, whether worlds differ or policies alone.
+func TestWorseIsWhatEveryPairSays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		world, other, s := drawScene(t), drawScene(t), drawSentence(t)
+		if s.form == "exists" {
+			return
+		}
+		docs, err := k8s.Parse("i.yaml", []byte(s.text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := k8s.ReadInvariants(docs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was, is := model(t, world.text), model(t, other.text)
+		o := invariant.Apart(reach.Options{}, all...)
+		check := func(what string, before, after *reach.Judge, are []thing) {
+			set, _ := checkAll(t, before, all)
+			next, _ := checkAll(t, after, all)
+			x := next.Worse(set, 0, today)
+			if want := s.worse(before, after, world.things, are); (x != nil) != want {
+				t.Fatalf("%s: %+v makes it worse, want %v\n%s\n%s\n%s", what, x, want, s.text, world.text, other.text)
+			}
+		}
+		before, after := reach.Pair(was, is, o)
+		check("another world", before, after, other.things)
+
+		o.Lasting = true
+		before = reach.New(was, o)
+		after, _ = before.With(reach.Edit{Put: is.Policies, Delete: refs(was.Policies)})
+		if after.Shares(before) {
+			check("other policies", before, after, world.things)
+		}
+	})
+}
+
+func refs(all []policies.Policy) (refs []policies.Ref) {
+	for i := range all {
+		refs = append(refs, all[i].Ref)
+	}
+	return refs
+}

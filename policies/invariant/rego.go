@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/weir-policy/weir/policies"
-	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/policies/rego"
 )
@@ -51,7 +50,7 @@ func (s *Set) locate(v rego.Violation, x *Counterexample) error {
 		return err
 	}
 	x.ends[0] = from[0]
-	x.From = s.judge.Peer(from[0])
+	x.From, x.named = s.judge.Peer(from[0]), v.From+" "+v.To
 	if v.To == "" {
 		return nil
 	}
@@ -70,7 +69,7 @@ func (s *Set) locate(v rego.Violation, x *Counterexample) error {
 				if port.Name != "" {
 					ports = s.judge.Named(b, port.Name)
 				}
-				if ports = s.decided(a, b, ports, wanted); a != b && !ports.IsEmpty() {
+				if ports = s.judge.DecidedAs(wanted, a, b, ports); a != b && !ports.IsEmpty() {
 					x.ends, x.Ports = [2]reach.End{a, b}, ports
 					return nil
 				}
@@ -78,18 +77,6 @@ func (s *Set) locate(v rego.Violation, x *Counterexample) error {
 		}
 	}
 	return fmt.Errorf("from %s to %s on %s there is no connection to decide", v.From, v.To, v.Port)
-}
-
-// decided returns those of some ports that have a verdict.
-func (s *Set) decided(from, to reach.End, ports netset.Ports, v policies.Verdict) netset.Ports {
-	allow, unknown := s.judge.Ports(from, to)
-	switch v {
-	case policies.Allow:
-		return ports.Intersect(allow)
-	case policies.Unknown:
-		return ports.Intersect(unknown)
-	}
-	return ports.Minus(allow).Minus(unknown)
 }
 
 // endsNamed returns the ends that a text stands for, at least one.

@@ -251,11 +251,8 @@ func (c *converter) convert(to Target) *yaml.Node {
 	return node
 }
 
-// Of an object, these speak of how it was stored.
-var (
-	storedLabels      = []string{policies.CalicoGroup + "/tier"}
-	storedAnnotations = []string{"kubectl.kubernetes.io/last-applied-configuration", policies.CalicoGroup + "/metadata"}
-)
+// storedLabels speak of how an object was stored.
+var storedLabels = []string{policies.CalicoGroup + "/tier"}
 
 func (c *converter) metadata(ref policies.Ref) *yaml.Node {
 	meta := c.origin.meta
@@ -266,9 +263,6 @@ func (c *converter) metadata(ref policies.Ref) *yaml.Node {
 	annotations := c.origin.annotations()
 	for _, key := range storedLabels {
 		delete(labels, key)
-	}
-	for _, key := range storedAnnotations {
-		delete(annotations, key)
 	}
 	for _, name := range []string{"ownerReferences", "finalizers"} {
 		if f := meta.field(name); isSet(f) {

@@ -174,8 +174,9 @@ func (e *Entry) opaque(at policies.Place) policies.Policy {
 	return policies.Policy{Ref: e.key.Ref(), Subject: subject, Governs: both, Opaque: "it cannot be read: " + e.problems[0].Message, Place: at}
 }
 
-// says reports whether two entries of one object make the same of a model.
-func (e *Entry) says(f *Entry) bool {
+// Says reports whether two entries of one object make the same of a model. Either may be
+// nil, for there is none.
+func (e *Entry) Says(f *Entry) bool {
 	if e == nil || f == nil {
 		return e == f
 	}

@@ -15,6 +15,12 @@ func Understands(apiVersion, name string) bool {
 	return known
 }
 
+// Knows reports whether Read understands some version of a kind of Kubernetes' own.
+func Knows(group, name string) bool {
+	k, known := kinds[name]
+	return known && KeyOf(k.apiVersion, name, "", "").Group == group
+}
+
 // kindOf returns how objects of an apiVersion and kind are read; false where
 // they are not.
 func kindOf(apiVersion, name string) (kind, bool) {

@@ -207,6 +207,9 @@ func (r *reader) object(v value, kind, group string, clusterWide bool) (object, 
 	return o, true
 }
 
+// storedAnnotations are those that say how an object was stored. They are left out.
+var storedAnnotations = []string{"kubectl.kubernetes.io/last-applied-configuration", policies.CalicoGroup + "/metadata"}
+
 // annotations returns the object's annotations, nil where it has none.
 func (o object) annotations() map[string]string {
 	field := o.meta.field("annotations")
@@ -215,7 +218,7 @@ func (o object) annotations() map[string]string {
 	}
 	all := map[string]string{}
 	for key, node := range pairs(field.node) {
-		if key.Kind == scalar && !isNull(node) {
+		if key.Kind == scalar && !isNull(node) && !slices.Contains(storedAnnotations, key.Value) {
 			all[key.Value] = o.at(node, "annotation "+key.Value).text()
 		}
 	}

@@ -121,6 +121,16 @@ func NewStore(o Options) *Store {
 // Get returns the entry of an object, nil where there is none.
 func (s *Store) Get(k Key) *Entry { return s.entries[k] }
 
+// Orphaned returns the Namespaces that are not there while something in them is.
+func (s *Store) Orphaned() (all []Key) {
+	for name, r := range s.rooms {
+		if r.isThere() && r.namespace == nil {
+			all = append(all, Key{Kind: "Namespace", Name: name})
+		}
+	}
+	return all
+}
+
 // Len returns how many objects there are.
 func (s *Store) Len() int { return len(s.entries) }
 
@@ -135,12 +145,12 @@ func (s *Store) Delete(k Key) { s.set(k, nil) }
 // model.
 func (s *Store) set(k Key, e *Entry) {
 	old := s.entries[k]
-	if old.says(e) {
+	if old.Says(e) {
 		return
 	}
 	if before, known := s.touched[k]; !known {
 		s.touched[k] = old
-	} else if before.says(e) {
+	} else if before.Says(e) {
 		delete(s.touched, k)
 	}
 	was := s.isCalico()

@@ -23,7 +23,9 @@ type pod struct {
 // workload is an owner of pods as it was read.
 type workload struct {
 	pod
-	owned bool // by something that makes a new one for each revision or run
+	owned   bool // by something that makes a new one for each revision or run
+	earlier *pod // what its template said before, where its pods are of the new one already
+	goes    bool // with all that it owns
 }
 
 const templateHash = "pod-template-hash"
@@ -247,29 +249,33 @@ func namesOf(nodes []policies.Node) nodeNames {
 	return names
 }
 
-// resolve returns the pods that run, and those that templates stand for where a
-// workload has no real ones, each with its workload.
+// resolve returns the pods that run, and the templates that none of these shows, each
+// with its workload.
 func (o owned) resolve(nodes nodeNames) []policies.Pod {
 	var pods []policies.Pod
-	hasPods := map[policies.Ref]bool{}
+	templates := o.templates()
 	for _, p := range o.pods {
+		if p.ignored {
+			continue
+		}
 		chain := o.owners(p)
+		if o.goes(chain) {
+			continue
+		}
 		p.Workload = outermost(p, chain)
-		for _, ref := range chain {
-			hasPods[ref] = true
+		for _, t := range templates[p.Workload] {
+			if t.earlier != nil && slices.Contains(chain, t.Ref) {
+				p = o.renewed(p, t.workload)
+			}
+			t.isShown = t.isShown || o.shows(p, t.workload)
 		}
-		if !p.ignored {
-			pods = append(pods, p.Pod)
-		}
+		pods = append(pods, p.Pod)
 	}
-	for _, ref := range slices.SortedFunc(maps.Keys(o.workloads), policies.Ref.Compare) {
-		w := o.workloads[ref]
-		chain := o.owners(w.pod)
-		w.Workload = outermost(w.pod, chain)
-		_, ownerGiven := o.workloads[w.owner]
-		oldRevision := w.owned && w.Replicas == 0
-		if !w.ignored && !ownerGiven && !oldRevision && !hasPods[ref] && !hasPods[w.Workload] {
-			pods = append(pods, w.Pod)
+	for _, revisions := range templates {
+		for _, t := range revisions {
+			if !t.isShown {
+				pods = append(pods, t.Pod)
+			}
 		}
 	}
 	for i, p := range pods {
@@ -286,6 +292,157 @@ func (o owned) resolve(nodes nodeNames) []policies.Pod {
 	})
 	return pods
 }
+
+// template is what the pods of a workload are made of by now.
+type template struct {
+	workload
+	isShown bool // by a pod
+}
+
+// templates returns those of which there may be pods, by the outermost workload.
+func (o owned) templates() map[policies.Ref][]*template {
+	all := map[policies.Ref][]*template{}
+	for _, ref := range slices.SortedFunc(maps.Keys(o.workloads), policies.Ref.Compare) {
+		w := o.workloads[ref]
+		chain := o.owners(w.pod)
+		w.Workload = outermost(w.pod, chain)
+		owner, ownerGiven := o.workloads[w.owner]
+		isOldRevision := w.owned && w.Replicas == 0
+		if !w.ignored && !w.goes && !o.goes(chain) && !isOldRevision && !(ownerGiven && (owner.earlier != nil || w.isMadeOf(owner.pod))) {
+			all[w.Workload] = append(all[w.Workload], &template{workload: w})
+		}
+	}
+	return all
+}
+
+// shows reports whether a pod is one of those that are made of a template of its
+// workload, and not of an earlier one.
+func (o owned) shows(p pod, template workload) bool {
+	revision, known := o.workloads[p.owner]
+	if known && template.earlier == nil && p.owner != template.Ref && !revision.isMadeOf(template.pod) {
+		return false
+	}
+	return p.has(template.pod)
+}
+
+// After returns the entry of what was another one before, once that has had its
+// effect: if a workload's template says something else, its pods do, too.
+func (e *Entry) After(was *Entry) *Entry {
+	w, isWorkload := e.part.(*workload)
+	if !isWorkload || !holds[*workload](was) {
+		return e
+	}
+	old := was.part.(*workload).pod
+	if w.isMadeOf(old) && old.isMadeOf(w.pod) {
+		return e
+	}
+	after, renews := *e, *w
+	renews.earlier = &old
+	after.part = &renews
+	return &after
+}
+
+// Gone returns what is put in the place of a workload where it goes with all that it
+// owns; nil where the object is nothing that owns pods.
+func (e *Entry) Gone() *Entry {
+	w, isWorkload := e.part.(*workload)
+	if !isWorkload {
+		return nil
+	}
+	gone, goes := *e, *w
+	goes.goes = true
+	gone.part, gone.warnings, gone.problems = &goes, nil, nil
+	return &gone
+}
+
+// goes reports whether one of these owners does.
+func (o owned) goes(owners []policies.Ref) bool {
+	return slices.ContainsFunc(owners, func(ref policies.Ref) bool { return o.workloads[ref].goes })
+}
+
+// IsMadeOf reports whether an object is a pod, or owns pods, of which a workload's template
+// says all that it says.
+func (e *Entry) IsMadeOf(owner *Entry) bool {
+	if !holds[*workload](owner) {
+		return false
+	}
+	template := owner.part.(*workload).pod
+	switch p := e.part.(type) {
+	case *pod:
+		return p.isMadeOf(template)
+	case *workload:
+		return p.isMadeOf(template)
+	}
+	return false
+}
+
+// renewed returns a pod as its workload makes it of its new template. What others put
+// in stays, and so do its name and its addresses.
+func (o owned) renewed(p pod, w workload) pod {
+	old := *w.earlier
+	if revision, known := o.workloads[p.owner]; known && p.owner != w.Ref {
+		old = revision.pod
+	}
+	p.Labels = maps.Clone(p.Labels)
+	maps.DeleteFunc(p.Labels, func(key, _ string) bool { _, said := old.Labels[key]; return said && key != templateHash })
+	if p.Labels == nil {
+		p.Labels = map[string]string{}
+	}
+	maps.Copy(p.Labels, w.Labels)
+	p.Ports = slices.DeleteFunc(slices.Clone(p.Ports), func(port policies.ContainerPort) bool { return slices.Contains(old.Ports, port) })
+	p.Ports = append(p.Ports, w.Ports...)
+	if p.HostNetwork != w.HostNetwork {
+		p.Addresses = nil
+	}
+	p.ServiceAccount, p.HostNetwork, p.NodeLabels = w.ServiceAccount, w.HostNetwork, w.NodeLabels
+	return p
+}
+
+// has reports whether a pod is what a template says, and perhaps more: others may
+// have put labels and containers in.
+func (p pod) has(template pod) bool {
+	return p.ServiceAccount == template.ServiceAccount && p.HostNetwork == template.HostNetwork &&
+		hasLabels(p.Labels, template.Labels) && hasLabels(p.NodeLabels, template.NodeLabels) && hasPorts(p.Ports, template.Ports)
+}
+
+// isMadeOf reports whether a pod, or the template of a revision, is what a template
+// says and no more.
+func (p pod) isMadeOf(template pod) bool {
+	for key, value := range p.Labels {
+		_, said := template.Labels[key]
+		isName := key != podName || value == p.Ref.Name
+		if !said && (!slices.Contains(addedLabels[template.Ref.Kind], key) || !isName) && key != templateHash {
+			return false
+		}
+	}
+	return p.has(template) && hasLabels(template.NodeLabels, p.NodeLabels) && hasPorts(template.Ports, p.Ports)
+}
+
+func hasLabels(labels, wanted map[string]string) bool {
+	for key, value := range wanted {
+		if had, has := labels[key]; (!has || had != value) && key != templateHash {
+			return false
+		}
+	}
+	return true
+}
+
+func hasPorts(ports, wanted []policies.ContainerPort) bool {
+	return !slices.ContainsFunc(wanted, func(p policies.ContainerPort) bool { return !slices.Contains(ports, p) })
+}
+
+const podName = "statefulset.kubernetes.io/pod-name"
+
+// addedLabels are those that Kubernetes gives the pods of a kind of workload beside
+// what their template says.
+var addedLabels = map[string][]string{
+	"CronJob":     ofJobs,
+	"DaemonSet":   {"controller-revision-hash", "pod-template-generation"},
+	"Job":         ofJobs,
+	"StatefulSet": {"controller-revision-hash", "apps.kubernetes.io/pod-index", podName},
+}
+
+var ofJobs = []string{"batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-completion-index", "batch.kubernetes.io/job-name", "controller-uid", "job-name"}
 
 func outermost(p pod, owners []policies.Ref) policies.Ref {
 	if len(owners) == 0 {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weir-policy/weir/policies"
 )
 
 // manifest writes an object of namespace shop; owner is "Kind/name" or "".
@@ -15,7 +17,7 @@ func manifest(apiVersion, kind, name, owner, rest string) string {
 	}
 	labels := ""
 	if kind == "Pod" {
-		labels = ", labels: {pod-template-hash: 5d4f}"
+		labels = ", labels: {app: web, pod-template-hash: 5d4f}"
 	}
 	return fmt.Sprintf("---\n{apiVersion: %s, kind: %s, metadata: {name: %s, namespace: shop%s%s}, %s}\n", apiVersion, kind, name, labels, owners, rest)
 }
@@ -25,7 +27,10 @@ func TestPodsAndTheirWorkloads(t *testing.T) {
 		template = "template: {metadata: {labels: {app: web}}}"
 		spec     = "spec: {" + template + "}"
 		cronSpec = "spec: {jobTemplate: {spec: {parallelism: 4, " + template + "}}}"
+		other    = "spec: {template: {metadata: {labels: {app: web, friend: is}}}}"
+		none     = "spec: {template: {metadata: {}}}"
 		running  = "status: {phase: Running, podIP: 10.0.0.1}"
+		waiting  = "status: {phase: Pending}"
 	)
 	for _, row := range []struct{ what, text, want string }{
 		{"a bare pod", manifest("v1", "Pod", "a", "", running), "Pod a of Pod a x1"},
@@ -70,11 +75,67 @@ func TestPodsAndTheirWorkloads(t *testing.T) {
 			"Pod web-1-x of CronJob web x1",
 		},
 		{
-			"finished pods stand for nothing, and neither does their template", manifest("batch/v1", "Job", "web", "", spec) +
+			"a Job that is done, and its pod", manifest("batch/v1", "Job", "web", "", spec+", status: {conditions: [{type: Complete, status: \"True\"}]}") +
 				manifest("v1", "Pod", "web-x", "Job/web", "status: {phase: Succeeded, podIP: 10.0.0.1}"), "",
 		},
+		{
+			"between the runs of a CronJob", manifest("batch/v1", "CronJob", "web", "", cronSpec) +
+				manifest("batch/v1", "Job", "web-1", "CronJob/web", spec+", status: {conditions: [{type: Complete, status: \"True\"}]}") +
+				manifest("v1", "Pod", "web-1-x", "Job/web-1", "status: {phase: Succeeded, podIP: 10.0.0.1}"),
+			"CronJob web of CronJob web x4",
+		},
 		{"a failed pod", manifest("v1", "Pod", "a", "", "status: {phase: Failed}"), ""},
-		{"a pod without address yet", manifest("v1", "Pod", "a", "", "status: {phase: Pending}"), ""},
+		{
+			"pods that all failed", manifest("apps/v1", "Deployment", "web", "", spec) + manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", "status: {phase: Failed}"),
+			"Deployment web of Deployment web x1",
+		},
+		{"a pod without address yet", manifest("v1", "Pod", "a", "", waiting), ""},
+		{
+			"pods without address yet", manifest("apps/v1", "Deployment", "web", "", spec) + manifest("apps/v1", "ReplicaSet", "web-5d4f", "Deployment/web", spec) +
+				manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", waiting),
+			"Deployment web of Deployment web x1",
+		},
+		{
+			"one pod with an address", manifest("apps/v1", "Deployment", "web", "", spec) + manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", waiting) +
+				manifest("v1", "Pod", "web-5d4f-y", "ReplicaSet/web-5d4f", running),
+			"Pod web-5d4f-y of Deployment web x1",
+		},
+		{
+			"a template that says something else", manifest("apps/v1", "Deployment", "web", "", other) + manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
+			"Deployment web of Deployment web x1, Pod web-5d4f-x of Deployment web x1",
+		},
+		{
+			"a template with another account", manifest("apps/v1", "Deployment", "web", "", "spec: {template: {metadata: {labels: {app: web}}, spec: {serviceAccountName: robot}}}") +
+				manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
+			"Deployment web of Deployment web x1, Pod web-5d4f-x of Deployment web x1",
+		},
+		{
+			"a template with one more port", manifest("apps/v1", "Deployment", "web", "", "spec: {template: {metadata: {labels: {app: web}}, spec: {containers: [{ports: [{containerPort: 80}]}]}}}") +
+				manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
+			"Deployment web of Deployment web x1, Pod web-5d4f-x of Deployment web x1",
+		},
+		{
+			"a pod into which others put labels", manifest("apps/v1", "Deployment", "web", "", none) +
+				manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
+			"Pod web-5d4f-x of Deployment web x1",
+		},
+		{
+			"a template without a label of the last revision", manifest("apps/v1", "Deployment", "web", "", none) +
+				manifest("apps/v1", "ReplicaSet", "web-5d4f", "Deployment/web", "spec: {template: {metadata: {labels: {app: web, pod-template-hash: 5d4f}}}}") +
+				manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
+			"Deployment web of Deployment web x1, Pod web-5d4f-x of Deployment web x1",
+		},
+		{
+			"two revisions without pods", manifest("apps/v1", "Deployment", "web", "", spec) + manifest("apps/v1", "ReplicaSet", "web-5d4f", "Deployment/web", spec) +
+				manifest("apps/v1", "ReplicaSet", "web-0", "Deployment/web", other),
+			"Deployment web of Deployment web x1, ReplicaSet web-0 of Deployment web x1",
+		},
+		{
+			"the pods of the new revision are there", manifest("apps/v1", "Deployment", "web", "", none) +
+				manifest("apps/v1", "ReplicaSet", "web-0", "Deployment/web", spec) + manifest("v1", "Pod", "web-0-x", "ReplicaSet/web-0", running) +
+				manifest("apps/v1", "ReplicaSet", "web-5d4f", "Deployment/web", none) + manifest("v1", "Pod", "web-5d4f-x", "ReplicaSet/web-5d4f", running),
+			"Pod web-0-x of Deployment web x1, Pod web-5d4f-x of Deployment web x1",
+		},
 		{"a pod on the host without address", manifest("v1", "Pod", "a", "", "spec: {hostNetwork: true}, status: {phase: Running}"), "Pod a of Pod a x1"},
 		{"a pod of a custom kind", manifest("v1", "Pod", "a", "Rollout/r", running), "Pod a of Rollout r x1"},
 		{"a static pod", manifest("v1", "Pod", "a", "Node/n1", running), "Pod a of Pod a x1"},
@@ -169,6 +230,63 @@ func TestPodsKnowWhenTheyWereMade(t *testing.T) {
 		m, err := Read(docs, Options{})
 		if err != nil || len(m.Warnings) > 0 || !m.Pods[0].Since.Equal(want) {
 			t.Errorf("%s: since %v, want %v (%v, %v)", text, m.Pods[0].Since, want, err, m.Warnings)
+		}
+	}
+}
+
+// Once a template that says something else has had its effect, the pods do, too, but
+// for what others put in.
+func TestPodsOfANewTemplate(t *testing.T) {
+	entry := func(text string) *Entry {
+		t.Helper()
+		docs, err := Parse("a.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := ReadEntry(docs[0], Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	of := func(labels, port string) string {
+		return "spec: {template: {metadata: {labels: {" + labels + "}}, spec: {serviceAccountName: robot, containers: [{ports: [{containerPort: " + port + "}]}]}}}"
+	}
+	before := entry(manifest("apps/v1", "Deployment", "web", "", of("app: web, old: is", "80")))
+	s := NewStore(Options{})
+	s.Put(before)
+	s.Put(entry(manifest("apps/v1", "ReplicaSet", "web-5d4f", "Deployment/web", of("app: web, old: is, pod-template-hash: 5d4f", "80"))))
+	s.Put(entry("{apiVersion: v1, kind: Pod, metadata: {name: web-5d4f-x, namespace: shop, labels: {app: web, old: is, mesh: is, pod-template-hash: 5d4f}, " +
+		"ownerReferences: [{kind: ReplicaSet, name: web-5d4f, controller: true}]}, " +
+		"spec: {serviceAccountName: robot, containers: [{ports: [{containerPort: 80}]}, {ports: [{containerPort: 15090}]}]}, status: {phase: Running, podIP: 10.0.0.1}}"))
+	s.Model()
+	for _, row := range []struct{ what, labels, port, want string }{
+		{
+			"labels come and go", "app: web, friend: is", "80",
+			"web-5d4f-x map[app:web friend:is mesh:is pod-template-hash:5d4f] [{ TCP 15090} { TCP 80}] [10.0.0.1]",
+		},
+		{"a port is another one", "app: web, old: is", "81", "web-5d4f-x map[app:web mesh:is old:is pod-template-hash:5d4f] [{ TCP 15090} { TCP 81}] [10.0.0.1]"},
+		{"nothing", "app: web, old: is", "80", ""},
+		{"all goes", "", "", "nobody"},
+	} {
+		after := before.Gone()
+		if row.labels != "" {
+			after = entry(manifest("apps/v1", "Deployment", "web", "", of(row.labels, row.port))).After(before)
+		}
+		var got string
+		s.Try([]*Entry{after}, nil, func(c Change, model func() *policies.Model) {
+			if c.IsEmpty() {
+				return
+			}
+			if len(model().Pods) == 0 {
+				got = "nobody"
+			}
+			for _, p := range model().Pods {
+				got += fmt.Sprintf("%s %v %v %v", p.Ref.Name, p.Labels, p.Ports, p.Addresses)
+			}
+		})
+		if got != row.want {
+			t.Errorf("%s: got %s, want %s", row.what, got, row.want)
 		}
 	}
 }

@@ -94,7 +94,7 @@ func all(t *testing.T) []invariant.Invariant {
 	for _, p := range library.Packs {
 		names = append(names, p.Name)
 	}
-	packs, err := source.ReadPacks(context.Background(), names...)
+	packs, err := source.ReadPacks(context.Background(), nil, names...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestExemptions(t *testing.T) {
 
 func TestRegoTests(t *testing.T) {
 	for _, p := range library.Packs {
-		pack, err := source.ReadPack(context.Background(), p.Name)
+		pack, err := source.ReadPack(context.Background(), nil, p.Name)
 		if err != nil {
 			t.Fatal(err)
 		}

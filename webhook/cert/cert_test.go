@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+
+	"github.com/weir-policy/weir/internal/testkit"
 )
 
 // clock stands still until it is set.
@@ -89,15 +92,12 @@ func (h *hook) ask(t *testing.T, config *tls.Config, path string) (string, *x509
 // until waits for something that another goroutine brings about.
 func until(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	ticker, end := time.NewTicker(5*time.Millisecond), time.After(30*time.Second)
-	defer ticker.Stop()
-	for !so() {
-		select {
-		case <-ticker.C:
-		case <-end:
-			t.Fatalf("waited in vain until %s", what)
+	testkit.Eventually(t, func() error {
+		if !so() {
+			return fmt.Errorf("waited in vain until %s", what)
 		}
-	}
+		return nil
+	})
 }
 
 func (h *hook) awaitReady(t *testing.T) {

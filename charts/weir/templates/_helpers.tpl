@@ -15,6 +15,28 @@
 {{- end -}}
 {{- end -}}
 
+{{/* What the schema cannot say: how values go together. */}}
+{{- define "weir.check" -}}
+{{- $c := .Values.certificates -}}
+{{- if ge (include "weir.seconds" $c.renewBefore | int64) (include "weir.seconds" $c.duration | int64) -}}
+{{- fail (printf "certificates.renewBefore: %s is not less than certificates.duration, %s" $c.renewBefore $c.duration) -}}
+{{- end -}}
+{{- $most := .Values.podDisruptionBudget.maxUnavailable -}}
+{{- if and (not (kindIs "string" $most)) (gt (int64 $most) (int64 .Values.replicas)) -}}
+{{- fail (printf "podDisruptionBudget.maxUnavailable: %d is more than replicas, %d" (int64 $most) (int64 .Values.replicas)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The seconds of a duration such as 1h30m. */}}
+{{- define "weir.seconds" -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+[hms]" . -1 -}}
+{{- $count := regexFind "[0-9]+" . | int64 -}}
+{{- $sum = add $sum (mul $count (ternary 3600 (ternary 60 1 (hasSuffix "m" .)) (hasSuffix "h" .))) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end -}}
+
 {{- define "weir.selector" -}}
 app.kubernetes.io/name: {{ include "weir.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -47,7 +69,7 @@ weir-controller-leader-election
 {{- end -}}
 
 {{- define "weir.excluded" -}}
-{{- append .Values.webhook.excludeNamespaces .Release.Namespace | uniq | toJson -}}
+{{- append (default list .Values.webhook.excludeNamespaces) .Release.Namespace | uniq | toJson -}}
 {{- end -}}
 
 {{/* The kinds that Weir reads, by group: what the webhook is asked about and what is watched. */}}
@@ -79,6 +101,15 @@ weir-controller-leader-election
 - {apiGroup: batch, resources: [cronjobs, jobs]}
 {{- end -}}
 
+{{/* Who makes pods of workloads, and workloads of workloads, as a list of CEL. */}}
+{{- define "weir.controllers" -}}
+{{- $all := list "system:kube-controller-manager" -}}
+{{- range list "cronjob" "daemon-set" "deployment" "job" "replicaset" "replication" "statefulset" -}}
+{{- $all = append $all (printf "system:serviceaccount:kube-system:%s-controller" .) -}}
+{{- end -}}
+{{- toJson $all -}}
+{{- end -}}
+
 {{/* What all webhooks have in common. */}}
 {{- define "weir.webhook" -}}
 clientConfig:
@@ -95,15 +126,17 @@ namespaceSelector:
     - {key: kubernetes.io/metadata.name, operator: NotIn, values: {{ include "weir.excluded" . }}}
 {{- end -}}
 
+{{/* The first of a list is the root, the others are fields of metadata. */}}
 {{- define "weir.matchConditions" -}}
 # What policies do and whom they mean stands in these fields; the rest is not asked about.
 - name: something-changes
   expression: >-
-    request.operation != "UPDATE" || object.?spec != oldObject.?spec || object.metadata.?labels != oldObject.metadata.?labels
+    request.operation != "UPDATE" || object.?spec != oldObject.?spec
+    {{- range rest . }} || object.metadata.?{{ . }} != oldObject.metadata.?{{ . }}{{ end }}
 # It empties namespaces whose deletion was decided about already.
 - name: not-the-namespace-controller
   expression: request.userInfo.username != "system:serviceaccount:kube-system:namespace-controller"
-{{- with .Values.webhook.matchConditions }}
+{{- with (first .).Values.webhook.matchConditions }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
