@@ -3,6 +3,7 @@ package rego
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/big"
 	"slices"
@@ -233,7 +234,7 @@ const items = 16
 // but comparisons, and those of the evaluator itself.
 func isMetered(name string) bool {
 	b := ast.BuiltinMap[name]
-	return growing[name] != nil || b != nil && (b.Infix == "" || strings.Contains("+-*/%", b.Infix)) && !strings.HasPrefix(name, "internal.")
+	return growing[name] != nil || b != nil && (b.Infix == "" || slices.Contains([]string{"+", "-", "*", "/", "%"}, b.Infix)) && !strings.HasPrefix(name, "internal.")
 }
 
 // digits is how long a number may be that is counted with, and its exponent: squares of
@@ -291,7 +292,7 @@ func meteredBuiltins(m *meter, into map[string]*topdown.Builtin) {
 			Func: func(bctx topdown.BuiltinContext, args []*ast.Term, yield func(*ast.Term) error) error {
 				for _, a := range args {
 					switch err := m.read(b.Name, a); {
-					case err == errDigits:
+					case errors.Is(err, errDigits):
 						return topdown.Halt{Err: &topdown.Error{Code: topdown.BuiltinErr, Message: err.Error(), Location: bctx.Location}}
 					case err != nil:
 						return err
