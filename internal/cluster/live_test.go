@@ -225,7 +225,7 @@ func TestRealCluster(t *testing.T) {
 		if got, want := len(connections(hidden)), len(connections(m)); got != want {
 			t.Errorf("%d connections, were %d", got, want)
 		}
-		for _, word := range []string{"crowd", "shop", "guest", "payments", "192.168.7.1", "203.0.113"} {
+		for _, word := range []string{"agreed", "crowd", "shop", "guest", "payments", "192.168.7.1", "203.0.113"} {
 			if bytes.Contains(text, []byte(word)) {
 				t.Errorf("it still says %s", word)
 			}
