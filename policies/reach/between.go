@@ -106,8 +106,8 @@ func (x *crossings) between(from, to Group, c *Change, yield func(Crossing) bool
 		few, many, d = to, from, policies.Ingress
 	}
 	near := few.possible
-	if c != nil && !meets(c.moved(1-d), many.possible) {
-		near = c.moved(d)
+	if c != nil && !meets(c.moved(1-d), many.possible) && !c.Moves(many) {
+		near = c.sets.or(c.moved(d), c.peopled)
 	}
 	for one := range x.partiesIn(few, near) {
 		among := x.concern(d, &one)
