@@ -57,11 +57,14 @@ type rectangle struct{ sources, targets *set }
 // hand, or of whom one is not as before, none of them twice.
 func (c *Change) rectangles() [4]rectangle {
 	if c.pairs[0].sources == nil {
-		stay := func(s *set) *set { return c.sets.minus(s, c.peopled) }
+		stay, all := func(s *set) *set { return c.sets.minus(s, c.peopled) }, c.sets.none
+		if !c.peopled.empty() {
+			all = c.everybody()
+		}
 		leavers, comers := stay(c.moved(policies.Egress)), stay(c.moved(policies.Ingress))
 		c.pairs = [4]rectangle{
-			{c.peopled, c.everybody()},
-			{stay(c.everybody()), c.peopled},
+			{c.peopled, all},
+			{stay(all), c.peopled},
 			{leavers, c.sets.or(stay(c.about(policies.Egress)), comers)},
 			{c.sets.minus(stay(c.about(policies.Ingress)), leavers), comers},
 		}

@@ -343,7 +343,7 @@ func (f *frame) spareColumns() {
 	if f.dual {
 		kinds = [][]family{{ipv4}, {ipv6}, {ipv4, ipv6}}
 	}
-	n := len(f.columns)/4 + 64
+	n := len(f.columns)/16 + 64
 	for _, kind := range kinds {
 		for range n {
 			s := f.spareOf(kind...)

@@ -298,15 +298,14 @@ func (r *revision) review(d policies.Direction, class int32) {
 	r.head.governing[d].set(class, is)
 	r.governed = append(r.governed, class)
 	row, local := r.rowsOf(d, class, is)
-	differs := row != r.base.rows[d].at(class)
-	if differs {
+	// The rows of the judge may be neither these nor those before: see receive.
+	if row != r.head.rows[d].at(class) {
 		r.head.rows[d].set(class, row)
 	}
-	if d == policies.Ingress && local != r.base.local.at(class) {
+	if d == policies.Ingress && local != r.head.local.at(class) {
 		r.head.local.set(class, local)
-		differs = true
 	}
-	if differs {
+	if row != r.base.rows[d].at(class) || d == policies.Ingress && local != r.base.local.at(class) {
 		r.others = append(r.others, class)
 	}
 }
