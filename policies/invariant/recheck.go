@@ -22,7 +22,8 @@ type Checked struct {
 // looked at. It fails only when the context is done.
 //
 // What is found is what Check finds, but for the counterexamples: where the change
-// concerns some of what breaks an invariant they are of that, else there is one.
+// concerns some of what breaks an invariant they are of that, else there is one. Where
+// it touches very many invariants there is one of each but the first.
 //
 // Expressions and policies in Rego are evaluated whenever anybody is touched at all, for nothing tells what
 // they ask; where SkipExpressions is set they are not.
@@ -45,6 +46,9 @@ func (s *Set) Recheck(ctx context.Context, head *reach.Judge, change *reach.Chan
 		if !touched {
 			continue
 		}
+		if len(checked) >= mostShown {
+			at.most = 1
+		}
 		r, err := next.check(ctx, k, now, at)
 		if err == nil && at.missed(&r) {
 			at = next.sight(k)
@@ -61,6 +65,9 @@ func (s *Set) Recheck(ctx context.Context, head *reach.Judge, change *reach.Chan
 
 // serves reports whether the groups of a set are those of a judge, too.
 func (s *Set) serves(j *reach.Judge) bool { return len(s.groups) == 0 || j.Serves(s.groups[0].from) }
+
+// mostShown is of how many invariants a recheck shows several counterexamples.
+const mostShown = 20
 
 // sightOf returns where to look for what breaks an invariant after a change of those
 // of a set, and whether the change may make a difference to it.

@@ -30,7 +30,7 @@ func (j *Judge) Between(from, to Group, ports netset.Ports, want ...policies.Ver
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
-		x := newCrossings(j)
+		x := newCrossings(j, newSets(len(j.columns)))
 		x.want(x.grants.ports.id(ports), want)
 		x.between(from, to, nil, yield)
 	}
@@ -65,9 +65,9 @@ type concernKey struct {
 	within portsID
 }
 
-func newCrossings(j *Judge) *crossings {
+func newCrossings(j *Judge, s *sets) *crossings {
 	return &crossings{
-		pairing: newPairing(j), sets: newSets(len(j.columns)), concerns: map[concernKey]*set{}, clipped: map[portsID]*[]clipped{},
+		pairing: newPairing(j), sets: s, concerns: map[concernKey]*set{}, clipped: map[portsID]*[]clipped{},
 		decided: map[sharesKey]grantID{},
 	}
 }

@@ -18,6 +18,7 @@ type Change struct {
 	sets       *sets
 	all        *set          // what everybody returned
 	sides      [2]*crossings // of base and head, with the same numbers for ports
+	canvas     canvas        // to draw on between sets
 	views      []*view
 	*view      // of the ports at hand
 }
@@ -135,7 +136,7 @@ func (c *Change) between(side int, from, to Group, ports netset.Ports, want []po
 // look turns to some ports.
 func (c *Change) look(ports netset.Ports) {
 	if c.sides[0] == nil {
-		c.sides[1] = newCrossings(c.head)
+		c.sides[1] = newCrossings(c.head, c.sets)
 		before := *c.sides[1]
 		before.Judge, before.decided = c.base, map[sharesKey]grantID{}
 		c.sides[0] = &before
@@ -187,7 +188,7 @@ func (c *Change) concerns(source, target *party) bool {
 // anybody, on the ports at hand.
 func (c *Change) moved(d policies.Direction) *set {
 	if c.movers[d] == nil {
-		all, last := newCanvas(len(c.base.columns)), int32(-1)
+		all, last := c.blank(), int32(-1)
 		for column := range c.changed[d].columns() {
 			class := c.base.columns[column].class
 			if class != last && !c.differs(d, class).empty() {
@@ -197,24 +198,32 @@ func (c *Change) moved(d policies.Direction) *set {
 			}
 			last = class
 		}
-		c.movers[d] = c.sets.take(&all)
+		c.movers[d] = c.sets.take(all)
 	}
 	return c.movers[d]
+}
+
+// blank returns a canvas that is blank as long as it is not drawn on.
+func (c *Change) blank() *canvas {
+	if c.canvas.dense == nil {
+		c.canvas = newCanvas(len(c.base.columns))
+	}
+	return &c.canvas
 }
 
 // about returns the columns of those about whom anybody may decide otherwise than
 // before, on the ports at hand.
 func (c *Change) about(d policies.Direction) *set {
 	if c.objects[d] == nil {
-		all, last := newCanvas(len(c.base.columns)), int32(-1)
+		all, last := c.blank(), int32(-1)
 		for column := range c.moved(d).columns() {
 			if class := c.base.columns[column].class; class != last {
 				all.addSet(c.differs(d, class))
 				last = class
 			}
 		}
-		c.base.complete(&all)
-		c.objects[d] = c.sets.take(&all)
+		c.base.complete(all)
+		c.objects[d] = c.sets.take(all)
 	}
 	return c.objects[d]
 }

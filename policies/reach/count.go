@@ -24,7 +24,7 @@ func (j *Judge) Count(from, to Group, ports netset.Ports, want ...policies.Verdi
 	if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 		return n
 	}
-	x := newCrossings(j)
+	x := newCrossings(j, newSets(len(j.columns)))
 	x.want(x.grants.ports.id(ports), want)
 	x.count(from, to, from.possible, to.possible, &n)
 	return n

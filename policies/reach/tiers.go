@@ -201,10 +201,12 @@ func (b *book) sameTier(list []governing) int {
 // node, whatever their rules say: not where one of them was not understood, and
 // perhaps where they only may select the pod.
 func (b *book) spares(list []governing) policies.Truth {
+	if tier := b.tierOf(b.policy(list[0].policy)); tier == nil || !tier.SparesOwnNode {
+		return policies.No
+	}
 	truth := policies.No
 	for _, g := range list {
-		p := b.policy(g.policy)
-		if tier := b.tierOf(p); tier == nil || !tier.SparesOwnNode || p.Opaque != "" {
+		if b.policy(g.policy).Opaque != "" {
 			return policies.No
 		}
 		truth = truth.Or(g.truth)

@@ -145,13 +145,33 @@ type revision struct {
 	gone, added []int32
 	// marks say of each class whether an edited policy applies to it, and for each
 	// of those added for sure or perhaps, two bits each.
-	marks   []uint32
+	marks   marks
 	touched []int32
 	// of those touched, in the direction at hand: the classes that other policies
 	// govern, and those with other rows
 	governed, others []int32
 	lists            [2]map[listKey][]governing
 	simple           [2]map[*governing]*[2]*row // rows of lists that depend on nothing else
+}
+
+// marks are numbers by class, few of which are not 0.
+type marks struct {
+	pages []*[pageSize]uint32
+	count int
+}
+
+func newMarks(count int) marks {
+	return marks{make([]*[pageSize]uint32, (count+pageSize-1)/pageSize), count}
+}
+
+func (m *marks) has(class int32) bool { return int(class) < m.count }
+
+func (m *marks) of(class int32) *uint32 {
+	page := &m.pages[uint32(class)/pageSize]
+	if *page == nil {
+		*page = new([pageSize]uint32)
+	}
+	return &(*page)[uint32(class)%pageSize]
 }
 
 // listKey is a list, by its first element, and what is added to it.
@@ -182,7 +202,7 @@ func (j *Judge) revise(after *book, gone, added []int32, to *moved) (*Judge, *Ch
 		head.receive(len(j.classes))
 		base = j.among(&head, to.was)
 	}
-	r := &revision{evaluation: e, Change: newChange(base, &head), gone: gone, added: added, marks: make([]uint32, len(j.classes))}
+	r := &revision{evaluation: e, Change: newChange(base, &head), gone: gone, added: added, marks: newMarks(len(j.classes))}
 	for column := range to.peopled {
 		r.Change.sets.add(column)
 	}
@@ -195,6 +215,10 @@ func (j *Judge) revise(after *book, gone, added []int32, to *moved) (*Judge, *Ch
 	}
 	slices.Sort(r.touched)
 	for _, d := range policies.Directions {
+		governs := func(of *book) func(int32) bool { return func(i int32) bool { return of.policy(i).Governs[d] } }
+		if !slices.ContainsFunc(gone, governs(j.book)) && !slices.ContainsFunc(added, governs(after)) {
+			continue
+		}
 		r.lists[d], r.simple[d] = map[listKey][]governing{}, map[*governing]*[2]*row{}
 		r.governed, r.others = r.governed[:0], r.others[:0]
 		for _, class := range r.touched {
@@ -279,19 +303,20 @@ func (j *Judge) among(more *Judge, c *census) *Judge {
 
 // mark takes note of a class to which an edited policy applies, unless it was received.
 func (r *revision) mark(class int32, truth uint32) {
-	if int(class) >= len(r.marks) {
+	if !r.marks.has(class) {
 		return
 	}
-	if r.marks[class] == 0 {
+	mark := r.marks.of(class)
+	if *mark == 0 {
 		r.touched = append(r.touched, class)
 	}
-	r.marks[class] |= truth | 1<<31
+	*mark |= truth | 1<<31
 }
 
 // review judges a class again.
 func (r *revision) review(d policies.Direction, class int32) {
 	was := r.base.governing[d].at(class)
-	is := r.list(d, was, r.marks[class])
+	is := r.list(d, was, *r.marks.of(class))
 	if slices.Equal(was, is) {
 		return
 	}
