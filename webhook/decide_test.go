@@ -21,6 +21,7 @@ import (
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
 // fake is a world that sees what it is told to.
@@ -340,4 +341,27 @@ func TestPacksAreHeld(t *testing.T) {
 	}
 	b.Missed("apart")
 	b.refuses("what breaks it, when that is gone", b.ask(admissionv1.Delete, policy("shop", "out", "1", noEgress)), "")
+}
+
+// Another version of an Invariant that says the same is no reason to look at all of them
+// again.
+func TestRenewedIsNoNews(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	select {
+	case <-b.keeper.News():
+	default:
+		t.Fatal("that it was declared is no news")
+	}
+	b.Renewed("closed", live.Version{UID: "closed", ResourceVersion: "7"})
+	b.Renewed("unknown", live.Version{UID: "unknown", ResourceVersion: "8"})
+	select {
+	case <-b.keeper.News():
+		t.Error("another status is news")
+	default:
+	}
+	for name, want := range map[string]string{"closed": "7", "unknown": ""} {
+		if v, _ := b.Decider.held(k8s.Key{Group: v1alpha1.Group, Kind: v1alpha1.KindInvariant, Name: name}); v.ResourceVersion != want {
+			t.Errorf("%s is held as of %q, want %q", name, v.ResourceVersion, want)
+		}
+	}
 }
