@@ -105,6 +105,15 @@ func (d *Decider) Saw(name string, v live.Version, i *invariant.Invariant) {
 	d.Keeper.Declare(d.stored())
 }
 
+// Renewed takes another version of an Invariant that says what it said before.
+func (d *Decider) Renewed(name string, v live.Version) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	if s, there := d.seen[name]; there {
+		d.seen[name] = seenInvariant{v, s.Invariant}
+	}
+}
+
 // Missed takes that there is no Invariant of a name.
 func (d *Decider) Missed(name string) {
 	d.mutex.Lock()

@@ -25,6 +25,7 @@ import (
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
 // fake is a world that sees what it is told to. It is all of its moments.
@@ -438,4 +439,27 @@ weir explain -f cluster shop/deployment/web payments/deployment/db TCP/443`
 	b.see(t, policy("shop", "out", "2", fmt.Sprintf(other, "web")), "2")
 	b.refuses("another pod instead", b.ask(admissionv1.Update, policy("shop", "out", "2", fmt.Sprintf(other, "cart")), dryRun), "breaks further invariant apart (deny)\nshop/web: no policy isolates it at egress; 1 other pod breaks it too")
 	b.allows("no other pod", b.ask(admissionv1.Update, policy("shop", "out", "2", noEgress), dryRun))
+}
+
+// Another version of an Invariant that says the same is no reason to look at all of them
+// again.
+func TestRenewedIsNoNews(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	select {
+	case <-b.keeper.News():
+	default:
+		t.Fatal("that it was declared is no news")
+	}
+	b.Renewed("closed", live.Version{UID: "closed", ResourceVersion: "7"})
+	b.Renewed("unknown", live.Version{UID: "unknown", ResourceVersion: "8"})
+	select {
+	case <-b.keeper.News():
+		t.Error("another status is news")
+	default:
+	}
+	for name, want := range map[string]string{"closed": "7", "unknown": ""} {
+		if v, _ := b.Decider.Held(k8s.Key{Group: v1alpha1.Group, Kind: v1alpha1.KindInvariant, Name: name}); v.ResourceVersion != want {
+			t.Errorf("%s is held as of %q, want %q", name, v.ResourceVersion, want)
+		}
+	}
 }

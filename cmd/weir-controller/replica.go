@@ -80,7 +80,7 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 		Exclude: o.exclude, Undecided: o.undecided.value, Unknown: o.unknown.value, Opaque: o.opaque.value,
 		Pending: o.pending, Held: held, Clock: time.Now, Observe: counted.Observe,
 	})
-	feed := &controller.Feed{Informers: m.GetCache(), Saw: decider.Saw, Missed: decider.Missed}
+	feed := &controller.Feed{Informers: m.GetCache(), Saw: decider.Saw, Renewed: decider.Renewed, Missed: decider.Missed}
 	decider.Unready = feed.Unready
 	watch := &controller.Watch{Keeper: keeper, Settle: o.settle, Tell: states.tell}
 

@@ -21,6 +21,9 @@ type Feed struct {
 	Informers cache.Informers
 	Saw       func(name string, v live.Version, i *invariant.Invariant) // nil where it does not compile
 	Missed    func(name string)
+	// Renewed hears of another version of one that says what it said before, such as one
+	// with another status.
+	Renewed func(name string, v live.Version)
 
 	listed atomic.Bool
 }
@@ -44,7 +47,7 @@ func (f *Feed) Start(ctx context.Context) error {
 	}
 	told, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    f.saw,
-		UpdateFunc: func(_, o any) { f.saw(o) },
+		UpdateFunc: f.updated,
 		DeleteFunc: func(o any) {
 			if key, err := toolscache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
 				f.Missed(key)
@@ -61,6 +64,16 @@ func (f *Feed) Start(ctx context.Context) error {
 	return nil
 }
 
+func (f *Feed) updated(before, after any) {
+	was, ok := before.(*Object)
+	is, also := after.(*Object)
+	if ok && also && was.UID == is.UID && was.Generation == is.Generation {
+		f.Renewed(is.Name, versionOf(is))
+		return
+	}
+	f.saw(after)
+}
+
 func (f *Feed) saw(object any) {
 	o, ok := object.(*Object)
 	if !ok {
@@ -70,7 +83,11 @@ func (f *Feed) saw(object any) {
 	if err != nil {
 		i = nil // its status says why
 	}
-	f.Saw(o.Name, live.Version{UID: o.UID, ResourceVersion: o.ResourceVersion}, i)
+	f.Saw(o.Name, versionOf(o), i)
+}
+
+func versionOf(o *Object) live.Version {
+	return live.Version{UID: o.UID, ResourceVersion: o.ResourceVersion}
 }
 
 func compile(o *Object) (*invariant.Invariant, error) {

@@ -41,9 +41,8 @@ func (k *Keeper) Hear(m *policies.Model, c k8s.Change) {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
 	k.model = m
-	if !IsOfPolicies(&c) {
+	if c.Whole {
 		k.heard = nil // all is looked at again, whatever came before
-		c = k8s.Change{Whole: true}
 	}
 	k.heard = append(k.heard, c)
 	k.tell()
@@ -115,8 +114,8 @@ func (k *Keeper) look(ctx context.Context, m *policies.Model, heard []k8s.Change
 		return Of(ctx, m, declared, k.options, now)
 	}
 	var err error
-	for i := range heard {
-		if s, err = s.After(ctx, &heard[i], nil, now); err != nil {
+	for _, c := range inTurn(heard) {
+		if s, err = s.After(ctx, &c, func() *policies.Model { return m }, now); err != nil {
 			return nil, err
 		}
 	}
@@ -127,4 +126,17 @@ func (k *Keeper) look(ctx context.Context, m *policies.Model, heard []k8s.Change
 		return s.at(ctx, now)
 	}
 	return s, nil
+}
+
+// inTurn returns what was heard with all that is not about policies in the first change,
+// for the model is that of the last one, whatever the world was meanwhile.
+func inTurn(heard []k8s.Change) []k8s.Change {
+	all := slices.Clone(heard)
+	for i := range all {
+		if i > 0 {
+			all[0].Pods, all[0].World = slices.Concat(all[0].Pods, all[i].Pods), slices.Concat(all[0].World, all[i].World)
+			all[i].Pods, all[i].World = nil, nil
+		}
+	}
+	return all
 }

@@ -69,10 +69,13 @@ func (s *Standing) isOver(now time.Time) bool { return !s.until.IsZero() && !now
 // After returns how the invariants stand after a change of the world, which model
 // makes when it is needed.
 func (s *Standing) After(ctx context.Context, c *k8s.Change, model func() *policies.Model, now time.Time) (*Standing, error) {
-	if !IsOfPolicies(c) {
+	switch {
+	case c.Whole:
 		return Of(ctx, model(), s.Invariants, s.options, now)
+	case IsOfPolicies(c):
+		return s.Edited(ctx, reach.Edit{Put: c.Policies, Delete: c.Gone}, now)
 	}
-	return s.Edited(ctx, reach.Edit{Put: c.Policies, Delete: c.Gone}, now)
+	return s.Edited(ctx, reach.Edit{Put: c.Policies, Delete: c.Gone, World: &model().World, Pods: c.Pods, Others: c.World}, now)
 }
 
 // IsOfPolicies reports whether nothing but policies came or went.
@@ -81,14 +84,15 @@ func IsOfPolicies(c *k8s.Change) bool { return !c.Whole && len(c.Pods)+len(c.Wor
 // mostPut is how many policies a judge takes at once without beginning anew.
 const mostPut = 15
 
-// Edited returns how the invariants stand after an edit of the policies. It looks
-// again only at those that the edit can touch.
+// Edited returns how the invariants stand after an edit. It looks again only at those
+// that the edit can touch.
 func (s *Standing) Edited(ctx context.Context, e reach.Edit, now time.Time) (*Standing, error) {
 	next := *s
 	next.Model, next.Results = nil, slices.Clone(s.Results)
-	for len(e.Put)+len(e.Delete) > 0 {
-		some := reach.Edit{Put: e.Put[:min(len(e.Put), mostPut)], Delete: e.Delete}
-		e.Put, e.Delete = e.Put[len(some.Put):], nil
+	for e.World != nil || len(e.Put)+len(e.Delete) > 0 {
+		some := e
+		some.Put = e.Put[:min(len(e.Put), mostPut)]
+		e = reach.Edit{Put: e.Put[len(some.Put):]}
 		judge, change := next.judge.With(some)
 		set, checked, err := next.set.Recheck(ctx, judge, change, now)
 		switch {

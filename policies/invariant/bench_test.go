@@ -2,6 +2,7 @@ package invariant_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -181,5 +182,71 @@ func BenchmarkAdmission(b *testing.B) {
 			b.ReportMetric(float64(first.Milliseconds()), "ms-first")
 			runtime.KeepAlive(j)
 		})
+	}
+}
+
+// BenchmarkPod makes the judge of a world in which one pod came, went or changed, and
+// checks 1,001 invariants again, with counterexamples: a pod in place of one of its
+// owner's, and a pod like none before.
+func BenchmarkPod(b *testing.B) {
+	for _, shape := range []worlds.Shape{worlds.Cluster100k, worlds.Tiered100k} {
+		m := shape.Model(1)
+		slices.SortFunc(m.Pods, func(a, b policies.Pod) int { return a.Ref.Compare(b.Ref) })
+		all := sentences(m)
+		o := invariant.Apart(reach.Options{Lasting: true}, all...)
+		for _, row := range []struct {
+			name   string
+			change func(n int, p *policies.Pod)
+		}{
+			{"another of its owner's", func(n int, p *policies.Pod) { p.Ref.Name += fmt.Sprint("-", n) }},
+			{"without an address", func(n int, p *policies.Pod) { p.Addresses = nil }},
+			{"of a new version", func(n int, p *policies.Pod) {
+				p.Labels = maps.Clone(p.Labels)
+				p.Labels["version"] = fmt.Sprint("new-", n)
+			}},
+		} {
+			b.Run(shape.String()+"/"+row.name, func(b *testing.B) {
+				j := reach.New(m, o)
+				set, err := invariant.Prepare(j, all)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := set.Check(b.Context(), today); err != nil {
+					b.Fatal(err)
+				}
+				random := rand.New(rand.NewPCG(3, 3))
+				var took, alone []time.Duration
+				anew, n, again := 0, 0, 0
+				for b.Loop() {
+					w := m.World
+					w.Pods = slices.Clone(m.Pods)
+					at := random.IntN(len(w.Pods))
+					e := reach.Edit{World: &w, Pods: []policies.Ref{w.Pods[at].Ref}}
+					row.change(n, &w.Pods[at])
+					e.Pods = append(e.Pods, w.Pods[at].Ref)
+					n++
+					began := cpu()
+					head, change := j.With(e)
+					alone = append(alone, cpu()-began)
+					if change.Anew() {
+						anew++
+					}
+					_, checked, err := set.Recheck(b.Context(), head, change, today)
+					if err != nil {
+						b.Fatal(err)
+					}
+					took = append(took, cpu()-began)
+					again += len(checked)
+				}
+				slices.Sort(took)
+				slices.Sort(alone)
+				for _, p := range []float64{0.5, 0.9, 0.99} {
+					b.ReportMetric(float64(took[int(p*float64(len(took)-1))].Microseconds()), fmt.Sprintf("µs-p%g", 100*p))
+					b.ReportMetric(float64(alone[int(p*float64(len(alone)-1))].Microseconds()), fmt.Sprintf("µs-with-p%g", 100*p))
+				}
+				b.ReportMetric(float64(anew), "anew")
+				b.ReportMetric(float64(again)/float64(n), "checked/op")
+			})
+		}
 	}
 }

@@ -133,31 +133,48 @@ func Prepare(j *reach.Judge, invariants []Invariant) (*Set, error) {
 		judge: j, invariants: invariants, groups: make([]groups, len(invariants)), found: make([]*numbers, len(invariants)),
 	}
 	for k := range invariants {
-		i, g := &invariants[k], &s.groups[k]
+		s.groups[k].waivers = make([][2]*reach.Group, len(invariants[k].Waivers))
+	}
+	err := s.group(s.groups, func(_ reach.Group, matches ...policies.Match) (reach.Group, bool) { return j.GroupOf(matches...) })
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// group finds whom the invariants speak of, given those whom they spoke of before.
+func (s *Set) group(before []groups, find func(before reach.Group, matches ...policies.Match) (reach.Group, bool)) error {
+	all := make([]groups, len(before))
+	for k := range s.invariants {
+		i, was, g := &s.invariants[k], &before[k], &all[k]
 		ok := true
-		group := func(matches []policies.Match) reach.Group {
-			found, told := j.GroupOf(matches...)
+		group := func(before reach.Group, matches []policies.Match) reach.Group {
+			found, told := find(before, matches...)
 			ok = ok && told
 			return found
 		}
 		from, to := i.ends()
-		g.from, g.to = group(from), group(to)
+		g.from, g.to = group(was.from, from), group(was.to, to)
 		g.ports = s.portsOf(i, g.to)
+		g.waivers = make([][2]*reach.Group, len(i.Waivers))
 		for w := range i.Waivers {
-			var narrowed [2]*reach.Group
 			for side, matches := range [2][]policies.Match{i.Waivers[w].From, i.Waivers[w].To} {
 				if len(matches) > 0 {
-					found := group(matches)
-					narrowed[side] = &found
+					var before reach.Group
+					if was.waivers[w][side] != nil {
+						before = *was.waivers[w][side]
+					}
+					found := group(before, matches)
+					g.waivers[w][side] = &found
 				}
 			}
-			g.waivers = append(g.waivers, narrowed)
 		}
 		if !ok {
-			return nil, fmt.Errorf("invariant %s: the judge was not made for it", i.Ref.Name)
+			return fmt.Errorf("invariant %s: the judge was not made for it", i.Ref.Name)
 		}
 	}
-	return s, nil
+	s.groups = all
+	return nil
 }
 
 // Check evaluates all of the invariants at a moment, in their order. It fails only

@@ -400,6 +400,12 @@ func TestRecheckIsCheck(t *testing.T) {
 					edit.Delete = append(edit.Delete, p.Ref)
 				}
 			}
+			if rapid.Bool().Draw(t, "move") {
+				edit.World = &model(t, drawScene(t).text).World
+				for _, p := range slices.Concat(edit.World.Pods, j.Model().Pods) {
+					edit.Pods = append(edit.Pods, p.Ref)
+				}
+			}
 			head, change := j.With(edit)
 			next, checked, err := set.Recheck(context.Background(), head, change, today)
 			if err != nil {
@@ -427,13 +433,25 @@ func TestRecheckIsCheck(t *testing.T) {
 			}
 			fresh := *head.Model()
 			_, want := checkAll(t, reach.New(&fresh, o), all)
+			known := map[string]bool{}
+			for i := range head.Model().Pods {
+				peer := head.Peer(head.Pod(i))
+				known[peer.String()] = true
+			}
 			for k := range all {
+				for _, x := range found[k].Counterexamples {
+					for _, p := range []policies.Peer{x.From, x.To} {
+						if p.Namespace != "" && !known[p.String()] {
+							t.Fatalf("%s is shown of %s, and not there", p.String(), all[k].Ref.Name)
+						}
+					}
+				}
 				got, want := &found[k], &want[k]
 				// Ranges of addresses are as the judge happens to tell them apart.
 				outside := all[k].Form == invariant.Only || slices.ContainsFunc(slices.Concat(all[k].From, all[k].To), func(m policies.Match) bool {
 					return strings.Contains(m.String(), "/")
 				})
-				if got.State == want.State && outside {
+				if got.State == want.State && (outside || all[k].Form == invariant.Exists) { // of which one crossing is shown
 					continue
 				}
 				if got.State != want.State || got.Broken != want.Broken || got.Waived != want.Waived || got.Unknown != want.Unknown {

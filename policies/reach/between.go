@@ -30,7 +30,7 @@ func (j *Judge) Between(from, to Group, ports netset.Ports, want ...policies.Ver
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
-		x := newCrossings(j)
+		x := newCrossings(j, newSets(len(j.columns)))
 		x.want(x.grants.ports.id(ports), want)
 		x.between(from, to, nil, yield)
 	}
@@ -65,9 +65,9 @@ type concernKey struct {
 	within portsID
 }
 
-func newCrossings(j *Judge) *crossings {
+func newCrossings(j *Judge, s *sets) *crossings {
 	return &crossings{
-		pairing: newPairing(j), sets: newSets(len(j.columns)), concerns: map[concernKey]*set{}, clipped: map[portsID]*[]clipped{},
+		pairing: newPairing(j), sets: s, concerns: map[concernKey]*set{}, clipped: map[portsID]*[]clipped{},
 		decided: map[sharesKey]grantID{},
 	}
 }
@@ -106,8 +106,8 @@ func (x *crossings) between(from, to Group, c *Change, yield func(Crossing) bool
 		few, many, d = to, from, policies.Ingress
 	}
 	near := few.possible
-	if c != nil && !meets(c.moved(1-d), many.possible) {
-		near = c.moved(d)
+	if c != nil && !meets(c.moved(1-d), many.possible) && !c.Moves(many) {
+		near = c.sets.or(c.moved(d), c.peopled)
 	}
 	for one := range x.partiesIn(few, near) {
 		among := x.concern(d, &one)

@@ -16,12 +16,14 @@ type book struct {
 	policies pages[*policies.Policy]      // nil where one is gone
 	byRef    table[policies.Ref, []int32] // of a judge that lasts
 	gone     int32
+	rest     policies.Model // without World and Policies
 	model    func() *policies.Model
 	order    func() []int32 // the numbers by index; nil where they are the same
 }
 
 func bookOf(m *policies.Model) *book {
-	b := &book{tiers: m.Tiers, policies: newPages[*policies.Policy](len(m.Policies)), model: func() *policies.Model { return m }}
+	b := &book{tiers: m.Tiers, policies: newPages[*policies.Policy](len(m.Policies)), rest: *m, model: func() *policies.Model { return m }}
+	b.rest.World, b.rest.Policies = policies.World{}, nil
 	for i := range m.Policies {
 		b.policies.set(int32(i), &m.Policies[i])
 	}
@@ -38,7 +40,7 @@ func (b *book) findByRef() {
 // edited returns the book after an edit, and the numbers of those policies that are
 // not in it any more, and of those that are new.
 func (b *book) edited(e Edit, w *policies.World) (after *book, gone, added []int32) {
-	n := &book{tiers: b.tiers, policies: b.policies.copy(), byRef: b.byRef.over(), gone: b.gone}
+	n := &book{tiers: b.tiers, rest: b.rest, policies: b.policies.copy(), byRef: b.byRef.over(), gone: b.gone}
 	remove := func(ref policies.Ref) {
 		numbers, _ := n.byRef.get(ref)
 		for _, i := range numbers {
@@ -78,7 +80,7 @@ func (b *book) edited(e Edit, w *policies.World) (after *book, gone, added []int
 		return order
 	})
 	n.model = sync.OnceValue(func() *policies.Model {
-		m := *b.model()
+		m := n.rest
 		m.World, m.Policies = *w, make([]policies.Policy, 0, n.policies.count-n.gone)
 		for _, i := range n.order() {
 			m.Policies = append(m.Policies, *n.policy(i))

@@ -3,7 +3,9 @@ package reach
 import (
 	"net/netip"
 	"slices"
+	"sync"
 
+	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 )
 
@@ -14,6 +16,12 @@ type census struct {
 	// outsiders are, by atom, the lowest address that no pod and no node has; the
 	// zero address where pods and nodes have all of them.
 	outsiders []netip.Addr
+	crowd     func() *crowd
+	*layout
+}
+
+// layout says of a frame what counting needs.
+type layout struct {
 	// ways are the columns of one of those to whom ways of the same kind lead, and
 	// waysOf and waysAt say which they are, by class and by atom.
 	ways           [][]int32
@@ -41,53 +49,40 @@ func (m member) end() End {
 
 // count counts who is of which class.
 func (j *Judge) count() *census {
-	c := &census{members: make([][]member, len(j.classes)), people: make([]int, len(j.classes))}
-	sizes := make([]int32, len(j.classes))
-	for _, class := range j.placement.pods {
-		sizes[class]++
-	}
-	for _, class := range j.placement.nodes {
-		sizes[class]++
-	}
-	all := make([]member, len(j.placement.pods)+len(j.placement.nodes))
-	for class, n := range sizes {
-		c.members[class], all = all[:0:n], all[n:]
-	}
+	c := &census{members: j.placement.members(len(j.classes)), people: make([]int, len(j.classes)), outsiders: j.findOutsiders(), layout: j.layout()}
 	for i, class := range j.placement.pods {
-		c.members[class] = append(c.members[class], member(i))
 		c.people[class] += max(1, j.world.Pods[i].Replicas)
 	}
-	for i, class := range j.placement.nodes {
-		c.members[class] = append(c.members[class], member(^i))
+	for _, class := range j.placement.nodes {
 		c.people[class]++
 	}
-	c.outsiders = j.findOutsiders()
-	j.findWays(c)
+	w := j.world
+	c.crowd = sync.OnceValue(func() *crowd { return crowdOf(w) })
 	return c
 }
 
-func (j *Judge) findWays(c *census) {
-	c.waysOf, c.waysAt, c.second = make([]int32, len(j.classes)), make([]int32, len(j.atoms)), make([]bool, len(j.columns))
+func (f *frame) layout() *layout {
+	l := &layout{waysOf: make([]int32, len(f.classes)), waysAt: make([]int32, len(f.atoms)), second: make([]bool, len(f.columns))}
 	known := map[kind]int32{}
 	find := func(columns []int32) int32 {
 		var k kind
 		for i, column := range columns {
-			x := &j.columns[column]
+			x := &f.columns[column]
 			k[i].families, k[i].sure, k[i].perhaps = x.families, x.sure, x.perhaps
 		}
 		id, ok := known[k]
 		if !ok {
-			id = int32(len(c.ways))
-			known[k], c.ways = id, append(c.ways, columns)
+			id = int32(len(l.ways))
+			known[k], l.ways = id, append(l.ways, columns)
 		}
 		return id
 	}
-	for atom := range j.atoms {
-		c.waysAt[atom] = find(j.alone[atom:][:1])
+	for atom := range f.atoms {
+		l.waysAt[atom] = find(f.alone[atom:][:1])
 	}
 	var sets [2][]int32
-	for i := range j.classes {
-		switch x := &j.classes[i]; {
+	for i := range f.classes {
+		switch x := &f.classes[i]; {
 		case x.role == aFace:
 		case x.role == faced:
 			sets[0], sets[1] = append(sets[0], x.columns...), append(sets[1], x.columns...)
@@ -96,26 +91,92 @@ func (j *Judge) findWays(c *census) {
 				sets[0] = append(sets[0], x.columns...)
 			}
 			for _, column := range x.columns[1:] {
-				c.second[column] = true
+				l.second[column] = true
 			}
-			c.waysOf[i] = find(x.columns)
+			l.waysOf[i] = find(x.columns)
 		}
 	}
-	seconds := newCanvas(len(j.columns))
-	for column, is := range c.second {
+	seconds := newCanvas(len(f.columns))
+	for column, is := range l.second {
 		if is {
 			seconds.add(int32(column))
 		}
 	}
-	c.seconds = seconds.dense
-	s := newSets(len(j.columns))
-	c.none = s.none
-	for i, to := range []**set{&c.asSource, &c.asTarget} {
+	l.seconds = seconds.dense
+	s := newSets(len(f.columns))
+	l.none = s.none
+	for i, to := range []**set{&l.asSource, &l.asTarget} {
 		for _, column := range sets[i] {
 			s.add(column)
 		}
 		*to = s.build()
 	}
+	return l
+}
+
+// members returns who is of each class.
+func (p *placement) members(classes int) [][]member {
+	sizes := make([]int32, classes)
+	for _, class := range p.pods {
+		sizes[class]++
+	}
+	for _, class := range p.nodes {
+		sizes[class]++
+	}
+	members, all := make([][]member, classes), make([]member, len(p.pods)+len(p.nodes))
+	for class, n := range sizes {
+		members[class], all = all[:0:n], all[n:]
+	}
+	for i, class := range p.pods {
+		members[class] = append(members[class], member(i))
+	}
+	for i, class := range p.nodes {
+		members[class] = append(members[class], member(^i))
+	}
+	return members
+}
+
+// crowd is how many pods and nodes have each address beside the pod ranges.
+type crowd struct {
+	ranges netset.Addresses
+	having table[netip.Addr, int]
+}
+
+func crowdOf(w *policies.World) *crowd {
+	c := &crowd{ranges: netset.Prefixes(w.PodCIDRs...)}
+	for i := range w.Pods {
+		c.add(w.Pods[i].Addresses, 1)
+	}
+	for i := range w.Nodes {
+		c.add(w.Nodes[i].Addresses, 1)
+	}
+	return c
+}
+
+func (c *crowd) add(addresses []netip.Addr, sign int) {
+	for _, a := range addresses {
+		if !c.ranges.Contains(a) {
+			n, _ := c.having.get(a)
+			c.having.put(a, n+sign)
+		}
+	}
+}
+
+// after returns the first address that nobody has, of those from a to last; the zero
+// address where there is none.
+func (c *crowd) after(a, last netip.Addr) netip.Addr {
+	for ; a.IsValid() && a.Compare(last) <= 0; a = a.Next() {
+		if c.ranges.Contains(a) {
+			for first, end := range c.ranges.Spans() {
+				if first.Compare(a) <= 0 && a.Compare(end) <= 0 {
+					a = end
+				}
+			}
+		} else if n, _ := c.having.get(a); n == 0 {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 func (j *Judge) findOutsiders() []netip.Addr {

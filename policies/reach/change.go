@@ -14,8 +14,11 @@ type Change struct {
 	anew       bool
 	governed   [2]*set // columns of those that other policies govern now
 	changed    [2]*set // and of those of them that may decide otherwise
+	peopled    *set    // columns of those who came, went or are others than before
 	sets       *sets
+	all        *set          // what everybody returned
 	sides      [2]*crossings // of base and head, with the same numbers for ports
+	canvas     canvas        // to draw on between sets
 	views      []*view
 	*view      // of the ports at hand
 }
@@ -26,7 +29,7 @@ type view struct {
 	within  portsID
 	movers  [2]*set          // what moved returned
 	objects [2]*set          // what about returned
-	pairs   [2]rectangle     // what rectangles returned
+	pairs   [4]rectangle     // what rectangles returned
 	byRows  map[[2]*row]*set // what apart returned
 }
 
@@ -34,7 +37,7 @@ func newChange(base, head *Judge) *Change {
 	sets := newSets(len(base.columns))
 	return &Change{
 		base: base, head: head, sets: sets,
-		governed: [2]*set{sets.none, sets.none}, changed: [2]*set{sets.none, sets.none},
+		governed: [2]*set{sets.none, sets.none}, changed: [2]*set{sets.none, sets.none}, peopled: sets.none,
 	}
 }
 
@@ -43,25 +46,68 @@ func newChange(base, head *Judge) *Change {
 func (c *Change) Anew() bool { return c.anew }
 
 // Touches reports whether other policies than before govern somebody of a group in one
-// direction.
+// direction, or others than before are in it.
 func (c *Change) Touches(d policies.Direction, g Group) bool {
-	if g.frame == nil {
-		return false
-	}
-	return meets(c.governed[d], g.possible)
+	return g.frame != nil && meets(c.governed[d], g.possible) || c.Moves(g)
 }
 
-// Governed yields those of a group whom other policies than before govern in any of
-// some directions.
-func (c *Change) Governed(g Group, in ...policies.Direction) iter.Seq[Member] {
+// Moves reports whether others than before are in a group.
+func (c *Change) Moves(g Group) bool { return g.frame != nil && meets(c.peopled, g.possible) }
+
+// GovernedBefore yields those of a group before the change whom other policies govern
+// after it in any of some directions, or whose like came, went or changed, and
+// GovernedAfter those after it.
+func (c *Change) GovernedBefore(g Group, in ...policies.Direction) iter.Seq[Member] {
+	return c.governedOf(c.base, g, in)
+}
+
+// GovernedAfter yields those of a group after the change, see GovernedBefore.
+func (c *Change) GovernedAfter(g Group, in ...policies.Direction) iter.Seq[Member] {
+	return c.governedOf(c.head, g, in)
+}
+
+func (c *Change) governedOf(j *Judge, g Group, in []policies.Direction) iter.Seq[Member] {
 	if g.frame == nil {
 		return func(func(Member) bool) {}
 	}
-	among := c.sets.none
+	among := c.peopled
 	for _, d := range in {
 		among = c.sets.or(among, c.governed[d])
 	}
-	return c.head.members(g, among)
+	return j.members(g, among)
+}
+
+// Regroup returns what GroupOf says after the change of matches of which it said this
+// before.
+func (c *Change) Regroup(g Group, any ...policies.Match) (Group, bool) {
+	if c.anew || g.frame == nil {
+		return c.head.GroupOf(any...)
+	}
+	if c.head.Serves(g) {
+		return g, true
+	}
+	c.head.grouping.mutex.Lock()
+	defer c.head.grouping.mutex.Unlock()
+	b := c.head.grouping.builder()
+	sure, possible := g.sure, g.possible
+	for class := len(g.frame.classes); class < len(b.classes); class++ {
+		is, at := policies.No, b.classes[class].columns
+		if b.classes[class].role == aFace {
+			continue
+		}
+		for _, column := range at {
+			for i := range any {
+				is = is.Or(b.describes(&any[i], &b.columns[column]))
+			}
+		}
+		if is == policies.Yes {
+			sure = c.sets.with(sure, at)
+		}
+		if is > policies.No {
+			possible = c.sets.with(possible, at)
+		}
+	}
+	return Group{c.head.frame, sure, possible}, true
 }
 
 // Before yields what Between yields of the judge before the change, as far as it may
@@ -90,7 +136,7 @@ func (c *Change) between(side int, from, to Group, ports netset.Ports, want []po
 // look turns to some ports.
 func (c *Change) look(ports netset.Ports) {
 	if c.sides[0] == nil {
-		c.sides[1] = newCrossings(c.head)
+		c.sides[1] = newCrossings(c.head, c.sets)
 		before := *c.sides[1]
 		before.Judge, before.decided = c.base, map[sharesKey]grantID{}
 		c.sides[0] = &before
@@ -111,11 +157,23 @@ func (c *Change) side(side int, want []policies.Verdict) *crossings {
 
 // concern returns the columns that an end may be decided otherwise with.
 func (c *Change) concern(d policies.Direction, one *party) *set {
-	all := c.moved(1 - d)
+	all := c.sets.or(c.moved(1-d), c.peopled)
+	if c.peopled.has(one.columns[0]) {
+		return c.everybody()
+	}
 	if one.class >= 0 && c.moved(d).has(one.columns[0]) {
 		all = c.sets.or(all, c.differs(d, one.class))
 	}
 	return all
+}
+
+// everybody returns all columns.
+func (c *Change) everybody() *set {
+	if c.all == nil {
+		c.sets.addRange(0, int32(len(c.head.columns)))
+		c.all = c.sets.build()
+	}
+	return c.all
 }
 
 // concerns reports whether one of two parties may decide otherwise about the other.
@@ -123,14 +181,14 @@ func (c *Change) concerns(source, target *party) bool {
 	sees := func(d policies.Direction, one, other *party) bool {
 		return one.class >= 0 && c.moved(d).has(one.columns[0]) && slices.ContainsFunc(other.columns, c.differs(d, one.class).has)
 	}
-	return sees(policies.Egress, source, target) || sees(policies.Ingress, target, source)
+	return c.peopled.has(source.columns[0]) || c.peopled.has(target.columns[0]) || sees(policies.Egress, source, target) || sees(policies.Ingress, target, source)
 }
 
 // moved returns the columns of those who may decide otherwise than before about
 // anybody, on the ports at hand.
 func (c *Change) moved(d policies.Direction) *set {
 	if c.movers[d] == nil {
-		all, last := newCanvas(len(c.base.columns)), int32(-1)
+		all, last := c.blank(), int32(-1)
 		for column := range c.changed[d].columns() {
 			class := c.base.columns[column].class
 			if class != last && !c.differs(d, class).empty() {
@@ -140,24 +198,32 @@ func (c *Change) moved(d policies.Direction) *set {
 			}
 			last = class
 		}
-		c.movers[d] = c.sets.take(&all)
+		c.movers[d] = c.sets.take(all)
 	}
 	return c.movers[d]
+}
+
+// blank returns a canvas that is blank as long as it is not drawn on.
+func (c *Change) blank() *canvas {
+	if c.canvas.dense == nil {
+		c.canvas = newCanvas(len(c.base.columns))
+	}
+	return &c.canvas
 }
 
 // about returns the columns of those about whom anybody may decide otherwise than
 // before, on the ports at hand.
 func (c *Change) about(d policies.Direction) *set {
 	if c.objects[d] == nil {
-		all, last := newCanvas(len(c.base.columns)), int32(-1)
+		all, last := c.blank(), int32(-1)
 		for column := range c.moved(d).columns() {
 			if class := c.base.columns[column].class; class != last {
 				all.addSet(c.differs(d, class))
 				last = class
 			}
 		}
-		c.base.complete(&all)
-		c.objects[d] = c.sets.take(&all)
+		c.base.complete(all)
+		c.objects[d] = c.sets.take(all)
 	}
 	return c.objects[d]
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/selector"
@@ -16,7 +17,8 @@ type namespace struct {
 	name        string
 	labels      map[string]string
 	implied     bool
-	first, last int32 // its classes: first up to but not including last
+	first, last int32   // its classes: first up to but not including last,
+	more        []int32 // and those that came later
 }
 
 // machine is what is known of a node's labels, as far as selectors use them.
@@ -96,11 +98,19 @@ func (f *frame) internNamespaces(models []*policies.Model) []map[string]int32 {
 			for _, m := range v.models {
 				numbers[m][name] = int32(len(f.namespaces))
 			}
-			f.byName[name] = append(f.byName[name], int32(len(f.namespaces)))
-			f.namespaces = append(f.namespaces, v.namespace)
+			f.addNamespace(v.namespace)
 		}
 	}
 	return numbers
+}
+
+// addNamespace gives a namespace a number.
+func (f *frame) addNamespace(n namespace) int32 {
+	number := int32(len(f.namespaces))
+	f.namespaces = append(f.namespaces, n)
+	known, _ := f.byName.get(n.name)
+	f.byName.put(n.name, append(slices.Clip(known), number))
+	return number
 }
 
 // classKey finds a class. Labels and port names are folded into a sum; equal sums
@@ -126,96 +136,126 @@ func (c *class) key(several int32) classKey {
 }
 
 func (f *frame) classify(models []*policies.Model, namespaceOf []map[string]int32) []placement {
-	known := map[classKey]int32{}
 	places := make([]placement, len(models))
-	var labels []int32
-	var named []numbered
-	find := func(c class, several int32) (id int32, isNew bool) {
-		key := c.key(several)
-		for ; ; key.sum++ { // past others of this sum
-			id, taken := known[key]
-			if !taken {
-				break
-			}
-			if slices.Equal(f.classes[id].labels, c.labels) && slices.Equal(f.classes[id].named, c.named) {
-				return id, false
-			}
-		}
-		id = int32(len(f.classes))
-		c.labels, c.named = slices.Clone(c.labels), slices.Clone(c.named)
-		f.classes = append(f.classes, c)
-		known[key] = id
-		return id, true
-	}
-	combinations := map[string]int32{}
-	place := func(c class, addresses []netip.Addr, named func(netip.Addr) []numbered) int32 {
-		var several []int32
-		c.atoms, c.families, several = f.locate(addresses, c.host() && f.mayHaveEndpoint(c.node))
-		if len(several) == 0 {
-			id, _ := find(c, 0)
-			return id
-		}
-		c.role = faced
-		text := textOf(several)
-		if combinations[text] == 0 {
-			combinations[text] = int32(len(combinations)) + 1
-		}
-		id, isNew := find(c, combinations[text])
-		if isNew {
-			for _, atom := range several {
-				a := addresses[slices.IndexFunc(addresses, func(a netip.Addr) bool { return f.atomOf(a) == atom })]
-				face, _ := find(c.face(a, atom, named), -1)
-				f.faces[id] = append(f.faces[id], face)
-			}
-		}
-		return id
-	}
-	onHost := func(k machine, node string, addresses []netip.Addr, ports func(...netip.Addr) []policies.ContainerPort) int32 {
-		named := func(a netip.Addr) []numbered { return f.numbers(nil, ports(a)) }
-		return place(class{namespace: -1, machine: f.internMachine(k), node: f.nodeID(node), named: f.numbers(nil, ports(addresses...))}, addresses, named)
-	}
 	for m, model := range models {
-		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: onHost(machine{implied: true}, "", nil, noPortNames)}
-		machines := map[string]machine{}
-		inherited, behind := model.Inherited(), f.behindServices(&model.World)
-		ports := namedByHosts(&model.World)
+		s := f.sorter(model.Inherited(), &model.World)
+		places[m] = placement{pods: make([]int32, len(model.Pods)), nodes: make([]int32, len(model.Nodes)), anyNode: s.onHost(machine{implied: true}, "", nil, noPortNames)}
 		for i, n := range model.Nodes {
-			machines[n.Name] = machine{n.Labels, n.Implied}
-			places[m].nodes[i] = onHost(machines[n.Name], n.Name, n.Addresses, ports(n.Name))
+			places[m].nodes[i] = s.onHost(s.machines()[n.Name], n.Name, n.Addresses, s.ports()(n.Name))
 		}
+		behind := f.behindServices(&model.World)
 		for i := range model.Pods {
-			p := &model.Pods[i]
-			if p.HostNetwork {
-				k, known := machines[p.Node]
-				if !known || k.implied {
-					k = machine{p.NodeLabels, true}
-				}
-				places[m].pods[i] = onHost(k, p.Node, p.Addresses, ports(p.Node))
-				continue
-			}
-			labels, named = labels[:0], f.numbers(named[:0], p.Ports)
-			for k, v := range p.Labels {
-				if key, used := f.keys[k]; used {
-					labels = append(labels, f.value(label{key, v}))
-				}
-			}
-			for _, k := range f.inherited {
-				if _, own := p.Labels[k]; own {
-					continue
-				}
-				if id, has := f.inherit(f.keys[k], k, p, inherited); has {
-					labels = append(labels, id)
-				}
-			}
-			labels = append(labels, behind[i]...)
-			slices.Sort(labels)
-			places[m].pods[i] = place(class{
-				namespace: namespaceOf[m][p.Ref.Namespace], node: f.nodeID(p.Node), labels: labels, named: named,
-			}, p.Addresses, nil)
+			places[m].pods[i] = s.pod(&model.Pods[i], namespaceOf[m][model.Pods[i].Ref.Namespace], behind[i])
 		}
 	}
 	f.sortClasses(places)
 	return places
+}
+
+// sorter finds the classes of the pods and nodes of one world.
+type sorter struct {
+	*frame
+	inherited func(*policies.Pod, string) (value string, has, known bool)
+	machines  func() map[string]machine // by node
+	ports     func() func(node string) func(...netip.Addr) []policies.ContainerPort
+	ids       []int32 // of the labels of the pod at hand
+	numbered  []numbered
+}
+
+func (f *frame) sorter(inherited func(*policies.Pod, string) (value string, has, known bool), w *policies.World) *sorter {
+	s := &sorter{frame: f, inherited: inherited}
+	s.machines = sync.OnceValue(func() map[string]machine {
+		byName := map[string]machine{}
+		for _, n := range w.Nodes {
+			byName[n.Name] = machine{n.Labels, n.Implied}
+		}
+		return byName
+	})
+	s.ports = sync.OnceValue(func() func(string) func(...netip.Addr) []policies.ContainerPort { return namedByHosts(w) })
+	return s
+}
+
+// pod returns the class of a pod, given the number of its namespace and what says
+// behind which Services it is.
+func (s *sorter) pod(p *policies.Pod, namespace int32, behind []int32) int32 {
+	if p.HostNetwork {
+		k, known := s.machines()[p.Node]
+		if !known || k.implied {
+			k = machine{p.NodeLabels, true}
+		}
+		return s.onHost(k, p.Node, p.Addresses, s.ports()(p.Node))
+	}
+	labels := s.ids[:0]
+	s.numbered = s.numbers(s.numbered[:0], p.Ports)
+	for k, v := range p.Labels {
+		if key, used := s.keys[k]; used {
+			labels = append(labels, s.value(label{key, v}))
+		}
+	}
+	for _, k := range s.frame.inherited {
+		if _, own := p.Labels[k]; own {
+			continue
+		}
+		if id, has := s.inherit(s.keys[k], k, p, s.inherited); has {
+			labels = append(labels, id)
+		}
+	}
+	labels = append(labels, behind...)
+	slices.Sort(labels)
+	s.ids = labels
+	return s.place(class{namespace: namespace, node: s.nodeID(p.Node), labels: labels, named: s.numbered}, p.Addresses, nil)
+}
+
+// onHost returns the class of what stands on a node's own network.
+func (s *sorter) onHost(k machine, node string, addresses []netip.Addr, ports func(...netip.Addr) []policies.ContainerPort) int32 {
+	named := func(a netip.Addr) []numbered { return s.numbers(nil, ports(a)) }
+	return s.place(class{namespace: -1, machine: s.internMachine(k), node: s.nodeID(node), named: s.numbers(nil, ports(addresses...))}, addresses, named)
+}
+
+// place returns the class that is like c and has these addresses.
+func (f *frame) place(c class, addresses []netip.Addr, named func(netip.Addr) []numbered) int32 {
+	var several []int32
+	c.atoms, c.families, several = f.locate(addresses, c.host() && f.mayHaveEndpoint(c.node))
+	if len(several) == 0 {
+		id, _ := f.find(c, 0)
+		return id
+	}
+	c.role = faced
+	text := textOf(several)
+	number, numbered := f.several.get(text)
+	if !numbered {
+		number = f.combinations + 1
+		f.combinations = number
+		f.several.put(text, number)
+	}
+	id, isNew := f.find(c, number)
+	if isNew {
+		for _, atom := range several {
+			a := addresses[slices.IndexFunc(addresses, func(a netip.Addr) bool { return f.atomOf(a) == atom })]
+			face, _ := f.find(c.face(a, atom, named), -1)
+			f.faces[id] = append(f.faces[id], face)
+		}
+	}
+	return id
+}
+
+// find returns the class that is like c, which is made where there is none.
+func (f *frame) find(c class, several int32) (id int32, isNew bool) {
+	key := c.key(several)
+	for ; ; key.sum++ { // past others of this sum
+		id, taken := f.known.get(key)
+		if !taken {
+			break
+		}
+		if slices.Equal(f.classes[id].labels, c.labels) && slices.Equal(f.classes[id].named, c.named) {
+			return id, false
+		}
+	}
+	id = int32(len(f.classes))
+	c.labels, c.named = slices.Clone(c.labels), slices.Clone(c.named)
+	f.classes = append(f.classes, c)
+	f.known.put(key, id)
+	return id, true
 }
 
 // inherit returns the label value that a pod has from its namespace or service
@@ -241,13 +281,17 @@ func (f *frame) behindServices(w *policies.World) map[int][]int32 {
 		if !slices.Contains(f.services, w.Services[i].Ref) {
 			continue
 		}
-		id := f.value(label{-1, w.Services[i].Ref.String()})
+		id := f.value(behindService(w.Services[i].Ref))
 		for _, pod := range w.Services[i].Pods {
 			behind[pod] = append(behind[pod], id)
 		}
 	}
 	return behind
 }
+
+// behindService is the label of the pods behind a Service that are not on the host's
+// network.
+func behindService(ref policies.Ref) label { return label{-1, ref.String()} }
 
 // nodeIDs gives each node that may have a host endpoint a number; nil where
 // there are none.
@@ -288,10 +332,10 @@ func (f *frame) internMachine(k machine) int32 {
 			text += "\x00" + key + "=" + value
 		}
 	}
-	id, known := f.machineIDs[text]
+	id, known := f.machineIDs.get(text)
 	if !known {
 		id = int32(len(f.machines))
-		f.machineIDs[text] = id
+		f.machineIDs.put(text, id)
 		f.machines = append(f.machines, seen)
 	}
 	return id
@@ -309,10 +353,11 @@ func mix(x uint64) uint64 {
 }
 
 func (f *frame) value(l label) int32 {
-	id, ok := f.values[l]
+	id, ok := f.values.get(l)
 	if !ok {
-		id = int32(len(f.values))
-		f.values[l] = id
+		id = int32(len(f.keyOf))
+		f.values.put(l, id)
+		f.keyOf, f.text = append(f.keyOf, l.key), append(f.text, l.value)
 	}
 	return id
 }
@@ -417,6 +462,13 @@ func (f *frame) sortClasses(places []placement) {
 		faces[renamed[was]] = list
 	}
 	f.faces = faces
+	if !f.options.Lasting {
+		f.known, f.several = table[classKey, int32]{}, table[string, int32]{}
+	}
+	for key, id := range f.known.own {
+		f.known.own[key] = renamed[id]
+	}
+	f.runs = int32(len(f.classes))
 	for m := range places {
 		p := &places[m]
 		p.anyNode = renamed[p.anyNode]

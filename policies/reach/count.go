@@ -24,7 +24,7 @@ func (j *Judge) Count(from, to Group, ports netset.Ports, want ...policies.Verdi
 	if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 		return n
 	}
-	x := newCrossings(j)
+	x := newCrossings(j, newSets(len(j.columns)))
 	x.want(x.grants.ports.id(ports), want)
 	x.count(from, to, from.possible, to.possible, &n)
 	return n
@@ -32,6 +32,9 @@ func (j *Judge) Count(from, to Group, ports netset.Ports, want ...policies.Verdi
 
 // Count counts what Before and After yield, and beside those the same pairs in both
 // that are decided now as they were.
+//
+// First those are counted who came, went or changed, then the others who are decided
+// otherwise.
 func (c *Change) Count(from, to Group, ports netset.Ports, want ...policies.Verdict) (before, after Count) {
 	if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 		return before, after
@@ -51,13 +54,19 @@ func (c *Change) Count(from, to Group, ports netset.Ports, want ...policies.Verd
 type rectangle struct{ sources, targets *set }
 
 // rectangles hold all pairs that may be decided otherwise than before, on the ports at
-// hand, none of them twice.
-func (c *Change) rectangles() [2]rectangle {
+// hand, or of whom one is not as before, none of them twice.
+func (c *Change) rectangles() [4]rectangle {
 	if c.pairs[0].sources == nil {
-		leavers, comers := c.moved(policies.Egress), c.moved(policies.Ingress)
-		c.pairs = [2]rectangle{
-			{leavers, c.sets.or(c.about(policies.Egress), comers)},
-			{c.sets.minus(c.about(policies.Ingress), leavers), comers},
+		stay, all := func(s *set) *set { return c.sets.minus(s, c.peopled) }, c.sets.none
+		if !c.peopled.empty() {
+			all = c.everybody()
+		}
+		leavers, comers := stay(c.moved(policies.Egress)), stay(c.moved(policies.Ingress))
+		c.pairs = [4]rectangle{
+			{c.peopled, all},
+			{stay(all), c.peopled},
+			{leavers, c.sets.or(stay(c.about(policies.Egress)), comers)},
+			{c.sets.minus(stay(c.about(policies.Ingress)), leavers), comers},
 		}
 	}
 	return c.pairs

@@ -16,7 +16,7 @@ func (j *Judge) Examples(from, to Group, ports netset.Ports, want ...policies.Ve
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
-		x := newCrossings(j)
+		x := newCrossings(j, newSets(len(j.columns)))
 		x.want(x.grants.ports.id(ports), want)
 		x.examples(from, to, from.possible, to.possible, nil, yield)
 	}

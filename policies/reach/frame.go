@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sort"
@@ -32,22 +33,33 @@ type frame struct {
 	outside int32
 	alone   []int32 // the column of each atom, to be one by itself
 
-	space      [2]netset.Addresses // where unknown pod addresses can be, by family
-	spaceIs    [2]bool             // the pods are known to have an address there
-	faces      map[int32][]int32   // of the classes that have some, one for each column
-	machineIDs map[string]int32
-	values     map[label]int32
-	keyOf      []int32              // the key of each label value
-	text       []string             // and its text
-	doubt      map[int32]int32      // by key: the value that stands for one that is not known
-	byName     map[string][]int32   // namespaces by name
-	posting    map[int32][]int32    // classes by label value, ascending
-	keyed      map[int32][]int32    // classes that carry a key, ascending
-	named      []map[uint16][]int32 // by port name: columns by the number behind it
-	atomCols   map[int32][]int32    // columns of pods and nodes by atom
-	unplaced   [2][2][]int32        // columns whose address is unknown, of pods and of hosts, by family
-	dual       bool                 // some IPv6 address, pod range or block is known
-	nodeIDs    map[string]int32     // nodes by name, where there are host endpoints
+	space   [2]netset.Addresses // where unknown pod addresses can be, by family
+	spaceIs [2]bool             // the pods are known to have an address there
+	faces   map[int32][]int32   // of the classes that have some, one for each column
+	known   table[classKey, int32]
+	several table[string, int32] // a number for all atoms of a class with faces
+	// combinations is how many of these there are, and runs how many classes stand
+	// with others of their namespace.
+	combinations, runs int32
+	machineIDs         table[string, int32]
+	values             table[label, int32]
+	keyOf              []int32                // the key of each label value
+	text               []string               // and its text
+	doubt              map[int32]int32        // by key: the value that stands for one that is not known
+	byName             table[string, []int32] // namespaces by name
+	posting            table[int32, []int32]  // classes by label value, ascending
+	keyed              table[int32, []int32]  // classes that carry a key, ascending
+	named              []map[uint16][]int32   // by port name: columns by the number behind it
+	atomCols           table[int32, []int32]  // columns of pods and nodes by atom
+	unplaced           [2][2][]int32          // columns whose address is unknown, of pods and of hosts, by family
+	dual               bool                   // some IPv6 address, pod range or block is known
+	nodeIDs            map[string]int32       // nodes by name, where there are host endpoints
+
+	// grows is set in a frame that takes spare columns for what is new, and full when
+	// they did not last.
+	grows, full bool
+	spare       [ipv4 | ipv6 + 1][]int32 // by families
+	pairs       []int32                  // the first of each two, of both families
 }
 
 // family is a set of address families; a pod with unknown addresses has both,
@@ -90,9 +102,7 @@ func (a atom) addresses() netset.Addresses { return netset.AddressSpan(a.first, 
 
 func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 	f := &frame{
-		options: o, vocabulary: vocabularyOf(models, o), machineIDs: map[string]int32{}, values: map[label]int32{},
-		byName: map[string][]int32{}, doubt: map[int32]int32{}, nodeIDs: nodeIDs(models),
-		faces: map[int32][]int32{},
+		options: o, vocabulary: vocabularyOf(models, o), doubt: map[int32]int32{}, nodeIDs: nodeIDs(models), faces: map[int32][]int32{},
 	}
 	f.cutAddresses()
 	f.findSpace(models)
@@ -100,6 +110,9 @@ func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 	places := f.classify(models, namespaceOf)
 	f.findFamilies()
 	f.layColumns()
+	if o.Lasting {
+		f.spareColumns()
+	}
 	return f, places
 }
 
@@ -173,19 +186,23 @@ type tongues struct {
 }
 
 func tonguesOf(m *policies.Model) tongues {
-	is6 := func(a netip.Addr) bool { return a.Is6() }
 	t := tongues{
-		world: slices.ContainsFunc(m.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) ||
-			slices.ContainsFunc(m.Nodes, func(n policies.Node) bool { return slices.ContainsFunc(n.Addresses, is6) }) ||
-			slices.ContainsFunc(m.Pods, func(p policies.Pod) bool { return slices.ContainsFunc(p.Addresses, is6) }),
+		world: worldSpeaks(&m.World),
 		sets: slices.ContainsFunc(m.Sets, func(s policies.NetworkSet) bool {
 			return slices.ContainsFunc(s.Nets, func(p netip.Prefix) bool { return p.Addr().Is6() })
-		}) || slices.ContainsFunc(m.Hosts, func(h policies.HostEndpoint) bool { return slices.ContainsFunc(h.Addresses, is6) }),
+		}) || slices.ContainsFunc(m.Hosts, func(h policies.HostEndpoint) bool { return slices.ContainsFunc(h.Addresses, netip.Addr.Is6) }),
 	}
 	for i := range m.Policies {
 		t = t.and(&m.Policies[i], 1)
 	}
 	return t
+}
+
+// worldSpeaks reports whether a pod, a node or a pod range has an address of IPv6.
+func worldSpeaks(w *policies.World) bool {
+	return slices.ContainsFunc(w.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) ||
+		slices.ContainsFunc(w.Nodes, func(n policies.Node) bool { return slices.ContainsFunc(n.Addresses, netip.Addr.Is6) }) ||
+		slices.ContainsFunc(w.Pods, func(p policies.Pod) bool { return slices.ContainsFunc(p.Addresses, netip.Addr.Is6) })
 }
 
 // and returns the tongues with a policy more, or with one less for -1.
@@ -216,43 +233,58 @@ func (t tongues) and(p *policies.Policy, n int) tongues {
 // ipv6 reports whether IPv6 plays a part in the model.
 func (t tongues) ipv6() bool { return t.world || t.policies > 0 || t.sets && t.lookingForSets > 0 }
 
-// layColumns gives every class its columns and builds the indexes over them.
+// layColumns gives every class and every atom its columns.
 func (f *frame) layColumns() {
-	f.posting, f.keyed, f.atomCols = map[int32][]int32{}, map[int32][]int32{}, map[int32][]int32{}
 	f.named = make([]map[uint16][]int32, len(f.names))
-	f.keyOf, f.text = make([]int32, len(f.values)), make([]string, len(f.values))
-	for l, id := range f.values {
-		f.keyOf[id], f.text[id] = l.key, l.value
+	f.layClasses(0)
+	f.outside = int32(len(f.columns))
+	for i, a := range f.atoms {
+		f.alone = append(f.alone, f.addColumns(column{-1, -1, int32(i), familyOf(a.first), familyOf(a.first), 0})...)
 	}
-	for i := range f.classes {
+}
+
+// layClasses gives the classes from first on their columns, and takes them into the
+// indexes over both.
+func (f *frame) layClasses(first int) {
+	for i := first; i < len(f.classes); i++ {
 		if f.classes[i].role != aFace {
 			f.layClass(&f.classes[i], int32(i))
 		}
 	}
-	for i := range f.classes {
+	for i := first; i < len(f.classes); i++ {
 		c, id := &f.classes[i], int32(i)
 		for _, v := range c.labels {
-			f.posting[v] = append(f.posting[v], id)
-			f.keyed[f.keyOf[v]] = append(f.keyed[f.keyOf[v]], id)
+			insert(&f.posting, v, id)
+			insert(&f.keyed, f.keyOf[v], id)
 		}
 		if c.role == aFace {
 			continue // its columns are those of others
 		}
 		f.nameColumns(c.columns)
 	}
-	f.outside = int32(len(f.columns))
-	for i, a := range f.atoms {
-		f.alone = append(f.alone, int32(len(f.columns)))
-		f.columns = append(f.columns, column{-1, -1, int32(i), familyOf(a.first), familyOf(a.first), 0})
+}
+
+// insert appends to a list of a table, of which those that the table is over keep
+// what they have.
+func insert(t *table[int32, []int32], key, n int32) {
+	list, own := t.own[key]
+	if !own {
+		list, _ = t.under.get(key)
+		list = slices.Clip(list)
 	}
+	t.put(key, append(list, n))
 }
 
 // nameColumns lists columns of one class by the numbers that it gives port names.
 func (f *frame) nameColumns(columns []int32) {
 	for _, column := range columns {
 		for _, n := range f.classes[f.columns[column].subject].named {
-			if f.named[n.name] == nil {
+			switch {
+			case f.named[n.name] == nil:
 				f.named[n.name] = map[uint16][]int32{}
+			case f.grows:
+				f.named[n.name] = maps.Clone(f.named[n.name])
+				f.named[n.name][n.number] = slices.Clip(f.named[n.name][n.number])
 			}
 			f.named[n.name][n.number] = append(f.named[n.name][n.number], column)
 		}
@@ -301,6 +333,62 @@ func (f *frame) between(a, b int32, over family, speaksIPv6 bool) way {
 	return noWay
 }
 
+// aSpare is the class of a column that no class has yet, see spareColumns.
+const aSpare = -2
+
+// spareColumns adds columns for classes to come, in runs of each kind that there are.
+// What everybody is granted they are granted, too.
+func (f *frame) spareColumns() {
+	kinds := [][]family{{ipv4}, {ipv4 | ipv6}}
+	if f.dual {
+		kinds = [][]family{{ipv4}, {ipv6}, {ipv4, ipv6}}
+	}
+	n := len(f.columns)/16 + 64
+	for _, kind := range kinds {
+		for range n {
+			s := f.spareOf(kind...)
+			*s = append(*s, int32(len(f.columns)))
+			for _, fam := range kind {
+				f.columns = append(f.columns, column{aSpare, -1, unknownAtom, fam, fam, 0})
+			}
+		}
+	}
+}
+
+// spareOf returns the first columns of all spare runs of some families.
+func (f *frame) spareOf(kind ...family) *[]int32 {
+	if len(kind) > 1 {
+		return &f.pairs
+	}
+	return &f.spare[kind[0]]
+}
+
+// addColumns adds columns, one behind the other, which take the place of spare ones if
+// there are any, and returns them.
+func (f *frame) addColumns(all ...column) []int32 {
+	first := int32(len(f.columns))
+	if f.grows {
+		kind := make([]family, len(all))
+		for i := range all {
+			kind[i] = all[i].families
+		}
+		spare := f.spareOf(kind...)
+		if len(*spare) == 0 {
+			f.full = true
+			return make([]int32, len(all))
+		}
+		first, *spare = (*spare)[0], (*spare)[1:]
+		copy(f.columns[first:], all)
+	} else {
+		f.columns = append(f.columns, all...)
+	}
+	numbers := make([]int32, len(all))
+	for i := range numbers {
+		numbers[i] = first + int32(i)
+	}
+	return numbers
+}
+
 func (f *frame) layClass(c *class, id int32) {
 	sure, perhaps := f.certainty(c)
 	host := 0
@@ -313,26 +401,25 @@ func (f *frame) layClass(c *class, id int32) {
 		return
 	}
 	if len(f.blocks) == 0 || unplaced && !f.dual {
-		n := int32(len(f.columns))
-		c.columns = []int32{n}
-		f.columns = append(f.columns, column{id, id, unknownAtom, c.families, sure, perhaps})
+		c.columns = f.addColumns(column{id, id, unknownAtom, c.families, sure, perhaps})
 		if unplaced {
-			f.unplaced[host][0] = append(f.unplaced[host][0], n)
+			f.unplaced[host][0] = append(f.unplaced[host][0], c.columns...)
 		}
 		return
 	}
+	var all []column
 	for i, fam := range families {
-		if c.families&fam == 0 {
-			continue
+		if c.families&fam != 0 {
+			all = append(all, column{id, id, c.atoms[i], fam, sure, perhaps})
 		}
-		n := int32(len(f.columns))
-		c.columns = append(c.columns, n)
-		f.columns = append(f.columns, column{id, id, c.atoms[i], fam, sure, perhaps})
-		if unplaced {
+	}
+	c.columns = f.addColumns(all...)
+	for _, n := range c.columns {
+		if i := f.columns[n].families >> 1; unplaced {
 			f.unplaced[host][i] = append(f.unplaced[host][i], n)
-			continue
+		} else {
+			insert(&f.atomCols, c.atoms[i], n)
 		}
-		f.atomCols[c.atoms[i]] = append(f.atomCols[c.atoms[i]], n)
 	}
 }
 
@@ -340,10 +427,13 @@ func (f *frame) layClass(c *class, id int32) {
 // several classes have may go by the column of any of them.
 func (f *frame) layFaces(c *class, id int32) {
 	for _, at := range f.faces[id] {
-		face, n := &f.classes[at], int32(len(f.columns))
+		face := &f.classes[at]
 		atom := max(face.atoms[0], face.atoms[1])
-		f.columns = append(f.columns, column{id, at, atom, face.families, c.families, 0})
-		f.atomCols[atom] = append(f.atomCols[atom], n)
-		c.columns, face.columns = append(c.columns, n), []int32{n}
+		n := f.addColumns(column{id, at, atom, face.families, c.families, 0})[0]
+		insert(&f.atomCols, atom, n)
+		c.columns = append(c.columns, n)
+		if !f.grows || face.columns == nil {
+			face.columns = []int32{n}
+		}
 	}
 }

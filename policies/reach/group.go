@@ -34,8 +34,16 @@ type grouping struct {
 	// placed are the known addresses of all pods and nodes.
 	placing sync.Once
 	placed  []placed
-	// counters are for count to work with.
-	counters sync.Pool
+	// counters are for count to work with. A pool outlives what it is part of, which must
+	// not be a world.
+	counters *sync.Pool
+}
+
+// over returns the grouping of another world, of whose classes it is known who they are.
+func (g *grouping) over(f *frame, w *policies.World, p placement, c *census) *grouping {
+	g = &grouping{frame: f, world: w, place: p, census: c, counters: g.counters}
+	g.once.Do(func() {})
+	return g
 }
 
 // census returns who is of each class.
@@ -73,9 +81,10 @@ func (j *Judge) GroupOf(any ...policies.Match) (g Group, ok bool) {
 // wholly returns all columns of each class that is in a set with one of them.
 func (b *builder) wholly(s *set) *set {
 	for column := range s.columns() {
-		if class := b.columns[column].class; class >= 0 {
+		switch class := b.columns[column].class; {
+		case class >= 0:
 			b.addClass(class)
-		} else {
+		case class != aSpare:
 			b.add(column)
 		}
 	}
@@ -149,7 +158,7 @@ func (j *Judge) partiesIn(g Group, among *set) iter.Seq[party] {
 		last := int32(-1)
 		for column := range common(among, g.possible) {
 			class := j.columns[column].class
-			if class >= 0 && class == last {
+			if class >= 0 && (class == last || class >= j.runs && !j.isLowest(column, among, g.possible)) {
 				continue
 			}
 			last = class
@@ -173,6 +182,16 @@ func (j *Judge) partyAt(g Group, column int32) (x party, ok bool) {
 	}
 	x.columns, x.tally = j.classes[x.class].columns, tally{c.people[x.class], c.members[x.class][0].end()}
 	return x, true
+}
+
+// isLowest reports whether a column is the first of its class that is in two sets.
+func (f *frame) isLowest(column int32, a, b *set) bool {
+	for _, c := range f.classes[f.columns[column].class].columns {
+		if c < column && a.has(c) && b.has(c) {
+			return false
+		}
+	}
+	return true
 }
 
 // tells reports whether the frame tells whom a match describes from all others.

@@ -147,15 +147,18 @@ func (b *builder) object(ref policies.Ref) peers {
 	case b.world.Services[at].External != "":
 		is.possible = b.all
 	default:
-		pods := b.world.Services[at].Pods
-		for _, pod := range pods {
-			if !b.world.Pods[pod].HostNetwork {
-				b.addClass(b.place.pods[pod])
+		if behind, some := b.values.get(behindService(ref)); some {
+			classes, _ := b.posting.get(behind)
+			for _, class := range classes {
+				b.addClass(class)
 			}
 		}
 		is.yes = b.build()
-		for _, pod := range pods {
-			b.addClass(b.place.pods[pod])
+		b.addSet(is.yes)
+		for _, pod := range b.world.Services[at].Pods {
+			if b.world.Pods[pod].HostNetwork {
+				b.addClass(b.place.pods[pod])
+			}
 		}
 		is.possible = b.build()
 	}

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,6 +116,9 @@ func (b *builder) selected(m *policies.Match) peers {
 			maybe = append(maybe, class)
 		}
 	})
+	if namespaces.IsEverything() && pods.IsEverything() {
+		b.addSpares(ipv4 | ipv6)
+	}
 	yes := b.build()
 	b.classesOf(in.maybe, pods, func(class int32, _ policies.Truth) { maybe = append(maybe, class) })
 	if len(maybe) == 0 {
@@ -126,6 +130,28 @@ func (b *builder) selected(m *policies.Match) peers {
 	}
 	return peers{yes, b.build()}
 }
+
+// addSpares adds the spare columns whose first family is one of some: who comes is often
+// described where all pods are, or all addresses.
+func (b *builder) addSpares(in family) {
+	add := func(column int32) {
+		if firstOf(b.columns[column].families)&in != 0 {
+			b.add(column)
+		}
+	}
+	for _, columns := range b.spare {
+		for _, column := range columns {
+			add(column)
+		}
+	}
+	for _, column := range b.pairs {
+		add(column)
+		add(column + 1)
+	}
+}
+
+// firstOf returns the first of some families.
+func firstOf(f family) family { return f & -f }
 
 func (b *builder) addClass(class int32) {
 	for _, c := range b.classes[class].columns {
@@ -154,7 +180,7 @@ func (b *builder) onNodes(s selector.Selector) peers {
 // withNames returns the columns that may have one of the domain names.
 func (b *builder) withNames(domains []string) peers {
 	for i, c := range b.columns {
-		if mayBeNamed(domains, c.class >= 0 && !b.classes[c.class].host()) {
+		if c.class != aSpare && mayBeNamed(domains, c.class >= 0 && !b.classes[c.class].host()) {
 			b.add(int32(i))
 		}
 	}
@@ -181,8 +207,16 @@ func (b *builder) at(addresses netset.Addresses, inCluster bool) peers {
 		a, end := b.atomOf(first), b.atomOf(last)
 		b.addRange(b.outside+a, b.outside+end+1)
 		for ; a <= end; a++ {
-			for _, column := range b.atomCols[a] {
+			here, _ := b.atomCols.get(a)
+			for _, column := range here {
 				add(column)
+			}
+		}
+	}
+	if inCluster || !b.options.IgnorePodBlocks {
+		for i, fam := range families {
+			if isWhole(addresses, i) {
+				b.addSpares(fam)
 			}
 		}
 	}
@@ -205,6 +239,12 @@ func (b *builder) at(addresses netset.Addresses, inCluster bool) peers {
 		add(column)
 	}
 	return peers{yes, b.build()}
+}
+
+// isWhole reports whether a set holds all addresses of the i-th family.
+func isWhole(addresses netset.Addresses, i int) bool {
+	whole := [...]netip.Prefix{netset.AllIPv4, netset.AllIPv6}[i]
+	return addresses.Contains(whole.Addr()) && addresses.Contains(netset.LastAddress(whole)) && addresses.Covers(netset.Prefix(whole))
 }
 
 // unplacedIn reports whether an address that is not known is in the set, as far

@@ -36,7 +36,8 @@ type compiled struct {
 type builder struct {
 	*frame
 	algebra
-	all       *set
+	all       *set // with the spare columns
+	everyone  *set // without them
 	universe  relation
 	rowsByKey table[string, *row]
 	rowCount  int32
@@ -57,6 +58,8 @@ func newBuilder(f *frame) *builder {
 	}
 	b.addRange(0, int32(len(f.columns)))
 	b.all = b.build()
+	b.addSpares(ipv4 | ipv6)
+	b.everyone = b.minus(b.all, b.build())
 	b.universe = relation{{b.ports.id(netset.AllTraffic()), b.all}}
 	b.open = b.internRow(b.universe, nil)
 	return b

@@ -125,7 +125,7 @@ func (p *Parts) isEveryone(r *policies.Rule) bool { return p.builder.isEveryone(
 
 func (b *builder) isEveryone(r *policies.Rule) bool {
 	return netset.TransportPorts().Minus(r.Ports).IsEmpty() && r.Own == nil && len(r.NotNamed) == 0 && r.NotPorts.IsEmpty() && r.Unclear == "" &&
-		b.peersOf(r.Peers).possible == b.all
+		b.peersOf(r.Peers).possible.covers(b.everyone)
 }
 
 // Idle reports whether a rule of the i-th policy matches no traffic of any pod

@@ -37,7 +37,8 @@ func (f *frame) namedBy(s selector.Selector) []int32 {
 		if r.Key == policies.NameLabel && r.Operator == selector.In {
 			var named []int32
 			for _, name := range r.Values {
-				named = append(named, f.byName[name]...)
+				numbers, _ := f.byName.get(name)
+				named = append(named, numbers...)
 			}
 			slices.Sort(named)
 			return named
@@ -107,7 +108,7 @@ func (f *frame) compile(s selector.Selector) compiledSelector {
 		switch r.Operator {
 		case selector.In, selector.NotIn:
 			for _, v := range r.Values {
-				if id, ok := f.values[label{c.key, v}]; ok {
+				if id, ok := f.values.get(label{c.key, v}); ok {
 					c.ids = append(c.ids, id)
 				}
 			}
@@ -170,10 +171,12 @@ func (f *frame) candidates(in []int32, requirements []requirement) iter.Seq[int3
 		switch r.operator {
 		case selector.In:
 			for _, id := range r.ids {
-				lists = append(lists, f.posting[id])
+				list, _ := f.posting.get(id)
+				lists = append(lists, list)
 			}
 		case selector.Exists:
-			lists = append(lists, f.keyed[r.key])
+			list, _ := f.keyed.get(r.key)
+			lists = append(lists, list)
 		default:
 			continue
 		}
@@ -189,6 +192,11 @@ func (f *frame) candidates(in []int32, requirements []requirement) iter.Seq[int3
 		if !found {
 			for _, n := range in {
 				for id := f.namespaces[n].first; id < f.namespaces[n].last; id++ {
+					if !yield(id) {
+						return
+					}
+				}
+				for _, id := range f.namespaces[n].more {
 					if !yield(id) {
 						return
 					}
@@ -217,13 +225,25 @@ func (f *frame) candidates(in []int32, requirements []requirement) iter.Seq[int3
 						}
 					}
 				}
+				later, _ := slices.BinarySearch(list, f.runs)
+				if !f.eachIn(in, list[later:], yield) {
+					return
+				}
 			default:
-				for _, id := range list {
-					if _, is := slices.BinarySearch(in, f.classes[id].namespace); is && !yield(id) {
-						return
-					}
+				if !f.eachIn(in, list, yield) {
+					return
 				}
 			}
 		}
 	}
+}
+
+// eachIn yields those of a list of classes that are in the given namespaces.
+func (f *frame) eachIn(in, list []int32, yield func(int32) bool) bool {
+	for _, id := range list {
+		if _, is := slices.BinarySearch(in, f.classes[id].namespace); is && !yield(id) {
+			return false
+		}
+	}
+	return true
 }

@@ -265,6 +265,15 @@ func (s *sets) or(a, b *set) *set {
 	return s.intern()
 }
 
+// with returns a set with some columns more.
+func (s *sets) with(a *set, columns []int32) *set {
+	s.addSet(a)
+	for _, column := range columns {
+		s.add(column)
+	}
+	return s.build()
+}
+
 // covers reports whether all of another set is in the set.
 func (s *set) covers(t *set) bool {
 	for i, at := range t.index {

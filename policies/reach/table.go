@@ -40,6 +40,7 @@ func (t *table[K, V]) put(key K, v V) {
 // over returns an empty table over one that must not change from now on. Tables of
 // like size become one, so that there are never many.
 func (t *table[K, V]) over() table[K, V] {
+	t = &table[K, V]{t.own, t.under} // which holds nothing that t is part of
 	for len(t.own) == 0 && t.under != nil {
 		t = t.under
 	}

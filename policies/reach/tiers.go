@@ -3,6 +3,7 @@ package reach
 import (
 	"encoding/binary"
 	"slices"
+	"sync"
 
 	"github.com/weir-policy/weir/policies"
 )
@@ -86,6 +87,10 @@ type evaluation struct {
 	// by whether it selects the pod.
 	sparing [policies.Yes + 1]*stage
 	count   int32 // of stages
+	// stamps are other numbers for policies whose rules are not known to match what
+	// they did before, of which stamped were given.
+	stamps  table[int32, int32]
+	stamped int32
 }
 
 func newEvaluation(b *builder, of *book, h *hosts) evaluation {
@@ -103,7 +108,7 @@ func (b *builder) judge(m *policies.Model, p placement) *Judge {
 	b.turnTo(&m.World, p)
 	j := &Judge{frame: b.frame, ports: b.ports, world: &m.World, book: bookOf(m), placement: p, tongues: tonguesOf(m), labelled: b.labelled, inherited: m.Inherited()}
 	j.ipv6 = j.tongues.ipv6()
-	j.grouping = &grouping{frame: j.frame, world: j.world, place: p}
+	j.grouping = &grouping{frame: j.frame, world: j.world, place: p, counters: &sync.Pool{}}
 	j.governing, j.hosts = b.govern(m, j.book)
 	e := newEvaluation(b, j.book, j.hosts)
 	j.local = newPages[*row](len(b.classes))
@@ -196,10 +201,12 @@ func (b *book) sameTier(list []governing) int {
 // node, whatever their rules say: not where one of them was not understood, and
 // perhaps where they only may select the pod.
 func (b *book) spares(list []governing) policies.Truth {
+	if tier := b.tierOf(b.policy(list[0].policy)); tier == nil || !tier.SparesOwnNode {
+		return policies.No
+	}
 	truth := policies.No
 	for _, g := range list {
-		p := b.policy(g.policy)
-		if tier := b.tierOf(p); tier == nil || !tier.SparesOwnNode || p.Opaque != "" {
+		if b.policy(g.policy).Opaque != "" {
 			return policies.No
 		}
 		truth = truth.Or(g.truth)
@@ -236,7 +243,7 @@ func (e *evaluation) through(s *stage, rest outcome) outcome {
 func (e *evaluation) stage(d policies.Direction, class int32, list []governing) *stage {
 	key := make([]byte, 0, 64)
 	for _, g := range list {
-		key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
+		key = binary.LittleEndian.AppendUint32(key, e.stamp(g.policy)<<2|uint32(g.truth))
 	}
 	key = e.appendSubjectKey(key, d, class, list)
 	s, ok := find(&e.stages[d], key)

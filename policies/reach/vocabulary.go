@@ -4,6 +4,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/weir-policy/weir/policies"
@@ -166,7 +167,7 @@ func namesOf(p *policies.Policy) iter.Seq[policies.NamedPort] {
 // a match describes. Of what a namespaceSelector of Calico asks the namespaces
 // only, all pods of one give the same answer, unless one has such a label itself.
 func (v *vocabulary) selectorsOf(m *policies.Match) (namespaces, pods selector.Selector) {
-	if slices.ContainsFunc(m.Inherited.Keys(), func(key string) bool { return v.own()[key] }) {
+	if !m.Inherited.IsNothing() && slices.ContainsFunc(m.Inherited.Keys(), func(key string) bool { return v.own()[key] }) {
 		return selector.Everything(), selector.And(m.Inherited, m.Pods)
 	}
 	return m.Namespaces, m.Pods
@@ -176,9 +177,14 @@ func (v *vocabulary) selectorsOf(m *policies.Match) (namespaces, pods selector.S
 // carry and names they give ports, but for those labels that tell every pod from the
 // next.
 func (v *vocabulary) reserve(models []*policies.Model, addName func(policies.NamedPort), addBlock func(netset.Block)) {
+	own := map[string]bool{}
+	v.own = func() map[string]bool { return own } // which does not hold the models
 	for _, m := range models {
 		for i := range m.Pods {
 			for key := range m.Pods[i].Labels {
+				if strings.HasPrefix(key, policies.NamespacePrefix) && !m.Pods[i].HostNetwork {
+					own[key] = true
+				}
 				if _, known := v.keys[key]; !known && !isNoise(key) {
 					v.keys[key] = int32(len(v.keys))
 				}

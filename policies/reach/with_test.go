@@ -2,9 +2,11 @@ package reach_test
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -39,6 +41,122 @@ func drawEdit(d dice, m *policies.Model, more []policies.Policy) (e reach.Edit) 
 	return e
 }
 
+// drawMoves makes pods and namespaces come, go and change, those of another world of
+// the dialect among them.
+func drawMoves(d dice, e *reach.Edit, w, another *policies.World) {
+	type mover struct {
+		policies.Pod
+		behind []policies.Ref
+	}
+	var all []mover
+	head := *w
+	for i := range w.Pods {
+		m := mover{Pod: w.Pods[i]}
+		for _, s := range w.Services {
+			if slices.Contains(s.Pods, i) {
+				m.behind = append(m.behind, s.Ref)
+			}
+		}
+		all = append(all, m)
+	}
+	// Namespaces first, for pods come to those that there are.
+	head.Namespaces, head.Services = slices.Clone(w.Namespaces), slices.Clone(w.Services)
+	tell := func(kind, name string) { e.Others = append(e.Others, policies.Ref{Kind: kind, Name: name}) }
+	for range d.between(0, 2) * d.between(0, 1) {
+		n := d.between(0, len(head.Namespaces)+len(another.Namespaces)-1)
+		if n >= len(head.Namespaces) {
+			more := another.Namespaces[n-len(head.Namespaces)]
+			tell("Namespace", more.Name)
+			if at := slices.IndexFunc(head.Namespaces, func(n policies.Namespace) bool { return n.Name == more.Name }); at >= 0 {
+				head.Namespaces[at] = more
+			} else {
+				head.Namespaces = append(head.Namespaces, more)
+			}
+			continue
+		}
+		name := head.Namespaces[n].Name
+		tell("Namespace", name)
+		head.Namespaces = slices.Delete(head.Namespaces, n, n+1)
+		all = slices.DeleteFunc(all, func(m mover) bool { return m.Ref.Namespace == name })
+		head.Services = slices.DeleteFunc(head.Services, func(s policies.Service) bool {
+			if s.Ref.Namespace == name {
+				e.Others = append(e.Others, s.Ref)
+			}
+			return s.Ref.Namespace == name
+		})
+	}
+	slices.SortFunc(head.Namespaces, func(a, b policies.Namespace) int { return strings.Compare(a.Name, b.Name) })
+	pods := slices.Concat(w.Pods, another.Pods)
+	is := func(p policies.Pod) bool {
+		return slices.ContainsFunc(head.Namespaces, func(n policies.Namespace) bool { return n.Name == p.Ref.Namespace })
+	}
+	for range d.between(0, 3) {
+		if len(pods) == 0 {
+			break
+		}
+		p := pick(d, pods...)
+		at := slices.IndexFunc(all, func(m mover) bool { return m.Ref == p.Ref })
+		if at >= 0 && d.chance(40) {
+			e.Pods = append(e.Pods, p.Ref)
+			all = slices.Delete(all, at, at+1)
+			continue
+		}
+		if at >= 0 {
+			p = all[at].Pod
+		}
+		other := pick(d, pods...)
+		switch d.between(0, 7) {
+		case 0:
+			p.Labels = other.Labels
+		case 1:
+			p.Addresses = other.Addresses
+		case 2:
+			p.Addresses = nil
+		case 3:
+			p.HostNetwork, p.Addresses, p.NodeLabels = other.HostNetwork, other.Addresses, other.NodeLabels
+		case 4:
+			p.Node = other.Node
+		case 5:
+			p.Ports, p.Replicas = other.Ports, other.Replicas
+		case 6:
+			p.ServiceAccount = other.ServiceAccount
+		default:
+			p.Ref.Name += "-more"
+			p.Workload = p.Ref
+			at = slices.IndexFunc(all, func(m mover) bool { return m.Ref == p.Ref })
+		}
+		if !is(p) {
+			continue
+		}
+		m := mover{Pod: p}
+		for _, s := range head.Services {
+			if s.Ref.Namespace == p.Ref.Namespace && d.chance(50) {
+				m.behind = append(m.behind, s.Ref)
+			}
+		}
+		e.Pods = append(e.Pods, p.Ref)
+		if at >= 0 {
+			all[at] = m
+		} else {
+			all = append(all, m)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b mover) int { return a.Ref.Compare(b.Ref) })
+	head.Pods = nil
+	for i := range head.Services {
+		head.Services[i].Pods = nil
+	}
+	for i, m := range all {
+		head.Pods = append(head.Pods, m.Pod)
+		for k := range head.Services {
+			if slices.Contains(m.behind, head.Services[k].Ref) {
+				head.Services[k].Pods = append(head.Services[k].Pods, i)
+			}
+		}
+	}
+	e.World = &head
+}
+
 // afterEdit is what an edit makes of some policies.
 func afterEdit(all []policies.Policy, e reach.Edit) []policies.Policy {
 	all = slices.Clone(all)
@@ -71,6 +189,12 @@ func TestWithIsNew(t *testing.T) {
 		ports := pick(d, netset.AllTraffic(), netset.PortSpan(netset.TCP, 80, 80), netset.PortSpan(netset.UDP, 53, 90))
 		for range d.between(1, 4) {
 			e := drawEdit(d, j.Model(), another.Policies)
+			if d.chance(60) {
+				drawMoves(d, &e, &j.Model().World, &another.World)
+				if d.chance(50) {
+					e.Put, e.Delete = nil, nil
+				}
+			}
 			head, change := j.With(e)
 			made++
 			if want, got := afterEdit(j.Model().Policies, e), head.Model().Policies; len(want) != len(got) || len(got) > 0 && !reflect.DeepEqual(want, got) {
@@ -190,10 +314,15 @@ func withoutTrace(d *policies.Decision) *policies.Decision {
 // checkChange checks that what was between two groups, less what the change says was
 // before, plus what it says is after, is what is between them.
 func checkChange(t *rapid.T, base, head *reach.Judge, c *reach.Change, froms, tos []policies.Match, ports netset.Ports) {
-	from, okFrom := base.GroupOf(froms...)
-	to, okTo := base.GroupOf(tos...)
+	wasFrom, okFrom := base.GroupOf(froms...)
+	wasTo, okTo := base.GroupOf(tos...)
+	from, to := wasFrom, wasTo
+	if !head.Serves(from) {
+		from, _ = head.GroupOf(froms...)
+		to, _ = head.GroupOf(tos...)
+	}
 	if !okFrom || !okTo || !head.Serves(from) || !head.Serves(to) {
-		t.Fatal("the groups do not serve both")
+		t.Fatal("there are no groups")
 	}
 	before, after := c.Count(from, to, ports)
 	for v := range before.Sure {
@@ -214,7 +343,7 @@ func checkChange(t *rapid.T, base, head *reach.Judge, c *reach.Change, froms, to
 			}
 		}
 	}
-	for x := range base.Between(from, to, ports) {
+	for x := range base.Between(wasFrom, wasTo, ports) {
 		count(1, x)
 	}
 	for x := range c.Before(from, to, ports) {
@@ -279,6 +408,70 @@ func TestWithSeldomBeginsAnew(t *testing.T) {
 				Rules: [2][]policies.Rule{policies.Ingress: {row.rule}},
 			}
 			if _, c := j.With(reach.Edit{Put: []policies.Policy{p}}); c.Anew() != row.anew {
+				t.Errorf("anew: %v, want %v", c.Anew(), row.anew)
+			}
+		})
+	}
+}
+
+// Pods come and go without a new judge, and so do namespaces.
+func TestWithSeldomBeginsAnewForAWorld(t *testing.T) {
+	m := worlds.Cluster5k.Model(1)
+	slices.SortFunc(m.Pods, func(a, b policies.Pod) int { return a.Ref.Compare(b.Ref) })
+	service := policies.Ref{Kind: "Service", Namespace: "ns-0001", Name: "named"}
+	j := reach.New(m, reach.Options{Lasting: true, Apart: []policies.Match{{Object: service}}})
+	pod := func(change func(p *policies.Pod)) func(w *policies.World, e *reach.Edit) {
+		return func(w *policies.World, e *reach.Edit) {
+			change(&w.Pods[7])
+			e.Pods = []policies.Ref{m.Pods[7].Ref, w.Pods[7].Ref}
+		}
+	}
+	other := func(ref policies.Ref) func(*policies.World, *reach.Edit) {
+		return func(_ *policies.World, e *reach.Edit) { e.Others = []policies.Ref{ref} }
+	}
+	relabel := func(labels map[string]string) func(w *policies.World, e *reach.Edit) {
+		return func(w *policies.World, e *reach.Edit) {
+			w.Namespaces = slices.Clone(w.Namespaces)
+			w.Namespaces[1].Labels = labels
+			e.Others = []policies.Ref{{Kind: "Namespace", Name: w.Namespaces[1].Name}}
+		}
+	}
+	label := func(key, value string) func(p *policies.Pod) {
+		return func(p *policies.Pod) {
+			p.Labels = maps.Clone(p.Labels)
+			p.Labels[key] = value
+		}
+	}
+	for _, row := range []struct {
+		what string
+		edit func(w *policies.World, e *reach.Edit)
+		anew bool
+	}{
+		{"a pod takes the place of another", pod(func(p *policies.Pod) { p.Ref.Name += "0" }), false},
+		{"a pod goes", func(w *policies.World, e *reach.Edit) {
+			e.Pods, w.Pods = []policies.Ref{m.Pods[7].Ref}, slices.Delete(w.Pods, 7, 8)
+		}, false},
+		{"an address is not known", pod(func(p *policies.Pod) { p.Addresses = nil }), false},
+		{"a label has another value", pod(label("version", "new")), false},
+		{"a label is none before", pod(label("colour", "red")), false},
+		{"a port's name is none before", pod(func(p *policies.Pod) {
+			p.Ports = []policies.ContainerPort{{Name: "new", Protocol: netset.TCP, Number: 1}}
+		}), false},
+		{"a pod is on its node's network", pod(func(p *policies.Pod) { p.HostNetwork = true }), true},                            // for a Service is named
+		{"an address of IPv6", pod(func(p *policies.Pod) { p.Addresses = []netip.Addr{netip.MustParseAddr("fd00::1")} }), false}, // policies name ranges of IPv6
+		{"a namespace has another label", relabel(map[string]string{policies.NameLabel: m.Namespaces[1].Name, "team": "new"}), false},
+		{"another Service", other(policies.Ref{Kind: "Service", Namespace: "ns-0001", Name: "other"}), false},
+		{"a Service that policies name", other(service), true},
+		{"a service account", other(policies.Ref{Kind: "ServiceAccount", Namespace: "ns-0001", Name: "robot"}), false},
+		{"a node", other(policies.Ref{Kind: "Node", Name: "node-1"}), true},
+		{"a network set", other(policies.Ref{Group: policies.CalicoGroup, Kind: "GlobalNetworkSet", Name: "bad"}), true},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			w := m.World
+			w.Pods = slices.Clone(m.Pods)
+			e := reach.Edit{World: &w}
+			row.edit(&w, &e)
+			if _, c := j.With(e); c.Anew() != row.anew {
 				t.Errorf("anew: %v, want %v", c.Anew(), row.anew)
 			}
 		})
