@@ -458,7 +458,7 @@ func TestRenewedIsNoNews(t *testing.T) {
 	default:
 	}
 	for name, want := range map[string]string{"closed": "7", "unknown": ""} {
-		if v, _ := b.Decider.Held(k8s.Key{Group: v1alpha1.Group, Kind: v1alpha1.KindInvariant, Name: name}); v.ResourceVersion != want {
+		if v := b.sightOf(k8s.Key{Group: v1alpha1.Group, Kind: v1alpha1.KindInvariant, Name: name}); v.ResourceVersion != want {
 			t.Errorf("%s is held as of %q, want %q", name, v.ResourceVersion, want)
 		}
 	}

@@ -263,7 +263,7 @@ func (s *store) fill(m *policies.Model) {
 			continue // it is there
 		}
 		s.put("namespaces/"+n.Name, &corev1.Namespace{
-			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: meta("", n.Name, n.Labels),
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metadata("", n.Name, n.Labels),
 			Spec: corev1.NamespaceSpec{Finalizers: []corev1.FinalizerName{"kubernetes"}}, Status: corev1.NamespaceStatus{Phase: corev1.NamespaceActive},
 		})
 	}
@@ -280,19 +280,19 @@ func (s *store) fill(m *policies.Model) {
 		}
 		name := fmt.Sprintf("invariant-%04d", i)
 		s.put("weir.dev/invariants/"+name, map[string]any{
-			"apiVersion": "weir.dev/v1alpha1", "kind": "Invariant", "metadata": meta("", name, nil), "spec": spec,
+			"apiVersion": "weir.dev/v1alpha1", "kind": "Invariant", "metadata": metadata("", name, nil), "spec": spec,
 		})
 	}
 	s.flush()
 }
 
-func meta(namespace, name string, labels map[string]string) metav1.ObjectMeta {
+func metadata(namespace, name string, labels map[string]string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels, UID: uuid.NewUUID(), CreationTimestamp: metav1.Unix(1_700_000_000, 0), Generation: 1}
 }
 
 // pod returns a pod with about as much in it as is usual.
 func pod(p *policies.Pod) *corev1.Pod {
-	o := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: meta(p.Ref.Namespace, p.Ref.Name, p.Labels)}
+	o := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metadata(p.Ref.Namespace, p.Ref.Name, p.Labels)}
 	o.OwnerReferences = []metav1.OwnerReference{{
 		APIVersion: "apps/v1", Kind: "ReplicaSet", Name: p.Workload.Name + "-" + p.Labels["pod-template-hash"], UID: types.UID("6b1f1d2e-0000-4000-8000-" + fmt.Sprintf("%012x", len(p.Workload.Name))), Controller: new(bool),
 	}}
@@ -331,7 +331,7 @@ func pod(p *policies.Pod) *corev1.Pod {
 
 // networkPolicy returns a policy of package worlds as it is stored.
 func networkPolicy(p *policies.Policy) *networkingv1.NetworkPolicy {
-	o := &networkingv1.NetworkPolicy{TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"}, ObjectMeta: meta(p.Ref.Namespace, p.Ref.Name, nil)}
+	o := &networkingv1.NetworkPolicy{TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"}, ObjectMeta: metadata(p.Ref.Namespace, p.Ref.Name, nil)}
 	o.Spec.PodSelector = *labelSelector(p.Subject.Pods.Requirements())
 	for _, d := range policies.Directions {
 		if p.Governs[d] {

@@ -36,13 +36,17 @@ func NewKeeper(o reach.Options, clock func() time.Time) *Keeper {
 	return &Keeper{options: o, clock: clock, turn: make(chan struct{}, 1), news: make(chan struct{}, 1)}
 }
 
+// mostHeard is how many changes are remembered until somebody asks.
+const mostHeard = 1000
+
 // Hear takes a world and what is not as in the one before. It returns at once.
 func (k *Keeper) Hear(m *policies.Model, c k8s.Change) {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
 	k.model = m
-	if c.Whole {
+	if c.Whole || len(k.heard) == mostHeard {
 		k.heard = nil // all is looked at again, whatever came before
+		c = k8s.Change{Whole: true}
 	}
 	k.heard = append(k.heard, c)
 	k.tell()

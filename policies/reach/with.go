@@ -97,7 +97,7 @@ func (j *Judge) serves(after *book, gone, added []int32, tongues tongues) bool {
 			return false
 		}
 	}
-	worn := after.gone > after.policies.count/2+1000 || j.maker.stamped > 16*after.policies.count+1000
+	worn := after.gone > after.policies.count/2+1000 || j.maker.stamped > 8*after.policies.count+1000
 	return tongues.ipv6() == j.ipv6 && len(added) <= mostAdded && !worn
 }
 
