@@ -1,0 +1,263 @@
+//go:build linux
+
+package kernel_test
+
+import (
+	"bufio"
+	"compress/gzip"
+	"encoding/json"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+
+	"github.com/weir-policy/weir/enforcer/kernel"
+	"github.com/weir-policy/weir/enforcer/nft"
+	"github.com/weir-policy/weir/internal/testkit"
+	"github.com/weir-policy/weir/internal/testkit/netns"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// scene is a world with a network for it: all its pods are on one node.
+type scene struct {
+	*netns.Lab
+	t       *testing.T
+	judge   *reach.Judge
+	kernel  *kernel.Kernel
+	ruleset *nft.Ruleset
+	pods    []int
+	parties []party
+}
+
+// party is somebody who can send and answer.
+type party struct {
+	*netns.Party
+	end reach.End
+	pod int // -1 for one outside
+}
+
+func newScene(t *testing.T, m *policies.Model, outside ...string) *scene {
+	t.Helper()
+	s := &scene{Lab: netns.New(t), t: t}
+	s.kernel = kernel.New(s.FD())
+	for i := range m.Pods {
+		if p := &m.Pods[i]; !p.HostNetwork && len(p.Addresses) > 0 {
+			s.pods = append(s.pods, i)
+			s.parties = append(s.parties, party{s.Add(p.Addresses...), reach.End{}, i})
+		}
+	}
+	for _, a := range outside {
+		s.parties = append(s.parties, party{s.Add(netip.MustParseAddr(a)), reach.End{}, -1})
+	}
+	s.turnTo(m)
+	return s
+}
+
+// turnTo makes the node enforce the policies of a model of the same world.
+func (s *scene) turnTo(m *policies.Model) {
+	s.t.Helper()
+	s.judge = reach.New(m, reach.Options{})
+	for i := range s.parties {
+		p := &s.parties[i]
+		if p.pod >= 0 {
+			p.end = s.judge.Pod(p.pod)
+		} else {
+			p.end = s.judge.Outside(p.Addresses[0])
+		}
+	}
+	s.ruleset = nft.Compile(nft.Input{Pods: s.pods, Judge: s.judge}, s.ruleset)
+	if err := s.kernel.Load(s.ruleset); err != nil {
+		s.t.Fatalf("%v\n%s", err, s.ruleset)
+	}
+}
+
+// is reports whether a scene has the pods of a model.
+func (s *scene) is(m *policies.Model) bool {
+	if s == nil || len(m.Pods) != len(s.judge.Model().Pods) {
+		return false
+	}
+	for i := range m.Pods {
+		was, is := &s.judge.Model().Pods[i], &m.Pods[i]
+		if was.HostNetwork != is.HostNetwork || !slices.Equal(was.Addresses, is.Addresses) {
+			return false
+		}
+	}
+	return true
+}
+
+// list returns what nft says is loaded.
+func (s *scene) list() string {
+	s.t.Helper()
+	var out []byte
+	var err error
+	s.Inside(func() { out, err = exec.Command("nft", "list", "ruleset").CombinedOutput() })
+	if err != nil {
+		s.t.Fatalf("nft list ruleset: %v\n%s", err, out)
+	}
+	return string(out)
+}
+
+// point is what is asked of each pair.
+type point struct {
+	netset.Protocol
+	port uint16
+}
+
+// agree probes every pair of addresses and fails where the kernel lets through what
+// the judge does not allow, or the other way round.
+func (s *scene) agree(points []point) int {
+	s.t.Helper()
+	var probes []netns.Probe
+	var should []bool
+	for _, from := range s.parties {
+		for _, to := range s.parties {
+			if from.Party == to.Party || from.pod < 0 && to.pod < 0 {
+				continue
+			}
+			for _, source := range from.Addresses {
+				for _, target := range to.Addresses {
+					for _, q := range points {
+						if source.Is4() != target.Is4() || q.Protocol == netset.ICMP && source.Is6() || q.Protocol == netset.ICMPv6 && source.Is4() {
+							continue
+						}
+						v := s.judge.Verdict(s.judge.At(from.end, source), s.judge.At(to.end, target), q.Protocol, q.port)
+						probes = append(probes, netns.Probe{From: from.Party, Source: source, Target: target, Protocol: q.Protocol, Port: q.port})
+						should = append(should, v == policies.Allow)
+					}
+				}
+			}
+		}
+	}
+	wrong := 0
+	for i, arrived := range s.Arrive(probes, should) {
+		if arrived != should[i] {
+			if wrong++; wrong <= 10 {
+				s.t.Errorf("%s arrives: %t, want %t", probes[i], arrived, should[i])
+			}
+		}
+	}
+	if wrong > 0 {
+		s.t.Fatalf("%d of %d probes went wrong under\n%s", wrong, len(probes), s.ruleset)
+	}
+	return len(probes)
+}
+
+func modelOf(t testing.TB, text string) *policies.Model {
+	t.Helper()
+	docs, err := k8s.Parse("world.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := k8s.Read(docs, k8s.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+const shop = `
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: web, labels: {app: web}}, spec: {containers: [{name: main, ports: [{name: http, containerPort: 8080}]}]}, status: {phase: Running, podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: db, labels: {app: db}}, status: {phase: Running, podIPs: [{ip: 10.0.0.2}, {ip: "fd00::2"}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: cron}, status: {phase: Running, podIPs: [{ip: 10.0.0.3}, {ip: "fd00::3"}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: db}, spec: {podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress, Egress], ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}, {port: 6000, endPort: 6100}]}], egress: [{to: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.128/25]}}]}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: web}, spec: {podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{port: http}]}, {from: [{ipBlock: {cidr: "2001:db8::/32"}}], ports: [{protocol: UDP}]}]}}
+`
+
+var points = []point{
+	{netset.TCP, 80},
+	{netset.TCP, 5432},
+	{netset.TCP, 6050},
+	{netset.TCP, 8080},
+	{netset.UDP, 53},
+	{netset.UDP, 5432},
+	{netset.SCTP, 5432},
+	{netset.ICMP, 8 << 8},
+	{netset.ICMPv6, 128 << 8},
+	{47, 0},
+}
+
+func (s *scene) serve(points []point) {
+	var tcp, udp []uint16
+	for _, q := range points {
+		switch q.Protocol {
+		case netset.TCP:
+			tcp = append(tcp, q.port)
+		case netset.UDP:
+			udp = append(udp, q.port)
+		}
+	}
+	for _, p := range s.parties {
+		p.Serve(tcp, udp)
+	}
+}
+
+func TestRealShop(t *testing.T) {
+	netns.Want(t)
+	s := newScene(t, modelOf(t, shop), "192.0.2.1", "192.0.2.200", "2001:db8::1")
+	s.serve(points)
+	t.Log(s.ruleset)
+	t.Log(s.list())
+	t.Log(s.agree(points))
+}
+
+// Every world of the suite is loaded over the one before, and probed.
+func TestRealSuite(t *testing.T) {
+	netns.Want(t)
+	asked := []point{{netset.TCP, 80}, {netset.TCP, 81}, {netset.UDP, 80}, {netset.UDP, 81}, {netset.SCTP, 80}, {netset.SCTP, 81}}
+	var s *scene
+	worlds, probes := 0, 0
+	eachWorld(t, func(name string, world []byte) {
+		m := modelOf(t, string(world))
+		if s.is(m) {
+			s.turnTo(m)
+		} else {
+			s = newScene(t, m)
+			s.serve(asked)
+		}
+		s.Forget()
+		worlds++
+		probes += s.agree(asked)
+	})
+	s.list()
+	t.Logf("%d worlds, %d probes", worlds, probes)
+	if worlds != 256 {
+		t.Errorf("%d worlds, want 256", worlds)
+	}
+}
+
+// eachWorld yields the worlds of the suite of NetworkPolicy.
+func eachWorld(t *testing.T, yield func(name string, world []byte)) {
+	t.Helper()
+	file, err := os.Open(testkit.Shared(t, "suites", "networkpolicy", "cases.jsonl.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	unzipped, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(unzipped)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var c struct {
+			Case  string
+			World json.RawMessage
+		}
+		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
+			t.Fatal(err)
+		}
+		yield(c.Case, c.World)
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+}
