@@ -12,10 +12,8 @@
 package nft
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -286,12 +284,12 @@ func (s *Set) text(e Element) string {
 	for _, t := range s.Key {
 		from, to := first[:t.Size()], last[:t.Size()]
 		text := t.text(from)
-		switch bits, isPrefix := prefixOf(t, from, to); {
-		case from == to:
-		case isPrefix:
-			text += "/" + strconv.Itoa(bits)
-		default:
-			text += "-" + t.text(to)
+		if from != to {
+			if bits, isPrefix := prefixOf(t, from, to); isPrefix {
+				text += "/" + strconv.Itoa(bits)
+			} else {
+				text += "-" + t.text(to)
+			}
 		}
 		parts = append(parts, text)
 		if len(s.Key) > 1 {
@@ -341,9 +339,13 @@ func key(values ...[]byte) string {
 // of byte n/8.
 type Bits [16]byte
 
-// String prints the bits as nft does, which takes the label for one number in the
-// order of the machine's bytes.
+// String prints the bits that are set as nft does: "1 | 97".
 func (b Bits) String() string {
-	slices.Reverse(b[:])
-	return "0x" + strings.TrimLeft(hex.EncodeToString(b[:]), "0")
+	var set []string
+	for n := range 8 * len(b) {
+		if b.Has(n) {
+			set = append(set, strconv.Itoa(n))
+		}
+	}
+	return strings.Join(set, " | ")
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // The properties are worth more cases than rapid tries by itself.
-func TestMain(m *testing.M) { os.Exit(testkit.Properties(m, 300)) }
+func TestMain(m *testing.M) { os.Exit(testkit.Properties(m, 150)) }
 
 // packet is the first of a connection.
 type packet struct {
@@ -153,8 +153,15 @@ func (w *walker) field(f Field) ([]byte, bool) {
 // traffic is what is tried between each two addresses.
 func traffic(four bool) []packet {
 	all := []packet{
-		{protocol: netset.TCP, port: 80}, {protocol: netset.TCP, port: 8080}, {protocol: netset.TCP, port: 8081}, {protocol: netset.TCP, port: 8500},
-		{protocol: netset.TCP, port: 9001}, {protocol: netset.UDP, port: 53}, {protocol: netset.UDP, port: 8080}, {protocol: netset.SCTP, port: 80}, {protocol: 47},
+		{protocol: netset.TCP, port: 80},
+		{protocol: netset.TCP, port: 8080},
+		{protocol: netset.TCP, port: 8081},
+		{protocol: netset.TCP, port: 8500},
+		{protocol: netset.TCP, port: 9001},
+		{protocol: netset.UDP, port: 53},
+		{protocol: netset.UDP, port: 8080},
+		{protocol: netset.SCTP, port: 80},
+		{protocol: 47},
 	}
 	if four {
 		return append(all, packet{protocol: netset.ICMP, port: 8 << 8}, packet{protocol: netset.ICMP, port: 3<<8 | 1})
