@@ -10,10 +10,10 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/weir-policy/weir/enforcer/nft"
 )
@@ -25,6 +25,7 @@ var ErrUnknown = errors.New("the kernel's answer got lost, so what is loaded is 
 // Kernel is the table of one network namespace.
 type Kernel struct {
 	netns int
+	own   own
 }
 
 // New returns the kernel of a network namespace by its file descriptor; 0 is the
@@ -35,55 +36,84 @@ func New(netns int) *Kernel { return &Kernel{netns: netns} }
 // and an answer to each of its parts coming in.
 const buffer = 256 << 20
 
-// connect returns a connection for one transaction: what went wrong with one must not
+// connect makes a connection of its own: what went wrong with one transaction must not
 // be part of the next.
-func (k *Kernel) connect() (*nftables.Conn, error) {
-	return nftables.New(nftables.WithNetNSFd(k.netns), nftables.WithSockOptions(func(c *netlink.Conn) error {
-		return errors.Join(c.SetWriteBuffer(buffer), c.SetReadBuffer(buffer))
+func (t *transaction) connect(netns int) (err error) {
+	t.conn, err = nftables.New(nftables.WithNetNSFd(netns), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		number, err := numberOf(c)
+		t.socket = number
+		return errors.Join(err, c.SetWriteBuffer(buffer), c.SetReadBuffer(buffer))
 	}))
+	return err
+}
+
+// numberOf returns the number of a socket, as events name it.
+func numberOf(c *netlink.Conn) (uint32, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var address unix.Sockaddr
+	var failed error
+	err = raw.Control(func(fd uintptr) { address, failed = unix.Getsockname(int(fd)) })
+	if at, ok := address.(*unix.SockaddrNetlink); ok {
+		return at.Pid, nil
+	}
+	return 0, errors.Join(err, failed)
 }
 
 // Load makes the table what a ruleset says, whatever is there: that of a process
 // before, too, which is replaced without a gap. It reads back how many elements each
 // set has, and fails where that is not what was sent.
 func (k *Kernel) Load(r *nft.Ruleset) error {
-	t, err := k.begin()
+	err := k.transact(func(t *transaction) error {
+		if err := t.clear(); err != nil {
+			return err
+		}
+		for _, c := range r.Counters {
+			t.addCounter(c)
+		}
+		for i := range r.Chains {
+			t.addChain(&r.Chains[i])
+		}
+		for i := range r.Sets {
+			t.addSet(&r.Sets[i])
+		}
+		for i := range r.Chains {
+			t.addRules(&r.Chains[i])
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("load the table: %w", err)
 	}
-	if err := t.clear(); err != nil {
-		return fmt.Errorf("load the table: %w", err)
-	}
-	for _, c := range r.Counters {
-		t.addCounter(c)
-	}
-	for i := range r.Chains {
-		t.addChain(&r.Chains[i])
-	}
-	for i := range r.Sets {
-		t.addSet(&r.Sets[i])
-	}
-	for i := range r.Chains {
-		t.addRules(&r.Chains[i])
-	}
-	if err := t.commit(); err != nil {
-		return fmt.Errorf("load the table: %w", err)
-	}
-	return k.verify(r)
+	return k.Verify(r)
 }
 
-// Apply carries out a change of the ruleset that is loaded.
+// Apply carries out a change of the ruleset that is loaded. Where it fails, nothing
+// has changed, unless the error is ErrUnknown.
 func (k *Kernel) Apply(c *nft.Change) error {
 	if c.IsEmpty() {
 		return nil
 	}
-	t, err := k.begin()
+	err := k.transact(func(t *transaction) error {
+		t.apply(c)
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("change the table: %w", err)
 	}
-	t.apply(c)
-	if err := t.commit(); err != nil {
-		return fmt.Errorf("change the table: %w", err)
+	return nil
+}
+
+// Remove takes the table away: nothing is enforced then.
+func (k *Kernel) Remove() error {
+	err := k.transact(func(t *transaction) error {
+		t.conn.DelTable(t.table)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remove the table: %w", err)
 	}
 	return nil
 }
@@ -125,44 +155,37 @@ func (t *transaction) apply(c *nft.Change) {
 	}
 }
 
-// Remove takes the table away: nothing is enforced then.
-func (k *Kernel) Remove() error {
-	t, err := k.begin()
-	if err != nil {
-		return fmt.Errorf("remove the table: %w", err)
-	}
-	t.conn.DelTable(t.table)
-	if err := t.commit(); err != nil {
-		return fmt.Errorf("remove the table: %w", err)
-	}
-	return nil
-}
-
 // transaction gathers what is to change at once.
 type transaction struct {
-	conn  *nftables.Conn
-	table *nftables.Table
-	err   error // the first of what could not be added
+	conn   *nftables.Conn
+	table  *nftables.Table
+	socket uint32 // the number of the last one that was opened
+	err    error  // the first of what could not be added
 }
 
-func (k *Kernel) begin() (*transaction, error) {
-	conn, err := k.connect()
-	if err != nil {
-		return nil, err
+// transact carries out at once what gather gathers.
+func (k *Kernel) transact(gather func(*transaction) error) error {
+	k.own.mutex.Lock()
+	defer k.own.mutex.Unlock()
+	t := &transaction{}
+	if err := t.connect(k.netns); err != nil {
+		return err
 	}
-	table := conn.AddTable(&nftables.Table{Name: nft.Table, Family: nftables.TableFamilyINet})
-	return &transaction{conn: conn, table: table}, nil
-}
-
-func (t *transaction) commit() error {
+	t.table = t.conn.AddTable(&nftables.Table{Name: nft.Table, Family: nftables.TableFamilyINet})
+	if err := gather(t); err != nil {
+		return err
+	}
 	if t.err != nil {
 		return t.err
 	}
 	err := t.conn.Flush()
+	if k.own.watching && (err == nil || errors.Is(err, unix.ENOBUFS)) {
+		k.own.expected[t.socket]++
+	}
 	switch {
-	case errors.Is(err, syscall.ENOBUFS):
+	case errors.Is(err, unix.ENOBUFS):
 		return errors.Join(ErrUnknown, err)
-	case errors.Is(err, syscall.EPERM):
+	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("%w; run as root, or with the capability NET_ADMIN", err)
 	}
 	return err

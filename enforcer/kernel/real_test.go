@@ -5,7 +5,9 @@ package kernel_test
 import (
 	"bufio"
 	"compress/gzip"
+	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"math/rand/v2"
 	"net/netip"
@@ -357,5 +359,210 @@ func eachWorld(t *testing.T, yield func(name string, world []byte)) {
 	}
 	if err := lines.Err(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Without the table everything arrives: what does not arrive in other tests is kept
+// out by it. And a Kernel that never saw it takes over a table without a gap.
+func TestRealRemoveAndTakeOver(t *testing.T) {
+	netns.Want(t)
+	s := newScene(t, modelOf(t, shop))
+	s.serve(points)
+	probes := []netns.Probe{
+		{From: s.parties[1].Party, Source: s.parties[1].Addresses[0], Target: s.parties[2].Addresses[0], Protocol: netset.TCP, Port: 80},
+		{From: s.parties[2].Party, Source: s.parties[2].Addresses[0], Target: s.parties[1].Addresses[0], Protocol: netset.TCP, Port: 80},
+	}
+	arrive := func(want bool) {
+		t.Helper()
+		for i, got := range s.Arrive(probes, []bool{want, want}) {
+			if got != want {
+				t.Errorf("%s arrives: %t, want %t", probes[i], got, want)
+			}
+		}
+	}
+	arrive(false)
+	if err := kernel.New(s.FD()).Load(s.ruleset); err != nil {
+		t.Fatal(err)
+	}
+	arrive(false)
+	s.listsTheSame()
+	if err := s.kernel.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	arrive(true)
+}
+
+// Policies are about what a pod sends to its own node, and never keep the node from it.
+func TestRealOwnNode(t *testing.T) {
+	netns.Want(t)
+	m := modelOf(t, shop)
+	node := []netip.Addr{netip.MustParseAddr("192.168.0.1"), netip.MustParseAddr("fd00:192::1")}
+	s := newScene(t, m)
+	self := s.Own(node...)
+	for _, p := range append(s.parties, party{Party: self}) {
+		p.Serve([]uint16{80}, nil)
+	}
+	var probes []netns.Probe
+	var should []bool
+	for _, p := range s.parties {
+		for i, a := range p.Addresses {
+			probes = append(probes,
+				netns.Probe{From: p.Party, Source: a, Target: node[i], Protocol: netset.TCP, Port: 80},
+				netns.Probe{From: self, Source: node[i], Target: a, Protocol: netset.TCP, Port: 80})
+			should = append(should, m.Pods[p.pod].Ref.Name != "db", true)
+		}
+	}
+	for i, got := range s.Arrive(probes, should) {
+		if got != should[i] {
+			t.Errorf("%s arrives: %t, want %t", probes[i], got, should[i])
+		}
+	}
+}
+
+// A connection whose label says so is cut off, both ways; others are not.
+func TestRealRevoked(t *testing.T) {
+	netns.Want(t)
+	s := newScene(t, modelOf(t, shop))
+	var client, server netns.Party
+	for _, p := range s.parties {
+		switch s.judge.Model().Pods[p.pod].Ref.Name {
+		case "cron":
+			client = *p.Party
+		case "web":
+			server = *p.Party
+		}
+	}
+	conn := s.Talk(&client, &server, 8080)
+	carries := func(want bool) {
+		t.Helper()
+		for _, fromClient := range []bool{true, false} {
+			if got := conn.Carries(fromClient); got != want {
+				t.Errorf("from the client (%t): carried %t, want %t", fromClient, got, want)
+			}
+		}
+	}
+	carries(true)
+	empty := nft.Compile(nft.Input{Judge: s.judge}, nil)
+	s.enforce(empty, true)
+	s.enforce(nft.Compile(nft.Input{Judge: s.judge, Pods: s.pods}, nil), true)
+	carries(true)
+	s.nft("add table inet other; add chain inet other first { type filter hook prerouting priority 0; }; " +
+		"add rule inet other first ct label set " + nft.Bit(nft.RevokedBit).String())
+	carries(false)
+}
+
+// nft runs a command of nft on the node.
+func (s *scene) nft(command string) {
+	s.t.Helper()
+	s.Inside(func() {
+		if out, err := exec.Command("nft", command).CombinedOutput(); err != nil {
+			s.t.Fatalf("nft %s: %v\n%s", command, err, out)
+		}
+	})
+}
+
+// While the policies change all the time, no packet that they all deny leaks, and none
+// that they all allow is lost.
+func TestRealSwaps(t *testing.T) {
+	netns.Want(t)
+	const more = `
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: all}, spec: {podSelector: {}, ingress: [{ports: [{protocol: UDP, port: 53}, {port: 22}]}], egress: [{to: [{podSelector: {}}]}], policyTypes: [Ingress, Egress]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: cron}, spec: {podSelector: {}, ingress: [{from: [{podSelector: {}}], ports: [{protocol: UDP, port: 8080, endPort: 8100}]}]}}
+`
+	const always = `
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: always}, spec: {podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{protocol: UDP, port: 53}]}]}}
+`
+	few, many := modelOf(t, shop+always), modelOf(t, shop+always+more)
+	s := newScene(t, few)
+	pods := map[string]*netns.Party{}
+	for _, p := range s.parties {
+		pods[few.Pods[p.pod].Ref.Name] = p.Party
+	}
+	allowed, denied := s.Stream(pods["cron"], pods["web"], 53), s.Stream(pods["cron"], pods["db"], 9999)
+	for i := range 60 {
+		s.changes = i%3 > 0
+		if i%2 == 0 {
+			s.turnTo(many)
+		} else {
+			s.turnTo(few)
+		}
+	}
+	if sent, received := allowed.Stop(true); received != sent {
+		t.Errorf("of %d packets that are allowed, %d came", sent, received)
+	} else {
+		t.Logf("%d packets were allowed", sent)
+	}
+	if sent, received := denied.Stop(false); received != 0 {
+		t.Errorf("of %d packets that are denied, %d leaked", sent, received)
+	}
+}
+
+// Sets of many elements have all of them: the library loses what is beyond 64 KB of a
+// message, without a word.
+func TestRealManyElements(t *testing.T) {
+	netns.Want(t)
+	shape := worlds.Shape{Namespaces: 50, Workloads: 500, Pods: 10_000, Policies: 1_000, Closed: true, Tiered: true}
+	m := shape.Model(1)
+	var pods []int
+	for i := 0; i < len(m.Pods); i += 100 {
+		pods = append(pods, i)
+	}
+	k := kernel.New(netns.New(t).FD())
+	r := nft.Compile(nft.Input{Pods: pods, Judge: reach.New(m, reach.Options{})}, nil)
+	most := 0
+	for i := range r.Sets {
+		most = max(most, len(r.Sets[i].Elements))
+	}
+	if most <= 4096 {
+		t.Fatalf("no set has more than %d elements, so this shows nothing", most)
+	}
+	if err := k.Load(r); err != nil {
+		t.Fatal(err)
+	}
+	other := *r
+	other.Sets = slices.Clone(r.Sets)
+	for i := range other.Sets {
+		if n := len(other.Sets[i].Elements); n == most {
+			other.Sets[i].Elements = other.Sets[i].Elements[:n-1]
+		}
+	}
+	if err := k.Verify(&other); err == nil {
+		t.Error("an element too many is not noticed")
+	}
+}
+
+// Whoever else touches the table is noticed, and the own changes are not.
+func TestRealWatch(t *testing.T) {
+	netns.Want(t)
+	s := newScene(t, modelOf(t, shop))
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, alarms, ended := make(chan struct{}), make(chan kernel.Alarm, 16), make(chan error)
+	go func() {
+		ended <- s.kernel.Watch(ctx, func() { close(ready) }, func(a kernel.Alarm) { alarms <- a })
+	}()
+	<-ready
+	empty := nft.Compile(nft.Input{Judge: s.judge}, nil)
+	for _, r := range []*nft.Ruleset{empty, s.ruleset, empty, s.ruleset} {
+		s.enforce(r, true)
+		s.enforce(r, false)
+	}
+	for _, command := range []string{"add table inet other", "add element inet weir isolated_ingress4 { 10.9.9.9 }", "flush ruleset"} {
+		s.nft(command)
+	}
+	for range 2 {
+		if a := <-alarms; a != kernel.Tampered {
+			t.Errorf("alarm %q, want %q", a, kernel.Tampered)
+		}
+	}
+	s.enforce(s.ruleset, false)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+	if len(alarms) > 0 {
+		t.Errorf("%d alarms too many", len(alarms))
 	}
 }

@@ -48,16 +48,23 @@ type Party struct {
 	inbox     *inbox
 }
 
-// New makes a node without links. It has some addresses of its own, too.
-func New(t testing.TB, addresses ...netip.Addr) *Lab {
+// New makes a node without links.
+func New(t testing.TB) *Lab {
 	t.Helper()
 	l := &Lab{t: t, node: fresh(t)}
 	l.Inside(func() {
 		l.set("net/ipv4/ip_forward", "1")
 		l.set("net/ipv6/conf/all/forwarding", "1")
-		l.up("lo", addresses)
+		l.up("lo", nil)
 	})
 	return l
+}
+
+// Own gives the node addresses of its own, and returns it as a party that has them.
+func (l *Lab) Own(addresses ...netip.Addr) *Party {
+	l.t.Helper()
+	l.Inside(func() { l.up("lo", addresses) })
+	return &Party{lab: l, handle: l.node, Addresses: addresses, inbox: newInbox()}
 }
 
 // fresh makes a namespace that goes with the test.
@@ -144,7 +151,7 @@ func prefix(a netip.Addr, bits int) *net.IPNet {
 // Add links a party with some addresses to the node.
 func (l *Lab) Add(addresses ...netip.Addr) *Party {
 	l.t.Helper()
-	p := &Party{lab: l, handle: fresh(l.t), Addresses: addresses, inbox: &inbox{came: map[arrival]bool{}}}
+	p := &Party{lab: l, handle: fresh(l.t), Addresses: addresses, inbox: newInbox()}
 	name := fmt.Sprintf("link%d", len(l.parties))
 	l.Inside(func() {
 		attributes := netlink.NewLinkAttrs()

@@ -4,6 +4,7 @@ package netns
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"net"
@@ -43,12 +44,6 @@ func (p *Party) Serve(tcp, udp []uint16) {
 	p.lab.t.Helper()
 	inside(p.handle, func() { serve(p.lab, p.Addresses, tcp, udp) })
 	p.listen()
-}
-
-// Serve makes the node answer at some of its own addresses.
-func (l *Lab) Serve(addresses []netip.Addr, tcp, udp []uint16) {
-	l.t.Helper()
-	l.Inside(func() { serve(l, addresses, tcp, udp) })
 }
 
 func serve(l *Lab, addresses []netip.Addr, tcp, udp []uint16) {
@@ -294,6 +289,8 @@ type arrival struct {
 	number   uint16
 }
 
+func newInbox() *inbox { return &inbox{came: map[arrival]bool{}} }
+
 func (i *inbox) clear() {
 	i.mutex.Lock()
 	defer i.mutex.Unlock()
@@ -349,4 +346,44 @@ func (i *inbox) read(conn *net.IPConn, protocol netset.Protocol) {
 		i.came[a] = true
 		i.mutex.Unlock()
 	}
+}
+
+// Conversation is a TCP connection that stays.
+type Conversation struct {
+	lab            *Lab
+	client, server net.Conn
+}
+
+// Talk makes one party connect to a port of another, at their first addresses.
+func (l *Lab) Talk(from, to *Party, port uint16) *Conversation {
+	l.t.Helper()
+	c := &Conversation{lab: l}
+	var listener *net.TCPListener
+	var err error
+	inside(to.handle, func() {
+		listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(to.Addresses[0], port)))
+	})
+	l.must(err)
+	inside(from.handle, func() {
+		c.client, err = net.DialTimeout("tcp", listener.Addr().String(), patience)
+	})
+	l.must(err)
+	c.server, err = listener.Accept()
+	l.must(errors.Join(err, listener.Close()))
+	closeAfter(l.t, c.client)
+	closeAfter(l.t, c.server)
+	return c
+}
+
+// Carries reports whether what one end sends, the client or else the server, reaches
+// the other one.
+func (c *Conversation) Carries(fromClient bool) bool {
+	from, to := c.client, c.server
+	if !fromClient {
+		from, to = to, from
+	}
+	_, err := from.Write([]byte{1})
+	c.lab.must(errors.Join(err, to.SetReadDeadline(time.Now().Add(4*grace))))
+	n, err := to.Read(make([]byte, 1))
+	return n == 1 && err == nil
 }

@@ -126,7 +126,7 @@ func (w inventor) peer() policies.Match {
 }
 
 func (w inventor) ports() netset.Ports {
-	span := func(p netset.Protocol, first, last uint16) netset.Ports { return netset.PortSpan(p, first, last) }
+	span := netset.PortSpan
 	choices := []netset.Ports{
 		span(netset.TCP, 80, 80), span(netset.TCP, 8080, 8080), span(netset.TCP, 8000, 9000), span(netset.TCP, 8079, 8081),
 		span(netset.UDP, 53, 53), span(netset.UDP, 1, 65535), span(netset.SCTP, 80, 8080),
