@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,19 +17,25 @@ import (
 // Verify counts the elements of every set of the table, and fails where a ruleset has
 // other ones: a set that lost some would let through, or keep out, what it should not.
 func (k *Kernel) Verify(r *nft.Ruleset) error {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	return k.verify(r)
+}
+
+func (k *Kernel) verify(r *nft.Ruleset) error {
 	reader, err := newReader(k.netns, 0)
 	if err != nil {
 		return fmt.Errorf("read the table back: %w", err)
 	}
-	return errors.Join(reader.compare(r), reader.Close())
+	return errors.Join(reader.compare(r, k.names), reader.Close())
 }
 
-func (r *reader) compare(want *nft.Ruleset) error {
+func (r *reader) compare(want *nft.Ruleset, names map[string]string) error {
 	var wrong []error
 	for i := range want.Sets {
 		s := &want.Sets[i]
 		n := len(elementsOf(s, s.Elements))
-		got, err := r.count(s.Name)
+		got, err := r.count(cmp.Or(names[s.Name], s.Name))
 		switch {
 		case err != nil:
 			return fmt.Errorf("read set %s back: %w", s.Name, err)

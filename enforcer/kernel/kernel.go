@@ -3,13 +3,16 @@
 // Package kernel holds the table of package nft in the kernel.
 //
 // It owns the table inet weir of one network namespace, and touches nothing else.
-// Whatever it changes, it changes in one transaction: packets meet the ruleset before
-// or the one after, never a part. Base chains are made once and stay.
+// Whatever packets meet, it changes in one transaction: they meet the ruleset before or
+// the one after, never a part. Base chains are made once and stay.
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -25,6 +28,8 @@ var ErrUnknown = errors.New("the kernel's answer got lost, so what is loaded is 
 // Kernel is the table of one network namespace.
 type Kernel struct {
 	netns int
+	mutex sync.Mutex
+	names map[string]string // of sets in the table, where they are not those of the ruleset
 	own   own
 }
 
@@ -66,49 +71,132 @@ func numberOf(c *netlink.Conn) (uint32, error) {
 // before, too, which is replaced without a gap. It reads back how many elements each
 // set has, and fails where that is not what was sent.
 func (k *Kernel) Load(r *nft.Ruleset) error {
-	err := k.transact(func(t *transaction) error {
-		if err := t.clear(); err != nil {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	names, err := k.prepare(r)
+	if err == nil {
+		err = k.transact(names, func(t *transaction) error { return t.replace(r) })
+	}
+	if err != nil {
+		return fmt.Errorf("load the table: %w", err)
+	}
+	k.names = names
+	return k.verify(r)
+}
+
+// prepare makes the sets with intervals, and the chains they lead to: in a transaction
+// of its own, since for a moment such sets seem empty. They get names that nothing in
+// the table has, which it returns.
+func (k *Kernel) prepare(r *nft.Ruleset) (map[string]string, error) {
+	names := map[string]string{}
+	return names, k.transact(names, func(t *transaction) error {
+		there, err := t.list()
+		if err != nil {
 			return err
-		}
-		for _, c := range r.Counters {
-			t.addCounter(c)
 		}
 		for i := range r.Chains {
 			t.addChain(&r.Chains[i])
 		}
 		for i := range r.Sets {
-			t.addSet(&r.Sets[i])
-		}
-		for i := range r.Chains {
-			t.addRules(&r.Chains[i])
+			if s := &r.Sets[i]; s.Interval {
+				for n := 1; there.sets[t.nameOf(s.Name)]; n++ {
+					names[s.Name] = fmt.Sprintf("%s_again%d", s.Name, n)
+				}
+				t.addSet(s)
+			}
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("load the table: %w", err)
-	}
-	return k.Verify(r)
 }
 
-// Apply carries out a change of the ruleset that is loaded. Where it fails, nothing
-// has changed, unless the error is ErrUnknown.
-func (k *Kernel) Apply(c *nft.Change) error {
-	if c.IsEmpty() {
-		return nil
-	}
-	err := k.transact(func(t *transaction) error {
-		t.apply(c)
-		return nil
-	})
+// replace replaces all that is in the table but base chains and what was prepared.
+func (t *transaction) replace(r *nft.Ruleset) error {
+	there, err := t.list()
 	if err != nil {
-		return fmt.Errorf("change the table: %w", err)
+		return err
+	}
+	t.conn.FlushTable(t.table)
+	keep := map[string]bool{}
+	for i := range r.Sets {
+		if r.Sets[i].Interval {
+			keep[t.nameOf(r.Sets[i].Name)] = true
+		}
+	}
+	for name := range there.sets {
+		if !keep[name] {
+			t.conn.DelSet(&nftables.Set{Table: t.table, Name: name})
+		}
+	}
+	for i := range r.Chains {
+		delete(there.chains, r.Chains[i].Name)
+	}
+	for name := range there.chains {
+		t.conn.DelChain(&nftables.Chain{Table: t.table, Name: name})
+	}
+	for name := range there.counters {
+		t.conn.DeleteObject(&nftables.CounterObj{Table: t.table, Name: name})
+	}
+	for _, c := range r.Counters {
+		t.addCounter(c)
+	}
+	for i := range r.Sets {
+		if !r.Sets[i].Interval {
+			t.addSet(&r.Sets[i])
+		}
+	}
+	for i := range r.Chains {
+		t.addRules(&r.Chains[i])
 	}
 	return nil
 }
 
+// Apply carries out a change of the ruleset that is loaded. Where it fails, packets
+// meet what they met before, unless the error is ErrUnknown; Load again.
+func (k *Kernel) Apply(c *nft.Change) error {
+	if c.IsEmpty() {
+		return nil
+	}
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	err := k.apply(c)
+	if err != nil {
+		return fmt.Errorf("change the table: %w", err)
+	}
+	for _, name := range c.DeleteSets {
+		delete(k.names, name)
+	}
+	return nil
+}
+
+func (k *Kernel) apply(c *nft.Change) error {
+	isInterval := func(s nft.Set) bool { return s.Interval }
+	if slices.ContainsFunc(c.AddSets, isInterval) {
+		err := k.transact(k.names, func(t *transaction) error {
+			for i := range c.AddChains {
+				t.addChain(&c.AddChains[i])
+			}
+			for i := range c.AddSets {
+				if isInterval(c.AddSets[i]) {
+					t.addSet(&c.AddSets[i])
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return k.transact(k.names, func(t *transaction) error {
+		t.apply(c)
+		return nil
+	})
+}
+
 // Remove takes the table away: nothing is enforced then.
 func (k *Kernel) Remove() error {
-	err := k.transact(func(t *transaction) error {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	err := k.transact(nil, func(t *transaction) error {
 		t.conn.DelTable(t.table)
 		return nil
 	})
@@ -126,7 +214,9 @@ func (t *transaction) apply(c *nft.Change) {
 		t.addChain(&c.AddChains[i])
 	}
 	for i := range c.AddSets {
-		t.addSet(&c.AddSets[i])
+		if !c.AddSets[i].Interval {
+			t.addSet(&c.AddSets[i])
+		}
 	}
 	for _, chain := range c.Rewrite {
 		t.flush(chain.Name)
@@ -145,7 +235,7 @@ func (t *transaction) apply(c *nft.Change) {
 		t.flush(name)
 	}
 	for _, name := range c.DeleteSets {
-		t.conn.DelSet(&nftables.Set{Table: t.table, Name: name})
+		t.conn.DelSet(&nftables.Set{Table: t.table, Name: t.nameOf(name)})
 	}
 	for _, name := range c.DeleteChains {
 		t.conn.DelChain(&nftables.Chain{Table: t.table, Name: name})
@@ -159,15 +249,19 @@ func (t *transaction) apply(c *nft.Change) {
 type transaction struct {
 	conn   *nftables.Conn
 	table  *nftables.Table
-	socket uint32 // the number of the last one that was opened
-	err    error  // the first of what could not be added
+	names  map[string]string // as Kernel has them
+	socket uint32            // the number of the last one that was opened
+	err    error             // the first of what could not be added
 }
 
+// nameOf returns the name that a set of a ruleset has in the table.
+func (t *transaction) nameOf(set string) string { return cmp.Or(t.names[set], set) }
+
 // transact carries out at once what gather gathers.
-func (k *Kernel) transact(gather func(*transaction) error) error {
+func (k *Kernel) transact(names map[string]string, gather func(*transaction) error) error {
 	k.own.mutex.Lock()
 	defer k.own.mutex.Unlock()
-	t := &transaction{}
+	t := &transaction{names: names}
 	if err := t.connect(k.netns); err != nil {
 		return err
 	}
@@ -191,44 +285,40 @@ func (k *Kernel) transact(gather func(*transaction) error) error {
 	return err
 }
 
-// clear takes away all that is in the table but base chains.
-func (t *transaction) clear() error {
+// contents is what is in the table, but for rules and base chains.
+type contents struct{ sets, chains, counters map[string]bool }
+
+// list returns what is in the table.
+func (t *transaction) list() (contents, error) {
+	there := contents{map[string]bool{}, map[string]bool{}, map[string]bool{}}
 	tables, err := t.conn.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return err
-	}
-	there := false
-	for _, table := range tables {
-		there = there || table.Name == nft.Table
-	}
-	if !there {
-		return nil
+	if err != nil || !slices.ContainsFunc(tables, func(x *nftables.Table) bool { return x.Name == nft.Table }) {
+		return there, err
 	}
 	chains, err := t.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return err
+		return there, err
 	}
 	sets, err := t.conn.GetSets(t.table)
 	if err != nil {
-		return err
+		return there, err
 	}
 	objects, err := t.conn.GetObjects(t.table)
 	if err != nil {
-		return err
-	}
-	t.conn.FlushTable(t.table)
-	for _, s := range sets {
-		t.conn.DelSet(&nftables.Set{Table: t.table, Name: s.Name})
+		return there, err
 	}
 	for _, c := range chains {
 		if c.Table.Name == nft.Table && c.Hooknum == nil {
-			t.conn.DelChain(&nftables.Chain{Table: t.table, Name: c.Name})
+			there.chains[c.Name] = true
 		}
+	}
+	for _, s := range sets {
+		there.sets[s.Name] = true
 	}
 	for _, o := range objects {
 		if c, ok := o.(*nftables.CounterObj); ok {
-			t.conn.DeleteObject(&nftables.CounterObj{Table: t.table, Name: c.Name})
+			there.counters[c.Name] = true
 		}
 	}
-	return nil
+	return there, nil
 }

@@ -49,7 +49,7 @@ var dataTypes = [...]nftables.SetDatatype{
 // setOf returns a set as the library has it, without its elements.
 func (t *transaction) setOf(s *nft.Set) *nftables.Set {
 	set := &nftables.Set{
-		Table: t.table, Name: s.Name, KeyType: dataTypes[s.Key[0]], KeyByteOrder: binaryutil.BigEndian,
+		Table: t.table, Name: t.nameOf(s.Name), KeyType: dataTypes[s.Key[0]], KeyByteOrder: binaryutil.BigEndian,
 		IsMap: s.Map, Interval: s.Interval, Concatenation: len(s.Key) > 1,
 	}
 	if s.Map {
@@ -135,14 +135,14 @@ func verdictOf(v nft.Verdict) *expr.Verdict {
 
 func (t *transaction) addRules(c *nft.Chain) {
 	for _, r := range c.Rules {
-		exprs, err := ruleOf(r)
+		exprs, err := t.ruleOf(r)
 		t.try(err)
 		t.conn.AddRule(&nftables.Rule{Table: t.table, Chain: &nftables.Chain{Table: t.table, Name: c.Name}, Exprs: exprs})
 	}
 }
 
 // ruleOf returns a rule as the library has it.
-func ruleOf(r nft.Rule) ([]expr.Any, error) {
+func (t *transaction) ruleOf(r nft.Rule) ([]expr.Any, error) {
 	var all []expr.Any
 	for _, s := range r {
 		switch s := s.(type) {
@@ -152,10 +152,10 @@ func ruleOf(r nft.Rule) ([]expr.Any, error) {
 			all = append(all, labelled(nft.Bit(s.Bit))...)
 		case nft.In:
 			all = append(all, load(s.Fields)...)
-			all = append(all, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Set})
+			all = append(all, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: t.nameOf(s.Set)})
 		case nft.Dispatch:
 			all = append(all, load(s.Fields)...)
-			all = append(all, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT})
+			all = append(all, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: t.nameOf(s.Map), IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT})
 		case nft.Count:
 			all = append(all, &expr.Objref{Type: int(nftables.ObjTypeCounter), Name: s.Counter})
 		case nft.Label:

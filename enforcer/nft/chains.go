@@ -2,6 +2,8 @@ package nft
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -134,14 +136,48 @@ func (b *builder) addBase() {
 // ruleset returns what was built, in order.
 func (b *builder) ruleset() *Ruleset {
 	b.addBase()
+	b.nameIntervals()
 	r := &Ruleset{Counters: b.counters, Chains: b.chains, Vectors: b.vectors}
 	slices.Sort(r.Counters)
 	for _, name := range slices.Sorted(maps.Keys(b.sets)) {
 		s := b.sets[name]
-		slices.SortFunc(s.Elements, func(x, y Element) int { return strings.Compare(x.First, y.First) })
+		slices.SortFunc(s.Elements, byKey)
 		r.Sets = append(r.Sets, *s)
 	}
 	slices.SortFunc(r.Chains, func(x, y Chain) int { return strings.Compare(x.Name, y.Name) })
 	slices.SortFunc(r.Vectors, func(x, y Vector) int { return strings.Compare(x.Name, y.Name) })
 	return r
 }
+
+// nameIntervals names the sets with intervals after their contents, too: what is found
+// in one that changes is not certain for a moment, so such sets never change, see
+// docs/decisions/0016.
+func (b *builder) nameIntervals() {
+	names := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(b.sets)) {
+		s := b.sets[name]
+		if !s.Interval {
+			continue
+		}
+		slices.SortFunc(s.Elements, byKey)
+		sum := sha256.New()
+		for _, e := range s.Elements {
+			fmt.Fprintf(sum, "%x-%x:%s\n", e.First, e.Last, e.To)
+		}
+		s.Name = fmt.Sprintf("%s_%x", name, sum.Sum(nil)[:4])
+		names[name] = s.Name
+		delete(b.sets, name)
+		b.sets[s.Name] = s
+	}
+	for _, c := range b.chains {
+		for _, r := range c.Rules {
+			for i, s := range r {
+				if d, is := s.(Dispatch); is && names[d.Map] != "" {
+					r[i] = Dispatch{d.Fields, names[d.Map]}
+				}
+			}
+		}
+	}
+}
+
+func byKey(x, y Element) int { return strings.Compare(x.First, y.First) }

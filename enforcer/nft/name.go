@@ -21,7 +21,11 @@ func (r *Ruleset) byName() names {
 		n.vectors[v.Name] = v.ID
 	}
 	for i := range r.Sets {
-		n.sets[r.Sets[i].Name] = &r.Sets[i]
+		name := r.Sets[i].Name
+		if r.Sets[i].Interval {
+			name = name[:strings.LastIndexByte(name, '_')]
+		}
+		n.sets[name] = &r.Sets[i]
 	}
 	return n
 }

@@ -93,7 +93,7 @@ type Set struct {
 	Name     string
 	Key      []Type
 	Map      bool
-	Interval bool // elements may be ranges, which do not overlap
+	Interval bool // elements may be ranges, which do not overlap; it never changes
 	Elements []Element
 }
 

@@ -16,15 +16,18 @@ import (
 // answers: each of them is a new connection to the node.
 type Stream struct {
 	lab              *Lab
+	arrives          bool
 	client, server   *net.UDPConn
 	sent, received   atomic.Int64
 	stop, sender, at chan struct{}
 }
 
-// Stream begins to send some two thousand datagrams a second to a port.
-func (l *Lab) Stream(from, to *Party, port uint16) *Stream {
+// Stream begins to send some two thousand datagrams a second to a port. Where they
+// should arrive, it waits for a first one before it counts: links lose what comes too
+// early.
+func (l *Lab) Stream(from, to *Party, port uint16, arrives bool) *Stream {
 	l.t.Helper()
-	s := &Stream{lab: l, stop: make(chan struct{}), sender: make(chan struct{}), at: make(chan struct{})}
+	s := &Stream{lab: l, arrives: arrives, stop: make(chan struct{}), sender: make(chan struct{}), at: make(chan struct{})}
 	target := net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.Addresses[0], port))
 	var err error
 	inside(to.handle, func() { s.server, err = net.ListenUDP("udp", target) })
@@ -38,9 +41,31 @@ func (l *Lab) Stream(from, to *Party, port uint16) *Stream {
 		s.client, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Addresses[0], 0)), target)
 	})
 	l.must(err)
+	if arrives {
+		s.warmUp()
+	}
 	go s.send()
 	go s.receive()
 	return s
+}
+
+// What datagrams of a stream hold: those that count, and those before.
+const (
+	early = 1
+	late  = 2
+)
+
+func (s *Stream) warmUp() {
+	for end := time.Now().Add(patience); ; {
+		_, err := s.client.Write([]byte{early})
+		s.lab.must(errors.Join(err, s.server.SetReadDeadline(time.Now().Add(10*time.Millisecond))))
+		if _, err := s.server.Read(make([]byte, 1)); err == nil {
+			break
+		} else if time.Now().After(end) {
+			s.lab.t.Fatalf("nothing arrives: %v", err)
+		}
+	}
+	s.lab.must(s.server.SetReadDeadline(time.Time{}))
 }
 
 func (s *Stream) send() {
@@ -54,7 +79,7 @@ func (s *Stream) send() {
 		case <-tick.C:
 		}
 		for range 2 {
-			if _, err := s.client.Write([]byte{1}); err == nil {
+			if _, err := s.client.Write([]byte{late}); err == nil {
 				s.sent.Add(1)
 			}
 		}
@@ -68,18 +93,20 @@ func (s *Stream) receive() {
 		if _, err := s.server.Read(data[:]); err != nil {
 			return
 		}
-		s.received.Add(1)
+		if data[0] == late {
+			s.received.Add(1)
+		}
 	}
 }
 
 // Stop ends the stream, and returns how many datagrams were sent and how many came.
 // It waits for the last of those that should.
-func (s *Stream) Stop(arrives bool) (sent, received int64) {
+func (s *Stream) Stop() (sent, received int64) {
 	s.lab.t.Helper()
 	close(s.stop)
 	<-s.sender
 	sent = s.sent.Load()
-	for end := time.Now().Add(patience); arrives && s.received.Load() < sent && time.Now().Before(end); {
+	for end := time.Now().Add(patience); s.arrives && s.received.Load() < sent && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	s.lab.must(errors.Join(s.client.Close(), s.server.Close()))
