@@ -15,8 +15,8 @@ import (
 )
 
 // chunk is how many elements a message may have: netlink counts their bytes in 16
-// bits, and what is beyond gets lost without a word.
-const chunk = 500
+// bits, and what is beyond gets lost without a word. The largest have 130 of them.
+const chunk = 300
 
 func (t *transaction) addCounter(name string) {
 	t.conn.AddObject(&nftables.CounterObj{Table: t.table, Name: name})
