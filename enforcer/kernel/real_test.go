@@ -439,7 +439,7 @@ func TestRealRevoked(t *testing.T) {
 	carries := func(want bool) {
 		t.Helper()
 		for _, fromClient := range []bool{true, false} {
-			if got := conn.Carries(fromClient); got != want {
+			if got := conn.Carries(fromClient, want); got != want {
 				t.Errorf("from the client (%t): carried %t, want %t", fromClient, got, want)
 			}
 		}

@@ -376,14 +376,18 @@ func (l *Lab) Talk(from, to *Party, port uint16) *Conversation {
 }
 
 // Carries reports whether what one end sends, the client or else the server, reaches
-// the other one.
-func (c *Conversation) Carries(fromClient bool) bool {
+// the other one. What should is given all the time it needs.
+func (c *Conversation) Carries(fromClient, should bool) bool {
 	from, to := c.client, c.server
 	if !fromClient {
 		from, to = to, from
 	}
+	wait := 4 * grace
+	if should {
+		wait = patience
+	}
 	_, err := from.Write([]byte{1})
-	c.lab.must(errors.Join(err, to.SetReadDeadline(time.Now().Add(4*grace))))
+	c.lab.must(errors.Join(err, to.SetReadDeadline(time.Now().Add(wait))))
 	n, err := to.Read(make([]byte, 1))
 	return n == 1 && err == nil
 }
