@@ -23,7 +23,7 @@ BUILDER   ?= docker
 BASE      ?= scratch
 IMAGE     ?= weir-policy/weir-controller:$(VERSION)
 
-.PHONY: help all build test test-cluster test-clickhouse test-duckdb chart image lint format golden fuzz bench bench-flows demo clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel chart image lint format golden fuzz bench bench-flows demo clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ test-clickhouse: ## run the tests that want a real ClickHouse
 # Wants a C++ compiler and 600 MB of modules.
 test-duckdb: ## run the tests that want DuckDB
 	if engine=$$(tools/duckdb/build.sh); then WEIR_DUCKDB=$$engine go test -count=1 -run Real ./simulator/flowstore; else echo "not tried with DuckDB"; fi
+
+# Debian's nft is installed where it is missing, which wants root.
+test-kernel: ## run the tests that want a kernel, as root or in a user namespace
+	tools/kernel/run.sh go test -count=1 -run Real ./enforcer/kernel
 
 chart: $(HELM) bin/weir ## lint the chart, render it and look at what comes of it
 	$(HELM) lint --strict --quiet charts/weir

@@ -98,6 +98,7 @@ var floors = map[string]floor{
 	"internal/arch":           tests,
 	"internal/testkit/flows":  tests,
 	"internal/testkit":        tests,
+	"internal/testkit/netns":  tests,
 	"internal/testkit/plane":  tests,
 	"internal/testkit/worlds": tests,
 }

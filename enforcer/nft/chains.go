@@ -1,0 +1,183 @@
+package nft
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// discovery is what hosts send each other that share a link, without which IPv6 does
+// not work at all: no policy is about it.
+var discovery = []byte{130, 131, 132, 133, 134, 135, 136, 137, 143}
+
+// addWay adds the chain that a direction begins with, and that for all who are in no
+// vector.
+func (b *builder) addWay(w way, nobody string) {
+	b.chains = append(b.chains, Chain{Name: w.name(""), Rules: []Rule{
+		{Dispatch{[]Field{w.other()}, w.name("peers_")}},
+		{Dispatch{[]Field{w.other()}, w.name("blocks_")}},
+		{Verdict{Goto, nobody}},
+	}})
+	b.counters = append(b.counters, nobody)
+	b.chains = append(b.chains, Chain{Name: nobody, Rules: b.deny(w, nobody, 0)})
+}
+
+// deny returns the rules that end a vector.
+func (b *builder) deny(w way, name string, id uint64) []Rule {
+	return []Rule{
+		{Count{name + suffixDenied(name)}, b.log('D', w, id)},
+		{Verdict{Action: Drop}},
+	}
+}
+
+// suffixDenied is what the counter of what is denied has behind a vector's name. What
+// meets no vector is all denied, and counted once.
+func suffixDenied(name string) string {
+	if strings.HasSuffix(name, "_none") {
+		return ""
+	}
+	return "_denied"
+}
+
+func (b *builder) log(verdict byte, w way, id uint64) Log {
+	return Log{Mark{verdict, w.Direction, id}.String(), b.in.LogGroup, cmp.Or(b.in.LogRate, DefaultLogRate)}
+}
+
+// addVector adds the chain of a vector, with its maps and counters.
+func (b *builder) addVector(w way, v *vector) {
+	b.vectors = append(b.vectors, Vector{v.id, w.Direction, w.ipv6, v.name})
+	b.counters = append(b.counters, v.name, v.name+"_denied")
+	rest, seen := v.name+"_rest", v.name+"_seen"
+	to := func(o outcome) Verdict {
+		switch o {
+		case allowed:
+			return w.pass()
+		case observed:
+			return Verdict{Goto, seen}
+		}
+		return Verdict{Goto, rest}
+	}
+	observes, denies := false, false
+	for _, e := range v.content {
+		observes = observes || e.whole == observed || e.excepts(observed)
+		denies = denies || e.excepts(denied)
+		e.elements(e.at, to, func(suffix, first, last string, to Verdict) {
+			for _, t := range tables(w.ipv6) {
+				if t.suffix == suffix {
+					b.set(v.name+"_"+suffix, append([]Type{w.address}, t.key...), true, t.interval).add(Element{first, last, to})
+				}
+			}
+		})
+	}
+	rules := []Rule{{Count{v.name}, Label{LabelOf(w.Direction, v.id)}}}
+	for _, t := range tables(w.ipv6) {
+		if b.sets[v.name+"_"+t.suffix] != nil {
+			rules = append(rules, Rule{Dispatch{append([]Field{w.own()}, t.fields...), v.name + "_" + t.suffix}})
+		}
+	}
+	end := b.deny(w, v.name, v.id)
+	if denies {
+		b.chains = append(b.chains, Chain{Name: rest, Rules: end})
+		end = []Rule{{Verdict{Goto, rest}}}
+	}
+	b.chains = append(b.chains, Chain{Name: v.name, Rules: append(rules, end...)})
+	if observes {
+		b.counters = append(b.counters, v.name+"_observed")
+		b.chains = append(b.chains, Chain{Name: seen, Rules: []Rule{
+			{Count{v.name + "_observed"}, Label{Bit(ObservedBit + int(w.Direction))}, b.log('O', w, v.id)},
+			{w.pass()},
+		}})
+	}
+}
+
+// The base chains. Connections that were let in and not revoked pass at once.
+const (
+	forward = "pods_forward"
+	input   = "pods_input"
+	// keeper is never reached: the kernel only keeps labels while some rule sets one.
+	keeper = "keep_labels"
+)
+
+func (b *builder) addBase() {
+	head := []Rule{
+		{Labelled{RevokedBit}, Verdict{Action: Drop}},
+		{Established{}, Verdict{Action: Accept}},
+	}
+	toNode, through := slices.Clone(head), slices.Clone(head)
+	toNode = append(toNode, Rule{In{[]Field{FieldICMPv6Type}, "discovery"}, Verdict{Action: Accept}})
+	for _, f := range bothFamilies {
+		through = append(through, Rule{In{[]Field{f.source, f.destination}, "itself" + f.suffix}, Verdict{Action: Accept}})
+	}
+	for _, f := range bothFamilies {
+		w := way{policies.Egress, f}
+		leave := Rule{In{[]Field{w.own()}, w.name("isolated_")}, Verdict{Jump, w.name("")}}
+		through, toNode = append(through, leave), append(toNode, leave)
+	}
+	for _, f := range bothFamilies {
+		w := way{policies.Ingress, f}
+		through = append(through, Rule{In{[]Field{w.own()}, w.name("isolated_")}, Verdict{Goto, w.name("")}})
+	}
+	b.chains = append(b.chains,
+		Chain{Name: forward, Hook: "forward", Rules: through},
+		Chain{Name: input, Hook: "input", Rules: toNode},
+		Chain{Name: keeper, Rules: []Rule{{Label{Bit(RevokedBit)}}}},
+	)
+	set := b.set("discovery", []Type{ICMPv6Type}, false, false)
+	for _, kind := range discovery {
+		set.add(Element{First: key([]byte{kind}), Last: key([]byte{kind})})
+	}
+}
+
+// ruleset returns what was built, in order.
+func (b *builder) ruleset() *Ruleset {
+	b.addBase()
+	b.nameIntervals()
+	r := &Ruleset{Counters: b.counters, Chains: b.chains, Vectors: b.vectors}
+	slices.Sort(r.Counters)
+	for _, name := range slices.Sorted(maps.Keys(b.sets)) {
+		s := b.sets[name]
+		slices.SortFunc(s.Elements, byKey)
+		r.Sets = append(r.Sets, *s)
+	}
+	slices.SortFunc(r.Chains, func(x, y Chain) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortFunc(r.Vectors, func(x, y Vector) int { return strings.Compare(x.Name, y.Name) })
+	return r
+}
+
+// nameIntervals names the sets with intervals after their contents, too: what is found
+// in one that changes is not certain for a moment, so such sets never change, see
+// docs/decisions/0016.
+func (b *builder) nameIntervals() {
+	names := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(b.sets)) {
+		s := b.sets[name]
+		if !s.Interval {
+			continue
+		}
+		slices.SortFunc(s.Elements, byKey)
+		sum := sha256.New()
+		for _, e := range s.Elements {
+			fmt.Fprintf(sum, "%x-%x:%s\n", e.First, e.Last, e.To)
+		}
+		s.Name = fmt.Sprintf("%s_%x", name, sum.Sum(nil)[:4])
+		names[name] = s.Name
+		delete(b.sets, name)
+		b.sets[s.Name] = s
+	}
+	for _, c := range b.chains {
+		for _, r := range c.Rules {
+			for i, s := range r {
+				if d, is := s.(Dispatch); is && names[d.Map] != "" {
+					r[i] = Dispatch{d.Fields, names[d.Map]}
+				}
+			}
+		}
+	}
+}
+
+func byKey(x, y Element) int { return strings.Compare(x.First, y.First) }

@@ -1,0 +1,406 @@
+package nft
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// Input is what a node is to enforce. All judges are of the same world.
+type Input struct {
+	// Pods are those that run on the node, as indexes of World.Pods. Those on the
+	// node's own network are left out.
+	Pods []int
+	// Judge judges by all policies.
+	Judge *reach.Judge
+	// Enforced judges by those policies that are more than observed; nil where all
+	// are. What it allows and Judge does not passes, counted and logged.
+	Enforced *reach.Judge
+	// Observed are namespaces whose pods are only observed: they pass all that Guards
+	// allows, or everything where that is nil.
+	Observed map[string]bool
+	Guards   *reach.Judge
+	// LogGroup is the NFLOG group that gets what is denied or only observed, at most
+	// LogRate packets a second from each vector; 0 is DefaultLogRate.
+	LogGroup uint16
+	LogRate  uint64
+}
+
+// DefaultLogRate is how many packets of each vector are logged in a second.
+const DefaultLogRate = 10
+
+// Compile returns the ruleset of a node. What the judge does not know is denied, and
+// Doubts says where that is.
+//
+// Vectors are named after what they allow. Where last is the ruleset before, they
+// keep the names that they have there as long as most of their peers are the same,
+// so that little changes, see Diff.
+func Compile(in Input, last *Ruleset) *Ruleset {
+	if last == nil {
+		last = &Ruleset{}
+	}
+	b := builder{in: in, last: last.byName(), sets: map[string]*Set{}, patterns: map[[2]string]*pattern{}}
+	b.observed = map[netip.Addr]bool{}
+	for _, i := range in.Pods {
+		if p := &in.Judge.Model().Pods[i]; !p.HostNetwork && in.Observed[p.Ref.Namespace] {
+			for _, a := range p.Addresses {
+				b.observed[a] = true
+			}
+		}
+	}
+	for _, f := range bothFamilies {
+		b.itself(f)
+		for _, d := range policies.Directions {
+			b.compile(way{d, f})
+		}
+	}
+	return b.ruleset()
+}
+
+// families are told apart by what nft calls them.
+type family struct {
+	ipv6                bool
+	suffix              string
+	address             Type
+	source, destination Field
+}
+
+var bothFamilies = [...]family{
+	{false, "4", IPv4, Source4, Destination4},
+	{true, "6", IPv6, Source6, Destination6},
+}
+
+// way is a direction of a family.
+type way struct {
+	policies.Direction
+	family
+}
+
+// name is that of an object of the way: "ingress4", "peers_ingress4".
+func (w way) name(of string) string { return of + w.String() + w.suffix }
+
+// own is the field that holds the local pod's address, other that of the other end.
+func (w way) own() Field {
+	if w.Direction == policies.Egress {
+		return w.source
+	}
+	return w.destination
+}
+
+func (w way) other() Field {
+	if w.Direction == policies.Egress {
+		return w.destination
+	}
+	return w.source
+}
+
+// pass is the verdict for what the direction lets through: what leaves a pod may
+// have to enter another one yet.
+func (w way) pass() Verdict {
+	if w.Direction == policies.Egress {
+		return Verdict{Action: Return}
+	}
+	return Verdict{Action: Accept}
+}
+
+// builder is a ruleset in the making.
+type builder struct {
+	in       Input
+	last     names
+	observed map[netip.Addr]bool
+	patterns map[[2]string]*pattern // by what is allowed and what is observed
+	sets     map[string]*Set
+	chains   []Chain
+	counters []string
+	vectors  []Vector
+}
+
+// cell is addresses that mean the same to every judge.
+type cell struct {
+	peers   []netip.Addr
+	outside netset.Addresses
+	grants  [3]map[netip.Addr]*reach.Granted // of each judge, by the local pod's address
+}
+
+// vector is cells with the same contents.
+type vector struct {
+	name    string
+	id      uint64
+	content []entry // by address
+	peers   []netip.Addr
+	outside []netset.Addresses
+}
+
+// entry is what becomes of traffic with one local pod.
+type entry struct {
+	at netip.Addr
+	*pattern
+}
+
+// set returns the set of a name, making it where there is none.
+func (b *builder) set(name string, key []Type, isMap, interval bool) *Set {
+	if b.sets[name] == nil {
+		b.sets[name] = &Set{Name: name, Key: key, Map: isMap, Interval: interval}
+	}
+	return b.sets[name]
+}
+
+func (s *Set) add(e Element) { s.Elements = append(s.Elements, e) }
+
+// itself lists what pods may always send: what is for themselves.
+func (b *builder) itself(f family) {
+	s := b.set("itself"+f.suffix, []Type{f.address, f.address}, false, false)
+	seen := map[string]bool{}
+	for _, i := range b.in.Pods {
+		p := &b.in.Judge.Model().Pods[i]
+		if p.HostNetwork {
+			continue
+		}
+		for _, x := range p.Addresses {
+			for _, y := range p.Addresses {
+				if x.Is6() != f.ipv6 || y.Is6() != f.ipv6 {
+					continue
+				}
+				if k := key(x.AsSlice(), y.AsSlice()); !seen[k] {
+					seen[k] = true
+					s.add(Element{First: k, Last: k})
+				}
+			}
+		}
+	}
+}
+
+// compile adds one direction of a family.
+func (b *builder) compile(w way) {
+	cells := b.cellsOf(w)
+	open := b.openOf(w, cells)
+	isolated := b.set(w.name("isolated_"), []Type{w.address}, false, false)
+	index := map[string]*vector{}
+	var all []*vector
+	for _, a := range b.addresses(w.family) {
+		if !open[a] {
+			isolated.add(Element{First: key(a.AsSlice()), Last: key(a.AsSlice())})
+		}
+	}
+	for i := range cells {
+		content := b.contentOf(w, &cells[i], open)
+		k := contentKey(content)
+		v := index[k]
+		if v == nil {
+			v = &vector{content: content}
+			index[k] = v
+			all = append(all, v)
+		}
+		v.peers = append(v.peers, cells[i].peers...)
+		if !cells[i].outside.IsEmpty() {
+			v.outside = append(v.outside, cells[i].outside)
+		}
+	}
+	b.place(w, all)
+}
+
+// place lists the peers of vectors and adds the vectors that have some.
+func (b *builder) place(w way, all []*vector) {
+	peers := b.set(w.name("peers_"), []Type{w.address}, true, false)
+	blocks := b.set(w.name("blocks_"), []Type{w.address}, true, true)
+	var spans []span
+	for _, v := range all {
+		for first, last := range netset.JoinAddresses(v.outside...).Spans() {
+			spans = append(spans, span{first, last, v})
+		}
+	}
+	slices.SortFunc(spans, func(x, y span) int { return x.first.Compare(y.first) })
+	var list []peer
+	for _, v := range all {
+		for _, a := range v.peers {
+			if at(spans, a) != v {
+				list = append(list, peer{a, v})
+			}
+		}
+	}
+	slices.SortFunc(list, func(x, y peer) int { return x.address.Compare(y.address) })
+	b.name(w, all, list, spans)
+	nobody := w.name("") + "_none"
+	to := func(v *vector) Verdict { return Verdict{Goto, cmp.Or(v.name, nobody)} }
+	used := map[*vector]bool{}
+	for _, p := range list {
+		k := key(p.address.AsSlice())
+		peers.add(Element{k, k, to(p.vector)})
+		used[p.vector] = true
+	}
+	for _, s := range spans {
+		if s.vector.name != "" {
+			blocks.add(Element{key(s.first.AsSlice()), key(s.last.AsSlice()), to(s.vector)})
+			used[s.vector] = true
+		}
+	}
+	b.addWay(w, nobody)
+	for _, v := range all {
+		if used[v] && v.name != "" {
+			b.addVector(w, v)
+		}
+	}
+}
+
+// span is a range of addresses with its vector.
+type span struct {
+	first, last netip.Addr
+	*vector
+}
+
+// peer is an address that is looked up before ranges are.
+type peer struct {
+	address netip.Addr
+	*vector
+}
+
+// at returns the vector of the range that an address is in.
+func at(spans []span, a netip.Addr) *vector {
+	i, found := slices.BinarySearchFunc(spans, a, func(s span, a netip.Addr) int { return s.first.Compare(a) })
+	if !found {
+		i--
+	}
+	if i < 0 || spans[i].last.Less(a) {
+		return nil
+	}
+	return spans[i].vector
+}
+
+// addresses returns the addresses of the local pods, ascending.
+func (b *builder) addresses(f family) []netip.Addr {
+	var all []netip.Addr
+	for _, i := range b.in.Pods {
+		p := &b.in.Judge.Model().Pods[i]
+		for _, a := range p.Addresses {
+			if !p.HostNetwork && a.Is6() == f.ipv6 {
+				all = append(all, a)
+			}
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all)
+}
+
+// cellsOf asks every judge, and cuts what they say into cells.
+func (b *builder) cellsOf(w way) []cell {
+	var cells []cell
+	for n, judge := range []*reach.Judge{b.in.Judge, b.in.Enforced, b.in.Guards} {
+		if judge == nil {
+			continue
+		}
+		var all []cell
+		for _, v := range judge.Vectors(w.Direction, b.in.Pods) {
+			c := cell{outside: v.Outside, grants: [3]map[netip.Addr]*reach.Granted{}}
+			if len(v.Peers) > 0 && v.Peers[0].Is6() == w.ipv6 {
+				c.peers = v.Peers
+			}
+			if !isOf(v, w.ipv6) {
+				continue
+			}
+			c.grants[n] = map[netip.Addr]*reach.Granted{}
+			for i := range v.Grants {
+				for _, a := range v.Grants[i].At {
+					c.grants[n][a] = &v.Grants[i]
+				}
+			}
+			all = append(all, c)
+		}
+		if n == 0 {
+			cells = all
+		} else {
+			cells = overlay(cells, all, n)
+		}
+	}
+	return cells
+}
+
+// isOf reports whether a vector is of a family.
+func isOf(v reach.Vector, ipv6 bool) bool {
+	for _, a := range v.Peers {
+		return a.Is6() == ipv6
+	}
+	for first := range v.Outside.Spans() {
+		return first.Is6() == ipv6
+	}
+	return false
+}
+
+// overlay cuts the cells of some judges by those of the n-th.
+func overlay(cells, by []cell, n int) []cell {
+	of := map[netip.Addr]int{}
+	for i := range by {
+		for _, a := range by[i].peers {
+			of[a] = i
+		}
+	}
+	var all []cell
+	for _, c := range cells {
+		parts := make([]cell, len(by))
+		for _, a := range c.peers {
+			parts[of[a]].peers = append(parts[of[a]].peers, a)
+		}
+		for i := range by {
+			parts[i].outside = c.outside.Intersect(by[i].outside)
+			if len(parts[i].peers) > 0 || !parts[i].outside.IsEmpty() {
+				parts[i].grants = c.grants
+				parts[i].grants[n] = by[i].grants[n]
+				all = append(all, parts[i])
+			}
+		}
+	}
+	return all
+}
+
+// patternAt returns what becomes of traffic between a local address and a cell.
+func (b *builder) patternAt(c *cell, at netip.Addr) *pattern {
+	allow := func(n int) netset.Ports {
+		if g := c.grants[n][at]; g != nil {
+			return g.Allow
+		}
+		return netset.Ports{}
+	}
+	wanted := allow(0)
+	passes := wanted
+	switch {
+	case b.observed[at] && b.in.Guards == nil:
+		passes = netset.AllTraffic()
+	case b.observed[at]:
+		passes = allow(2)
+	case b.in.Enforced != nil:
+		passes = allow(1)
+	}
+	k := [2]string{wanted.Key(), passes.Key()}
+	p := b.patterns[k]
+	if p == nil {
+		p = patternOf(passes.Intersect(wanted), passes.Minus(wanted))
+		b.patterns[k] = p
+	}
+	return p
+}
+
+// openOf returns the local addresses that no policy keeps from anything.
+func (b *builder) openOf(w way, cells []cell) map[netip.Addr]bool {
+	open := map[netip.Addr]bool{}
+	for _, a := range b.addresses(w.family) {
+		open[a] = !slices.ContainsFunc(cells, func(c cell) bool { return !b.patternAt(&c, a).isAll(allowed) })
+	}
+	return open
+}
+
+// contentOf returns what the isolated pods make of traffic with a cell.
+func (b *builder) contentOf(w way, c *cell, open map[netip.Addr]bool) []entry {
+	var content []entry
+	for _, a := range b.addresses(w.family) {
+		if open[a] {
+			continue
+		}
+		if p := b.patternAt(c, a); !p.isAll(denied) {
+			content = append(content, entry{a, p})
+		}
+	}
+	return content
+}
