@@ -74,6 +74,7 @@ var floors = map[string]floor{
 	"simulator/clickhouse": hands,
 	"internal/cluster":     hands,
 	"internal/live":        hands,
+	"internal/folder":      hands,
 	"internal/standing":    hands,
 	"internal/regotest":    hands,
 	"internal/render":      hands,
