@@ -60,11 +60,12 @@ var floors = map[string]floor{
 	"simulator":           conclusions,
 	"enforcer/nft":        conclusions,
 
-	"policies/k8s":      letters,
-	"simulator/flowlog": letters,
-	"simulator/flowrow": letters,
-	"internal/report":   letters,
-	"internal/snapshot": letters,
+	"enforcer/conntrack": letters,
+	"policies/k8s":       letters,
+	"simulator/flowlog":  letters,
+	"simulator/flowrow":  letters,
+	"internal/report":    letters,
+	"internal/snapshot":  letters,
 
 	"enforcer/kernel":      hands,
 	"enforcer/record":      hands,
