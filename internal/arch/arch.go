@@ -96,6 +96,7 @@ var floors = map[string]floor{
 	"cmd/weir-agent":         mains,
 	"cmd/weir-controller":    mains,
 	"examples/shop/genflows": mains,
+	"examples/node/talk":     mains,
 
 	"internal/arch":           tests,
 	"internal/testkit/flows":  tests,
