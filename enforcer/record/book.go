@@ -118,6 +118,15 @@ func (b *book) tell(q question, at int64) *story {
 	return s
 }
 
+// portOf returns the port of the end that opened a connection; 0 where there are no ports.
+func portOf(c *conntrack.Connection) uint16 {
+	switch c.Original.Protocol {
+	case netset.TCP, netset.UDP, netset.SCTP:
+		return c.Original.SourcePort
+	}
+	return 0
+}
+
 // storyOf returns what is said of a connection that the kernel let through.
 func (b *book) storyOf(c *conntrack.Connection, at int64) *story {
 	q := question{from: c.Original.Source, to: c.Reply.Source, asked: c.Original.Destination, protocol: c.Original.Protocol}
@@ -170,7 +179,7 @@ func (b *book) begin(c *conntrack.Connection, at int64) {
 		b.counts.Ignored++
 		return
 	}
-	b.enter(k, &entry{story: s, older: e, id: c.ID, look: b.look, sourcePort: c.Original.SourcePort, heard: true}, at)
+	b.enter(k, &entry{story: s, older: e, id: c.ID, look: b.look, sourcePort: portOf(c), heard: true}, at)
 }
 
 // enter enters a connection and counts its beginning.
@@ -210,16 +219,20 @@ func (b *book) find(k key, c *conntrack.Connection) (found, newer *entry) {
 func (b *book) end(c *conntrack.Connection, at int64) {
 	k := keyOf(c)
 	mark := b.markOf(k, c)
+	again := b.hasEnded(mark)
+	if again && c.Start != 0 {
+		return
+	}
 	e, newer := b.find(k, c)
 	if e == nil {
-		if b.hasEnded(mark) {
+		if again {
 			return
 		}
 		s := b.storyOf(c, orElse(c.Start, at))
 		if !s.ours {
 			return
 		}
-		e = &entry{story: s, id: c.ID, sourcePort: c.Original.SourcePort, older: b.entries[k]}
+		e = &entry{story: s, id: c.ID, sourcePort: portOf(c), older: b.entries[k]}
 		b.enter(k, e, orElse(c.Start, at))
 		newer = nil
 	}
@@ -268,7 +281,7 @@ func (b *book) once(e *entry) uint64 {
 // settle adds what a connection carried since it was last settled.
 func (b *book) settle(e *entry, c *conntrack.Connection, at int64) {
 	if e.story == nil { // it is remembered
-		e.story = b.storyOf(c, orElse(c.Start, at))
+		e.story, e.sourcePort = b.storyOf(c, orElse(c.Start, at)), portOf(c)
 	}
 	if e.start == 0 {
 		e.start = c.Start
@@ -298,19 +311,20 @@ func (b *book) lookAtAll() {
 	b.counts.Dumps++
 }
 
-// see takes note of a connection that a look at all tells of.
+// see takes note of a connection that a look at all tells of. What was told of
+// connections before that look must have been taken note of.
 func (b *book) see(c *conntrack.Connection, at int64) {
 	k := keyOf(c)
+	if b.hasEnded(b.markOf(k, c)) { // since it was looked at
+		return
+	}
 	e, _ := b.find(k, c)
 	if e == nil {
-		if b.hasEnded(b.markOf(k, c)) {
-			return
-		}
 		s := b.storyOf(c, orElse(c.Start, at))
 		if !s.ours {
 			return
 		}
-		e = &entry{story: s, id: c.ID, sourcePort: c.Original.SourcePort, older: b.entries[k], start: c.Start}
+		e = &entry{story: s, id: c.ID, sourcePort: portOf(c), older: b.entries[k], start: c.Start}
 		b.enter(k, e, orElse(c.Start, at))
 	}
 	e.look = b.look
