@@ -23,7 +23,10 @@ type book struct {
 	entries map[key]*entry
 	open    int
 	look    uint32 // counts the looks at all connections
-	window  uint32 // counts the windows
+	looks   []look // the last ones
+	// lost is a look so long ago that who was not seen since has ended, and nobody will tell.
+	lost   uint32
+	window uint32 // counts the windows
 	// ended are connections whose end was told since the last look at all began, and
 	// since the one before: such a look may still tell of them, and their end be told again.
 	ended  [2]map[uint64]struct{}
@@ -60,6 +63,12 @@ type entry struct {
 	window     uint32 // the last window that counts it
 	sourcePort uint16
 	heard      bool // its beginning was told
+}
+
+// look is when a look at all connections began.
+type look struct {
+	number uint32
+	at     int64
 }
 
 // line is what a record is of.
@@ -303,9 +312,17 @@ func (b *book) settle(e *entry, c *conntrack.Connection, at int64) {
 	}
 }
 
+// patience is how long the kernel may take to tell of an end for which there was no room.
+const patience = 5 * time.Minute
+
 // lookAtAll begins a look at all connections.
-func (b *book) lookAtAll() {
+func (b *book) lookAtAll(at int64) {
 	b.look++
+	b.looks = append(b.looks, look{b.look, at})
+	for len(b.looks) > 0 && at-b.looks[0].at > int64(patience) {
+		b.lost = b.looks[0].number
+		b.looks = b.looks[1:]
+	}
 	b.ended[0], b.ended[1] = b.ended[1], b.ended[0]
 	clear(b.ended[0])
 	b.counts.Dumps++
@@ -340,12 +357,12 @@ const (
 	lostDisk     = "records that found no room on the disk"
 )
 
-// looked ends a look at all connections. Those that two looks in a row did not see, or
-// the first one of those that are remembered, have ended and nobody told.
+// looked ends a look at all connections. Those that none has seen for so long, or the
+// first one of those that are remembered, have ended and nobody told.
 func (b *book) looked(at int64) {
 	for k, newest := range b.entries {
 		for e, newer := newest, (*entry)(nil); e != nil; e = e.older {
-			if e.look+1 < b.look {
+			if e.look < b.lost || e.look == 0 {
 				b.leave(k, e, newer, at)
 				b.counts.Lost[lostEnd]++
 			} else {

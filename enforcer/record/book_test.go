@@ -145,7 +145,7 @@ func TestBookIsExact(t *testing.T) {
 			}
 		}
 		look := func() {
-			b.lookAtAll()
+			b.lookAtAll(k.now)
 			looking, dump = true, slices.Clone(k.there)
 		}
 		see := func(most int) {

@@ -216,7 +216,7 @@ func (l *listener) beginLook() {
 		l.lookDue = true
 		return
 	}
-	l.lookAtAll()
+	l.lookAtAll(l.lookBegan.UnixNano())
 	l.looking = true
 }
 

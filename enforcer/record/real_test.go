@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,7 +17,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
 
+	"github.com/weir-policy/weir/enforcer/conntrack"
 	"github.com/weir-policy/weir/enforcer/kernel"
 	"github.com/weir-policy/weir/enforcer/nft"
 	"github.com/weir-policy/weir/enforcer/record"
@@ -199,29 +202,187 @@ func said(flows []policies.Flow) (lines []string) {
 	return lines
 }
 
+// nft runs a command of nft on the node.
+func (s *scene) nft(command string) {
+	s.t.Helper()
+	s.Inside(func() {
+		if out, err := exec.Command("nft", command).CombinedOutput(); err != nil {
+			s.t.Fatalf("nft %s: %v\n%s", command, err, out)
+		}
+	})
+}
+
+// Every kind of connection is recorded with its ends and the rules that decided.
 func TestRealConnections(t *testing.T) {
 	netns.Want(t)
 	s := newScene(t)
+	s.nft("add table ip services; add chain ip services before { type nat hook prerouting priority dstnat; }; add rule ip services before ip daddr 10.96.0.1 tcp dport 80 dnat to 10.0.0.2:5432")
 	r, stop := s.record()
 	web, db, cron, out := s.web.Addresses, s.db.Addresses, s.cron.Addresses, s.out.Addresses
+	probe := func(from *netns.Party, source, target netip.Addr, protocol netset.Protocol, port uint16) netns.Probe {
+		return netns.Probe{From: from, Source: source, Target: target, Protocol: protocol, Port: port}
+	}
 	s.Arrive([]netns.Probe{
-		{From: s.web, Source: web[0], Target: db[0], Protocol: netset.TCP, Port: 5432},
-		{From: s.web, Source: web[1], Target: db[1], Protocol: netset.UDP, Port: 53},
-		{From: s.db, Source: db[0], Target: web[0], Protocol: netset.TCP, Port: 8080},
-		{From: s.out, Source: out[0], Target: web[0], Protocol: netset.ICMP, Port: 8 << 8},
-		{From: s.web, Source: web[1], Target: out[1], Protocol: netset.TCP, Port: 80},
-		{From: s.db, Source: db[0], Target: cron[0], Protocol: netset.TCP, Port: 80},
-		{From: s.db, Source: db[0], Target: cron[0], Protocol: netset.TCP, Port: 22},
-		{From: s.cron, Source: cron[0], Target: db[0], Protocol: netset.TCP, Port: 5432},
-	}, []bool{true, true, true, true, true, true, true, false})
+		probe(s.web, web[0], db[0], netset.TCP, 5432),
+		probe(s.web, web[1], db[1], netset.UDP, 53),
+		probe(s.web, web[0], netip.MustParseAddr("10.96.0.1"), netset.TCP, 80),
+		probe(s.db, db[0], web[0], netset.TCP, 8080),
+		probe(s.out, out[0], web[0], netset.ICMP, 8<<8),
+		probe(s.web, web[1], out[1], netset.TCP, 80),
+		probe(s.db, db[0], cron[0], netset.TCP, 80),
+		probe(s.db, db[0], cron[0], netset.TCP, 22),
+		probe(s.cron, cron[0], db[0], netset.UDP, 5432),
+	}, []bool{true, true, true, true, true, true, true, true, false})
+	s.until("it hears of all", func() bool { return r.Counts().Started == 8 })
+	s.Forget()
 	stop()
 	flows, stats := recorded(t, s.dir)
-	t.Logf("%+v %+v", r.Counts(), stats)
-	for i := range flows {
-		line, _ := flowlog.Encode(flows[i])
-		t.Logf("%s", line)
+	want := []string{
+		"192.0.2.1 to shop/web-7c9f8d5b6-aaaaa ICMP/2048 allow by destination, 1 started, 1 ended",
+		"look/cron to shop/db-0 UDP/5432 deny by destination, 0 started, 0 ended, deny default/shop/db rule -1",
+		"shop/db-0 to look/cron TCP/22 allow by destination, 1 started, 1 ended, allow default/look/cron rule 0",
+		"shop/db-0 to look/cron TCP/80 allow by destination, 1 started, 1 ended, deny default/look/cron rule -1 staged",
+		"shop/db-0 to shop/web-7c9f8d5b6-aaaaa TCP/8080 allow by destination, 1 started, 1 ended",
+		"shop/web-7c9f8d5b6-aaaaa to 2001:db8::1 TCP/80 allow by source, 1 started, 1 ended",
+		"shop/web-7c9f8d5b6-aaaaa to shop/db-0 TCP/5432 allow by destination, 1 started, 1 ended, allow default/shop/db rule 0",
+		"shop/web-7c9f8d5b6-aaaaa to shop/db-0 UDP/53 allow by destination, 1 started, 1 ended, allow default/shop/db rule 0",
+		"shop/web-7c9f8d5b6-aaaaa to shop/db-0 as db.shop.svc TCP/5432 allow by destination, 1 started, 1 ended, allow default/shop/db rule 0",
 	}
-	if diff := cmp.Diff([]string{}, said(flows)); diff != "" {
+	if diff := cmp.Diff(want, said(flows)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if c := r.Counts(); c.Ended != 8 || c.Open != 0 || c.Unexplained != 0 || len(c.Lost) > 0 || stats.Lost > 0 || c.Observed != 1 {
+		t.Errorf("counts %+v, lost by the files %d", c, stats.Lost)
+	}
+}
+
+// carried returns what the kernel counts of the connections with a source port, or all.
+func (s *scene) carried() (total [2]conntrack.Counters) {
+	s.t.Helper()
+	s.Inside(func() {
+		all, err := netlink.ConntrackTableList(netlink.ConntrackTable, netlink.FAMILY_V4)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, f := range all {
+			total[0].Packets += f.Forward.Packets
+			total[0].Bytes += f.Forward.Bytes
+			total[1].Packets += f.Reverse.Packets
+			total[1].Bytes += f.Reverse.Bytes
+		}
+	})
+	return total
+}
+
+// sumOf adds flows up.
+func sumOf(flows []policies.Flow) (total [2]conntrack.Counters, started, ended uint64) {
+	for i := range flows {
+		f := &flows[i]
+		total[0].Packets += f.Packets
+		total[0].Bytes += f.Bytes
+		total[1].Packets += f.ReplyPackets
+		total[1].Bytes += f.ReplyBytes
+		started += f.Started
+		ended += f.Ended
+	}
+	return total, started, ended
+}
+
+// A connection that outlasts windows, and recorders, is recorded by each, and what they
+// say comes to what the kernel counts.
+func TestRealOutlasts(t *testing.T) {
+	netns.Want(t)
+	s := newScene(t)
+	s.options.Window = 20 * time.Millisecond
+	var conn *netns.Conversation
+	for i := range 3 {
+		r, stop := s.record()
+		if i == 0 { // the kernel counts now
+			conn = s.Talk(s.db, s.web, 9000)
+		}
+		for n := range 3 {
+			before := r.Counts().Records
+			conn.Carries(n%2 == 0, true)
+			s.until("it records more", func() bool { return r.Counts().Records > before })
+		}
+		stop()
+		conn.Carries(true, true) // while nobody records
+	}
+	_, stop := s.record()
+	stop()
+	flows, stats := recorded(t, s.dir)
+	total, started, ended := sumOf(flows)
+	if want := s.carried(); total != want || started != 1 || ended != 0 || stats.Lost != 0 {
+		t.Errorf("recorded is %+v, %d started, %d ended; the kernel says %+v", total, started, ended, want)
+	}
+	if len(flows) < 9 {
+		t.Errorf("%d records", len(flows))
+	}
+}
+
+// Denials are counted exactly, however few of them are logged; so is what passes only
+// because it is observed.
+func TestRealDenials(t *testing.T) {
+	netns.Want(t)
+	s := newScene(t)
+	s.options.Window = 50 * time.Millisecond
+	for _, level := range []record.Level{0, 2} {
+		s.options.Level, s.options.Dir = level, t.TempDir()
+		r, stop := s.record()
+		denied := s.Stream(s.cron, s.db, 9999, false)
+		s.until("many are denied", func() bool { return r.Counts().Denied > 500 })
+		denied.Stop()
+		stop()
+		after, err := s.counters()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := uint64(0)
+		for name, n := range after {
+			if strings.HasSuffix(name, "_denied") || strings.HasSuffix(name, "_none") {
+				want += n
+			}
+		}
+		flows, _ := recorded(t, s.options.Dir)
+		got, logged := uint64(0), uint64(0)
+		for i := range flows {
+			if flows[i].Verdict != policies.Deny {
+				t.Errorf("%+v", flows[i])
+			}
+			got += flows[i].Count
+			if flows[i].To.Namespace != "" {
+				logged += flows[i].Count
+			}
+		}
+		if got != want {
+			t.Errorf("%d denials are recorded of %d", got, want)
+		}
+		if c := r.Counts(); c.Denied != got || logged == 0 || logged == got {
+			t.Errorf("%d of %d denials were logged; counts %+v", logged, got, c)
+		}
+	}
+}
+
+// Where the kernel has no room for what it tells, nothing is lost: the ends of
+// connections are told again, and the others are looked up.
+func TestRealOverflow(t *testing.T) {
+	netns.Want(t)
+	s := newScene(t)
+	s.options.Buffer = 1 << 15
+	r, stop := s.record()
+	const many = 1500
+	var probes []netns.Probe
+	for range many {
+		probes = append(probes, netns.Probe{From: s.web, Source: s.web.Addresses[0], Target: s.db.Addresses[0], Protocol: netset.UDP, Port: 53})
+	}
+	s.Arrive(probes, slices.Repeat([]bool{true}, many))
+	s.Forget()
+	s.until("all have ended", func() bool { return r.Counts().Ended >= many })
+	stop()
+	flows, _ := recorded(t, s.dir)
+	total, started, ended := sumOf(flows)
+	c := r.Counts()
+	if c.Overflows == 0 || started != many || ended != many || len(c.Lost) > 0 || total[0].Packets < many {
+		t.Errorf("%d started, %d ended, %+v; counts %+v", started, ended, total, c)
 	}
 }
