@@ -52,7 +52,6 @@ const shop = `
 type scene struct {
 	*netns.Lab
 	t             testing.TB
-	model         *policies.Model
 	kernel        *kernel.Kernel
 	web, db, cron *netns.Party
 	out           *netns.Party
@@ -61,9 +60,10 @@ type scene struct {
 	options       record.Options
 }
 
-func newScene(t testing.TB) *scene {
+// generationOf returns what is in force in a scene.
+func generationOf(t testing.TB, world string) record.Generation {
 	t.Helper()
-	docs, err := k8s.Parse("shop.yaml", []byte(shop))
+	docs, err := k8s.Parse("shop.yaml", []byte(world))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,19 +71,31 @@ func newScene(t testing.TB) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scene{Lab: netns.New(t), t: t, model: m, dir: t.TempDir()}
-	s.kernel = kernel.New(s.FD())
-	parties := map[string]**netns.Party{"web-7c9f8d5b6-aaaaa": &s.web, "db-0": &s.db, "cron": &s.cron}
 	in := nft.Input{Judge: reach.New(m, reach.Options{}), Observed: map[string]bool{"look": true}, LogGroup: 5}
 	for i := range m.Pods {
-		*parties[m.Pods[i].Ref.Name] = s.Add(m.Pods[i].Addresses...)
 		in.Pods = append(in.Pods, i)
+	}
+	return record.Generation{Number: 7, Since: time.Now(), Input: in, Ruleset: nft.Compile(in, nil)}
+}
+
+func newScene(t testing.TB) *scene {
+	t.Helper()
+	return newSceneOf(t, shop)
+}
+
+func newSceneOf(t testing.TB, world string) *scene {
+	t.Helper()
+	s := &scene{Lab: netns.New(t), t: t, generation: generationOf(t, world), dir: t.TempDir()}
+	s.kernel = kernel.New(s.FD())
+	parties := map[string]**netns.Party{"web-7c9f8d5b6-aaaaa": &s.web, "db-0": &s.db, "cron": &s.cron}
+	m := s.generation.Input.Judge.Model()
+	for i := range m.Pods {
+		*parties[m.Pods[i].Ref.Name] = s.Add(m.Pods[i].Addresses...)
 	}
 	s.out = s.Add(netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"))
 	for _, p := range []*netns.Party{s.web, s.db, s.cron, s.out} {
 		p.Serve([]uint16{22, 80, 5432, 8080}, []uint16{53})
 	}
-	s.generation = record.Generation{Number: 7, Since: time.Now(), Input: in, Ruleset: nft.Compile(in, nil)}
 	if err := s.kernel.Load(s.generation.Ruleset); err != nil {
 		t.Fatal(err)
 	}
