@@ -23,7 +23,10 @@ type book struct {
 	entries map[key]*entry
 	open    int
 	look    uint32 // counts the looks at all connections
-	window  uint32 // counts the windows
+	looks   []look // the last ones
+	// lost is a look so long ago that who was not seen since has ended, and nobody will tell.
+	lost   uint32
+	window uint32 // counts the windows
 	// ended are connections whose end was told since the last look at all began, and
 	// since the one before: such a look may still tell of them, and their end be told again.
 	ended  [2]map[uint64]struct{}
@@ -60,6 +63,12 @@ type entry struct {
 	window     uint32 // the last window that counts it
 	sourcePort uint16
 	heard      bool // its beginning was told
+}
+
+// look is when a look at all connections began.
+type look struct {
+	number uint32
+	at     int64
 }
 
 // line is what a record is of.
@@ -118,6 +127,15 @@ func (b *book) tell(q question, at int64) *story {
 	return s
 }
 
+// portOf returns the port of the end that opened a connection; 0 where there are no ports.
+func portOf(c *conntrack.Connection) uint16 {
+	switch c.Original.Protocol {
+	case netset.TCP, netset.UDP, netset.SCTP:
+		return c.Original.SourcePort
+	}
+	return 0
+}
+
 // storyOf returns what is said of a connection that the kernel let through.
 func (b *book) storyOf(c *conntrack.Connection, at int64) *story {
 	q := question{from: c.Original.Source, to: c.Reply.Source, asked: c.Original.Destination, protocol: c.Original.Protocol}
@@ -170,7 +188,7 @@ func (b *book) begin(c *conntrack.Connection, at int64) {
 		b.counts.Ignored++
 		return
 	}
-	b.enter(k, &entry{story: s, older: e, id: c.ID, look: b.look, sourcePort: c.Original.SourcePort, heard: true}, at)
+	b.enter(k, &entry{story: s, older: e, id: c.ID, look: b.look, sourcePort: portOf(c), heard: true}, at)
 }
 
 // enter enters a connection and counts its beginning.
@@ -210,16 +228,20 @@ func (b *book) find(k key, c *conntrack.Connection) (found, newer *entry) {
 func (b *book) end(c *conntrack.Connection, at int64) {
 	k := keyOf(c)
 	mark := b.markOf(k, c)
+	again := b.hasEnded(mark)
+	if again && c.Start != 0 {
+		return
+	}
 	e, newer := b.find(k, c)
 	if e == nil {
-		if b.hasEnded(mark) {
+		if again {
 			return
 		}
 		s := b.storyOf(c, orElse(c.Start, at))
 		if !s.ours {
 			return
 		}
-		e = &entry{story: s, id: c.ID, sourcePort: c.Original.SourcePort, older: b.entries[k]}
+		e = &entry{story: s, id: c.ID, sourcePort: portOf(c), older: b.entries[k]}
 		b.enter(k, e, orElse(c.Start, at))
 		newer = nil
 	}
@@ -268,7 +290,7 @@ func (b *book) once(e *entry) uint64 {
 // settle adds what a connection carried since it was last settled.
 func (b *book) settle(e *entry, c *conntrack.Connection, at int64) {
 	if e.story == nil { // it is remembered
-		e.story = b.storyOf(c, orElse(c.Start, at))
+		e.story, e.sourcePort = b.storyOf(c, orElse(c.Start, at)), portOf(c)
 	}
 	if e.start == 0 {
 		e.start = c.Start
@@ -290,27 +312,36 @@ func (b *book) settle(e *entry, c *conntrack.Connection, at int64) {
 	}
 }
 
+// patience is how long the kernel may take to tell of an end for which there was no room.
+const patience = 5 * time.Minute
+
 // lookAtAll begins a look at all connections.
-func (b *book) lookAtAll() {
+func (b *book) lookAtAll(at int64) {
 	b.look++
+	b.looks = append(b.looks, look{b.look, at})
+	for len(b.looks) > 0 && at-b.looks[0].at > int64(patience) {
+		b.lost = b.looks[0].number
+		b.looks = b.looks[1:]
+	}
 	b.ended[0], b.ended[1] = b.ended[1], b.ended[0]
 	clear(b.ended[0])
 	b.counts.Dumps++
 }
 
-// see takes note of a connection that a look at all tells of.
+// see takes note of a connection that a look at all tells of. What was told of
+// connections before that look must have been taken note of.
 func (b *book) see(c *conntrack.Connection, at int64) {
 	k := keyOf(c)
+	if b.hasEnded(b.markOf(k, c)) { // since it was looked at
+		return
+	}
 	e, _ := b.find(k, c)
 	if e == nil {
-		if b.hasEnded(b.markOf(k, c)) {
-			return
-		}
 		s := b.storyOf(c, orElse(c.Start, at))
 		if !s.ours {
 			return
 		}
-		e = &entry{story: s, id: c.ID, sourcePort: c.Original.SourcePort, older: b.entries[k], start: c.Start}
+		e = &entry{story: s, id: c.ID, sourcePort: portOf(c), older: b.entries[k], start: c.Start}
 		b.enter(k, e, orElse(c.Start, at))
 	}
 	e.look = b.look
@@ -326,12 +357,12 @@ const (
 	lostDisk     = "records that found no room on the disk"
 )
 
-// looked ends a look at all connections. Those that two looks in a row did not see, or
-// the first one of those that are remembered, have ended and nobody told.
+// looked ends a look at all connections. Those that none has seen for so long, or the
+// first one of those that are remembered, have ended and nobody told.
 func (b *book) looked(at int64) {
 	for k, newest := range b.entries {
 		for e, newer := newest, (*entry)(nil); e != nil; e = e.older {
-			if e.look+1 < b.look {
+			if e.look < b.lost || e.look == 0 {
 				b.leave(k, e, newer, at)
 				b.counts.Lost[lostEnd]++
 			} else {

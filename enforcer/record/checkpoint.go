@@ -41,11 +41,17 @@ func (b *book) checkpoint(now time.Time) *checkpoint {
 		c.Denials[name] = &copied
 	}
 	for k, newest := range b.entries {
-		for e := newest; e != nil; e = e.older {
-			c.entries = appendEntry(c.entries, k, e)
-		}
+		c.entries = appendEntries(c.entries, k, newest)
 	}
 	return c
+}
+
+// appendEntries appends the entries of a key, the oldest first.
+func appendEntries(to []byte, k key, newest *entry) []byte {
+	if newest == nil {
+		return to
+	}
+	return appendEntry(appendEntries(to, k, newest.older), k, newest)
 }
 
 func appendEntry(to []byte, k key, e *entry) []byte {
@@ -77,7 +83,7 @@ func (c *checkpoint) restore(b *book) {
 	for rest := c.entries; len(rest) >= entrySize; rest = rest[entrySize:] {
 		k := key{source: [16]byte(rest), target: [16]byte(rest[16:]), protocol: netset.Protocol(rest[38]), ipv6: rest[39] == 6}
 		k.sourcePort, k.targetPort, k.zone = binary.LittleEndian.Uint16(rest[32:]), binary.LittleEndian.Uint16(rest[34:]), binary.LittleEndian.Uint16(rest[36:])
-		e := &entry{id: binary.LittleEndian.Uint32(rest[40:]), start: int64(binary.LittleEndian.Uint64(rest[44:])), sourcePort: k.sourcePort, heard: true, older: b.entries[k]}
+		e := &entry{id: binary.LittleEndian.Uint32(rest[40:]), start: int64(binary.LittleEndian.Uint64(rest[44:])), heard: true, older: b.entries[k]}
 		for way := range e.counted {
 			at := rest[52+16*way:]
 			e.counted[way].Packets, e.counted[way].Bytes = binary.LittleEndian.Uint64(at), binary.LittleEndian.Uint64(at[8:])

@@ -216,13 +216,22 @@ func (l *listener) beginLook() {
 		l.lookDue = true
 		return
 	}
-	l.lookAtAll()
+	l.lookAtAll(l.lookBegan.UnixNano())
 	l.looking = true
 }
 
 // readLook reads the answer, or some of it.
 func (l *listener) readLook(now time.Time) error {
-	_, err := l.all.read(turnOfLook, func(m message) error {
+	ahead := func() error {
+		for more := true; more; {
+			var err error
+			if more, err = l.readEvents(l.options.Clock()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	_, err := l.all.readAhead(turnOfLook, ahead, func(m message) error {
 		switch m.kind {
 		case unix.NLMSG_DONE:
 			l.looked(now.UnixNano())

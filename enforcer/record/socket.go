@@ -108,6 +108,11 @@ var errCutOff = errors.New("a message of the kernel is cut off")
 // read passes on what is there now, at most so many packets of messages, and reports
 // whether there may be more. ENOBUFS says that there was no room for some.
 func (s *socket) read(most int, each func(message) error) (more bool, err error) {
+	return s.readAhead(most, nil, each)
+}
+
+// readAhead is read that calls ahead, unless nil, before it passes on what it has read.
+func (s *socket) readAhead(most int, ahead func() error, each func(message) error) (more bool, err error) {
 	for range most {
 		n, err := unix.Read(s.fd, s.buffer)
 		switch {
@@ -115,7 +120,10 @@ func (s *socket) read(most int, each func(message) error) (more bool, err error)
 			return false, nil
 		case errors.Is(err, unix.EINTR):
 			continue
-		case err != nil:
+		case err == nil && ahead != nil:
+			err = ahead()
+		}
+		if err != nil {
 			return true, err
 		}
 		for rest := s.buffer[:n]; len(rest) >= unix.SizeofNlMsghdr; {
