@@ -57,7 +57,8 @@ test-duckdb: ## run the tests that want DuckDB
 
 # Debian's nft is installed where it is missing, which wants root.
 test-kernel: ## run the tests that want a kernel, as root or in a user namespace
-	tools/kernel/run.sh go test -count=1 -run Real ./enforcer/kernel
+	tools/kernel/tshark.sh || echo "not tried with tshark"
+	tools/kernel/run.sh go test -count=1 -run Real ./enforcer/kernel ./enforcer/capture
 
 chart: $(HELM) bin/weir ## lint the chart, render it and look at what comes of it
 	$(HELM) lint --strict --quiet charts/weir

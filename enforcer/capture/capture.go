@@ -12,6 +12,7 @@
 package capture
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -56,7 +57,7 @@ type Options struct {
 	Clock func() time.Time // time.Now unless it is set
 
 	MaxBytesTotal int64 // of all files, 1 GB unless it is set
-	MinFreeBytes  int64 // that the disk keeps free, 1 GB unless it is set; below 0 is none
+	MinFreeBytes  int64 // that the disk keeps free, 1 GB unless it is set; below 0 is not looked at
 	RingBytes     int   // of memory for each interface, 8 MiB unless it is set
 	MaxInterfaces int   // captured at a time, 16 unless it is set
 
@@ -535,7 +536,7 @@ func (c *Capturer) publish() {
 	text, err := json.MarshalIndent(map[string]any{
 		"apiVersion": v1alpha1.APIVersion, "kind": v1alpha1.KindPacketCapture + "List", "items": append([]v1alpha1.PacketCapture{}, states...),
 	}, "", "  ")
-	if err == nil && string(text) != string(c.written) {
+	if err == nil && !bytes.Equal(text, c.written) {
 		if err = writeWhole(filepath.Join(c.options.Dir, StateFile), append(text, '\n')); err == nil {
 			c.written = text
 		}

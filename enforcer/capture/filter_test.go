@@ -25,7 +25,6 @@ func TestMain(m *testing.M) { os.Exit(testkit.Properties(m, 300)) }
 type sight struct {
 	protocol netset.Protocol
 	ends     [2]netip.Addr
-	ports    []uint16 // of both ends; none where it has none
 	hasPorts bool
 }
 

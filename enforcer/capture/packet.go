@@ -173,7 +173,7 @@ func parse(packet []byte, link int) (p parsed, ok bool) {
 	}
 	var from, to netip.Addr
 	rest := packet[link:]
-	whole := true
+	var whole bool
 	switch {
 	case rest[0]>>4 == 4 && (link == 0 || binary.BigEndian.Uint16(packet[link-2:]) == etherIPv4):
 		from, to = netip.AddrFrom4([4]byte(rest[12:])), netip.AddrFrom4([4]byte(rest[16:]))

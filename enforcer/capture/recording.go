@@ -17,6 +17,7 @@ import (
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/pcapgo"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -47,9 +48,9 @@ type recording struct {
 	written int64     // bytes in the file
 	begun   time.Time // when its first packet came
 	last    time.Time
-	packets uint64    // given to the file
-	inFile  uint64    // and there
-	lost    uint64    // of all files before
+	packets uint64 // given to the file
+	inFile  uint64 // and there
+	lost    uint64 // of all files before
 	total   int64  // bytes of all files
 }
 
@@ -136,7 +137,11 @@ func (w intoFile) Write(blocks []byte) (int, error) {
 	n, err := r.file.Write(blocks)
 	if err != nil {
 		r.room.give(int64(len(blocks)))
-		return 0, errors.Join(fmt.Errorf("write packets: %w", err), r.file.Truncate(r.written))
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			err = fmt.Errorf("%w: %w; delete what is not needed there", errFull, err)
+		}
+		_, back := r.file.Seek(r.written, io.SeekStart)
+		return 0, errors.Join(fmt.Errorf("write packets: %w", err), r.file.Truncate(r.written), back)
 	}
 	r.written += int64(n)
 	r.total += int64(n)

@@ -126,7 +126,7 @@ func (r *ring) lost() uint64 {
 func (r *ring) close() { r.packets.Close() }
 
 // inside calls f in a network namespace; 0 is that of the caller.
-func inside(namespace int, f func() error) error {
+func inside(namespace int, f func() error) (err error) {
 	if namespace == 0 {
 		return f()
 	}
@@ -136,7 +136,7 @@ func inside(namespace int, f func() error) error {
 		runtime.UnlockOSThread()
 		return err
 	}
-	defer home.Close()
+	defer func() { err = errors.Join(err, home.Close()) }()
 	if err := netns.Set(netns.NsHandle(namespace)); err != nil {
 		runtime.UnlockOSThread()
 		return err

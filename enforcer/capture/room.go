@@ -21,7 +21,7 @@ var errFull = errors.New("no room")
 type room struct {
 	dir     string
 	most    int64 // bytes of all files
-	minFree int64 // bytes that stay free on the disk
+	minFree int64 // bytes that stay free on the disk, any number where it is below 0
 	// evict removes files that nobody asks for any more, some at a time, and reports
 	// whether there were any.
 	evict func() bool
@@ -50,7 +50,7 @@ func (r *room) tryTake(n int64) error {
 	switch {
 	case r.used+n > r.most:
 		return fmt.Errorf("%w: captures hold %d bytes on this node, and may hold %d; delete some, or let the agent keep more", errFull, r.used, r.most)
-	case free-n < r.minFree:
+	case r.minFree >= 0 && free-n < r.minFree:
 		return fmt.Errorf("%w: the disk of %s has %d bytes free, and %d must stay so; delete what is not needed there", errFull, r.dir, free, r.minFree)
 	}
 	r.used += n
