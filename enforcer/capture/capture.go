@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"maps"
 	"net/netip"
 	"os"
@@ -62,12 +61,14 @@ type Options struct {
 	MaxInterfaces int   // captured at a time, 16 unless it is set
 
 	// Verdict says what the policies make of a connection; nil is nothing, and every
-	// verdict is unknown. Its answers are remembered until Set is called.
-	Verdict func(Attempt) policies.Verdict
+	// verdict is unknown. Its answers are remembered while Generation says the same, if
+	// it is set, and Set is not called.
+	Verdict    func(Attempt) policies.Verdict
+	Generation func() uint64
 	// Connections yields the connections that are open, in the direction in which they
 	// were opened, each with its ends as either side sees them where that differs. Where
 	// it is nil, nobody can tell who opened a connection whose beginning was not seen.
-	Connections func() iter.Seq[Attempt]
+	Connections func(yield func(Attempt) bool) error
 	// Warn is told what goes wrong without ending a capture; it may be nil.
 	Warn func(error)
 }
@@ -450,31 +451,45 @@ func (c *Capturer) begin(k *capture, s *subject) error {
 			room: c.room, dir: c.folder(r.Ref), stem: s.pod.Ref.Name + "_" + d.name, about: about, lostSoFar: from.lost,
 			fileBytes: size, rotate: cmp.Or(r.Rotate, rotate), files: cmp.Or(r.MaxFiles, files),
 		},
-		comments: &commenter{pod: pod, addresses: s.pod.Addresses, link: d.link, verdict: c.options.Verdict, age: c.changes.Load},
+		comments: &commenter{pod: pod, addresses: s.pod.Addresses, link: d.link, verdict: c.options.Verdict, age: c.age},
 	}
 	if !r.End.IsZero() {
 		s.session.stopAt(r.End)
 	}
 	if c.options.Connections != nil {
-		s.session.comments.learn(c.options.Connections())
+		if err := s.session.comments.learn(c.options.Connections); err != nil {
+			c.options.Warn(fmt.Errorf("which connections are open is not known: %w", err))
+		}
 	}
 	go s.session.run(c.options.Clock)
 	return nil
 }
 
 // learn remembers who opened the connections of the pod.
-func (c *commenter) learn(open iter.Seq[Attempt]) {
-	c.told, c.known = true, map[conversation]int{}
-	for a := range open {
+func (c *commenter) learn(open func(yield func(Attempt) bool) error) error {
+	c.known = map[conversation]int{}
+	err := open(func(a Attempt) bool {
 		if !slices.Contains(c.addresses, a.From.Addr()) && !slices.Contains(c.addresses, a.To.Addr()) {
-			continue
+			return true
 		}
 		talk, opener := conversation{a.Protocol, [2]netip.AddrPort{a.From, a.To}}, 0
 		if a.To.Compare(a.From) < 0 {
 			talk.ends[0], talk.ends[1], opener = a.To, a.From, 1
 		}
 		c.known[talk] = opener
+		return true
+	})
+	c.told = err == nil
+	return err
+}
+
+// age is a number that changes when verdicts may.
+func (c *Capturer) age() uint64 {
+	age := c.changes.Load()
+	if c.options.Generation != nil {
+		age += c.options.Generation() << 32
 	}
+	return age
 }
 
 // stop ends the subject's session, with what came before a time in its files.

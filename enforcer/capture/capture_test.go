@@ -385,13 +385,15 @@ func TestComments(t *testing.T) {
 		}
 	}
 	known := func(c *commenter, open ...Attempt) *commenter {
-		c.learn(func(yield func(Attempt) bool) {
+		err := c.learn(func(yield func(Attempt) bool) error {
 			for _, a := range open {
-				if !yield(a) {
-					return
-				}
+				yield(a)
 			}
+			return nil
 		})
+		if err != nil {
+			t.Error(err)
+		}
 		return c
 	}
 	const syn, ack = 2, 16

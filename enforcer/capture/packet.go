@@ -40,7 +40,7 @@ type commenter struct {
 	addresses []netip.Addr
 	link      int // bytes in front of IP
 	verdict   func(Attempt) policies.Verdict
-	age       func() uint64 // grows when verdicts may change
+	age       func() uint64 // changes when verdicts may
 	// known are connections that were open before; where that is not known, nobody
 	// can tell who opened those whose beginning is not seen.
 	known map[conversation]int

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net"
 	"net/netip"
 	"os"
@@ -186,7 +185,7 @@ func TestRealTraffic(t *testing.T) {
 	four.Filters, six.Filters, whole.SnapLength = asked, asked, 64
 	c, stop := capturing(t, lab, Options{
 		Verdict:     func(Attempt) policies.Verdict { return policies.Allow },
-		Connections: func() iter.Seq[Attempt] { return func(func(Attempt) bool) {} },
+		Connections: func(func(Attempt) bool) error { return nil },
 	}, four, six, whole)
 
 	streams := []*netns.Stream{lab.Stream(web, db, 7000, true), lab.Stream(web6, db6, 7000, true), lab.Stream(web, db, 7001, true)}
