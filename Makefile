@@ -58,6 +58,7 @@ test-duckdb: ## run the tests that want DuckDB
 
 # Debian's nft is installed where it is missing, which wants root.
 test-kernel: ## run the tests that want a kernel, as root or in a user namespace
+	tools/kernel/tshark.sh || echo "not tried with tshark"
 	tools/kernel/run.sh go test -count=1 -run Real ./enforcer/... ./cmd/weir-agent
 
 chart: $(HELM) bin/weir ## lint the chart, render it and look at what comes of it

@@ -81,8 +81,9 @@ func texts(o map[string]any, field string) []string {
 	return found
 }
 
-func TestDefinitionIsThatOfTheTypes(t *testing.T) {
+func TestDefinitionsAreThoseOfTheTypes(t *testing.T) {
 	testkit.Golden(t, "weir/files/weir.dev_invariants.yaml", v1alpha1.InvariantCRD)
+	testkit.Golden(t, "weir/files/weir.dev_packetcaptures.yaml", v1alpha1.PacketCaptureCRD)
 }
 
 // What may be done is listed in the documentation, with its reason.

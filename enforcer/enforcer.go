@@ -398,6 +398,25 @@ func (a *Agent) Status() Status {
 	return s
 }
 
+// Fate returns what the ruleset in force does with a packet of a new connection; it is
+// not known before there is one.
+func (a *Agent) Fate(p nft.Packet) (f nft.Fate, known bool) {
+	a.mutex.Lock()
+	ruleset := a.loaded
+	a.mutex.Unlock()
+	if ruleset == nil {
+		return f, false
+	}
+	return ruleset.Fate(p), true
+}
+
+// Generation returns the number of the generation in force, 0 before there is one.
+func (a *Agent) Generation() uint64 {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return a.state.Generation
+}
+
 // Ready says why the node is not guarded as it should be; nil where it is. A world that
 // cannot be read does not count, since the last good one is in force.
 func (a *Agent) Ready() error {

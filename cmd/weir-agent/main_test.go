@@ -30,8 +30,10 @@ func TestFlags(t *testing.T) {
 		{"a cluster without a node", "", "", "--node is not set, nor is NODE_NAME: which pods of the cluster run here is not known"},
 		{"ranges of pods", "--world x --unknown-pods deny --pod-cidr 10.0.0.0/24,fd00::/64", "", ""},
 		{"no ranges", "--world x --unknown-pods deny", "", "--unknown-pods deny needs --pod-cidr, or --node with a Node that has a podCIDR"},
-		{"much", "--world x --mode look --log-level loud --health-addr here --flows-level 9", "",
-			"--flows-level 9 is none of 0, 1, 2, 3\n--health-addr: address here: missing port in address\n--log-level \"loud\" is none of [debug info warn error]\n--mode \"look\" is none of [enforce observe]"},
+		{
+			"much", "--world x --mode look --log-level loud --health-addr here --flows-level 9", "",
+			"--flows-level 9 is none of 0, 1, 2, 3\n--health-addr: address here: missing port in address\n--log-level \"loud\" is none of [debug info warn error]\n--mode \"look\" is none of [enforce observe]",
+		},
 	}
 	for _, test := range tests {
 		o := &options{}

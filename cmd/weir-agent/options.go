@@ -27,6 +27,8 @@ type options struct {
 	flowBytes                          int64
 	flowWindow                         time.Duration
 	flowLevel                          uint8
+	captureDir                         string
+	captureBytes, captureFree          int64
 	group                              uint16
 	rate                               uint64
 	metricsAddr, healthAddr, pprofAddr string
@@ -54,6 +56,9 @@ func newFlags(o *options) *pflag.FlagSet {
 	f.DurationVar(&o.flowWindow, "flows-window", 15*time.Second, "time that a record adds up")
 	f.Uint8Var(&o.flowLevel, "flows-level", 0, "what records leave out: 0 nothing, 1 source ports, 2 names of pods too, 3 ports too")
 	f.StringVar(&o.socket, "socket", "", "path of the unix socket for weir flows observe; none unless it is set")
+	f.StringVar(&o.captureDir, "capture-dir", "", "folder for packets that PacketCaptures ask for; nothing is captured unless it is set")
+	f.Int64Var(&o.captureBytes, "capture-max-bytes", 1<<30, "how much of the disk all captures together may take")
+	f.Int64Var(&o.captureFree, "capture-min-free", 1<<30, "how much of the disk captures leave free")
 	f.Uint16Var(&o.group, "log-group", 61, "group of NFLOG that gets what is denied")
 	f.Uint64Var(&o.rate, "log-rate", 10, "packets of each vector that are logged in a second; all are counted")
 	f.StringVar(&o.metricsAddr, "metrics-addr", ":9442", "address of /metrics; 0 for none")

@@ -34,17 +34,24 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 		settings.Recorder = recorder
 	}
 	agent := enforcer.New(settings)
-	worlds, err := newWorlds(o, agent, log)
+	captures, err := newCaptures(o, agent, log)
 	if err != nil {
 		return err
 	}
-	servers, err := listen(o, agent)
+	worlds, err := newWorlds(o, agent, captures, log)
+	if err != nil {
+		return err
+	}
+	servers, err := listen(o, agent, captures)
 	if err != nil {
 		return err
 	}
 	parts := append(servers, part{"the agent", agent.Run}, part{"the world", worlds.watch})
 	if o.guards != "" {
 		parts = append(parts, part{"the guards", worlds.watchGuards})
+	}
+	if captures != nil {
+		parts = append(parts, part{"the captures", captures.run})
 	}
 	if recorder != nil {
 		parts = append(parts, part{"the recorder", recorder.Run})
@@ -80,9 +87,10 @@ func together(ctx context.Context, parts []part) error {
 
 // worlds leads what sources say to the agent.
 type worlds struct {
-	agent   *enforcer.Agent
-	options *options
-	live    *live.World // nil where the world is a folder
+	agent    *enforcer.Agent
+	captures *captures // nil where nothing is captured
+	options  *options
+	live     *live.World // nil where the world is a folder
 
 	mutex  sync.Mutex
 	model  *policies.Model
@@ -90,8 +98,8 @@ type worlds struct {
 	guard  bool // whether the guards were read
 }
 
-func newWorlds(o *options, agent *enforcer.Agent, log *slog.Logger) (*worlds, error) {
-	w := &worlds{agent: agent, options: o, guard: o.guards == ""}
+func newWorlds(o *options, agent *enforcer.Agent, captures *captures, log *slog.Logger) (*worlds, error) {
+	w := &worlds{agent: agent, captures: captures, options: o, guard: o.guards == ""}
 	if o.world != "" {
 		return w, nil
 	}
@@ -137,6 +145,9 @@ func (w *worlds) tell(set func()) {
 	if w.model != nil && w.guard {
 		w.agent.Tell(w.model, w.guards)
 	}
+	if w.model != nil && w.captures != nil {
+		w.captures.world(w.model)
+	}
 }
 
 func (w *worlds) watch(ctx context.Context) error {
@@ -145,8 +156,17 @@ func (w *worlds) watch(ctx context.Context) error {
 	}
 	return folder.New(w.options.world, w.options.reading()).Watch(ctx, func(f *folder.World, err error) {
 		w.agent.Complain("world", err)
-		if f != nil {
-			w.tell(func() { w.model = f.Model })
+		if f == nil {
+			return
+		}
+		w.tell(func() { w.model = f.Model })
+		if w.captures == nil {
+			return
+		}
+		declared, err := k8s.ReadCaptures(f.Own, w.options.reading())
+		w.agent.Complain("captures", err)
+		if err == nil {
+			w.captures.declare(declared)
 		}
 	})
 }

@@ -19,9 +19,12 @@ import (
 
 // listen returns a part for each address that something is served at. It listens at
 // once, so that an address which is taken is told before anything is done.
-func listen(o *options, agent *enforcer.Agent) ([]part, error) {
+func listen(o *options, agent *enforcer.Agent, captures *captures) ([]part, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(agent, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if captures != nil {
+		registry.MustRegister(captures)
+	}
 	metrics := http.NewServeMux()
 	metrics.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	health := http.NewServeMux()

@@ -86,6 +86,7 @@ var floors = map[string]floor{
 	"enforcer":            services,
 	"webhook":             services,
 	"internal/api":        services,
+	"internal/captures":   services,
 	"internal/controller": services,
 	"internal/flowsql":    services,
 	"internal/ingest":     services,

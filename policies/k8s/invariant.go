@@ -54,7 +54,7 @@ func ReadInvariants(docs []Document, rego func(text string) (expression.Program,
 		}
 	}
 	for _, d := range docs {
-		if mayHoldInvariant(d.Node) {
+		if mayHold(d.Node, v1alpha1.KindInvariant) {
 			r.document(d)
 		}
 	}
@@ -64,15 +64,15 @@ func ReadInvariants(docs []Document, rego func(text string) (expression.Program,
 	return all, nil
 }
 
-// mayHoldInvariant reports whether a document is worth a look: it is a list, of
-// Weir's group, or of the kind.
-func mayHoldInvariant(n *yaml.Node) bool {
+// mayHold reports whether a document is worth a look: it is a list, of Weir's
+// group, or of the kind.
+func mayHold(n *yaml.Node, kind string) bool {
 	if n = resolve(n); n.Kind != mapping {
 		return false
 	}
 	for key, node := range pairs(n) {
 		text := node.Value
-		if key.Value == "kind" && (text == v1alpha1.KindInvariant || strings.HasSuffix(text, "List")) ||
+		if key.Value == "kind" && (text == kind || strings.HasSuffix(text, "List")) ||
 			key.Value == "apiVersion" && strings.HasPrefix(text, v1alpha1.Group+"/") {
 			return true
 		}
