@@ -209,6 +209,3 @@ func (l *Lab) Forget() {
 	l.t.Helper()
 	l.Inside(func() { l.must(netlink.ConntrackTableFlush(netlink.ConntrackTable)) })
 }
-
-// Inside calls f in the party's namespace.
-func (p *Party) Inside(f func()) { inside(p.handle, f) }
