@@ -75,7 +75,8 @@ type Counts struct {
 	Records, Bytes uint64               // that were written to files
 	Removed        uint64               // records in files that went to make room
 	Lost           map[string]uint64    // what is in no record, by cause
-	Decisions      map[Decision]Decided // what the records up to the last window say
+	// Decisions are what the records up to the last window say.
+	Decisions map[Decision]Decided `json:"-"`
 	Readers        uint64               // who listen at the socket now
 	Slow           uint64               // who listened at the socket and were too slow
 	Dumps          uint64               // how often all connections were looked at
