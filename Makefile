@@ -22,8 +22,9 @@ STORE     ?=
 BUILDER   ?= docker
 BASE      ?= scratch
 IMAGE     ?= weir-policy/weir-controller:$(VERSION)
+AGENT     ?= weir-policy/weir-agent:$(VERSION)
 
-.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel chart image lint format golden fuzz bench bench-flows demo clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel chart image image-agent lint format golden fuzz bench bench-flows demo demo-node clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +58,8 @@ test-duckdb: ## run the tests that want DuckDB
 
 # Debian's nft is installed where it is missing, which wants root.
 test-kernel: ## run the tests that want a kernel, as root or in a user namespace
-	tools/kernel/run.sh go test -count=1 -run Real ./enforcer/kernel
+	tools/kernel/tshark.sh || echo "not tried with tshark"
+	tools/kernel/run.sh go test -count=1 -run Real ./enforcer/... ./cmd/weir-agent
 
 chart: $(HELM) bin/weir ## lint the chart, render it and look at what comes of it
 	$(HELM) lint --strict --quiet charts/weir
@@ -110,8 +112,14 @@ bench-flows: ## measure the store, others' Parquet and replays with FLOWS flows,
 image: bin/weir-controller ## build the image of weir-controller, named IMAGE
 	$(BUILDER) build --build-arg BASE=$(BASE) --tag $(IMAGE) --file Dockerfile bin
 
+image-agent: bin/weir-agent ## build the image of weir-agent, named AGENT
+	$(BUILDER) build --build-arg BASE=$(BASE) --tag $(AGENT) --file Dockerfile.agent bin
+
 demo: build ## preview a pull request of the example application
 	examples/shop/demo.sh
+
+demo-node: build ## guard a small network of namespaces with weir-agent, as root
+	tools/kernel/run.sh examples/node/demo.sh
 
 clean: ## remove what was built
 	rm -rf bin dist

@@ -22,6 +22,10 @@ type Flow struct {
 	// destination had not yet judged the connection when it was recorded.
 	EgressOnly bool
 	Count      uint64 // connections or events that the record stands for, at least 1
+	// Started and Ended are how many of those connections began and ended in the time of
+	// the record; 0 when not recorded. A connection that lasts longer than one record is
+	// counted by each.
+	Started, Ended uint64
 	// SourcePort is that of the end that opened the connection; 0 when the record
 	// stands for several, or says none.
 	SourcePort uint16
@@ -38,6 +42,10 @@ type Origin struct {
 	Format   string        // as --flow-format names it; empty for one made in memory
 	Reporter Reporter      // whose side of the connection was looked at
 	Window   time.Duration // the time that the record aggregates; 0 for a single event
+	Node     string        // whose recorder it was; empty when not recorded
+	// Generation is the number of the node's policies that were in force, as it counts
+	// them; 0 when not recorded.
+	Generation uint64
 }
 
 // Reporter is the place on a connection's way at which it was recorded.

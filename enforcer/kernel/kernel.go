@@ -133,11 +133,15 @@ func (t *transaction) replace(r *nft.Ruleset) error {
 	for name := range there.chains {
 		t.conn.DelChain(&nftables.Chain{Table: t.table, Name: name})
 	}
+	for _, c := range r.Counters {
+		if there.counters[c] { // it goes on counting
+			delete(there.counters, c)
+		} else {
+			t.addCounter(c)
+		}
+	}
 	for name := range there.counters {
 		t.conn.DeleteObject(&nftables.CounterObj{Table: t.table, Name: name})
-	}
-	for _, c := range r.Counters {
-		t.addCounter(c)
 	}
 	for i := range r.Sets {
 		if !r.Sets[i].Interval {

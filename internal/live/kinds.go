@@ -144,7 +144,19 @@ func (w *World) serves() (served []k8s.Served, missing []string, down map[string
 			}
 		}
 	}
-	return k8s.Choose(served), missing, down, nil
+	served = slices.DeleteFunc(k8s.Choose(served), func(s k8s.Served) bool {
+		_, wanted := w.wants(s)
+		return !wanted
+	})
+	return served, missing, down, nil
+}
+
+// wants is Options.Wanted.
+func (w *World) wants(s k8s.Served) (fields string, wanted bool) {
+	if w.options.Wanted == nil {
+		return "", true
+	}
+	return w.options.Wanted(s)
 }
 
 func hasVerbs(verbs []string, wanted ...string) bool {

@@ -40,6 +40,9 @@ type Options struct {
 	// Settle is for how long changes are gathered before the subscribers hear of
 	// them; a tenth of a second unless it is set.
 	Settle time.Duration
+	// Wanted says of a kind whether it is watched at all, and which of its objects are,
+	// as a field selector; all of all kinds are unless it is set.
+	Wanted func(k8s.Served) (fields string, wanted bool)
 }
 
 // World is the world of one cluster. It is safe for concurrent use.

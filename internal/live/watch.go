@@ -26,8 +26,10 @@ const pageSize = 500
 // where to take up a watch again, when to list anew, and how long to wait.
 func (w *World) watch(ctx context.Context, k *kind) {
 	resource := w.kinds.Resource(schema.GroupVersionResource{Group: k.served.Group, Version: k.served.Version, Resource: k.served.Name})
+	fields, _ := w.wants(k.served)
 	both := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = fields
 			list, err := resource.List(ctx, o)
 			if err == nil {
 				return w.readList(k, list)
@@ -35,6 +37,7 @@ func (w *World) watch(ctx context.Context, k *kind) {
 			return nil, w.failed(k, err)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = fields
 			events, err := resource.Watch(ctx, o)
 			if err != nil {
 				return nil, w.failed(k, err)

@@ -31,6 +31,7 @@ import (
 	"github.com/weir-policy/weir/policies/conntest"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/rego"
 )
 
 // Loader reads sources. The zero Loader is ready. It remembers what it has read
@@ -86,7 +87,7 @@ func (l *Loader) LoadInvariants(ctx context.Context, elsewhere []string, sources
 	defer r.close()
 	own := r.documents
 	r.gather(elsewhere)
-	all, err := k8s.ReadInvariants(r.documents)
+	all, err := k8s.ReadInvariants(r.documents, rego.Program)
 	r.documents = own
 	m, errWorld := r.world(sources)
 	if err := join(err, errWorld); err != nil {
@@ -159,7 +160,7 @@ func (l *Loader) TreeInvariants(ctx context.Context, fsys fs.FS, elsewhere []str
 	if len(elsewhere) > 0 {
 		r.paths(t, elsewhere)
 	}
-	all, err := k8s.ReadInvariants(r.documents)
+	all, err := k8s.ReadInvariants(r.documents, rego.Program)
 	r.documents = own
 	m, errModel := r.model()
 	if err := join(err, errModel); err != nil {

@@ -11,7 +11,6 @@ import (
 	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
-	"github.com/weir-policy/weir/policies/rego"
 )
 
 // State is what became of an invariant.
@@ -92,7 +91,7 @@ type Set struct {
 	groups     []groups
 	found      []*numbers // of each that is plain; nil where it was not checked
 	world      *expression.World
-	regoWorld  *rego.World
+	regoMemory any
 	workloads  map[policies.Ref][]int
 }
 
@@ -129,7 +128,7 @@ func Apart(o reach.Options, invariants ...Invariant) reach.Options {
 // where the judge does not tell apart whom they speak of.
 func Prepare(j *reach.Judge, invariants []Invariant) (*Set, error) {
 	s := &Set{
-		Steps: expression.Steps, RegoSteps: rego.Steps,
+		Steps: expression.Steps, RegoSteps: expression.ProgramSteps,
 		judge: j, invariants: invariants, groups: make([]groups, len(invariants)), found: make([]*numbers, len(invariants)),
 	}
 	for k := range invariants {

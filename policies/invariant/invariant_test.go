@@ -10,6 +10,7 @@ import (
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/rego"
 )
 
 const shop = `
@@ -46,7 +47,7 @@ func check(t *testing.T, world, text string) []invariant.Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := k8s.ReadInvariants(docs)
+	all, err := k8s.ReadInvariants(docs, rego.Program)
 	if err != nil {
 		t.Fatal(err)
 	}

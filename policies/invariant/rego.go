@@ -6,16 +6,14 @@ import (
 	"fmt"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/reach"
-	"github.com/weir-policy/weir/policies/rego"
 )
 
 // evaluateRego asks a policy in Rego. It fails when the context is done.
-func (s *Set) evaluateRego(ctx context.Context, p *rego.Policy, f *finder) error {
-	if s.regoWorld == nil {
-		s.regoWorld = rego.NewWorld(s.judge, s.Recorded)
-	}
-	violations, err := p.Eval(ctx, s.regoWorld, s.RegoSteps)
+func (s *Set) evaluateRego(ctx context.Context, p expression.Program, f *finder) error {
+	violations, memory, err := p.Evaluate(ctx, s.judge, s.Recorded, s.regoMemory, s.RegoSteps)
+	s.regoMemory = memory
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -41,7 +39,7 @@ func (s *Set) evaluateRego(ctx context.Context, p *rego.Policy, f *finder) error
 // locate gives a counterexample the ends and the ports that a violation names: of
 // all that they stand for a pair that is decided as most say, first those that are
 // allowed.
-func (s *Set) locate(v rego.Violation, x *Counterexample) error {
+func (s *Set) locate(v expression.Violation, x *Counterexample) error {
 	if v.From == "" {
 		return nil
 	}

@@ -21,6 +21,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/expression"
+	"github.com/weir-policy/weir/policies/reach"
 )
 
 // Rules are the names of the rules by which a package says what breaks it.
@@ -58,9 +60,27 @@ type question struct {
 // Module is a file of Rego. Without a package of its own it is one.
 type Module struct{ File, Text string }
 
-// Violation is one thing that breaks a policy. From, To and Port are empty where
-// it does not say them; else they are as weir explain takes them.
-type Violation struct{ Message, From, To, Port string }
+// Violation is one thing that breaks a policy.
+type Violation = expression.Violation
+
+// Program compiles a module as Compile does.
+func Program(text string) (expression.Program, error) {
+	p, err := Compile(text)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Evaluate is Eval in a world that is made unless memory is one.
+func (p *Policy) Evaluate(ctx context.Context, j *reach.Judge, recorded expression.Recorded, memory any, steps uint64) ([]Violation, any, error) {
+	w, ok := memory.(*World)
+	if !ok {
+		w = NewWorld(j, recorded)
+	}
+	found, err := p.Eval(ctx, w, steps)
+	return found, w, err
+}
 
 // TestResult is what became of one test of Rego.
 type TestResult struct {

@@ -176,7 +176,7 @@ func (s *sink) flow(f policies.Flow) {
 	if s.stopped != nil {
 		return
 	}
-	if most := max(f.Count, f.Bytes, f.Packets, f.ReplyBytes, f.ReplyPackets); most > mostCounted {
+	if most := max(f.Count, f.Started, f.Ended, f.Bytes, f.Packets, f.ReplyBytes, f.ReplyPackets); most > mostCounted {
 		s.bad(fmt.Errorf("it counts %d, which no record can: a counter that wrapped", most))
 		return
 	}

@@ -29,6 +29,8 @@ type weirLine struct {
 	Verdict    string          `json:"verdict,omitempty"`
 	EgressOnly bool            `json:"egressOnly,omitempty"`
 	Count      uint64          `json:"count,omitempty"`
+	Started    uint64          `json:"started,omitempty"`
+	Ended      uint64          `json:"ended,omitempty"`
 	SourcePort uint16          `json:"sourcePort,omitempty"`
 
 	Bytes        uint64 `json:"bytes,omitempty"`
@@ -44,6 +46,9 @@ type weirOrigin struct {
 	Format   string  `json:"format,omitempty"`
 	Reporter string  `json:"reporter,omitempty"`
 	Window   float64 `json:"window,omitempty"` // in seconds
+	Node     string  `json:"node,omitempty"`
+
+	Generation uint64 `json:"generation,omitempty"`
 }
 
 type weirHit struct {
@@ -117,10 +122,12 @@ func (d *weirDecoder) decode(record []byte) error {
 		return err
 	}
 	switch {
-	case string(l.kind) != "Flow":
+	case string(l.kind) != "Flow" && string(l.kind) != lossKind:
 		return fmt.Errorf("kind %q is not Flow", l.kind)
 	case string(l.apiVersion) != apiVersion:
 		return fmt.Errorf("apiVersion %q is not %s", l.apiVersion, apiVersion)
+	case string(l.kind) == lossKind:
+		return d.lose(flow.Count)
 	}
 	if flow.First.IsZero() {
 		flow.First = flow.Last
@@ -186,6 +193,10 @@ func (l *weirText) take(s *scan, f *policies.Flow) {
 			f.EgressOnly = s.bool()
 		case "count":
 			f.Count = s.uint(1<<64 - 1)
+		case "started":
+			f.Started = s.uint(1<<64 - 1)
+		case "ended":
+			f.Ended = s.uint(1<<64 - 1)
 		case "sourcePort":
 			f.SourcePort = uint16(s.uint(65535))
 		case "bytes":
@@ -218,6 +229,10 @@ func decodeWeirOrigin(text []byte) (o policies.Origin, err error) {
 			reporter = string(s.string())
 		case "window":
 			window = s.float()
+		case "node":
+			o.Node = string(s.string())
+		case "generation":
+			o.Generation = s.uint(1<<64 - 1)
 		default:
 			s.skip()
 		}
@@ -381,10 +396,11 @@ func Encode(f policies.Flow) ([]byte, error) {
 	l := weirLine{
 		APIVersion: apiVersion, Kind: "Flow", First: utc(f.First), Last: utc(f.Last), From: from, To: to,
 		Port: f.Port, SourcePort: f.SourcePort, EgressOnly: f.EgressOnly, Count: max(1, f.Count),
+		Started: f.Started, Ended: f.Ended,
 		Bytes: f.Bytes, Packets: f.Packets, ReplyBytes: f.ReplyBytes, ReplyPackets: f.ReplyPackets,
 	}
 	if f.Origin != (policies.Origin{}) {
-		l.Origin = &weirOrigin{f.Origin.Format, f.Origin.Reporter.String(), f.Origin.Window.Seconds()}
+		l.Origin = &weirOrigin{f.Origin.Format, f.Origin.Reporter.String(), f.Origin.Window.Seconds(), f.Origin.Node, f.Origin.Generation}
 	}
 	for _, h := range f.Hits {
 		l.Policies = append(l.Policies, encodeWeirHit(h))

@@ -119,6 +119,9 @@ func closeAfter(t testing.TB, c io.Closer) {
 // Inside calls f on the node.
 func (l *Lab) Inside(f func()) { inside(l.node, f) }
 
+// Inside calls f where a party is.
+func (p *Party) Inside(f func()) { inside(p.handle, f) }
+
 // FD returns the node's namespace.
 func (l *Lab) FD() int { return int(l.node) }
 

@@ -1,0 +1,218 @@
+//go:build linux
+
+package record_test
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weir-policy/weir/enforcer/record"
+	"github.com/weir-policy/weir/internal/testkit/netns"
+)
+
+// open is a world in which web may send to some thousand ports of db.
+var open = strings.Replace(shop, "{protocol: UDP, port: 53}", "{protocol: UDP, port: 1000, endPort: 9999}", 1)
+
+// sender sends datagrams, each of which is a connection of its own.
+type sender struct {
+	fd     int
+	packet []byte
+	sent   int
+	to     unix.SockaddrInet4
+}
+
+func newSender(b *testing.B, from *netns.Party, to netip.Addr) *sender {
+	b.Helper()
+	s := &sender{packet: make([]byte, 20+8+64)}
+	from.Inside(func() {
+		var err error
+		if s.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
+			b.Fatal(err)
+		}
+	})
+	b.Cleanup(func() { unix.Close(s.fd) }) //nolint:errcheck // nothing is written any more
+	s.packet[0], s.packet[8], s.packet[9] = 0x45, 64, unix.IPPROTO_UDP
+	copy(s.packet[12:], from.Addresses[0].AsSlice())
+	copy(s.packet[16:], to.AsSlice())
+	binary.BigEndian.PutUint16(s.packet[24:], 8+64)
+	s.to.Addr = to.As4()
+	return s
+}
+
+func (s *sender) send(b *testing.B) {
+	binary.BigEndian.PutUint16(s.packet[20:], uint16(1024+s.sent%50000))
+	binary.BigEndian.PutUint16(s.packet[22:], uint16(1000+s.sent/50000%9000))
+	s.sent++
+	if err := unix.Sendto(s.fd, s.packet, 0, &s.to); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// pace sends so many at a rate, and returns how long that took.
+func (s *sender) pace(b *testing.B, many, rate int) time.Duration {
+	begin := time.Now()
+	for n := range many {
+		if due := begin.Add(time.Duration(n) * time.Second / time.Duration(rate)); n%32 == 0 && time.Until(due) > 0 {
+			time.Sleep(time.Until(due))
+		}
+		s.send(b)
+	}
+	return time.Since(begin)
+}
+
+const benched = "WEIR_RECORD_FOR_BENCHMARK"
+
+// Connections of one packet begin at a rate, and then all end at once, which is the
+// worst there is. A recorder of its own process records them.
+//
+//	lost/op          connections that are not recorded
+//	us/connection    processor time of the recorder for beginning and end
+//	achieved/s       how many began a second
+func BenchmarkRecorder(b *testing.B) {
+	if text := os.Getenv(benched); text != "" {
+		recordForBenchmark(b, text)
+		return
+	}
+	netns.Want(b)
+	for _, level := range []int{0, 2} {
+		for _, rate := range []int{5_000, 50_000} {
+			b.Run(fmt.Sprintf("level=%d/rate=%d", level, rate), func(b *testing.B) {
+				s := newSceneOf(b, open)
+				sender := newSender(b, s.web, s.db.Addresses[0])
+				var took, busy time.Duration
+				lost, many := 0, 3*rate
+				for b.Loop() {
+					child, counts := s.child(b, level)
+					took += sender.pace(b, many, rate)
+					s.Forget()
+					c, spent := counts(uint64(many))
+					if err := child.Wait(); err != nil {
+						b.Fatal(err)
+					}
+					busy += spent
+					lost += many - int(c.Ended)
+					b.ReportMetric(float64(c.Overflows), "overflows")
+				}
+				b.ReportMetric(float64(lost)/float64(b.N), "lost/op")
+				b.ReportMetric(float64(busy.Microseconds())/float64(many*b.N), "us/connection")
+				b.ReportMetric(float64(many*b.N)/took.Seconds(), "achieved/s")
+			})
+		}
+	}
+}
+
+// child starts a recorder. The function that it returns waits until so many connections
+// have ended, stops it, and returns what it counted and the processor's time it took.
+func (s *scene) child(b *testing.B, level int) (*exec.Cmd, func(ended uint64) (record.Counts, time.Duration)) {
+	b.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	child := exec.Command(program, "-test.run=^$", "-test.bench=^BenchmarkRecorder$", "-test.benchtime=1x")
+	child.Env = append(os.Environ(), fmt.Sprintf("%s=%d", benched, level))
+	child.ExtraFiles = []*os.File{s.file()}
+	child.Stderr = os.Stderr
+	stdout, err := child.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		b.Fatal(err)
+	}
+	answers := json.NewDecoder(stdout)
+	next := func() (c answer) {
+		if err := answers.Decode(&c); err != nil {
+			b.Fatal(err)
+		}
+		return c
+	}
+	before := next()
+	return child, func(ended uint64) (record.Counts, time.Duration) {
+		last, still := before, 0
+		for still < 20 {
+			if err := child.Process.Signal(unix.SIGUSR1); err != nil {
+				b.Fatal(err)
+			}
+			now := next()
+			if now.Counts.Ended >= ended {
+				still = 20
+			} else if now.Counts.Ended == last.Counts.Ended && now.Counts.Ended > 0 {
+				still++
+			}
+			last = now
+			time.Sleep(50 * time.Millisecond)
+		}
+		if err := child.Process.Signal(unix.SIGTERM); err != nil {
+			b.Fatal(err)
+		}
+		last = next()
+		// What the process did not do for the recorder was done before.
+		return last.Counts, last.Spent - before.Spent
+	}
+}
+
+// answer is what a recorder of its own process says of itself.
+type answer struct {
+	Counts record.Counts
+	Spent  time.Duration
+}
+
+// recordForBenchmark says what it did for each signal, and at its end.
+func recordForBenchmark(b *testing.B, text string) {
+	var level int
+	fmt.Sscan(text, &level) //nolint:errcheck // it is a number
+	const inherited = 3
+	r, err := record.New(record.Options{
+		Netns: inherited, Node: "n1", LogGroup: 5, Dir: b.TempDir(), Window: 2 * time.Second, Level: record.Level(level),
+		Log: func(err error) { fmt.Fprintln(os.Stderr, err) },
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Enforce(generationOf(b, open))
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGUSR1)
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	out := json.NewEncoder(os.Stdout) //nolint:forbidigo // it is the child of a benchmark
+	say := func() {
+		var usage unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+			b.Fatal(err)
+		}
+		spent := time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+		if err := out.Encode(answer{r.Counts(), spent}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for r.Counts().Dumps == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	say()
+	for {
+		select {
+		case <-asked:
+			say()
+		case err := <-done:
+			say()
+			if err != nil {
+				b.Fatal(err)
+			}
+			os.Exit(0) //nolint:forbidigo // it is the child of a benchmark
+		}
+	}
+}
