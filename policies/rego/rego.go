@@ -45,14 +45,6 @@ type Policy struct {
 	lines    []policies.Place // where the lines of its module begin; nil where that is a file
 }
 
-// Stands returns the policy as one whose module stands in another file: its lines begin
-// at these places there.
-func (p *Policy) Stands(lines []policies.Place) *Policy {
-	stands := *p
-	stands.lines = lines
-	return &stands
-}
-
 // Metadata is what the annotations of a package say about it.
 type Metadata struct {
 	Title, Description string
@@ -72,12 +64,14 @@ type Module struct{ File, Text string }
 // Violation is one thing that breaks a policy.
 type Violation = expression.Violation
 
-// Program compiles a module as Compile does.
-func Program(text string) (expression.Program, error) {
+// Program compiles a module as Compile does. What fails when it is evaluated is told at
+// the places, in another file, where its lines begin.
+func Program(text string, lines []policies.Place) (expression.Program, error) {
 	p, err := Compile(text)
 	if err != nil {
 		return nil, err
 	}
+	p.lines = lines
 	return p, nil
 }
 
