@@ -296,7 +296,7 @@ being written too, as far as it is.
 
 Packets are secrets, so nobody serves them over the network: it runs on the node
 that has them. Of a cluster, it says which node that is, and what to run there.`,
-		Example: `  weir capture download dns -n shop --dir examples/captures --dest packets`,
+		Example: `  weir capture download db -n shop --dir examples/captures --dest packets`,
 		Args:    takes(1, 1, "name the capture, as in: weir capture download dns --dir /var/log/weir/captures"),
 		RunE: func(c *cobra.Command, args []string) error {
 			namespace := cmp.Or(flags.namespace, "default")
