@@ -70,7 +70,7 @@ func (f *Folder) wait(ctx context.Context, w *fsnotify.Watcher) bool {
 			return false
 		case <-timer.C:
 			return true
-		case _ = <-w.Errors: // an overflow: it may be anything
+		case <-w.Errors: //nolint:errcheck // an overflow: it may be anything
 		case <-w.Events:
 		}
 		if begin.IsZero() {
