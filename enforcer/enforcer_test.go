@@ -18,6 +18,9 @@ import (
 	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/internal/testkit/worlds"
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/policies/selector"
 )
 
@@ -146,6 +149,68 @@ func TestModes(t *testing.T) {
 		}
 		if len(all.refusals) != 3 {
 			t.Errorf("%d refusals of nonsense", len(all.refusals))
+		}
+	}
+}
+
+// What an Invariant says never happens does not, though policies allow it; all else is
+// as they say.
+func TestInvariantGuards(t *testing.T) {
+	read := func(text string) ([]policies.Policy, error) {
+		docs, err := k8s.Parse("guards.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return InvariantGuards(docs)
+	}
+	guards, err := read(`apiVersion: weir.dev/v1alpha1
+kind: Invariant
+metadata: {name: db}
+spec:
+  never:
+    from: [{not: {podSelector: {matchLabels: {app: web}}}}]
+    to: [{podSelector: {matchLabels: {app: db}}}]
+    ports: [5432, admin]
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := func(name string, last byte, ports ...policies.ContainerPort) policies.Pod {
+		return policies.Pod{
+			Ref: policies.Ref{Kind: "Pod", Namespace: "shop", Name: name}, Labels: map[string]string{"app": name}, Ports: ports, Replicas: 1,
+			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, last})},
+		}
+	}
+	m := &policies.Model{World: policies.World{
+		Namespaces: []policies.Namespace{{Name: "shop", Labels: map[string]string{policies.NameLabel: "shop"}}},
+		Pods:       []policies.Pod{pod("cron", 3), pod("db", 2, policies.ContainerPort{Name: "admin", Protocol: netset.TCP, Number: 9000}), pod("web", 1)},
+	}}
+	judge := reach.New(withGuards(m, guards), reach.Options{})
+	cron, db, web, outside := judge.Pod(0), judge.Pod(1), judge.Pod(2), judge.Outside(netip.MustParseAddr("192.0.2.1"))
+	for _, row := range []struct {
+		name     string
+		from, to reach.End
+		port     uint16
+		want     policies.Verdict
+	}{
+		{"whom it spares", web, db, 5432, policies.Allow},
+		{"others", cron, db, 5432, policies.Deny},
+		{"by the name of the port", cron, db, 9000, policies.Deny},
+		{"on another port", cron, db, 80, policies.Allow},
+		{"from outside", outside, db, 5432, policies.Deny},
+		{"elsewhere", db, cron, 5432, policies.Allow},
+	} {
+		if got := judge.Verdict(row.from, row.to, netset.TCP, row.port); got != row.want {
+			t.Errorf("%s: %s, want %s", row.name, got, row.want)
+		}
+	}
+	for _, row := range []struct{ spec, want string }{
+		{"{isolated: {pods: [{podSelector: {}}]}}", "guards.yaml:1:88: only an invariant of the form never can be a guard, not isolated"},
+		{"{never: {from: [{anyone: true}], to: [{podSelector: {}}]}, waivers: [{reason: x, owner: ann, until: 2030-01-01}]}", "guards.yaml:1:146: a guard forgives nothing; remove the waiver, or the invariant from the guards"},
+	} {
+		_, err := read("{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: x}, spec: " + row.spec + "}\n")
+		if err == nil || err.Error() != row.want {
+			t.Errorf("%v, want %s", err, row.want)
 		}
 	}
 }
