@@ -103,7 +103,8 @@ func (c *Cluster) Stop(ctx context.Context, namespace, name string, at time.Time
 	if err != nil {
 		return p, err
 	}
-	return p, answer(ctx, c.client.Patch(types.MergePatchType).AbsPath(path(namespace, name)...).Body(body), &p)
+	err = answer(ctx, c.client.Patch(types.MergePatchType).AbsPath(path(namespace, name)...).Body(body), &p)
+	return p, err
 }
 
 // Delete deletes the object; the agents remove the packets.
