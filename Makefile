@@ -100,11 +100,13 @@ bench: ## run the benchmarks that match BENCH, COUNT times for BENCHTIME each
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -benchmem $(PACKAGES)
 
 # STORE names a folder in which the stores are kept for the next time.
-bench-flows: ## measure the store with FLOWS flows, and a month of TUPLES tuples
+bench-flows: ## measure the store, others' Parquet and replays with FLOWS flows, and a month of TUPLES tuples
 	@command -v clickhouse >/dev/null || echo "there is no command clickhouse: nothing is compared with it"
 	duckdb=$$(command -v duckdb || tools/duckdb/build.sh) || echo "there is no DuckDB: nothing is compared with it"; \
 	WEIR_DUCKDB=$$duckdb go test -run '^$$' -bench 'Import|CountTuples|TuplesOf|Engine' -benchtime 3x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowstore \
-		-args -rows $(FLOWS) -tuples $(TUPLES) $(if $(STORE),-store $(abspath $(STORE)))
+		-args -rows $(FLOWS) -tuples $(TUPLES) $(if $(STORE),-store $(abspath $(STORE))) && \
+	WEIR_DUCKDB=$$duckdb go test -run '^$$' -bench Table -benchtime 1x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowlog -args -rows $(FLOWS)
+	go test -run '^$$' -bench Replay -benchtime 1x -count $(COUNT) -timeout 0 ./cmd/weir -args -flows $(FLOWS) $(if $(STORE),-store $(abspath $(STORE)/replay))
 
 # Another builder than docker, and its base: make image BUILDER=podman BASE=…
 image: bin/weir-controller ## build the image of weir-controller, named IMAGE
