@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -57,7 +56,14 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 		parts = append(parts, part{"the PacketCaptures", worlds.declared.run})
 	}
 	if recorder != nil {
-		parts = append(parts, part{"the recorder", recorder.Run})
+		parts = append(parts, part{"the recorder", func(ctx context.Context) error {
+			// The node is guarded even where nothing can be recorded.
+			if err := recorder.Run(ctx); err != nil {
+				agent.Complain("flows", err)
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}})
 	}
 	log.Info("weir-agent begins", "version", version, "node", o.node, "mode", o.mode, "unknown-pods", o.unknown)
 	return together(ctx, parts)
@@ -197,12 +203,6 @@ func (w *worlds) watchGuards(ctx context.Context) error {
 func newRecorder(o *options, log *slog.Logger) (*record.Recorder, error) {
 	if o.flows == "" && o.socket == "" {
 		return nil, nil
-	}
-	// Connections that are there before are not counted.
-	for _, name := range []string{"nf_conntrack_acct", "nf_conntrack_timestamp"} {
-		if err := os.WriteFile("/proc/sys/net/netfilter/"+name, []byte("1"), 0); err != nil {
-			log.Warn("records lack bytes or times", "error", err)
-		}
 	}
 	return record.New(record.Options{
 		Node: o.node, LogGroup: o.group, Counters: kernel.New(0).Counters, Dir: o.flows, MaxBytes: o.flowBytes,
