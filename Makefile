@@ -42,7 +42,7 @@ test: ## run the tests
 # The first time it builds the API server, which takes some ten minutes.
 test-cluster: $(HELM) ## run the tests that want a real Kubernetes API server
 	assets=$$(tools/control-plane/build.sh) && KUBEBUILDER_ASSETS=$$assets WEIR_HELM=$(abspath $(HELM)) \
-		go test -count=1 -run Real ./internal/cluster ./internal/live ./webhook/cert ./cmd/weir-controller ./charts
+		go test -count=1 -run Real ./internal/captures ./internal/cluster ./internal/live ./webhook/cert ./cmd/weir-agent ./cmd/weir-controller ./charts
 
 test-agent: ## run the agent beside a real API server and a kernel, as root or in a user namespace
 	assets=$$(tools/control-plane/build.sh) && KUBEBUILDER_ASSETS=$$assets tools/kernel/run.sh go test -count=1 -run RealCluster ./cmd/weir-agent
