@@ -184,11 +184,34 @@ func (f *flowFiles) files() ([]string, error) {
 		case len(found) == 0:
 			errs = append(errs, fmt.Errorf("flows: there is no file %s", p))
 		}
+		if found, err = inFolders(found); err != nil {
+			errs = append(errs, fmt.Errorf("flows: %w", err))
+		}
 		for _, name := range found {
 			if !slices.Contains(files, name) {
 				files = append(files, name)
 			}
 		}
+	}
+	return files, errors.Join(errs...)
+}
+
+// inFolders returns files, and in the place of folders the files in those that an agent
+// writes its records to.
+func inFolders(names []string) (files []string, err error) {
+	var errs []error
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil || !info.IsDir() {
+			files = append(files, name) // where there is none, who opens it says so
+			continue
+		}
+		found, err := filepath.Glob(filepath.Join(name, "flows-*.jsonl.zst"))
+		if len(found) == 0 {
+			err = fmt.Errorf("%s is neither a flow store nor a folder of an agent's records", name)
+		}
+		errs = append(errs, err)
+		files = append(files, found...)
 	}
 	return files, errors.Join(errs...)
 }
