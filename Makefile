@@ -23,7 +23,7 @@ BUILDER   ?= docker
 BASE      ?= scratch
 IMAGE     ?= weir-policy/weir-controller:$(VERSION)
 
-.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel chart image lint format golden fuzz bench bench-flows demo clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel chart image lint format golden fuzz bench bench-flows bench-kernel demo clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +57,7 @@ test-duckdb: ## run the tests that want DuckDB
 
 # Debian's nft is installed where it is missing, which wants root.
 test-kernel: ## run the tests that want a kernel, as root or in a user namespace
-	tools/kernel/run.sh go test -count=1 -run Real ./enforcer/kernel
+	tools/kernel/run.sh go test -count=1 -run Real ./enforcer/kernel ./enforcer/record
 
 chart: $(HELM) bin/weir ## lint the chart, render it and look at what comes of it
 	$(HELM) lint --strict --quiet charts/weir
@@ -103,6 +103,9 @@ bench-flows: ## measure the store with FLOWS flows, and a month of TUPLES tuples
 	duckdb=$$(command -v duckdb || tools/duckdb/build.sh) || echo "there is no DuckDB: nothing is compared with it"; \
 	WEIR_DUCKDB=$$duckdb go test -run '^$$' -bench 'Import|CountTuples|TuplesOf|Engine' -benchtime 3x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowstore \
 		-args -rows $(FLOWS) -tuples $(TUPLES) $(if $(STORE),-store $(abspath $(STORE)))
+
+bench-kernel: ## measure loads, changes and recording in the kernel
+	tools/kernel/run.sh go test -run '^$$' -bench 'Real|Recorder' -benchtime 3x -count $(COUNT) -timeout 0 ./enforcer/kernel ./enforcer/record
 
 # Another builder than docker, and its base: make image BUILDER=podman BASE=…
 image: bin/weir-controller ## build the image of weir-controller, named IMAGE

@@ -184,10 +184,7 @@ func (f *flowFiles) files() ([]string, error) {
 		case len(found) == 0:
 			errs = append(errs, fmt.Errorf("flows: there is no file %s", p))
 		}
-		if found, err = inFolders(found); err != nil {
-			errs = append(errs, fmt.Errorf("flows: %w", err))
-		}
-		for _, name := range found {
+		for _, name := range inFolders(found) {
 			if !slices.Contains(files, name) {
 				files = append(files, name)
 			}
@@ -196,24 +193,17 @@ func (f *flowFiles) files() ([]string, error) {
 	return files, errors.Join(errs...)
 }
 
-// inFolders returns files, and in the place of folders the files in those that an agent
-// writes its records to.
-func inFolders(names []string) (files []string, err error) {
-	var errs []error
+// inFolders returns files, and in the place of folders that an agent writes its records
+// to the files in those.
+func inFolders(names []string) (files []string) {
 	for _, name := range names {
-		info, err := os.Stat(name)
-		if err != nil || !info.IsDir() {
-			files = append(files, name) // where there is none, who opens it says so
-			continue
-		}
 		found, err := filepath.Glob(filepath.Join(name, "flows-*.jsonl.zst"))
-		if len(found) == 0 {
-			err = fmt.Errorf("%s is neither a flow store nor a folder of an agent's records", name)
+		if err != nil || len(found) == 0 {
+			found = []string{name}
 		}
-		errs = append(errs, err)
 		files = append(files, found...)
 	}
-	return files, errors.Join(errs...)
+	return files
 }
 
 // read hands over every flow of every file.

@@ -19,5 +19,5 @@ if ! PATH=$PATH:/usr/sbin command -v nft >/dev/null; then
 fi
 export PATH=$PATH:/usr/sbin WEIR_KERNEL=1
 [ "$(id -u)" != 0 ] || exec "$@"
-unshare -Urn true 2>/dev/null || fail "this needs root, or the right to make user namespaces"
-exec unshare -Urn "$@"
+unshare -Urnm true 2>/dev/null || fail "this needs root, or the right to make user namespaces"
+exec unshare -Urnm "$@"
