@@ -22,8 +22,9 @@ STORE     ?=
 BUILDER   ?= docker
 BASE      ?= scratch
 IMAGE     ?= weir-policy/weir-controller:$(VERSION)
+AGENT     ?= weir-policy/weir-agent:$(VERSION)
 
-.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel chart image lint format golden fuzz bench bench-flows bench-kernel demo clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel chart image image-agent lint format golden fuzz bench bench-flows bench-kernel demo demo-node clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +58,8 @@ test-duckdb: ## run the tests that want DuckDB
 
 # Debian's nft is installed where it is missing, which wants root.
 test-kernel: ## run the tests that want a kernel, as root or in a user namespace
-	tools/kernel/run.sh go test -count=1 -run Real ./enforcer/kernel ./enforcer/record
+	tools/kernel/tshark.sh || echo "not tried with tshark"
+	tools/kernel/run.sh go test -count=1 -run Real ./enforcer/... ./cmd/weir-agent
 
 chart: $(HELM) bin/weir ## lint the chart, render it and look at what comes of it
 	$(HELM) lint --strict --quiet charts/weir
@@ -98,11 +100,13 @@ bench: ## run the benchmarks that match BENCH, COUNT times for BENCHTIME each
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -benchmem $(PACKAGES)
 
 # STORE names a folder in which the stores are kept for the next time.
-bench-flows: ## measure the store with FLOWS flows, and a month of TUPLES tuples
+bench-flows: ## measure the store, others' Parquet and replays with FLOWS flows, and a month of TUPLES tuples
 	@command -v clickhouse >/dev/null || echo "there is no command clickhouse: nothing is compared with it"
 	duckdb=$$(command -v duckdb || tools/duckdb/build.sh) || echo "there is no DuckDB: nothing is compared with it"; \
 	WEIR_DUCKDB=$$duckdb go test -run '^$$' -bench 'Import|CountTuples|TuplesOf|Engine' -benchtime 3x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowstore \
-		-args -rows $(FLOWS) -tuples $(TUPLES) $(if $(STORE),-store $(abspath $(STORE)))
+		-args -rows $(FLOWS) -tuples $(TUPLES) $(if $(STORE),-store $(abspath $(STORE))) && \
+	WEIR_DUCKDB=$$duckdb go test -run '^$$' -bench Table -benchtime 1x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowlog -args -rows $(FLOWS)
+	go test -run '^$$' -bench Replay -benchtime 1x -count $(COUNT) -timeout 0 ./cmd/weir -args -flows $(FLOWS) $(if $(STORE),-store $(abspath $(STORE)/replay))
 
 bench-kernel: ## measure loads, changes and recording in the kernel
 	tools/kernel/run.sh go test -run '^$$' -bench 'Real|Recorder' -benchtime 3x -count $(COUNT) -timeout 0 ./enforcer/kernel ./enforcer/record
@@ -111,8 +115,14 @@ bench-kernel: ## measure loads, changes and recording in the kernel
 image: bin/weir-controller ## build the image of weir-controller, named IMAGE
 	$(BUILDER) build --build-arg BASE=$(BASE) --tag $(IMAGE) --file Dockerfile bin
 
+image-agent: bin/weir-agent ## build the image of weir-agent, named AGENT
+	$(BUILDER) build --build-arg BASE=$(BASE) --tag $(AGENT) --file Dockerfile.agent bin
+
 demo: build ## preview a pull request of the example application
 	examples/shop/demo.sh
+
+demo-node: build ## guard a small network of namespaces with weir-agent, as root
+	tools/kernel/run.sh examples/node/demo.sh
 
 clean: ## remove what was built
 	rm -rf bin dist

@@ -5,6 +5,7 @@ package charts
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -80,8 +81,9 @@ func texts(o map[string]any, field string) []string {
 	return found
 }
 
-func TestDefinitionIsThatOfTheTypes(t *testing.T) {
+func TestDefinitionsAreThoseOfTheTypes(t *testing.T) {
 	testkit.Golden(t, "weir/files/weir.dev_invariants.yaml", v1alpha1.InvariantCRD)
+	testkit.Golden(t, "weir/files/weir.dev_packetcaptures.yaml", v1alpha1.PacketCaptureCRD)
 }
 
 // What may be done is listed in the documentation, with its reason.
@@ -177,6 +179,9 @@ func TestValuesThatAreRefused(t *testing.T) {
 		{"podDisruptionBudget.maxUnavailable=5", "podDisruptionBudget/maxUnavailable: 5 is more than replicas, 2"},
 		{"podDisruptionBudget.maxUnavailable=101%", "podDisruptionBudget/maxUnavailable"},
 		{"resources.limits.memory=lots", "resources/limits/memory"},
+		{"agent.mode=look", "agent/mode"},
+		{"agent.unknownPods=maybe", "agent/unknownPods"},
+		{"agent.flows.path=here", "agent/flows/path"},
 	} {
 		out, err := testkit.Helm(t, "template", "weir", "weir", "--set", row.value)
 		if err == nil || !strings.Contains(strings.ReplaceAll(out, ".", "/"), row.says) {
@@ -209,6 +214,30 @@ func TestChoices(t *testing.T) {
 		`webhook.matchConditions[0].name=example.com/x,webhook.matchConditions[0].expression=!("a" in [request.name])`,
 	} {
 		render(t, "weir", values)
+	}
+}
+
+// With an agent on every node there is all that it needs, and its dashboard asks for no
+// metrics but those that there are.
+func TestAgent(t *testing.T) {
+	all := render(t, "weir", "agent.enabled=true", "agent.dashboard.enabled=true", "metrics.serviceMonitor.enabled=true", "agent.guards[0].kind=ClusterNetworkPolicy")
+	for _, kind := range []string{"DaemonSet", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "PodMonitor"} {
+		all.of(t, kind, "weir-agent")
+	}
+	all.of(t, "ConfigMap", "weir-agent-guards")
+	text, _, _ := unstructured.NestedString(all.of(t, "ConfigMap", "weir-agent-dashboard").Object, "data", "weir-agents.json")
+	if !json.Valid([]byte(text)) {
+		t.Error("the dashboard is no JSON")
+	}
+	source, err := os.ReadFile("../enforcer/metrics.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range regexp.MustCompile(`weir_agent_[a-z_]+`).FindAllString(text, -1) {
+		name = strings.TrimPrefix(strings.TrimSuffix(name, "_bucket"), "weir_agent_")
+		if !bytes.Contains(source, []byte(`"`+name+`"`)) && !bytes.Contains(source, []byte(`"weir_agent_`+name+`"`)) {
+			t.Errorf("the dashboard asks for weir_agent_%s, which there is not", name)
+		}
 	}
 }
 

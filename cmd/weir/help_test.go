@@ -83,6 +83,7 @@ func liveCluster(t *testing.T) *testkit.Cluster {
 		object("v1", "Namespace", map[string]any{"name": "shop"}),
 		object("v1", "Pod", map[string]any{"namespace": "shop", "name": "web", "labels": map[string]any{"app": "web"}}),
 		object("networking.k8s.io/v1", "NetworkPolicy", map[string]any{"namespace": "shop", "name": "web"}),
+		object("weir.dev/v1alpha1", "PacketCapture", map[string]any{"namespace": "shop", "name": "dns"}),
 	)
 }
 

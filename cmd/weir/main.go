@@ -91,6 +91,7 @@ Exit status: 0 fine, 1 the answer is no, 2 the question could not be asked.`,
 		newReplay(s),
 		newConvert(s),
 		newFlows(s),
+		newCapture(s),
 		newSnapshot(s),
 	)
 	addHelp(root)

@@ -38,8 +38,10 @@ type message struct {
 	kind   uint16 // unix.NFT_MSG_…, or one of the general kinds
 	flags  uint16
 	sender uint32 // the socket that asked, or that caused the event
-	family byte
-	body   []byte // attributes
+	// sequence is the number of the request that is answered.
+	sequence uint32
+	family   byte
+	body     []byte // attributes
 }
 
 // read waits for messages and passes them on.
@@ -58,7 +60,10 @@ func (r *reader) read(each func(message) error) error {
 		if length < unix.SizeofNlMsghdr || length > len(rest) {
 			return errors.New("a message of the kernel is cut off")
 		}
-		m := message{kind: binary.NativeEndian.Uint16(rest[4:]), flags: binary.NativeEndian.Uint16(rest[6:]), sender: binary.NativeEndian.Uint32(rest[12:])}
+		m := message{
+			kind: binary.NativeEndian.Uint16(rest[4:]), flags: binary.NativeEndian.Uint16(rest[6:]),
+			sequence: binary.NativeEndian.Uint32(rest[8:]), sender: binary.NativeEndian.Uint32(rest[12:]),
+		}
 		m.body = rest[unix.SizeofNlMsghdr:length]
 		if m.kind>>8 == unix.NFNL_SUBSYS_NFTABLES && len(m.body) >= headerSize {
 			m.family, m.body = m.body[0], m.body[headerSize:]

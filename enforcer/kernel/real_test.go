@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/weir-policy/weir/enforcer/conntrack"
 	"github.com/weir-policy/weir/enforcer/kernel"
 	"github.com/weir-policy/weir/enforcer/nft"
 	"github.com/weir-policy/weir/internal/testkit"
@@ -567,5 +568,64 @@ func TestRealWatch(t *testing.T) {
 	}
 	if len(alarms) > 0 {
 		t.Errorf("%d alarms too many", len(alarms))
+	}
+}
+
+// A connection that is revoked stops both ways, and goes on when that is taken back;
+// others do not notice. So does one that is older than the table, but for going on.
+func TestRealRevoke(t *testing.T) {
+	netns.Want(t)
+	for _, older := range []bool{false, true} {
+		s := newScene(t, modelOf(t, shop))
+		pods := map[string]*netns.Party{}
+		for _, p := range s.parties {
+			pods[s.judge.Model().Pods[p.pod].Ref.Name] = p.Party
+		}
+		if older {
+			if err := s.kernel.Remove(); err != nil {
+				t.Fatal(err)
+			}
+			// Connections are tracked without a label where nothing sets one.
+			s.nft("add table inet other; add chain inet other first { type filter hook forward priority 0; }; add rule inet other first ct state new accept")
+		}
+		revoked, other := s.Talk(pods["cron"], pods["web"], 8080), s.Talk(pods["web"], pods["db"], 5432)
+		if older {
+			s.enforce(s.ruleset, false)
+		}
+		carries := func(c *netns.Conversation, want bool) {
+			t.Helper()
+			for _, fromClient := range []bool{true, false} {
+				if got := c.Carries(fromClient, want); got != want {
+					t.Errorf("older %t, from the client %t: carried %t, want %t", older, fromClient, got, want)
+				}
+			}
+		}
+		var these []conntrack.Connection
+		find := func() {
+			these = nil
+			err := s.kernel.Connections(func(c *conntrack.Connection) bool {
+				if c.Original.DestinationPort == 8080 && c.Original.Protocol == netset.TCP {
+					these = append(these, *c)
+				}
+				return true
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		find()
+		carries(revoked, true)
+		if n, err := s.kernel.Revoke(these); n != 1 || err != nil {
+			t.Fatalf("%d of %v revoked: %v", n, these, err)
+		}
+		carries(revoked, false)
+		carries(other, true)
+		find()
+		if n, err := s.kernel.Restore(these); n != 1 || err != nil {
+			t.Fatalf("%d of %v restored: %v", n, these, err)
+		}
+		if !older {
+			carries(revoked, true)
+		}
 	}
 }

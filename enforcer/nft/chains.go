@@ -114,6 +114,16 @@ func (b *builder) addBase() {
 		through = append(through, Rule{In{[]Field{f.source, f.destination}, "itself" + f.suffix}, Verdict{Action: Accept}})
 	}
 	for _, f := range bothFamilies {
+		if b.sets["strangers"+f.suffix] == nil {
+			continue
+		}
+		for _, w := range []way{{policies.Egress, f}, {policies.Ingress, f}} {
+			through = append(through, Rule{In{[]Field{w.own()}, "strangers" + f.suffix}, Verdict{Jump, w.name("strangers_")}})
+		}
+		w := way{policies.Egress, f}
+		toNode = append(toNode, Rule{In{[]Field{w.own()}, "strangers" + f.suffix}, Verdict{Jump, w.name("strangers_")}})
+	}
+	for _, f := range bothFamilies {
 		w := way{policies.Egress, f}
 		leave := Rule{In{[]Field{w.own()}, w.name("isolated_")}, Verdict{Jump, w.name("")}}
 		through, toNode = append(through, leave), append(toNode, leave)
@@ -172,8 +182,11 @@ func (b *builder) nameIntervals() {
 	for _, c := range b.chains {
 		for _, r := range c.Rules {
 			for i, s := range r {
-				if d, is := s.(Dispatch); is && names[d.Map] != "" {
-					r[i] = Dispatch{d.Fields, names[d.Map]}
+				switch s := s.(type) {
+				case Dispatch:
+					r[i] = Dispatch{s.Fields, cmp.Or(names[s.Map], s.Map)}
+				case In:
+					r[i] = In{s.Fields, cmp.Or(names[s.Set], s.Set)}
 				}
 			}
 		}

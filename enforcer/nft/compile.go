@@ -28,6 +28,9 @@ type Input struct {
 	// LogRate packets a second from each vector; 0 is DefaultLogRate.
 	LogGroup uint16
 	LogRate  uint64
+	// Strangers are ranges of addresses that only pods of the node have. What comes from
+	// or goes to one that none of Pods has is denied: a pod that nobody has told of yet.
+	Strangers []netip.Prefix
 }
 
 // DefaultLogRate is how many packets of each vector are logged in a second.
@@ -54,6 +57,7 @@ func Compile(in Input, last *Ruleset) *Ruleset {
 	}
 	for _, f := range bothFamilies {
 		b.itself(f)
+		b.strangers(f)
 		for _, d := range policies.Directions {
 			b.compile(way{d, f})
 		}
@@ -171,6 +175,37 @@ func (b *builder) itself(f family) {
 				}
 			}
 		}
+	}
+}
+
+// strangers denies what is of addresses that a pod of the node has, and no known one.
+func (b *builder) strangers(f family) {
+	var ranges []netset.Addresses
+	for _, p := range b.in.Strangers {
+		if p.Addr().Is6() == f.ipv6 {
+			ranges = append(ranges, netset.Prefix(p))
+		}
+	}
+	if len(ranges) == 0 {
+		return
+	}
+	all := b.set("strangers"+f.suffix, []Type{f.address}, false, true)
+	for first, last := range netset.JoinAddresses(ranges...).Spans() {
+		all.add(Element{First: key(first.AsSlice()), Last: key(last.AsSlice())})
+	}
+	known := b.set("known"+f.suffix, []Type{f.address}, false, false)
+	for _, a := range b.addresses(f) {
+		known.add(Element{First: key(a.AsSlice()), Last: key(a.AsSlice())})
+	}
+	for _, d := range policies.Directions {
+		w := way{d, f}
+		name := w.name("strangers_")
+		b.counters = append(b.counters, name)
+		b.chains = append(b.chains, Chain{Name: name, Rules: []Rule{
+			{In{[]Field{w.own()}, known.Name}, Verdict{Action: Return}},
+			{Count{name}, b.log('D', w, 0)},
+			{Verdict{Action: Drop}},
+		}})
 	}
 }
 

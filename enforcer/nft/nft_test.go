@@ -22,151 +22,23 @@ import (
 // The properties are worth more cases than rapid tries by itself.
 func TestMain(m *testing.M) { os.Exit(testkit.Properties(m, 150)) }
 
-// packet is the first of a connection.
-type packet struct {
-	source, destination netip.Addr
-	protocol            netset.Protocol
-	port                uint16 // of ICMP the type and code
-}
-
-// walker carries out the rules of a ruleset, as the kernel does.
-type walker struct {
-	sets   map[string]*Set
-	chains map[string]*Chain
-	packet
-	counted []string
-}
-
-func newWalker(r *Ruleset, p packet) *walker {
-	w := &walker{sets: map[string]*Set{}, chains: map[string]*Chain{}, packet: p}
-	for i := range r.Sets {
-		w.sets[r.Sets[i].Name] = &r.Sets[i]
-	}
-	for i := range r.Chains {
-		w.chains[r.Chains[i].Name] = &r.Chains[i]
-	}
-	return w
-}
-
-// passes reports whether the packet passes a base chain.
-func (w *walker) passes(chain string) bool { return w.chain(chain) != Drop }
-
-// chain returns Accept, Drop, or Return where the chain comes to its end.
-func (w *walker) chain(name string) Action {
-	for _, r := range w.chains[name].Rules {
-		v, ends := w.rule(r)
-		if !ends {
-			continue
-		}
-		switch v.Action {
-		case Jump:
-			if a := w.chain(v.Chain); a != Return {
-				return a
-			}
-		case Goto:
-			return w.chain(v.Chain)
-		default:
-			return v.Action
-		}
-	}
-	return Return
-}
-
-func (w *walker) rule(r Rule) (v Verdict, ends bool) {
-	for _, s := range r {
-		switch s := s.(type) {
-		case Established, Labelled:
-			return Verdict{}, false
-		case In:
-			if _, found := w.find(s.Fields, s.Set); !found {
-				return Verdict{}, false
-			}
-		case Dispatch:
-			return w.find(s.Fields, s.Map)
-		case Count:
-			w.counted = append(w.counted, s.Counter)
-		case Verdict:
-			return s, true
-		}
-	}
-	return Verdict{}, false
-}
-
-// find looks the packet's fields up in a set.
-func (w *walker) find(all []Field, set string) (Verdict, bool) {
-	var values [][]byte
-	for _, f := range all {
-		v, has := w.field(f)
-		if !has {
-			return Verdict{}, false
-		}
-		values = append(values, v)
-	}
-	k, s := key(values...), w.sets[set]
-	for _, e := range s.Elements {
-		if !s.Interval && e.First == k || s.Interval && within(s.Key, e, values) {
-			return e.To, true
-		}
-	}
-	return Verdict{}, false
-}
-
-// within reports whether every field is in its range.
-func within(types []Type, e Element, values [][]byte) bool {
-	first, last := e.First, e.Last
-	for i, v := range values {
-		if string(v) < first[:len(v)] || string(v) > last[:len(v)] {
-			return false
-		}
-		if len(types) > 1 {
-			first, last = first[filled(types[i].Size()):], last[filled(types[i].Size()):]
-		}
-	}
-	return true
-}
-
-func (w *walker) field(f Field) ([]byte, bool) {
-	four, icmp, icmp6 := w.source.Is4(), w.protocol == netset.ICMP, w.protocol == netset.ICMPv6
-	switch f {
-	case Source4:
-		return w.source.AsSlice(), four
-	case Destination4:
-		return w.destination.AsSlice(), four
-	case Source6:
-		return w.source.AsSlice(), !four
-	case Destination6:
-		return w.destination.AsSlice(), !four
-	case FieldProtocol:
-		return []byte{byte(w.protocol)}, true
-	case DestinationPort:
-		return []byte{byte(w.port >> 8), byte(w.port)}, w.protocol.HasPorts()
-	case FieldICMPType:
-		return []byte{byte(w.port >> 8)}, four && icmp
-	case FieldICMPCode:
-		return []byte{byte(w.port)}, four && icmp
-	case FieldICMPv6Type:
-		return []byte{byte(w.port >> 8)}, !four && icmp6
-	}
-	return []byte{byte(w.port)}, !four && icmp6
-}
-
 // traffic is what is tried between each two addresses.
-func traffic(four bool) []packet {
-	all := []packet{
-		{protocol: netset.TCP, port: 80},
-		{protocol: netset.TCP, port: 8080},
-		{protocol: netset.TCP, port: 8081},
-		{protocol: netset.TCP, port: 8500},
-		{protocol: netset.TCP, port: 9001},
-		{protocol: netset.UDP, port: 53},
-		{protocol: netset.UDP, port: 8080},
-		{protocol: netset.SCTP, port: 80},
-		{protocol: 47},
+func traffic(four bool) []Packet {
+	all := []Packet{
+		{Protocol: netset.TCP, Port: 80},
+		{Protocol: netset.TCP, Port: 8080},
+		{Protocol: netset.TCP, Port: 8081},
+		{Protocol: netset.TCP, Port: 8500},
+		{Protocol: netset.TCP, Port: 9001},
+		{Protocol: netset.UDP, Port: 53},
+		{Protocol: netset.UDP, Port: 8080},
+		{Protocol: netset.SCTP, Port: 80},
+		{Protocol: 47},
 	}
 	if four {
-		return append(all, packet{protocol: netset.ICMP, port: 8 << 8}, packet{protocol: netset.ICMP, port: 3<<8 | 1})
+		return append(all, Packet{Protocol: netset.ICMP, Port: 8 << 8}, Packet{Protocol: netset.ICMP, Port: 3<<8 | 1})
 	}
-	return append(all, packet{protocol: netset.ICMPv6, port: 128 << 8}, packet{protocol: netset.ICMPv6, port: 128<<8 | 1}, packet{protocol: netset.ICMPv6, port: 1 << 8})
+	return append(all, Packet{Protocol: netset.ICMPv6, Port: 128 << 8}, Packet{Protocol: netset.ICMPv6, Port: 128<<8 | 1}, Packet{Protocol: netset.ICMPv6, Port: 1 << 8})
 }
 
 // pairs yields every two addresses of pods, or of a pod and somebody outside, with
@@ -217,11 +89,11 @@ func TestRulesetAgreesWithJudge(t *testing.T) {
 		r := Compile(Input{Pods: everyPod(m), Judge: judge}, nil)
 		pairs(judge, func(a, b netip.Addr, from, to reach.End) {
 			for _, p := range traffic(a.Is4()) {
-				p.source, p.destination = a, b
-				w := newWalker(r, p)
-				want := judge.Verdict(from, to, p.protocol, p.port) == policies.Allow
-				if got := w.passes(forward); got != want {
-					t.Fatalf("%s to %s on %s/%d passes: %t, want %t\n%s", a, b, p.protocol, p.port, got, want, r)
+				p.Source, p.Destination = a, b
+				fate := r.Fate(p)
+				want := judge.Verdict(from, to, p.Protocol, p.Port) == policies.Allow
+				if got := fate.Passes; got != want {
+					t.Fatalf("%s to %s on %s/%d passes: %t, want %t\n%s", a, b, p.Protocol, p.Port, got, want, r)
 				}
 			}
 		})
@@ -257,13 +129,13 @@ func TestObserving(t *testing.T) {
 		}
 		r := Compile(in, nil)
 		// by returns what passes an end's own side, and what would.
-		by := func(d policies.Direction, end reach.End, at netip.Addr, from, to reach.End, p packet) (passes, would bool) {
+		by := func(d policies.Direction, end reach.End, at netip.Addr, from, to reach.End, p Packet) (passes, would bool) {
 			pod := slices.IndexFunc(all.Pods, func(x policies.Pod) bool { return slices.Contains(x.Addresses, at) })
 			if pod < 0 {
 				return true, true
 			}
 			says := func(j *reach.Judge) bool {
-				return j == nil || j.Decide(from, to, p.protocol, p.port).Sides[d].Verdict == policies.Allow
+				return j == nil || j.Decide(from, to, p.Protocol, p.Port).Sides[d].Verdict == policies.Allow
 			}
 			would = says(in.Judge)
 			switch {
@@ -279,16 +151,16 @@ func TestObserving(t *testing.T) {
 				return
 			}
 			for _, p := range traffic(a.Is4())[:5] {
-				p.source, p.destination = a, b
+				p.Source, p.Destination = a, b
 				leaves, wouldLeave := by(policies.Egress, from, a, from, to, p)
 				enters, wouldEnter := by(policies.Ingress, to, b, from, to, p)
-				w := newWalker(r, p)
-				if got := w.passes(forward); got != (leaves && enters) {
-					t.Fatalf("%s to %s on %s/%d passes: %t, want %t\n%s", a, b, p.protocol, p.port, got, leaves && enters, r)
+				fate := r.Fate(p)
+				if got := fate.Passes; got != (leaves && enters) {
+					t.Fatalf("%s to %s on %s/%d passes: %t, want %t\n%s", a, b, p.Protocol, p.Port, got, leaves && enters, r)
 				}
-				seen := slices.ContainsFunc(w.counted, func(c string) bool { return strings.HasSuffix(c, "_observed") })
+				seen := fate.Label.Has(ObservedBit) || fate.Label.Has(ObservedBit+1)
 				if want := leaves && !wouldLeave || leaves && enters && !wouldEnter; seen != want {
-					t.Fatalf("%s to %s on %s/%d is seen: %t, want %t\n%s", a, b, p.protocol, p.port, seen, want, r)
+					t.Fatalf("%s to %s on %s/%d is seen: %t, want %t\n%s", a, b, p.Protocol, p.Port, seen, want, r)
 				}
 			}
 		})
@@ -455,6 +327,33 @@ func TestMarks(t *testing.T) {
 	for _, text := range []string{"", "D|ingress", "D|inward|b4d3c0fffbe2", "D|ingress|b4d3c0fffb", "D|ingress|b4d3c0fffbe2|"} {
 		if _, err := ParseMark(text); err == nil {
 			t.Errorf("%q is read", text)
+		}
+	}
+}
+
+// What is of an address that only pods of the node have, and no known one, is denied.
+func TestStrangers(t *testing.T) {
+	m := worlds.Small(3)
+	in := Input{Pods: everyPod(m), Judge: reach.New(m, reach.Options{}), Strangers: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/64")}}
+	known, stranger, outside := m.Pods[0].Addresses[0], netip.MustParseAddr("10.77.0.9"), netip.MustParseAddr("192.0.2.1")
+	in.Strangers = append(in.Strangers, netip.PrefixFrom(known, 32))
+	r := Compile(in, nil)
+	tests := []struct {
+		name   string
+		from   netip.Addr
+		to     netip.Addr
+		passes bool
+	}{
+		{"a known pod reaches others", known, outside, true},
+		{"and is reached", outside, known, true},
+		{"a stranger reaches nobody", stranger, outside, false},
+		{"and is not reached", known, stranger, false},
+		{"others pass by", outside, netip.MustParseAddr("192.0.2.2"), true},
+		{"of IPv6, too", netip.MustParseAddr("fd77::1"), netip.MustParseAddr("2001:db8::1"), false},
+	}
+	for _, test := range tests {
+		if got := r.Fate(Packet{test.from, test.to, netset.TCP, 80}).Passes; got != test.passes {
+			t.Errorf("%s: %s to %s passes: %t", test.name, test.from, test.to, got)
 		}
 	}
 }

@@ -43,15 +43,15 @@ func passing(m *policies.Model) []uint16 {
 	r := Compile(Input{Pods: everyPod(m), Judge: reach.New(m, reach.Options{})}, nil)
 	var open []uint16
 	for _, port := range []uint16{80, 5432, 9000} {
-		p := packet{protocol: netset.TCP, port: port}
+		p := Packet{Protocol: netset.TCP, Port: port}
 		for i := range m.Pods {
 			if m.Pods[i].Ref.Name == "web" {
-				p.source = m.Pods[i].Addresses[0]
+				p.Source = m.Pods[i].Addresses[0]
 			} else {
-				p.destination = m.Pods[i].Addresses[0]
+				p.Destination = m.Pods[i].Addresses[0]
 			}
 		}
-		if newWalker(r, p).passes(forward) {
+		if r.Fate(p).Passes {
 			open = append(open, port)
 		}
 	}

@@ -75,6 +75,7 @@ var floors = map[string]floor{
 	"simulator/clickhouse": hands,
 	"internal/cluster":     hands,
 	"internal/live":        hands,
+	"internal/folder":      hands,
 	"internal/standing":    hands,
 	"internal/regotest":    hands,
 	"internal/render":      hands,
@@ -85,6 +86,7 @@ var floors = map[string]floor{
 	"enforcer":            services,
 	"webhook":             services,
 	"internal/api":        services,
+	"internal/captures":   services,
 	"internal/controller": services,
 	"internal/flowsql":    services,
 	"internal/ingest":     services,
@@ -95,6 +97,7 @@ var floors = map[string]floor{
 	"cmd/weir-agent":         mains,
 	"cmd/weir-controller":    mains,
 	"examples/shop/genflows": mains,
+	"examples/node/talk":     mains,
 
 	"internal/arch":           tests,
 	"internal/testkit/flows":  tests,

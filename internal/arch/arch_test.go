@@ -2,6 +2,8 @@ package arch
 
 import (
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -89,5 +91,25 @@ func TestNestedModulesAreNotOfTheHouse(t *testing.T) {
 	got, err := check(fstest.MapFS{"tools/go.mod": {}, "tools/a.go": {Data: []byte("package tools")}})
 	if err != nil || got != nil {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// The agent may do anything on its node, so it brings along no more than it needs.
+func TestAgentIsLean(t *testing.T) {
+	list := exec.Command("go", "list", "-deps", "./cmd/weir-agent")
+	list.Dir = testkit.Root(t)
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range strings.Fields(string(out)) {
+		for _, unwanted := range []string{
+			"github.com/go-git", "github.com/open-policy-agent", "sigs.k8s.io/controller-runtime", "sigs.k8s.io/kustomize", "github.com/fluxcd",
+			"google.golang.org/grpc", "modernc.org/sqlite", module + "/webhook", module + "/internal/controller",
+		} {
+			if isOrBelow(name, unwanted) {
+				t.Errorf("cmd/weir-agent brings along %s", name)
+			}
+		}
 	}
 }

@@ -53,7 +53,7 @@ type World struct {
 // one moment. Kinds that the cluster does not serve are passed over; all that may
 // not be read are reported at once, with the rules that a role lacks.
 func Read(ctx context.Context, o Options) (*World, error) {
-	config, err := clientConfig(o)
+	config, err := Config(o)
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +68,8 @@ func Read(ctx context.Context, o Options) (*World, error) {
 	return w, err
 }
 
-// clientConfig finds the server and how to sign in to it, as kubectl does.
-func clientConfig(o Options) (*rest.Config, error) {
+// Config finds the server and how to sign in to it, as kubectl does.
+func Config(o Options) (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.Kubeconfig
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.Context})

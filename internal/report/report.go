@@ -68,6 +68,7 @@ const (
 	KindFlowRows     Kind = "FlowRows"
 	KindFlowExport   Kind = "FlowExport"
 	KindPackList     Kind = "PackList"
+	KindCaptureList  Kind = "CaptureList"
 )
 
 var formats = map[Kind][]Format{
@@ -91,6 +92,7 @@ var formats = map[Kind][]Format{
 	KindFlowStats:    {Text, JSON},
 	KindFlowRows:     {Text, JSON, CSV},
 	KindPackList:     {Text, JSON},
+	KindCaptureList:  {Text, JSON},
 	KindFlowExport:   {Text, JSON},
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/lint"
 	"github.com/weir-policy/weir/policies/query"
+	"github.com/weir-policy/weir/policies/v1alpha1"
 	"github.com/weir-policy/weir/simulator"
 )
 
@@ -133,6 +134,22 @@ var answers = map[Kind]func(w io.Writer, f Format, empty bool) error{
 			{Ref: policies.Ref{Kind: "Invariant", Name: "db"}, Description: "nobody opens the database", Owner: "ann", Links: []string{"https://example.com"}, Severity: invariant.Warn, Form: invariant.Rego, FormPlace: place("shop.yaml", 3, 7)},
 			{Ref: policies.Ref{Kind: "Invariant", Name: "names"}, Form: invariant.Always, FormPlace: place("shop.yaml", 13, 7)},
 		}}}, Style{})
+	},
+	KindCaptureList: func(w io.Writer, f Format, empty bool) error {
+		if empty {
+			return WriteCaptures(w, f, nil, Style{})
+		}
+		return WriteCaptures(w, f, []v1alpha1.PacketCapture{
+			{
+				Metadata: v1alpha1.Metadata{Namespace: "shop", Name: "dns"},
+				Spec:     v1alpha1.PacketCaptureSpec{StartTime: "2026-03-01T12:00:00Z", EndTime: "2026-03-01T12:05:00Z"},
+				Status: v1alpha1.PacketCaptureStatus{Files: []v1alpha1.CaptureFiles{
+					{Node: "n1", State: v1alpha1.CaptureCapturing, Directory: "/var/log/weir/captures/shop/dns", FileNames: []string{"web_veth1.pcapng"}, Packets: 1200, Bytes: 250_000, Dropped: 3},
+					{Node: "n2", State: v1alpha1.CaptureError, Message: "pod web: no room; pod db: no room", Directory: "/var/log/weir/captures/shop/dns"},
+				}},
+			},
+			{Metadata: v1alpha1.Metadata{Namespace: "shop", Name: "new"}},
+		}, Style{})
 	},
 	KindTestRun: func(w io.Writer, f Format, empty bool) error {
 		if empty {

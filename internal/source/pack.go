@@ -219,7 +219,7 @@ func (p *packing) bundle(v *Verification, fsys fs.FS, at, name string) {
 
 // read makes Invariants of what was taken.
 func (p *packing) read() {
-	all, err := k8s.ReadInvariants(p.documents)
+	all, err := k8s.ReadInvariants(p.documents, rego.Program)
 	if err != nil {
 		p.fail(err)
 	}

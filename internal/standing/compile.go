@@ -8,6 +8,7 @@ import (
 
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/rego"
 )
 
 // Compile reads an Invariant as an API server has it, as JSON. The lines of problems
@@ -32,7 +33,7 @@ func Compile(raw []byte) (*invariant.Invariant, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := k8s.ReadInvariants(docs)
+	all, err := k8s.ReadInvariants(docs, rego.Program)
 	if err != nil {
 		return nil, err
 	}

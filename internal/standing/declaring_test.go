@@ -10,6 +10,7 @@ import (
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/rego"
 )
 
 // A judge that happens to tell apart whom an invariant speaks of may be followed by one
@@ -29,7 +30,7 @@ func TestWhatIsDeclaredLaterOutlivesTheJudge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := k8s.ReadInvariants(docs)
+	all, err := k8s.ReadInvariants(docs, rego.Program)
 	if err != nil {
 		t.Fatal(err)
 	}

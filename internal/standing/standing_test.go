@@ -15,6 +15,7 @@ import (
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/rego"
 )
 
 func clock() time.Time { return time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC) }
@@ -38,7 +39,7 @@ func declare(t rapid.TB) []invariant.Invariant {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := k8s.ReadInvariants(docs)
+	all, err := k8s.ReadInvariants(docs, rego.Program)
 	if err != nil {
 		t.Fatal(err)
 	}

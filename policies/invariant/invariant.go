@@ -14,7 +14,6 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/netset"
-	"github.com/weir-policy/weir/policies/rego"
 	"github.com/weir-policy/weir/policies/selector"
 )
 
@@ -34,7 +33,7 @@ type Invariant struct {
 	Direction  policies.Direction   // of Only: Ingress keeps others from To, Egress keeps From from others
 	Directions []policies.Direction // of Isolated
 	CEL        *expression.Expression
-	Rego       *rego.Policy
+	Rego       expression.Program
 	Waivers    []Waiver
 	Place      policies.Place
 	FormPlace  policies.Place // of the sentence itself

@@ -17,6 +17,7 @@ import (
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/rego"
 )
 
 var today = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
@@ -329,7 +330,7 @@ func TestCheckIsWhatEveryPairSays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all, err := k8s.ReadInvariants(docs)
+		all, err := k8s.ReadInvariants(docs, rego.Program)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, s.text)
 		}
@@ -380,7 +381,7 @@ func TestRecheckIsCheck(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all, err := k8s.ReadInvariants(docs)
+		all, err := k8s.ReadInvariants(docs, rego.Program)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -562,7 +563,7 @@ func TestWorseIsWhatEveryPairSays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all, err := k8s.ReadInvariants(docs)
+		all, err := k8s.ReadInvariants(docs, rego.Program)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,16 +6,14 @@ import (
 	"fmt"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/reach"
-	"github.com/weir-policy/weir/policies/rego"
 )
 
 // evaluateRego asks a policy in Rego. It fails when the context is done.
-func (s *Set) evaluateRego(ctx context.Context, p *rego.Policy, f *finder) error {
-	if s.regoWorld == nil {
-		s.regoWorld = rego.NewWorld(s.judge, s.Recorded)
-	}
-	violations, err := p.Eval(ctx, s.regoWorld, s.RegoSteps)
+func (s *Set) evaluateRego(ctx context.Context, p expression.Program, f *finder) error {
+	violations, memory, err := p.Evaluate(ctx, s.judge, s.Recorded, s.regoMemory, s.RegoSteps)
+	s.regoMemory = memory
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -28,9 +26,7 @@ func (s *Set) evaluateRego(ctx context.Context, p *rego.Policy, f *finder) error
 		f.breaks(x)
 	}
 	if err != nil {
-		if at := (policies.Problem{}); errors.As(err, &at) && at.Place.Line > 0 {
-			err = fmt.Errorf("line %d: %s", at.Place.Line, at.Message)
-		} else if at.Message != "" {
+		if at := (policies.Problem{}); errors.As(err, &at) && at.Place.Line == 0 {
 			err = errors.New(at.Message)
 		}
 		f.Problem = err.Error()
@@ -41,7 +37,7 @@ func (s *Set) evaluateRego(ctx context.Context, p *rego.Policy, f *finder) error
 // locate gives a counterexample the ends and the ports that a violation names: of
 // all that they stand for a pair that is decided as most say, first those that are
 // allowed.
-func (s *Set) locate(v rego.Violation, x *Counterexample) error {
+func (s *Set) locate(v expression.Violation, x *Counterexample) error {
 	if v.From == "" {
 		return nil
 	}

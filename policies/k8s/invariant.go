@@ -16,7 +16,6 @@ import (
 	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/netset"
-	"github.com/weir-policy/weir/policies/rego"
 	"github.com/weir-policy/weir/policies/selector"
 	"github.com/weir-policy/weir/policies/v1alpha1"
 )
@@ -41,10 +40,11 @@ var (
 
 // ReadInvariants returns the Invariants among documents that come from Parse, in
 // their order. All other kinds are left to Read, which in turn leaves these out.
-// Expressions are compiled. The error joins every policies.Problem found; there
-// are no invariants then.
-func ReadInvariants(docs []Document) ([]invariant.Invariant, error) {
+// Expressions are compiled, policies in Rego by rego.Program. The error joins every
+// policies.Problem found; there are no invariants then.
+func ReadInvariants(docs []Document, rego func(text string, lines []policies.Place) (expression.Program, error)) ([]invariant.Invariant, error) {
 	r := newReader(Options{})
+	r.rego = rego
 	var all []invariant.Invariant
 	r.take = func(v value, kind, version string) {
 		if r.isOurs(v, kind, version, v1alpha1.KindInvariant) {
@@ -54,7 +54,7 @@ func ReadInvariants(docs []Document) ([]invariant.Invariant, error) {
 		}
 	}
 	for _, d := range docs {
-		if mayHoldInvariant(d.Node) {
+		if mayHold(d.Node, v1alpha1.KindInvariant) {
 			r.document(d)
 		}
 	}
@@ -64,15 +64,15 @@ func ReadInvariants(docs []Document) ([]invariant.Invariant, error) {
 	return all, nil
 }
 
-// mayHoldInvariant reports whether a document is worth a look: it is a list, of
-// Weir's group, or of the kind.
-func mayHoldInvariant(n *yaml.Node) bool {
+// mayHold reports whether a document is worth a look: it is a list, of Weir's
+// group, or of the kind.
+func mayHold(n *yaml.Node, kind string) bool {
 	if n = resolve(n); n.Kind != mapping {
 		return false
 	}
 	for key, node := range pairs(n) {
 		text := node.Value
-		if key.Value == "kind" && (text == v1alpha1.KindInvariant || strings.HasSuffix(text, "List")) ||
+		if key.Value == "kind" && (text == kind || strings.HasSuffix(text, "List")) ||
 			key.Value == "apiVersion" && strings.HasPrefix(text, v1alpha1.Group+"/") {
 			return true
 		}
@@ -521,7 +521,7 @@ func (v value) cel() *expression.Expression {
 }
 
 // rego compiles a policy in Rego.
-func (v value) rego() *rego.Policy {
+func (v value) rego() expression.Program {
 	text := v.words(longestRego)
 	if text == "" {
 		if isText(v.node) {
@@ -532,7 +532,12 @@ func (v value) rego() *rego.Policy {
 	if len(text) > longestRego {
 		return nil
 	}
-	p, err := rego.Compile(text)
+	lines := make([]policies.Place, 1+strings.Count(text, "\n"))
+	for k := range lines {
+		lines[k] = v.place()
+		lines[k].Line, lines[k].Column = v.inText(k+1, 1)
+	}
+	p, err := v.r.rego(text, lines)
 	if err != nil {
 		v.expressionProblems(err)
 		return nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/invariant"
+	"github.com/weir-policy/weir/policies/rego"
 )
 
 func readInvariants(text string) ([]invariant.Invariant, error) {
@@ -15,7 +16,7 @@ func readInvariants(text string) ([]invariant.Invariant, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ReadInvariants(docs)
+	return ReadInvariants(docs, rego.Program)
 }
 
 const sound = `
@@ -192,6 +193,6 @@ func FuzzReadInvariants(f *testing.F) {
 	f.Add([]byte("apiVersion: weir.dev/v1alpha1\nkind: Invariant\nmetadata: {name: a}\nspec:\n  cel: |\n\n   pods.x\n  only: {from: [{set: a/b/c, cidr: 1, serviceAccounts: [A, A]}]}"))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		docs, _ := Parse("i.yaml", data)
-		_, _ = ReadInvariants(docs)
+		_, _ = ReadInvariants(docs, rego.Program)
 	})
 }

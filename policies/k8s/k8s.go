@@ -21,6 +21,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/netset"
 )
 
@@ -128,7 +129,8 @@ func join(problems []policies.Problem) error {
 
 // reader gathers what the documents say.
 type reader struct {
-	take func(v value, kind, version string) // reads one object
+	take func(v value, kind, version string)                                   // reads one object
+	rego func(text string, lines []policies.Place) (expression.Program, error) // of invariants
 
 	namespace     string
 	implied       string // the namespace of the object that was read last

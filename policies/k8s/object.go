@@ -267,6 +267,7 @@ func (r *reader) readNode(o object) {
 	for _, c := range append(spec.field("podCIDRs").items(), spec.field("podCIDR")) {
 		if p, ok := c.cidr(); ok {
 			r.podCIDRs = append(r.podCIDRs, p)
+			node.PodCIDRs = append(node.PodCIDRs, p)
 		}
 	}
 	r.nodes = append(r.nodes, node)

@@ -16,11 +16,12 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/expression"
 )
 
 // Steps is how many steps an evaluation may take by default: a second or two on
 // one core.
-const Steps = 2_000_000
+const Steps = expression.ProgramSteps
 
 // notOffered are the functions of Rego that a policy cannot call: those that ask
 // the network, the clock, chance or the machine, that take a time without bound,

@@ -21,6 +21,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/expression"
+	"github.com/weir-policy/weir/policies/reach"
 )
 
 // Rules are the names of the rules by which a package says what breaks it.
@@ -37,9 +39,10 @@ type Policy struct {
 	compiler *ast.Compiler
 	data     map[string]any
 	queries  []question
-	sections []string        // of the world, that its modules read
-	unnamed  map[string]bool // files to which a line was added
-	flows    bool            // whether its modules ask for recorded flows
+	sections []string         // of the world, that its modules read
+	unnamed  map[string]bool  // files to which a line was added
+	flows    bool             // whether its modules ask for recorded flows
+	lines    []policies.Place // where the lines of its module begin; nil where that is a file
 }
 
 // Metadata is what the annotations of a package say about it.
@@ -58,9 +61,29 @@ type question struct {
 // Module is a file of Rego. Without a package of its own it is one.
 type Module struct{ File, Text string }
 
-// Violation is one thing that breaks a policy. From, To and Port are empty where
-// it does not say them; else they are as weir explain takes them.
-type Violation struct{ Message, From, To, Port string }
+// Violation is one thing that breaks a policy.
+type Violation = expression.Violation
+
+// Program compiles a module as Compile does. What fails when it is evaluated is told at
+// the places, in another file, where its lines begin.
+func Program(text string, lines []policies.Place) (expression.Program, error) {
+	p, err := Compile(text)
+	if err != nil {
+		return nil, err
+	}
+	p.lines = lines
+	return p, nil
+}
+
+// Evaluate is Eval in a world that is made unless memory is one.
+func (p *Policy) Evaluate(ctx context.Context, j *reach.Judge, recorded expression.Recorded, memory any, steps uint64) ([]Violation, any, error) {
+	w, ok := memory.(*World)
+	if !ok {
+		w = NewWorld(j, recorded)
+	}
+	found, err := p.Eval(ctx, w, steps)
+	return found, w, err
+}
 
 // TestResult is what became of one test of Rego.
 type TestResult struct {
@@ -368,6 +391,10 @@ func (p *Policy) failure(err error) error {
 		if e.Location != nil {
 			why.Place = placeOf(e.Location)
 			unshift(&why.Place, p.unnamed)
+			if at := why.Place; at.Line > 0 && at.Line <= len(p.lines) {
+				why.Place = p.lines[at.Line-1]
+				why.Place.Column += at.Column - 1
+			}
 		}
 	}
 	return why

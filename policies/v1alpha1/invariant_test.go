@@ -77,41 +77,54 @@ func shared(schema any, definitions map[string]any) any {
 	return schema
 }
 
-func TestDefinitionHasTheFieldsOfTheTypes(t *testing.T) {
-	var crd struct {
-		Spec struct {
-			Versions []struct {
-				Name   string
-				Schema struct {
-					OpenAPIV3Schema map[string]any `yaml:"openAPIV3Schema"`
+func TestDefinitionsHaveTheFieldsOfTheTypes(t *testing.T) {
+	for _, row := range []struct {
+		name         string
+		definition   []byte
+		spec, status any
+	}{
+		{"invariant", v1alpha1.InvariantCRD, v1alpha1.InvariantSpec{}, v1alpha1.InvariantStatus{}},
+		{"packetcapture", v1alpha1.PacketCaptureCRD, v1alpha1.PacketCaptureSpec{}, v1alpha1.PacketCaptureStatus{}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var crd struct {
+				Spec struct {
+					Versions []struct {
+						Name   string
+						Schema struct {
+							OpenAPIV3Schema map[string]any `yaml:"openAPIV3Schema"`
+						}
+					}
 				}
 			}
-		}
-	}
-	if err := yaml.Unmarshal(v1alpha1.InvariantCRD, &crd); err != nil {
-		t.Fatal(err)
-	}
-	version := crd.Spec.Versions[0]
-	if v1alpha1.Group+"/"+version.Name != v1alpha1.APIVersion {
-		t.Errorf("version %s is not of %s", version.Name, v1alpha1.APIVersion)
-	}
-	schema := maps.Clone(version.Schema.OpenAPIV3Schema)
-	schema["$schema"], schema["$id"] = "https://json-schema.org/draft/2020-12/schema", "https://weir.dev/schemas/invariant.json"
-	definitions := map[string]any{}
-	schema["properties"] = shared(schema["properties"], definitions)
-	schema["$defs"] = definitions
-	text, err := json.MarshalIndent(schema, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	testkit.Golden(t, filepath.Join(testkit.Root(t), "docs", "schemas", "invariant.json"), append(text, '\n'))
-	for name, of := range map[string]any{"spec": v1alpha1.InvariantSpec{}, "status": v1alpha1.InvariantStatus{}} {
-		schema := version.Schema.OpenAPIV3Schema["properties"].(map[string]any)[name].(map[string]any)
-		got, want := propertiesOf(schema, name), fieldsOf(reflect.TypeOf(of), name)
-		slices.Sort(got)
-		slices.Sort(want)
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("-types +definition\n%s", diff)
-		}
+			if err := yaml.Unmarshal(row.definition, &crd); err != nil {
+				t.Fatal(err)
+			}
+			version := crd.Spec.Versions[0]
+			if v1alpha1.Group+"/"+version.Name != v1alpha1.APIVersion {
+				t.Errorf("version %s is not of %s", version.Name, v1alpha1.APIVersion)
+			}
+			schema := maps.Clone(version.Schema.OpenAPIV3Schema)
+			schema["$schema"], schema["$id"] = "https://json-schema.org/draft/2020-12/schema", "https://weir.dev/schemas/"+row.name+".json"
+			if row.name == "invariant" {
+				definitions := map[string]any{}
+				schema["properties"] = shared(schema["properties"], definitions)
+				schema["$defs"] = definitions
+			}
+			text, err := json.MarshalIndent(schema, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			testkit.Golden(t, filepath.Join(testkit.Root(t), "docs", "schemas", row.name+".json"), append(text, '\n'))
+			for name, of := range map[string]any{"spec": row.spec, "status": row.status} {
+				schema := version.Schema.OpenAPIV3Schema["properties"].(map[string]any)[name].(map[string]any)
+				got, want := propertiesOf(schema, name), fieldsOf(reflect.TypeOf(of), name)
+				slices.Sort(got)
+				slices.Sort(want)
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("-types +definition\n%s", diff)
+				}
+			}
+		})
 	}
 }

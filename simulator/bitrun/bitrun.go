@@ -144,7 +144,7 @@ func (r *Reader) next() bool {
 	}
 	r.value = int32(value)
 	r.data, r.repeat = r.data[size:], int(header>>1)
-	return r.value >= 0
+	return value>>r.width == 0
 }
 
 // unpack reads packed values, of which there are as many. Eight bytes, but for

@@ -298,6 +298,9 @@ func (r *recorded) tuples(ctx context.Context, reader *sumReader, keys []string,
 
 // Hours calls each for the hours of a day of some tuples, in the order of their IDs.
 func (r *recorded) Hours(ctx context.Context, day time.Time, tuples []uint64, each func(uint64, *simulator.Side, []simulator.HourFlows) error) error {
+	if len(tuples) == 0 {
+		return nil
+	}
 	asked := always
 	if len(tuples) <= maxTuples {
 		asked = where("`tuple`" + listed(tuples))

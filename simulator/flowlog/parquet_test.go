@@ -212,6 +212,7 @@ func FuzzParquet(f *testing.F) {
 	f.Add(uint64(1), 0, byte(0), 0, byte(0))
 	f.Add(uint64(2), 300, byte(1), 40, byte(255))
 	f.Add(uint64(3), 700, byte(7), 4, byte(9))
+	f.Add(uint64(162), 586, byte(0xa8), 157, byte(3)) // a level that is neither there nor null
 	base := sumJudge(f, sumBase)
 	before, after := reach.Pair(base, sumJudge(f, sumOther), reach.Options{})
 	f.Fuzz(func(t *testing.T, seed uint64, i int, a byte, j int, b byte) {

@@ -19,5 +19,5 @@ if ! PATH=$PATH:/usr/sbin command -v nft >/dev/null; then
 fi
 export PATH=$PATH:/usr/sbin WEIR_KERNEL=1
 [ "$(id -u)" != 0 ] || exec "$@"
-unshare -Urnm true 2>/dev/null || fail "this needs root, or the right to make user namespaces"
+unshare -Urnm true 2>/dev/null || fail "this needs root, or the right to make user and mount namespaces"
 exec unshare -Urnm "$@"

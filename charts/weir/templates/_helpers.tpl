@@ -63,9 +63,19 @@ weir-controller-leader-election
 {{- end -}}
 
 {{- define "weir.image" -}}
-{{- $registry := default .Values.image.registry (dig "imageRegistry" "" .Values.global) -}}
-{{- $tag := ternary (printf "@%s" .Values.image.digest) (printf ":%s" (default .Chart.AppVersion .Values.image.tag)) (not (empty .Values.image.digest)) -}}
-{{- with $registry }}{{ . }}/{{ end }}{{ .Values.image.repository }}{{ $tag }}
+{{- include "weir.imageOf" (dict "root" . "image" .Values.image) -}}
+{{- end -}}
+
+{{- define "weir.imageOf" -}}
+{{- $registry := default .image.registry (dig "imageRegistry" "" .root.Values.global) -}}
+{{- $tag := ternary (printf "@%s" .image.digest) (printf ":%s" (default .root.Chart.AppVersion .image.tag)) (not (empty .image.digest)) -}}
+{{- with $registry }}{{ . }}/{{ end }}{{ .image.repository }}{{ $tag }}
+{{- end -}}
+
+{{/* The agents' pods are none of the replicas', which a Service selects by their labels. */}}
+{{- define "weir.agentSelector" -}}
+app.kubernetes.io/name: {{ include "weir.name" . }}-agent
+app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "weir.excluded" -}}

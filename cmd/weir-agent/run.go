@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/weir-policy/weir/enforcer"
+	"github.com/weir-policy/weir/enforcer/kernel"
+	"github.com/weir-policy/weir/enforcer/record"
+	"github.com/weir-policy/weir/internal/folder"
+	"github.com/weir-policy/weir/internal/live"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
+)
+
+// run wires an agent up and runs it until ctx ends, or a part of it cannot go on.
+func run(ctx context.Context, o *options, log *slog.Logger) error {
+	recorder, err := newRecorder(o, log)
+	if err != nil {
+		return err
+	}
+	settings := enforcer.Options{
+		Node: o.node, Observe: o.mode == enforcer.ModeObserve, Closed: o.unknown == "deny", Ranges: o.prefixes,
+		LogGroup: o.group, LogRate: o.rate, Log: log,
+	}
+	if recorder != nil {
+		settings.Recorder = recorder
+	}
+	agent := enforcer.New(settings)
+	captures, err := newCaptures(o, agent, log)
+	if err != nil {
+		return err
+	}
+	worlds, err := newWorlds(o, agent, captures, log)
+	if err != nil {
+		return err
+	}
+	servers, err := listen(o, agent, captures)
+	if err != nil {
+		return err
+	}
+	parts := append(servers, part{"the agent", agent.Run}, part{"the world", worlds.watch})
+	if o.guards != "" {
+		parts = append(parts, part{"the guards", worlds.watchGuards})
+	}
+	if captures != nil {
+		parts = append(parts, part{"the captures", captures.run})
+	}
+	if recorder != nil {
+		parts = append(parts, part{"the recorder", recorder.Run})
+	}
+	log.Info("weir-agent begins", "version", version, "node", o.node, "mode", o.mode, "unknown-pods", o.unknown)
+	return together(ctx, parts)
+}
+
+// part is something that runs until its context ends.
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+// together runs all parts, until ctx ends or one of them does.
+func together(ctx context.Context, parts []part) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var all sync.WaitGroup
+	for _, p := range parts {
+		all.Go(func() {
+			err := p.run(ctx)
+			if err == nil || errors.Is(err, context.Canceled) {
+				stop(context.Canceled)
+				return
+			}
+			stop(fmt.Errorf("%s: %w", p.name, err))
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+// worlds leads what sources say to the agent.
+type worlds struct {
+	agent    *enforcer.Agent
+	captures *captures // nil where nothing is captured
+	options  *options
+	live     *live.World // nil where the world is a folder
+
+	mutex  sync.Mutex
+	model  *policies.Model
+	guards []policies.Policy
+	guard  bool // whether the guards were read
+}
+
+func newWorlds(o *options, agent *enforcer.Agent, captures *captures, log *slog.Logger) (*worlds, error) {
+	w := &worlds{agent: agent, captures: captures, options: o, guard: o.guards == ""}
+	if o.world != "" {
+		return w, nil
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = o.kubeconfig
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("%w; name a kubeconfig, or a folder with --world", err)
+	}
+	w.live, err = live.New(config, live.Options{
+		Read: o.reading(), Wanted: wanted, Settle: 10 * time.Millisecond,
+		Told: func(what string) { log.Warn("the cluster", "says", what) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.live.Subscribe(func(m *policies.Model, _ k8s.Change) { w.tell(func() { w.model = m }) })
+	return w, nil
+}
+
+// wanted says what of a cluster an agent watches: no owners of pods, for pods say what
+// matters, and no pods that ended.
+func wanted(s k8s.Served) (fields string, wanted bool) {
+	switch s.Group {
+	case "apps", "batch":
+		return "", false
+	case "":
+		if s.Kind == "ReplicationController" {
+			return "", false
+		}
+		if s.Kind == "Pod" {
+			return "status.phase!=Succeeded,status.phase!=Failed", true
+		}
+	}
+	return "", true
+}
+
+// tell sets something and tells the agent, once all is known.
+func (w *worlds) tell(set func()) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	set()
+	if w.model != nil && w.guard {
+		w.agent.Tell(w.model, w.guards)
+	}
+	if w.model != nil && w.captures != nil {
+		w.captures.world(w.model)
+	}
+}
+
+func (w *worlds) watch(ctx context.Context) error {
+	if w.live != nil {
+		return w.live.Start(ctx)
+	}
+	return folder.New(w.options.world, w.options.reading()).Watch(ctx, func(f *folder.World, err error) {
+		w.agent.Complain("world", err)
+		if f == nil {
+			return
+		}
+		w.tell(func() { w.model = f.Model })
+		if w.captures == nil {
+			return
+		}
+		declared, err := k8s.ReadCaptures(f.Own, w.options.reading())
+		w.agent.Complain("captures", err)
+		if err == nil {
+			w.captures.declare(declared)
+		}
+	})
+}
+
+func (w *worlds) watchGuards(ctx context.Context) error {
+	return folder.New(w.options.guards, w.options.reading()).Watch(ctx, func(f *folder.World, err error) {
+		var guards []policies.Policy
+		if f != nil && err == nil {
+			guards, err = enforcer.Guards(f.Model)
+		}
+		w.agent.Complain("guards", err)
+		if err == nil {
+			w.tell(func() { w.guards, w.guard = guards, true })
+		}
+	})
+}
+
+// newRecorder returns the recorder, nil where nothing is recorded.
+func newRecorder(o *options, log *slog.Logger) (*record.Recorder, error) {
+	if o.flows == "" && o.socket == "" {
+		return nil, nil
+	}
+	// Connections that are there before are not counted.
+	for _, name := range []string{"nf_conntrack_acct", "nf_conntrack_timestamp"} {
+		if err := os.WriteFile("/proc/sys/net/netfilter/"+name, []byte("1"), 0); err != nil {
+			log.Warn("records lack bytes or times", "error", err)
+		}
+	}
+	return record.New(record.Options{
+		Node: o.node, LogGroup: o.group, Counters: kernel.New(0).Counters, Dir: o.flows, MaxBytes: o.flowBytes,
+		Window: o.flowWindow, Level: record.Level(o.flowLevel), Socket: o.socket,
+		Log: func(err error) { log.Error("recording", "error", err) },
+	})
+}

@@ -1,0 +1,486 @@
+// Package enforcer keeps a node's kernel doing what the policies of its pods say.
+//
+// It is told of worlds, compiles what the newest of them asks of the node, puts that
+// into the kernel, repairs what others do to it, and ends connections that policy no
+// longer allows. Where the worlds come from it does not know, nor how packets are
+// matched.
+package enforcer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weir-policy/weir/enforcer/conntrack"
+	"github.com/weir-policy/weir/enforcer/kernel"
+	"github.com/weir-policy/weir/enforcer/nft"
+	"github.com/weir-policy/weir/enforcer/record"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/reach"
+)
+
+// Options say what is to be enforced, and where. What is zero is chosen.
+type Options struct {
+	// Netns is the node's network namespace by its file descriptor; 0 is the caller's.
+	Netns int
+	// Node is the name of the node whose pods are guarded. Without one, all pods of the
+	// world are: those that a router forwards for.
+	Node string
+	// Observe lets what policies deny pass, counted and logged, unless a policy or its
+	// namespace says that it is enforced. Guards always are.
+	Observe bool
+	// Closed denies what is from or for pods of the node that nobody has told of yet:
+	// addresses in Ranges, or in those that the Node of that name has, that no pod has.
+	Closed bool
+	Ranges []netip.Prefix
+	// LogGroup is the NFLOG group that gets what is denied; LogRate as nft.Input has it.
+	LogGroup uint16
+	LogRate  uint64
+	// Recorder hears of all that is put in force, if it is set.
+	Recorder Recorder
+	// Settle is for how long changes are gathered, 10 milliseconds.
+	Settle time.Duration
+	// Verify is how often what is loaded is compared with what should be, a minute.
+	Verify time.Duration
+	// Log is slog.Default.
+	Log *slog.Logger
+}
+
+// Recorder remembers connections, as record.Recorder does.
+type Recorder interface {
+	Enforce(record.Generation)
+	Counts() record.Counts
+}
+
+// table is the kernel, as kernel.Kernel is.
+type table interface {
+	Load(*nft.Ruleset) error
+	Apply(*nft.Change) error
+	Verify(*nft.Ruleset) error
+	Watch(ctx context.Context, ready func(), alarm func(kernel.Alarm)) error
+	Connections(yield func(*conntrack.Connection) bool) error
+	Revoke([]conntrack.Connection) (int, error)
+	Restore([]conntrack.Connection) (int, error)
+	Counters() (map[string]uint64, error)
+	Addresses() ([]netip.Addr, error)
+}
+
+// Agent enforces policies on one node.
+type Agent struct {
+	options Options
+	kernel  table
+	metrics *metrics
+	news    chan struct{} // holds one where something is to be done
+	sweeps  chan struct{} // holds one where connections are to be looked at
+
+	mutex sync.Mutex
+	next  told // what was told last
+	state Status
+	// loaded is the ruleset in force, nil before the first.
+	loaded  *nft.Ruleset
+	alarmed kernel.Alarm
+
+	busy     time.Time    // since when a change is put in force; zero where none is
+	accepted nft.Accepted // by the loop alone
+}
+
+// told is a world with the rules that stand above it.
+type told struct {
+	model  *policies.Model
+	guards []policies.Policy
+	at     time.Time
+}
+
+// New returns an agent, which does nothing until Run.
+func New(o Options) *Agent {
+	o.Settle, o.Verify = cmp.Or(o.Settle, 10*time.Millisecond), cmp.Or(o.Verify, time.Minute)
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	return &Agent{
+		options: o, kernel: kernel.New(o.Netns), metrics: newMetrics(), accepted: nft.Accepted{},
+		news: make(chan struct{}, 1), sweeps: make(chan struct{}, 1),
+		state: Status{Problems: map[string]error{}},
+	}
+}
+
+// Tell says what the world is from now on, and which guards stand above all of its
+// policies. It returns at once, and may be called from anywhere; of several worlds in
+// a short time the last one counts. Neither may change afterwards.
+func (a *Agent) Tell(m *policies.Model, guards []policies.Policy) {
+	a.mutex.Lock()
+	a.next = told{m, guards, time.Now()}
+	a.mutex.Unlock()
+	signal(a.news)
+}
+
+// Complain says what is wrong with a source of worlds, so that the last one stays in
+// force; nil where nothing is any more. Status and the metrics show it.
+func (a *Agent) Complain(source string, err error) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	was := a.state.Problems[source]
+	switch {
+	case err == nil && was != nil:
+		a.options.Log.Info("all is right again", "source", source)
+		delete(a.state.Problems, source)
+	case err != nil && (was == nil || was.Error() != err.Error()):
+		for _, one := range each(err) {
+			a.options.Log.Error("the last good world stays in force", "source", source, "problem", one)
+		}
+		a.state.Problems[source] = err
+		a.metrics.complaints.Inc()
+	}
+}
+
+// each returns the errors that an error joins.
+func each(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// How long it waits after what failed, at first and at most.
+const (
+	shortest = 50 * time.Millisecond
+	longest  = 5 * time.Second
+)
+
+// Run enforces what it is told until ctx ends. What is in force then stays so.
+func (a *Agent) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	defer all.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching := make(chan struct{})
+	all.Go(func() { a.watch(ctx, sync.OnceFunc(func() { close(watching) })) })
+	all.Go(func() { a.sweepAlways(ctx) })
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-watching:
+	}
+	verify := time.NewTicker(a.options.Verify)
+	defer verify.Stop()
+	pause := shortest
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-verify.C:
+			a.verify()
+			signal(a.sweeps)
+		case <-a.news:
+			if !sleep(ctx, a.options.Settle) {
+				return ctx.Err()
+			}
+		}
+		if err := a.sync(); err == nil {
+			pause = shortest
+			continue
+		}
+		if !sleep(ctx, pause) {
+			return ctx.Err()
+		}
+		pause = min(2*pause, longest)
+		signal(a.news)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// watch raises an alarm when somebody else changes the table, or may have.
+func (a *Agent) watch(ctx context.Context, ready func()) {
+	for {
+		err := a.kernel.Watch(ctx, func() {
+			a.alarm(kernel.Lost) // whatever happened before nobody saw
+			ready()
+		}, a.alarm)
+		if ctx.Err() != nil {
+			return
+		}
+		a.options.Log.Error("nobody watches the table", "error", err)
+		a.metrics.failed("watch")
+		if !sleep(ctx, time.Second) {
+			return
+		}
+	}
+}
+
+func (a *Agent) alarm(why kernel.Alarm) {
+	a.mutex.Lock()
+	if a.alarmed != kernel.Tampered {
+		a.alarmed = why
+	}
+	isNews := a.loaded != nil
+	a.mutex.Unlock()
+	if isNews {
+		a.options.Log.Warn("the table is looked after", "alarm", string(why))
+		a.metrics.alarms.WithLabelValues(alarmNames[why]).Inc()
+	}
+	signal(a.news)
+}
+
+var alarmNames = map[kernel.Alarm]string{kernel.Tampered: "tampered", kernel.Lost: "lost"}
+
+// verify raises the alarm where what is loaded is not what should be.
+func (a *Agent) verify() {
+	a.mutex.Lock()
+	loaded := a.loaded
+	a.mutex.Unlock()
+	if loaded == nil {
+		return
+	}
+	if err := a.kernel.Verify(loaded); err != nil {
+		a.options.Log.Error("the table is not what was loaded", "error", err)
+		a.alarm(kernel.Tampered)
+	}
+}
+
+// stuck is how long a change may take to be put in force.
+const stuck = 5 * time.Minute
+
+// Alive says that a change has been under way for far too long; nil where none has.
+func (a *Agent) Alive() error {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	if !a.busy.IsZero() && time.Since(a.busy) > stuck {
+		return fmt.Errorf("a change is under way since %s", a.busy.Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (a *Agent) setBusy(since time.Time) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	a.busy = since
+}
+
+// sync makes the kernel do what was told last.
+func (a *Agent) sync() error {
+	a.setBusy(time.Now())
+	defer a.setBusy(time.Time{})
+	a.mutex.Lock()
+	next, loaded, alarm := a.next, a.loaded, a.alarmed
+	a.alarmed = ""
+	current := a.state.model == next.model && slices.EqualFunc(a.state.guards, next.guards, samePolicy)
+	a.mutex.Unlock()
+	if next.model == nil || current && alarm == "" && loaded != nil {
+		return nil
+	}
+	if alarm == kernel.Lost && loaded != nil && a.kernel.Verify(loaded) == nil && current {
+		return nil
+	}
+	begin := time.Now()
+	in, refusals, rules := a.inputOf(next)
+	ruleset := nft.Compile(in, loaded)
+	compiled := time.Now()
+	var change *nft.Change
+	var err error
+	if loaded == nil || alarm != "" {
+		a.readCounters() // they begin anew
+		if err = a.kernel.Load(ruleset); err == nil {
+			a.metrics.loads.Inc()
+		}
+	} else {
+		change = nft.Diff(loaded, ruleset)
+		err = a.kernel.Apply(change)
+	}
+	if err != nil {
+		a.fail("apply", err)
+		return err
+	}
+	now := time.Now()
+	a.metrics.synced(next.at, begin, compiled, now)
+	a.took(next, in, ruleset, refusals, rules, now)
+	if change == nil || !change.IsEmpty() {
+		signal(a.sweeps)
+	}
+	return nil
+}
+
+func samePolicy(p, q policies.Policy) bool { return p.Ref == q.Ref && p.Says(&q) }
+
+// fail takes note that the kernel could not be made to do something: what it does is not
+// known until it is loaded again.
+func (a *Agent) fail(what string, err error) {
+	a.options.Log.Error("the kernel does not take it", "step", what, "error", err)
+	a.metrics.failed(what)
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	a.alarmed = kernel.Tampered
+	a.state.Failed = err
+}
+
+// took takes note of what is in force now.
+func (a *Agent) took(next told, in nft.Input, r *nft.Ruleset, refusals []nft.Refusal, rules int, now time.Time) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	s := &a.state
+	for _, r := range refusals {
+		if !slices.ContainsFunc(s.Refusals, func(x nft.Refusal) bool { return x.String() == r.String() }) {
+			a.options.Log.Warn("not enforced as it is written", "refusal", r.String())
+		}
+	}
+	if s.model != next.model || len(s.guards) != len(next.guards) {
+		s.Generation++
+		s.Since = now
+	}
+	first := a.loaded == nil
+	s.model, s.guards, s.Refusals, s.Failed = next.model, next.guards, refusals, nil
+	s.Policies, s.Rules, s.Pods, s.Elements = len(in.Judge.Model().Policies), rules, len(in.Pods), elementsOf(r)
+	a.loaded = r
+	if a.options.Recorder != nil {
+		a.options.Recorder.Enforce(record.Generation{Number: s.Generation, Since: now, Input: in, Ruleset: r})
+	}
+	log := a.options.Log.Debug
+	if first {
+		log = a.options.Log.Info
+	}
+	log("in force", "generation", s.Generation, "pods", s.Pods, "policies", s.Policies, "elements", s.Elements)
+}
+
+func elementsOf(r *nft.Ruleset) (n int) {
+	for i := range r.Sets {
+		n += len(r.Sets[i].Elements)
+	}
+	return n
+}
+
+// Status is how things stand.
+type Status struct {
+	// Generation counts the worlds that were put in force; Since is when the last was.
+	Generation uint64
+	Since      time.Time
+	// What is in force: how many policies there are, with how many rules, for how many
+	// pods of the node, and in how many elements of sets.
+	Policies, Rules, Pods, Elements int
+	Refusals                        []nft.Refusal
+	Problems                        map[string]error // of sources, by their names
+	Failed                          error            // why the kernel did not take the last change
+
+	model  *policies.Model
+	guards []policies.Policy
+}
+
+// Status returns how things stand.
+func (a *Agent) Status() Status {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	s := a.state
+	s.Problems = map[string]error{}
+	for name, err := range a.state.Problems {
+		s.Problems[name] = err
+	}
+	return s
+}
+
+// Fate returns what the ruleset in force does with a packet of a new connection; it is
+// not known before there is one.
+func (a *Agent) Fate(p nft.Packet) (f nft.Fate, known bool) {
+	a.mutex.Lock()
+	ruleset := a.loaded
+	a.mutex.Unlock()
+	if ruleset == nil {
+		return f, false
+	}
+	return ruleset.Fate(p), true
+}
+
+// Generation returns the number of the generation in force, 0 before there is one.
+func (a *Agent) Generation() uint64 {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return a.state.Generation
+}
+
+// Ready says why the node is not guarded as it should be; nil where it is. A world that
+// cannot be read does not count, since the last good one is in force.
+func (a *Agent) Ready() error {
+	s := a.Status()
+	switch {
+	case s.Failed != nil:
+		return s.Failed
+	case s.Generation > 0:
+		return nil
+	case len(s.Problems) > 0:
+		var all []error
+		for name, err := range s.Problems {
+			all = append(all, fmt.Errorf("%s: %w", name, err))
+		}
+		return errors.Join(all...)
+	}
+	return errors.New("no world was told of yet")
+}
+
+// inputOf returns what a world asks of the node, and what of it is not enforced as it is
+// written, with how many rules there are.
+func (a *Agent) inputOf(next told) (nft.Input, []nft.Refusal, int) {
+	admitted, accepted, refusals := nft.Admit(next.model, a.accepted)
+	a.accepted = accepted
+	m := withGuards(admitted, next.guards)
+	in := nft.Input{
+		Judge: reach.New(m, reach.Options{}), LogGroup: a.options.LogGroup, LogRate: a.options.LogRate, Strangers: a.strangers(m),
+	}
+	for i := range m.Pods {
+		if p := &m.Pods[i]; !p.HostNetwork && len(p.Addresses) > 0 && (a.options.Node == "" || p.Node == a.options.Node) {
+			in.Pods = append(in.Pods, i)
+		}
+	}
+	modes := modesOf(m, a.options.Observe)
+	refusals = append(refusals, modes.refusals...)
+	if enforced := modes.enforced(m); enforced != nil {
+		in.Enforced = reach.New(enforced, reach.Options{})
+	}
+	if len(modes.observed) > 0 {
+		in.Observed = modes.observed
+		if len(next.guards) > 0 {
+			in.Guards = reach.New(onlyGuards(m), reach.Options{})
+		}
+	}
+	refusals = append(refusals, nft.Doubts(in)...)
+	rules := 0
+	for i := range m.Policies {
+		for _, d := range policies.Directions {
+			rules += len(m.Policies[i].Rules[d])
+		}
+	}
+	return in, refusals, rules
+}
+
+// strangers returns the ranges in which there are only pods of the node.
+func (a *Agent) strangers(m *policies.Model) []netip.Prefix {
+	if !a.options.Closed {
+		return nil
+	}
+	all := slices.Clone(a.options.Ranges)
+	for i := range m.Nodes {
+		if len(all) == 0 && a.options.Node != "" && m.Nodes[i].Name == a.options.Node {
+			return m.Nodes[i].PodCIDRs
+		}
+	}
+	return all
+}
