@@ -24,7 +24,7 @@ BASE      ?= scratch
 IMAGE     ?= weir-policy/weir-controller:$(VERSION)
 AGENT     ?= weir-policy/weir-agent:$(VERSION)
 
-.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel test-agent chart image image-agent lint format golden fuzz bench bench-flows demo demo-node clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel test-agent chart image image-agent lint format golden fuzz bench bench-flows bench-kernel demo demo-node clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -110,6 +110,9 @@ bench-flows: ## measure the store, others' Parquet and replays with FLOWS flows,
 		-args -rows $(FLOWS) -tuples $(TUPLES) $(if $(STORE),-store $(abspath $(STORE))) && \
 	WEIR_DUCKDB=$$duckdb go test -run '^$$' -bench Table -benchtime 1x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowlog -args -rows $(FLOWS)
 	go test -run '^$$' -bench Replay -benchtime 1x -count $(COUNT) -timeout 0 ./cmd/weir -args -flows $(FLOWS) $(if $(STORE),-store $(abspath $(STORE)/replay))
+
+bench-kernel: ## measure loads, changes and recording in the kernel
+	tools/kernel/run.sh go test -run '^$$' -bench 'Real|Recorder' -benchtime 3x -count $(COUNT) -timeout 0 ./enforcer/kernel ./enforcer/record
 
 # Another builder than docker, and its base: make image BUILDER=podman BASE=…
 image: bin/weir-controller ## build the image of weir-controller, named IMAGE
