@@ -38,6 +38,8 @@ type fake struct {
 	revisions map[string]string // by kind
 	blind     error
 	gone      []string
+	unwatched map[string]bool // kinds that are not told of
+	again     time.Time       // since when all others are
 	onLook    func()
 }
 
@@ -45,14 +47,29 @@ func newFake(clock func() time.Time) *fake {
 	return &fake{
 		store: k8s.NewStore(k8s.Options{}), keeper: standing.NewKeeper(reach.Options{}, clock),
 		held: map[k8s.Key]live.Version{}, going: map[k8s.Key]bool{}, revisions: map[string]string{},
+		unwatched: map[string]bool{}, again: time.Unix(0, 0),
 	}
 }
 
-func (f *fake) Unready() error            { return f.blind }
-func (f *fake) Missing() []string         { return f.gone }
+func (f *fake) Unready() error   { return f.blind }
+func (f *fake) Unseen() []string { return f.gone }
+
+// fakeStored tells of the Invariants of a fake.
+type fakeStored struct{ *fake }
+
+func (f fakeStored) Unseen() []string { return nil }
+func (f fakeStored) Seen() time.Time  { return f.fake.Seen(k8s.Key{Kind: "Invariant"}) }
+
 func (f *fake) Base() *policies.Model     { return f.model }
 func (f *fake) Revision(k k8s.Key) string { return f.revisions[k.Kind] }
 func (f *fake) Get(k k8s.Key) *k8s.Entry  { return f.store.Get(k) }
+func (f *fake) Seen(k k8s.Key) time.Time {
+	if f.unwatched[k.Kind] {
+		return time.Time{}
+	}
+	return f.again
+}
+
 func (f *fake) Going() []k8s.Key {
 	return append(slices.Collect(maps.Keys(f.going)), f.store.Orphaned()...)
 }
@@ -331,7 +348,7 @@ func TestUndecided(t *testing.T) {
 			}(),
 			"a group that cannot be served": func() *admissionv1.AdmissionResponse {
 				b := newBench(t, "deny", Options{Undecided: choice})
-				b.gone = []string{"projectcalico.org/v3"}
+				b.gone = []string{"group projectcalico.org/v3 cannot be served"}
 				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun)
 			}(),
 			"a world that was not seen": func() *admissionv1.AdmissionResponse {
@@ -344,6 +361,27 @@ func TestUndecided(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What was admitted counts for as long as nobody sees whether it was stored.
+func TestWhatIsPendingWaitsForItsWatch(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	b.unwatched["NetworkPolicy"] = true
+	b.allows("one half", b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress)))
+	b.now = b.now.Add(time.Hour)
+	other := func() *admissionv1.AdmissionResponse {
+		return b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress), dryRun)
+	}
+	b.gone = []string{"networkpolicies.networking.k8s.io cannot be watched since 12:00:00: forbidden"}
+	answer := other()
+	b.refuses("the other", answer, broken)
+	if diff := cmp.Diff([]string{"checked by the world as it was seen last: " + b.gone[0]}, answer.Warnings); diff != "" {
+		t.Error(diff)
+	}
+	b.gone, b.unwatched, b.again = nil, nil, b.now
+	b.refuses("the other, before what was missed is told", other(), broken)
+	b.now = b.now.Add(late)
+	b.allows("the other, since the first never came", other())
 }
 
 func TestNotAskedAbout(t *testing.T) {

@@ -103,10 +103,16 @@ func (v *verdict) unsure(wait time.Duration) {
 	v.choose(v.Undecided, fmt.Sprintf("checked without what was admitted just before by the replica that decided until now; sure again in %s", wait.Round(time.Second)))
 }
 
-// without is the verdict on a request that would be allowed, while policies of some
-// groups of the API cannot be read.
-func (v *verdict) without(groups []string) {
-	v.choose(v.Undecided, "checked without what cannot be served at the moment: "+strings.Join(groups, ", "))
+// without is the verdict on a request while some of the world cannot be seen. What breaks
+// an invariant as far as is known is refused as ever.
+func (v *verdict) without(unseen []string) {
+	text := "checked by the world as it was seen last: " + strings.Join(unseen, "; ")
+	if v.isDenied() {
+		v.warn("%s", text)
+		return
+	}
+	v.undecidedFor = strings.Join(unseen, "; ")
+	v.choose(v.Undecided, text)
 }
 
 // opaque looks whether a policy is understood.

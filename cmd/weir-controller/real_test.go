@@ -64,10 +64,22 @@ type member struct {
 	*replica
 	metrics *prometheus.Registry
 	address string
+	health  string // the address of its health
 	stop    func()
 }
 
 func newCluster(t *testing.T, replicas int, set ...func(*options)) *cluster {
+	t.Helper()
+	c := newPlane(t)
+	for range replicas {
+		c.start(set...)
+	}
+	c.register()
+	return c
+}
+
+// newPlane returns one without replicas.
+func newPlane(t *testing.T) *cluster {
 	t.Helper()
 	ctrl.SetLogger(logr.Discard())
 	p := plane.Start(t, &envtest.Environment{CRDDirectoryPaths: []string{"../../policies/v1alpha1/crd"}, ErrorIfCRDPathMissing: true})
@@ -80,10 +92,6 @@ func newCluster(t *testing.T, replicas int, set ...func(*options)) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range replicas {
-		c.start(set...)
-	}
-	c.register()
 	return c
 }
 
@@ -123,7 +131,7 @@ func (c *cluster) start(set ...func(*options)) *member {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Start(ctx) }()
-	m := &member{replica: r, metrics: metrics, address: o.webhookAddr}
+	m := &member{replica: r, metrics: metrics, address: o.webhookAddr, health: o.healthAddr}
 	m.stop = sync.OnceFunc(func() {
 		stop()
 		if err := <-ended; err != nil {

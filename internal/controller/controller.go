@@ -48,6 +48,7 @@ const (
 	HoldsReason    = "InvariantHolds"
 	WaivedReason   = "InvariantWaived"
 	UnknownReason  = "InvariantUnknown"
+	UnseenReason   = "WorldUnseen"
 	InvalidReason  = "InvalidInvariant"
 )
 
@@ -126,7 +127,7 @@ func (r *Reconciler) reconcile(ctx context.Context, o *Object) (ctrl.Result, err
 	}
 	if s != nil {
 		if found := s.Result(o.Name); found != nil && found.Says(i) {
-			r.write(o, found)
+			r.write(o, r.Watch.asSeen(found))
 			return jitter.JitteredRequeueInterval(ctrl.Result{RequeueAfter: r.Interval}), nil
 		}
 	}
@@ -152,6 +153,7 @@ func (r *Reconciler) packed(ctx context.Context, name string) error {
 	if found == nil || found.Pack == "" {
 		return nil
 	}
+	found = r.Watch.asSeen(found)
 	r.mutex.Lock()
 	before, known := r.told[name]
 	if r.told == nil {
@@ -182,6 +184,13 @@ func (r *Reconciler) write(o *Object, found *invariant.Result) {
 	s := &o.Status
 	s.ObservedGeneration = o.Generation
 	s.State, s.Message = found.State.String(), said
+	if found.IsUnseen() { // all else is as of when it was evaluated last
+		conditions.Delete(o, meta.StalledCondition)
+		conditions.Delete(o, ViolatedCondition)
+		conditions.MarkReconciling(o, UnseenReason, "%s", said)
+		conditions.MarkUnknown(o, meta.ReadyCondition, UnseenReason, "%s", said)
+		return
+	}
 	s.LastEvaluated = r.Clock().UTC().Format(time.RFC3339)
 	s.Broken, s.Waived = int64(found.Broken), int64(found.Waived)
 	s.Counterexamples = nil

@@ -13,6 +13,9 @@ import (
 // Say says in one clause what a result comes to, lower case, no full stop:
 // "storefront/web can open TCP/5432 to payments/db; 11 other pairs break it too".
 func (r *Result) Say() string {
+	if r.unseen {
+		return "it cannot be told any more: " + r.Problem
+	}
 	switch r.State {
 	case Holds:
 		if r.Vacuous != "" {
