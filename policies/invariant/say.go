@@ -63,15 +63,9 @@ func end(p *policies.Peer) string {
 
 // others says how many pairs there are besides the first.
 func (r *Result) others() string {
-	n, noun := r.Broken, "pair"
+	n, noun := r.Broken, r.Counted()
 	if r.State == Waived {
 		n = r.Waived
-	}
-	switch r.Form {
-	case Isolated:
-		noun = "pod"
-	case CEL, Rego:
-		noun = "item"
 	}
 	switch n--; {
 	case n <= 0 || r.Form == Exists:
@@ -80,6 +74,17 @@ func (r *Result) others() string {
 		return "; 1 other " + noun + " breaks it too"
 	}
 	return fmt.Sprintf("; %d other %ss break it too", n, noun)
+}
+
+// Counted says what is counted that breaks it: pairs, pods or items.
+func (i *Invariant) Counted() string {
+	switch i.Form {
+	case Isolated:
+		return "pod"
+	case CEL, Rego:
+		return "item"
+	}
+	return "pair"
 }
 
 // Headline names the invariant and what it wants: "invariant payments-db (deny):
