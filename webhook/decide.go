@@ -177,6 +177,7 @@ func (d *Decider) Decide(ctx context.Context, r *admissionv1.AdmissionRequest) (
 	if a == nil {
 		return v.response(), nil
 	}
+	v.key = a.key
 	if isInvariant(a.key) && r.Operation != admissionv1.Delete {
 		if a.invariant, err = standing.Compile(r.Object.Raw); err != nil {
 			v.refuse(err)

@@ -244,7 +244,7 @@ func dryRun(r *admissionv1.AdmissionRequest) { yes := true; r.DryRun = &yes }
 const broken = `breaks invariant closed (deny)
 shop/web can open TCP/1 to payments/db
 by NetworkPolicy payments/in rule 0
-weir explain -f cluster shop/deployment/web payments/deployment/db TCP/1`
+weir explain -f cluster -f YOUR-FILE -n payments shop/deployment/web payments/deployment/db TCP/1`
 
 func (b *bench) allows(what string, r *admissionv1.AdmissionResponse) {
 	b.Helper()
@@ -456,7 +456,7 @@ func TestNothingElseMayBreak(t *testing.T) {
 	further := `breaks further invariant closed (deny)
 shop/web can open TCP/443 to payments/db
 by NetworkPolicy payments/in rule 0
-weir explain -f cluster shop/deployment/web payments/deployment/db TCP/443`
+weir explain -f cluster -f YOUR-FILE -n payments shop/deployment/web payments/deployment/db TCP/443`
 	b := newBench(t, "deny", Options{})
 	b.see(t, policy("shop", "out", "2", allEgress), "2")
 	b.see(t, named(80), "2")

@@ -14,8 +14,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weir-policy/weir/internal/standing"
+	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
 // What an API server shows of warnings, at most, in bytes.
@@ -27,13 +29,31 @@ const (
 // mostProblems is how many problems of one object a message has.
 const mostProblems = 5
 
-// explain is the command that tells more of a counterexample.
-const explain = "weir explain -f cluster "
+// explain is the command that tells more of a counterexample, in the world that a request
+// would make: but for what goes, that is the cluster with a file that its author has.
+func (v *verdict) explain() string {
+	const cluster = "weir explain -f cluster "
+	key := v.key
+	switch {
+	case key.Group == v1alpha1.Group:
+		return cluster
+	case v.request.Operation == admissionv1.Delete:
+		kind := strings.ToLower(key.Kind)
+		if key.Group == policies.CalicoGroup { // whose kinds have names that others have
+			kind += "." + key.Group
+		}
+		return cluster + "--without " + kind + "/" + strings.TrimPrefix(key.Namespace+"/"+key.Name, "/") + " "
+	case key.Namespace != "" && key.Namespace != metav1.NamespaceDefault:
+		return cluster + "-f YOUR-FILE -n " + key.Namespace + " "
+	}
+	return cluster + "-f YOUR-FILE "
+}
 
 // verdict is what is found of a request, bit by bit. The zero verdict allows it.
 type verdict struct {
 	*Options
 	request *admissionv1.AdmissionRequest
+	key     k8s.Key // of its object
 
 	denials      []string // each a few lines
 	code         int32    // of the first
@@ -218,7 +238,7 @@ func (v *verdict) tell(r *invariant.Result, verb string) {
 	switch r.Severity {
 	case invariant.Deny:
 		v.denied = append(v.denied, r.Ref.Name)
-		v.deny(http.StatusForbidden, lines(r, verb)...)
+		v.deny(http.StatusForbidden, v.lines(r, verb)...)
 	case invariant.Warn:
 		text := fmt.Sprintf("%s invariant %s: %s", verb, r.Ref.Name, r.Say())
 		if rule := ruleOf(r); rule != "" {
@@ -239,7 +259,7 @@ func (v *verdict) refuse(err error) {
 
 // lines say what breaks an invariant: the invariant, a counterexample, the rule,
 // and how to learn more.
-func lines(r *invariant.Result, verb string) []string {
+func (v *verdict) lines(r *invariant.Result, verb string) []string {
 	first := verb + " " + r.Headline()
 	if r.Owner != "" {
 		first += " (owner " + r.Owner + ")"
@@ -250,7 +270,7 @@ func lines(r *invariant.Result, verb string) []string {
 	}
 	if x := foremost(r); x != nil {
 		if q := x.Question(); q != nil {
-			all = append(all, explain+strings.Join(q, " "))
+			all = append(all, v.explain()+strings.Join(q, " "))
 		}
 	}
 	return all

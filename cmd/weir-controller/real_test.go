@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -41,8 +42,12 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/weir-policy/weir/internal/controller"
+	"github.com/weir-policy/weir/internal/source"
 	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/internal/testkit/plane"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/webhook"
 )
 
@@ -287,6 +292,26 @@ func (c *cluster) says(want, stdin string, args ...string) {
 	}
 }
 
+// explains makes sure that the command in a denial says what the denial does.
+func (c *cluster) explains(l *source.Loader, sources ...string) {
+	c.Helper()
+	l.Cluster.Kubeconfig = c.Kubeconfig
+	m, err := l.Load(c.Context(), sources...)
+	if err != nil {
+		c.Fatal(err)
+	}
+	web, errWeb := m.Find("shop/deployment/web")
+	db, errDB := m.Find("payments/deployment/db")
+	port, errPort := policies.ParsePort("TCP/5432")
+	if err := errors.Join(errWeb, errDB, errPort); err != nil {
+		c.Fatal(err)
+	}
+	d, err := reach.New(m, reach.Options{}).Ask(reach.Question{From: web, To: db, Port: port})
+	if err != nil || d.Verdict != policies.Allow {
+		c.Errorf("%v: %+v", err, d)
+	}
+}
+
 const shop = `
 apiVersion: v1
 kind: Namespace
@@ -361,7 +386,7 @@ const (
 const opensDB = `breaks invariant payments-db (deny): the shop does not reach the payments database (owner team-payments)
 shop/web can open TCP/5432 to payments/db
 by NetworkPolicy %s rule 0
-weir explain -f cluster shop/deployment/web payments/deployment/db TCP/5432
+weir explain -f cluster %s shop/deployment/web payments/deployment/db TCP/5432
 `
 
 func TestRealKubectlTellsWhy(t *testing.T) {
@@ -371,9 +396,15 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 	c.apply(closed)
 	c.apply(openWeb)
 	created := `Error from server (Forbidden): error when creating "STDIN":` + because
-	c.says(created+fmt.Sprintf(opensDB, "payments/open"), openDB, "apply", "-f", "-")
-	c.says(created+fmt.Sprintf(opensDB, "payments/open"), openDB, "apply", "--dry-run=server", "-f", "-")
-	c.says("Error from server (Forbidden):"+because+fmt.Sprintf(opensDB, "shop/open"), "", "delete", "networkpolicy", "-n", "payments", "deny")
+	c.says(created+fmt.Sprintf(opensDB, "payments/open", "-f YOUR-FILE -n payments"), openDB, "apply", "-f", "-")
+	c.says(created+fmt.Sprintf(opensDB, "payments/open", "-f YOUR-FILE -n payments"), openDB, "apply", "--dry-run=server", "-f", "-")
+	file := filepath.Join(t.TempDir(), "open.yaml")
+	if err := os.WriteFile(file, []byte(strings.Replace(openDB, ", namespace: payments", "", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.explains(&source.Loader{Options: k8s.Options{Namespace: "payments"}}, source.Cluster, file)
+	c.explains(&source.Loader{Without: []string{"networkpolicy/payments/deny"}}, source.Cluster)
+	c.says("Error from server (Forbidden):"+because+fmt.Sprintf(opensDB, "shop/open", "--without networkpolicy/payments/deny"), "", "delete", "networkpolicy", "-n", "payments", "deny")
 	c.says("namespace \"payments\" deleted (server dry run)\n", "", "delete", "namespace", "payments", "--dry-run=server")
 
 	// A label of a Namespace says who may.
