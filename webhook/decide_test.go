@@ -384,6 +384,20 @@ func TestWhatIsPendingWaitsForItsWatch(t *testing.T) {
 	b.allows("the other, since the first never came", other())
 }
 
+// Whoever is refused learns that it was forgiven until a while ago.
+func TestExpiredWaivers(t *testing.T) {
+	lapsed := strings.Replace(fmt.Sprintf(keepClosed, "deny"), "never:", "waivers: [{reason: the move, owner: ann, until: 2026-11-22}], never:", 1)
+	b := newBench(t, "audit", Options{})
+	b.Saw("closed", live.Version{UID: "closed", ResourceVersion: "1"}, compiled(t, lapsed))
+	said := "a waiver expired at the end of 2026-11-22 (the move, for ann)"
+	b.see(t, policy("shop", "out", "2", allEgress), "2")
+	b.refuses("what was waived", b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress)), strings.Replace(broken, "\nweir", "\n"+said+"\nweir", 1))
+	answer := b.ask(admissionv1.Update, strings.Replace(lapsed, "deny", "warn", 1))
+	if diff := cmp.Diff([]string{"invariant closed: " + said}, answer.Warnings); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestNotAskedAbout(t *testing.T) {
 	b := newBench(t, "deny", Options{Exclude: []string{"payments"}})
 	b.allows("one half", b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress)))

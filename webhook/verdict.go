@@ -231,6 +231,9 @@ func (v *verdict) declares(r *invariant.Result) {
 			v.warn("invariant %s speaks of nobody: nobody is described by its %s", r.Ref.Name, r.Vacuous)
 		}
 	}
+	if lapsed := r.Lapsed(); lapsed != "" && !v.isDenied() {
+		v.warn("invariant %s: %s", r.Ref.Name, lapsed)
+	}
 }
 
 // tell says what breaks an invariant, in the way that its severity wants.
@@ -243,6 +246,9 @@ func (v *verdict) tell(r *invariant.Result, verb string) {
 		text := fmt.Sprintf("%s invariant %s: %s", verb, r.Ref.Name, r.Say())
 		if rule := ruleOf(r); rule != "" {
 			text += ", by " + rule
+		}
+		if lapsed := r.Lapsed(); lapsed != "" {
+			text += "; " + lapsed
 		}
 		v.warn("%s", text)
 	}
@@ -267,6 +273,9 @@ func (v *verdict) lines(r *invariant.Result, verb string) []string {
 	all := []string{shorten(first, longestWarning), shorten(r.Say(), longestWarning)}
 	if rule := ruleOf(r); rule != "" {
 		all = append(all, "by "+rule)
+	}
+	if lapsed := r.Lapsed(); lapsed != "" {
+		all = append(all, shorten(lapsed, longestWarning))
 	}
 	if x := foremost(r); x != nil {
 		if q := x.Question(); q != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,6 +128,16 @@ func TestStatus(t *testing.T) {
 			"Normal InvariantWaived invariant it: shop/web can open TCP/5432 to shop/db",
 		},
 		{
+			"one whose waiver has expired", `{"never":{` + ends + `},"waivers":[{"reason":"a","owner":"b","until":"2026-11-22"}]}`, open, "broken", "False InvariantViolated",
+			[]string{"Stalled", "Ready", "InvariantViolated", "WaiverExpired"},
+			"Warning InvariantViolated invariant it: shop/web can open TCP/5432 to shop/db; a waiver expired at the end of 2026-11-22 (a, for b)",
+		},
+		{
+			"one that holds all the same", `{"never":{` + ends + `},"waivers":[{"reason":"a","owner":"b","until":"2026-11-22"}]}`, shut, "holds", "True InvariantHolds",
+			[]string{"Ready", "WaiverExpired"},
+			"Warning InvariantHolds invariant it: it holds; a waiver expired at the end of 2026-11-22 (a, for b)",
+		},
+		{
 			"one that does not compile", `{"cel":"nonsense("}`, open, "invalid", "False InvalidInvariant",
 			[]string{"Stalled", "Ready"},
 			"Warning InvalidInvariant invariant it: it could not be evaluated: invariant/it:6:19: cel: mismatched input '<EOF>'\n    nonsense(\n             ^",
@@ -224,6 +235,42 @@ func TestStatusWhileBlind(t *testing.T) {
 	}
 	if o, _ = reconciled(t, o, keeper, w); o.Status.State != "holds" || !conditions.IsReady(o) {
 		t.Errorf("%+v", o.Status)
+	}
+}
+
+// The end of a waiver is looked at when it comes, whatever else happens or not.
+func TestWaiversEndByThemselves(t *testing.T) {
+	o := &Object{ObjectMeta: metav1.ObjectMeta{Name: "it"}}
+	if err := json.Unmarshal([]byte(`{"never":{`+ends+`},"waivers":[{"reason":"a","owner":"b","until":"2026-11-23"}]}`), &o.Spec); err != nil {
+		t.Fatal(err)
+	}
+	i, err := compile(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var now atomic.Pointer[time.Time]
+	now.Store(&noon)
+	clock := func() time.Time { return *now.Load() }
+	store := k8s.NewStore(k8s.Options{})
+	put(t, store, podOf("web", "10.0.0.1"), podOf("db", "10.0.0.2"), open)
+	keeper := standing.NewKeeper(reach.Options{}, clock)
+	keeper.Hear(store.Model())
+	keeper.Declare([]invariant.Invariant{*i})
+	told := make(chan invariant.State, 10)
+	w := &Watch{Keeper: keeper, Clock: clock, Tell: func(found []invariant.Result) { told <- found[0].State }}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Start(ctx) }()
+	if is := <-told; is != invariant.Waived {
+		t.Errorf("it is %s", is)
+	}
+	tomorrow := noon.Add(12 * time.Hour)
+	now.Store(&tomorrow)
+	if is := <-told; is != invariant.Broken {
+		t.Errorf("it is %s", is)
+	}
+	if stop(); <-ended != nil {
+		t.Error("the watch fails")
 	}
 }
 

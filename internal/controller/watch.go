@@ -28,7 +28,10 @@ type Watch struct {
 	// where it is always seen.
 	Unwatched func() error
 
+	Clock func() time.Time // time.Now unless it is set
+
 	mutex sync.Mutex
+	until time.Time                                               // when a waiver ends
 	blind string                                                  // why the world is not seen; empty where it is
 	queue workqueue.TypedRateLimitingInterface[reconcile.Request] // of the controller, where it runs
 	last  map[string]summary
@@ -55,7 +58,8 @@ func (w *Watch) Source() source.Source {
 	})
 }
 
-// beat is how often it is asked whether the world is still seen.
+// beat is how often it is asked whether the world is still seen, and waivers have not
+// ended.
 const beat = time.Second
 
 // Start looks until ctx ends.
@@ -67,7 +71,7 @@ func (w *Watch) Start(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticks.C:
-			if !w.turns(ctx) {
+			if turns := w.turns(ctx); !turns && !w.isOver() {
 				continue
 			}
 		case <-w.Keeper.News():
@@ -106,6 +110,17 @@ func (w *Watch) turns(ctx context.Context) bool {
 	return true
 }
 
+// isOver reports whether a waiver has ended since the last look.
+func (w *Watch) isOver() bool {
+	now := time.Now
+	if w.Clock != nil {
+		now = w.Clock
+	}
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return !w.until.IsZero() && !now().Before(w.until)
+}
+
 // asSeen returns what was found of an invariant as far as it can be told.
 func (w *Watch) asSeen(r *invariant.Result) *invariant.Result {
 	if w == nil {
@@ -126,10 +141,11 @@ func (w *Watch) look(s *standing.Standing) {
 	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
+	w.until = s.Until()
 	now := make(map[string]summary, len(results))
 	for k := range results {
 		r := &results[k]
-		is := summary{state: r.State, broken: r.Broken, waived: r.Waived, counterexamples: r.Say()}
+		is := summary{state: r.State, broken: r.Broken, waived: r.Waived, counterexamples: r.Say() + r.Lapsed()}
 		for i := range r.Counterexamples {
 			is.counterexamples += "\n" + r.Counterexamples[i].Rule()
 		}

@@ -140,6 +140,15 @@ func named(p *policies.Peer) string {
 	return p.Namespace + "/" + strings.ToLower(p.Kind) + "/" + p.Name
 }
 
+// Lapsed says which waivers have expired, a clause each; empty where none has.
+func (r *Result) Lapsed() string {
+	var all []string
+	for _, w := range r.Expired {
+		all = append(all, fmt.Sprintf("a waiver expired at the end of %s (%s, for %s)", w.Until.Format(time.DateOnly), w.Reason, w.Owner))
+	}
+	return strings.Join(all, "; ")
+}
+
 // String says until when a waiver forgives, by whom and why.
 func (w *Waiver) String() string {
 	return fmt.Sprintf("waived until %s by %s: %s", w.Until.Format(time.DateOnly), w.Owner, w.Reason)
