@@ -227,9 +227,12 @@ func (v *verdict) declares(r *invariant.Result) {
 	case invariant.Unknown:
 		v.doubts(r)
 	case invariant.Holds:
-		if r.Vacuous != "" {
+		if r.Vacuous != "" && len(r.Absent) == 0 {
 			v.warn("invariant %s speaks of nobody: nobody is described by its %s", r.Ref.Name, r.Vacuous)
 		}
+	}
+	for _, absent := range r.Absent {
+		v.warn("invariant %s: %s", r.Ref.Name, absent)
 	}
 	if lapsed := r.Lapsed(); lapsed != "" && !v.isDenied() {
 		v.warn("invariant %s: %s", r.Ref.Name, lapsed)

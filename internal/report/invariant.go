@@ -48,7 +48,11 @@ func (r *CheckRun) addInvariant(result *invariant.Result, explain string) {
 		f.Waiver = &lint.Waiver{Check: f.Check, Until: w.Until, Reason: w.Reason + " (" + w.Owner + ")"}
 		r.Waived = append(r.Waived, f)
 	}
-	if result.Vacuous != "" && result.State == invariant.Holds && result.Pack == "" {
+	for _, absent := range result.Absent {
+		r.Findings = append(r.Findings, lint.Finding{Check: f.Check, Severity: lint.Warning, Place: result.FormPlace, Policy: result.Ref, Message: fmt.Sprintf(
+			"%s; invariant %s names it", absent, result.Ref.Name)})
+	}
+	if len(result.Absent) == 0 && result.Vacuous != "" && result.State == invariant.Holds && result.Pack == "" {
 		r.Warnings = append(r.Warnings, policies.Warning{Place: result.FormPlace, Message: fmt.Sprintf(
 			"invariant %s speaks of nobody: no pod and no address is described by its %s, so it holds whatever the policies are", result.Ref.Name, result.Vacuous)})
 	}

@@ -50,6 +50,8 @@ type Result struct {
 	Problem         string // why it could not be asked, where the state is Invalid, or of one Unseen
 	Vacuous         string // whom nobody is, so that it speaks of nothing; empty else
 	Expired, Unused []*Waiver
+	// Absent says which network sets it names that are not there, a clause each.
+	Absent []string
 
 	unseen bool
 	whom   []whom // whom an expression or a policy in Rego names
@@ -280,7 +282,9 @@ func (s *Set) check(ctx context.Context, k int, now time.Time, at sight) (Result
 	if f.all != nil && i.Form != Exists {
 		f.Broken, f.Unknown = f.all.broken, f.all.unknown
 	}
-	return f.result(), nil
+	r := f.result()
+	r.Absent = s.absent(i)
+	return r, nil
 }
 
 // connections looks for what breaks a sentence about connections.

@@ -140,7 +140,18 @@ NetworkPolicy shop/db at shop.yaml:13:1: weir explain shop/pod/web shop/deployme
 : weir explain lost/pod/stray shop/pod/web TCP/80`,
 		},
 		{"an expression", `cel: 'reach("shop/web", "shop/db", 5432) == allow'`, `holds: it holds`},
-		{"an expression that is false", `cel: 'pods.all(p, p.namespace == "shop")'`, `broken: the expression is false`},
+		{"an expression that is false", `cel: 'size(pods) == 0'`, `broken: the expression is false`},
+		{"an expression that is false of some", `cel: 'pods.all(p, p.namespace == "shop")'`, `broken: it is not true of lost/stray; 1 other item breaks it too`},
+		{"an expression that is false of several", `cel: 'pods.filter(p, pods.all(q, true)).all(p, p.namespace == "none")'`, `broken: it is not true of lost/stray; 3 other items break it too`},
+		{"an expression that must be true of nobody", `cel: '!pods.exists(p, p.namespace == "shop" && p.name != "")'`, `broken: it is true of shop/db; 1 other item breaks it too`},
+		{"an expression that must be true of one", `cel: 'pods.exists_one(p, p.namespace == "shop")'`, `broken: it is true of shop/db, and may be of one only; 1 other item breaks it too`},
+		{"an expression that is true of none", `cel: 'pods.exists_one(p, p.namespace == "none")'`, `broken: the expression is false`},
+		{"an expression about numbers", `cel: '[1, 2, 3].all(n, n < 3)'`, `broken: it is not true of 3`},
+		{
+			"an expression about connections", `cel: 'connections.all(c, c.from.namespace != "ops" || c.to.name != "db")'`,
+			`broken: ops/bot can open TCP/5432 to shop/db
+NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
+		},
 		{
 			"an expression that lists connections", `cel: 'connections.filter(c, c.to.name == "db" && c.from.namespace == "ops")'`,
 			`broken: ops/bot can open TCP/5432 to shop/db
@@ -211,5 +222,43 @@ NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/de
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})
+	}
+}
+
+// A network set that nobody declares is named, with those near it, whatever else is found.
+func TestSetsThatAreNotThere(t *testing.T) {
+	const sets = `
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {name: partners}
+spec: {nets: [203.0.113.0/24]}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkSet
+metadata: {name: probes, namespace: shop}
+spec: {nets: [198.51.100.0/24]}
+---
+`
+	db := "{podSelector: {matchLabels: {app: db}}}"
+	for _, row := range []struct {
+		spec, want string
+		absent     []string
+	}{
+		{"never: {from: [{set: partners}, {set: shop/probes}], to: [" + db + "]}", "it holds", nil},
+		{
+			"never: {from: [{set: partner}], to: [" + db + "]}", "it holds, for there is no GlobalNetworkSet partner; near it are partners, shop/probes",
+			[]string{"there is no GlobalNetworkSet partner; near it are partners, shop/probes"},
+		},
+		{
+			"never: {from: [{set: shop/partners}, {set: partners, not: {set: gone}}], to: [" + db + "]}", "it holds",
+			[]string{"there is no NetworkSet shop/partners; near it are shop/probes, partners", "there is no GlobalNetworkSet gone; near it are partners, shop/probes"},
+		},
+	} {
+		text := "apiVersion: weir.dev/v1alpha1\nkind: Invariant\nmetadata: {name: it}\nspec: {" + row.spec + "}\n"
+		for _, r := range check(t, shop+strings.TrimPrefix(sets, "\n"), text) {
+			if diff := cmp.Diff(row.absent, r.Absent); diff != "" || r.Say() != row.want {
+				t.Errorf("%s: %s: %s", row.spec, r.Say(), diff)
+			}
+		}
 	}
 }

@@ -18,6 +18,9 @@ func (r *Result) Say() string {
 	}
 	switch r.State {
 	case Holds:
+		if r.Vacuous != "" && len(r.Absent) > 0 {
+			return "it holds, for " + strings.Join(r.Absent, "; ")
+		}
 		if r.Vacuous != "" {
 			return "it holds, for nobody is described by its " + r.Vacuous
 		}
