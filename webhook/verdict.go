@@ -220,7 +220,7 @@ func (v *verdict) declares(r *invariant.Result) {
 			return
 		}
 		v.tell(r, "does not hold today:")
-		if v.isDenied() {
+		if v.isDenied() && r.State == invariant.Broken {
 			last := &v.denials[len(v.denials)-1]
 			*last += "\nspec.adopt: true accepts it as it is"
 		}

@@ -83,11 +83,19 @@ func newCluster(t *testing.T, replicas int, set ...func(*options)) *cluster {
 	return c
 }
 
+// definitions are those of Weir's own kinds.
+const definitions = "../../policies/v1alpha1/crd"
+
 // newPlane returns one without replicas.
 func newPlane(t *testing.T) *cluster {
 	t.Helper()
+	return newBarePlane(t, &envtest.Environment{CRDDirectoryPaths: []string{definitions}, ErrorIfCRDPathMissing: true})
+}
+
+func newBarePlane(t *testing.T, e *envtest.Environment) *cluster {
+	t.Helper()
 	ctrl.SetLogger(logr.Discard())
-	p := plane.Start(t, &envtest.Environment{CRDDirectoryPaths: []string{"../../policies/v1alpha1/crd"}, ErrorIfCRDPathMissing: true})
+	p := plane.Start(t, e)
 	c := &cluster{T: t, Plane: p, config: rest.CopyConfig(p.Config)}
 	c.config.QPS = -1
 	c.clients = kubernetes.NewForConfigOrDie(c.config)

@@ -128,3 +128,17 @@ func TestRealLostWatches(t *testing.T) {
 	c.bind("invariants")
 	testkit.Eventually(c, watches)
 }
+
+// A replica that starts before its kinds are defined waits for them.
+func TestRealKindsThatComeLater(t *testing.T) {
+	c := newBarePlane(t, &envtest.Environment{})
+	defined := make(chan error, 1)
+	time.AfterFunc(3*time.Second, func() {
+		_, err := c.try("", "apply", "-f", definitions)
+		defined <- err
+	})
+	c.start()
+	if err := <-defined; err != nil {
+		t.Error(err)
+	}
+}

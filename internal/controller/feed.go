@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
@@ -111,9 +112,20 @@ func (f *Feed) Unseen() []string {
 	return nil
 }
 
+// soon is when the server is asked again for a kind that it does not know yet.
+const soon = time.Second
+
 // Start tells until ctx ends.
 func (f *Feed) Start(ctx context.Context) error {
 	informer, err := f.Informers.GetInformer(ctx, &Object{})
+	for meta.IsNoMatchError(err) { // the kind is about to be defined, or ought to be
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(soon):
+		}
+		informer, err = f.Informers.GetInformer(ctx, &Object{})
+	}
 	if err != nil {
 		return err
 	}

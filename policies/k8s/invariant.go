@@ -537,7 +537,12 @@ func (v value) rego() *rego.Policy {
 		v.expressionProblems(err)
 		return nil
 	}
-	return p
+	lines := make([]policies.Place, 1+strings.Count(text, "\n"))
+	for k := range lines {
+		lines[k] = v.place()
+		lines[k].Line, lines[k].Column = v.inText(k+1, 1)
+	}
+	return p.Stands(lines)
 }
 
 // expressionProblems reports what is wrong in an expression, or in a policy in

@@ -37,9 +37,18 @@ type Policy struct {
 	compiler *ast.Compiler
 	data     map[string]any
 	queries  []question
-	sections []string        // of the world, that its modules read
-	unnamed  map[string]bool // files to which a line was added
-	flows    bool            // whether its modules ask for recorded flows
+	sections []string         // of the world, that its modules read
+	unnamed  map[string]bool  // files to which a line was added
+	flows    bool             // whether its modules ask for recorded flows
+	lines    []policies.Place // where the lines of its module begin; nil where that is a file
+}
+
+// Stands returns the policy as one whose module stands in another file: its lines begin
+// at these places there.
+func (p *Policy) Stands(lines []policies.Place) *Policy {
+	stands := *p
+	stands.lines = lines
+	return &stands
 }
 
 // Metadata is what the annotations of a package say about it.
@@ -368,6 +377,10 @@ func (p *Policy) failure(err error) error {
 		if e.Location != nil {
 			why.Place = placeOf(e.Location)
 			unshift(&why.Place, p.unnamed)
+			if at := why.Place; at.Line > 0 && at.Line <= len(p.lines) {
+				why.Place = p.lines[at.Line-1]
+				why.Place.Column += at.Column - 1
+			}
 		}
 	}
 	return why
