@@ -24,7 +24,7 @@ BASE      ?= scratch
 IMAGE     ?= weir-policy/weir-controller:$(VERSION)
 AGENT     ?= weir-policy/weir-agent:$(VERSION)
 
-.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel test-agent chart image image-agent lint format golden fuzz bench bench-flows demo demo-node clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel test-agent chart image image-agent lint format golden fuzz bench bench-flows bench-kernel demo demo-node clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +42,7 @@ test: ## run the tests
 # The first time it builds the API server, which takes some ten minutes.
 test-cluster: $(HELM) ## run the tests that want a real Kubernetes API server
 	assets=$$(tools/control-plane/build.sh) && KUBEBUILDER_ASSETS=$$assets WEIR_HELM=$(abspath $(HELM)) \
-		go test -count=1 -run Real ./internal/cluster ./internal/live ./webhook/cert ./cmd/weir-controller ./charts
+		go test -count=1 -run Real ./internal/captures ./internal/cluster ./internal/live ./webhook/cert ./cmd/weir-agent ./cmd/weir-controller ./charts
 
 test-agent: ## run the agent beside a real API server and a kernel, as root or in a user namespace
 	assets=$$(tools/control-plane/build.sh) && KUBEBUILDER_ASSETS=$$assets tools/kernel/run.sh go test -count=1 -run RealCluster ./cmd/weir-agent
@@ -110,6 +110,9 @@ bench-flows: ## measure the store, others' Parquet and replays with FLOWS flows,
 		-args -rows $(FLOWS) -tuples $(TUPLES) $(if $(STORE),-store $(abspath $(STORE))) && \
 	WEIR_DUCKDB=$$duckdb go test -run '^$$' -bench Table -benchtime 1x -count $(COUNT) -cpu 1 -timeout 0 ./simulator/flowlog -args -rows $(FLOWS)
 	go test -run '^$$' -bench Replay -benchtime 1x -count $(COUNT) -timeout 0 ./cmd/weir -args -flows $(FLOWS) $(if $(STORE),-store $(abspath $(STORE)/replay))
+
+bench-kernel: ## measure loads, changes and recording in the kernel
+	tools/kernel/run.sh go test -run '^$$' -bench 'Real|Recorder' -benchtime 3x -count $(COUNT) -timeout 0 ./enforcer/kernel ./enforcer/record
 
 # Another builder than docker, and its base: make image BUILDER=podman BASE=…
 image: bin/weir-controller ## build the image of weir-controller, named IMAGE

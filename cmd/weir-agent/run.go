@@ -53,6 +53,9 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	if captures != nil {
 		parts = append(parts, part{"the captures", captures.run})
 	}
+	if worlds.declared != nil {
+		parts = append(parts, part{"the PacketCaptures", worlds.declared.run})
+	}
 	if recorder != nil {
 		parts = append(parts, part{"the recorder", func(ctx context.Context) error {
 			// The node is guarded even where nothing can be recorded.
@@ -98,6 +101,7 @@ type worlds struct {
 	captures *captures // nil where nothing is captured
 	options  *options
 	live     *live.World // nil where the world is a folder
+	declared *declared   // in a cluster, unless nothing is captured
 
 	mutex  sync.Mutex
 	model  *policies.Model
@@ -115,6 +119,11 @@ func newWorlds(o *options, agent *enforcer.Agent, captures *captures, log *slog.
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("%w; name a kubeconfig, or a folder with --world", err)
+	}
+	if captures != nil {
+		if w.declared, err = newDeclared(config, captures, log); err != nil {
+			return nil, err
+		}
 	}
 	w.live, err = live.New(config, live.Options{
 		Read: o.reading(), Wanted: wanted, Settle: 10 * time.Millisecond,

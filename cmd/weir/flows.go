@@ -26,7 +26,7 @@ func newFlows(s streams) *cobra.Command {
 	}
 	c.AddCommand(
 		newFlowsImport(s), newFlowsList(s), newFlowsTop(s), newFlowsGraph(s), newFlowsExport(s), newFlowsStats(s), newFlowsSQL(s),
-		newFlowsCompact(s), newFlowsVerify(s), newFlowsSchema(s), newFlowsServe(s),
+		newFlowsCompact(s), newFlowsVerify(s), newFlowsSchema(s), newFlowsServe(s), newFlowsObserve(s),
 	)
 	return group(c)
 }

@@ -186,13 +186,26 @@ func (f *flowFiles) files() ([]string, error) {
 		case len(found) == 0:
 			errs = append(errs, fmt.Errorf("flows: there is no file %s", p))
 		}
-		for _, name := range found {
+		for _, name := range inFolders(found) {
 			if !slices.Contains(files, name) {
 				files = append(files, name)
 			}
 		}
 	}
 	return files, errors.Join(errs...)
+}
+
+// inFolders returns files, and in the place of folders that an agent writes its records
+// to the files in those.
+func inFolders(names []string) (files []string) {
+	for _, name := range names {
+		found, err := filepath.Glob(filepath.Join(name, "flows-*.jsonl.zst"))
+		if err != nil || len(found) == 0 {
+			found = []string{name}
+		}
+		files = append(files, found...)
+	}
+	return files
 }
 
 // read hands over every flow of every file.

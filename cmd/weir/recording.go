@@ -34,7 +34,7 @@ type recording interface {
 	Size(ctx context.Context) (files int, bytes uint64, err error)
 }
 
-const flowsUsage = "a `file` of recorded flows, a pattern such as 'flows/*.jsonl.gz', -, or a flow store (a folder, s3://bucket/prefix or clickhouse://host/database); repeatable"
+const flowsUsage = "a `file` of recorded flows, a pattern such as 'flows/*.jsonl.gz', -, an agent's folder of records, or a flow store (a folder, s3://bucket/prefix or clickhouse://host/database); repeatable"
 
 func readsStdin(patterns []string) bool { return slices.Contains(patterns, "-") }
 
@@ -289,6 +289,16 @@ func (o *choice) addTo(c *cobra.Command) {
 	f := c.Flags()
 	f.StringArrayVar(&o.flows.patterns, "flows", nil, flowsUsage)
 	o.flows.addReadingTo(c)
+	o.addChoosingTo(c)
+	f.StringSliceVar(&o.origins, "origin", nil, "recorded in one of these `formats`: "+strings.Join(flowlog.Formats(), ", "))
+	completeList(c, "origin", flowlog.Formats()...)
+	f.StringVar(&o.since, "since", "", "first seen at this `moment` or later: 30d, 12h, 2026-03-01, 2026-03-01T12:00:00Z")
+	f.StringVar(&o.until, "until", "", "first seen before this `moment`")
+}
+
+// addChoosingTo adds the flags that choose flows by what they are.
+func (o *choice) addChoosingTo(c *cobra.Command) {
+	f := c.Flags()
 	f.StringArrayVar(&o.peers, "peer", nil, "with this `end` on either side: shop/*, shop/web, shop/Deployment/web, shop/pod/web-0, app=web, shop/app=web, an address, a CIDR, or world; repeatable")
 	f.StringArrayVar(&o.from, "from", nil, "from this `end`; repeatable")
 	f.StringArrayVar(&o.to, "to", nil, "to this `end`; repeatable")
@@ -298,10 +308,6 @@ func (o *choice) addTo(c *cobra.Command) {
 	completeList(c, "verdict", "allow", "deny", "unknown")
 	f.StringSliceVar(&o.reporters, "reporter", nil, "as one of these `sides` reported them: source, destination, way")
 	completeList(c, "reporter", "source", "destination", "way")
-	f.StringSliceVar(&o.origins, "origin", nil, "recorded in one of these `formats`: "+strings.Join(flowlog.Formats(), ", "))
-	completeList(c, "origin", flowlog.Formats()...)
-	f.StringVar(&o.since, "since", "", "first seen at this `moment` or later: 30d, 12h, 2026-03-01, 2026-03-01T12:00:00Z")
-	f.StringVar(&o.until, "until", "", "first seen before this `moment`")
 }
 
 // filter reads the flags, or says everything that is wrong with them.

@@ -32,6 +32,7 @@ type listener struct {
 
 	lastLog  uint32 // the number of the last log entry
 	anyLog   bool
+	countDue time.Time
 	reading  bool // somebody reads the counters
 	readings chan map[string]uint64
 	losses   []flowlog.Loss // to be written down
@@ -46,6 +47,10 @@ const (
 
 // linger is what events wait for others, so that few of them do not wake up somebody each.
 const linger = 4 * time.Millisecond
+
+// countEvery is how often the counters are read, at least: what a vector denied since is
+// not counted where the vector goes.
+const countEvery = 5 * time.Second
 
 // mostSums is how many records a window may come to before it ends early.
 const mostSums = 1 << 17
@@ -119,12 +124,15 @@ func (l *listener) turn() (few bool, err error) {
 		l.counted(counters, now.UnixNano(), false)
 	default:
 	}
+	if now.After(l.countDue) {
+		l.countDue = now.Add(min(l.options.Window, countEvery))
+		l.readCounters()
+	}
 	if len(l.sums) >= mostSums {
 		l.flush(now)
 	}
 	if now.After(l.windowEnds) && !l.windowDue {
 		l.windowEnds = now.Add(l.options.Window)
-		l.readCounters()
 		l.windowDue = true
 		// Looks take at most a twentieth of the time.
 		if !l.looking && now.Sub(l.lookBegan) > 20*l.lookTook {

@@ -86,6 +86,35 @@ func WriteFlowList(w io.Writer, format Format, l *FlowList, style Style) error {
 	return out.Flush()
 }
 
+// WriteFlow writes one flow of a stream of them as a line; encode is that of JSON.
+func WriteFlow(w io.Writer, format Format, f *policies.Flow, encode func(policies.Flow) ([]byte, error), style Style) error {
+	out := bufio.NewWriter(w)
+	if format == JSON {
+		text, err := encode(*f)
+		if err != nil {
+			return err
+		}
+		out.Write(append(text, '\n'))
+		return out.Flush()
+	}
+	paint := palette(style)
+	what := "denied"
+	switch {
+	case f.Ended > 0:
+		what = fmt.Sprintf("ended, %s sent, %s back", bytesText(f.Bytes), bytesText(f.ReplyBytes))
+	case f.Started > 0:
+		what = "began"
+	case f.Verdict != policies.Deny:
+		what = number(f.Count) + " flows"
+	}
+	fmt.Fprintf(out, "%s  %s  %s → %s  %s  %s", clock(f.First), paint.verdict(f.Verdict, fmt.Sprintf("%-5s", f.Verdict)), flowEnd(&f.From), flowEnd(&f.To), simulator.PortName(f), what)
+	if names := hitNames(f); len(names) > 0 {
+		fmt.Fprintf(out, "  by %s", strings.Join(names, ", "))
+	}
+	out.WriteString("\n")
+	return out.Flush()
+}
+
 // WriteFlowTop writes the groups that come to most.
 func WriteFlowTop(w io.Writer, format Format, t *FlowTop, style Style) error {
 	out := bufio.NewWriter(w)

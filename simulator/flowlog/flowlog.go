@@ -28,6 +28,7 @@ const MaxLine = 1 << 20
 type Options struct {
 	Format string // one of Formats, or empty to look at each record
 	Strict bool   // stop at the first bad record
+	Lines  bool   // each line is a record: that of a stream is handed over before the next comes
 	// Columns says which column of a table has which of RowFields; of the others,
 	// those that are known by their names are found.
 	Columns map[string]string

@@ -67,6 +67,9 @@ func (in *input) readInto(s *sink) error {
 	if mark, _ := in.Peek(len(byteOrderMark)); bytes.Equal(mark, byteOrderMark) {
 		in.Discard(len(mark)) //nolint:errcheck // they are buffered
 	}
+	if s.options.Lines {
+		return in.lines(s)
+	}
 	head, err := in.Peek(headSize)
 	if err != nil && err != io.EOF && len(head) == 0 {
 		s.at.Line = 1

@@ -35,7 +35,10 @@ func (l *Lab) Stream(from, to *Party, port uint16, arrives bool) *Stream {
 	raw, err := s.server.SyscallConn()
 	l.must(err)
 	l.must(errors.Join(raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20)
+		const size = 32 << 20
+		if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size); errors.Is(err, unix.EPERM) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, size) // as much as anybody may
+		}
 	}), err))
 	inside(from.handle, func() {
 		s.client, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Addresses[0], 0)), target)
