@@ -133,8 +133,9 @@ var (
 	lost        = describe("events_lost_total", "What is not in the flow records, by cause.", "cause")
 )
 
-// Describe and Collect make an agent a collector of Prometheus.
-func (a *Agent) Describe(c chan<- *prometheus.Desc) { prometheus.DescribeByCollect(a, c) }
+// Describe and Collect make an agent a collector of Prometheus. It describes nothing, for
+// which metrics there are depends on what happens.
+func (a *Agent) Describe(chan<- *prometheus.Desc) {}
 
 // Collect sends all.
 func (a *Agent) Collect(c chan<- prometheus.Metric) {
