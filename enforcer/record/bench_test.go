@@ -192,7 +192,7 @@ func recordForBenchmark(b *testing.B, text string) {
 	signal.Notify(asked, unix.SIGUSR1)
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
-	out := json.NewEncoder(os.Stdout) //nolint:forbidigo // it is the child of a benchmark
+	out := json.NewEncoder(os.Stdout)
 	say := func() {
 		var usage unix.Rusage
 		if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
@@ -216,7 +216,7 @@ func recordForBenchmark(b *testing.B, text string) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			os.Exit(0) //nolint:forbidigo // it is the child of a benchmark
+			os.Exit(0)
 		}
 	}
 }
@@ -243,7 +243,7 @@ func BenchmarkRecorderCost(b *testing.B) {
 			if err != nil {
 				return
 			}
-			conn.Close() //nolint:errcheck // the other end has gone
+			conn.Close()
 		}
 	}()
 	// What policies cost is measured elsewhere.
