@@ -24,7 +24,7 @@ BASE      ?= scratch
 IMAGE     ?= weir-policy/weir-controller:$(VERSION)
 AGENT     ?= weir-policy/weir-agent:$(VERSION)
 
-.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel chart image image-agent lint format golden fuzz bench bench-flows bench-kernel demo demo-node clean $(MAINS)
+.PHONY: help all build test test-cluster test-clickhouse test-duckdb test-kernel test-agent chart image image-agent lint format golden fuzz bench bench-flows bench-kernel demo demo-node clean $(MAINS)
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +42,10 @@ test: ## run the tests
 # The first time it builds the API server, which takes some ten minutes.
 test-cluster: $(HELM) ## run the tests that want a real Kubernetes API server
 	assets=$$(tools/control-plane/build.sh) && KUBEBUILDER_ASSETS=$$assets WEIR_HELM=$(abspath $(HELM)) \
-		go test -count=1 -run Real ./internal/cluster ./internal/live ./webhook/cert ./cmd/weir-controller ./charts
+		go test -count=1 -run Real ./internal/captures ./internal/cluster ./internal/live ./webhook/cert ./cmd/weir-agent ./cmd/weir-controller ./charts
+
+test-agent: ## run the agent beside a real API server and a kernel, as root or in a user namespace
+	assets=$$(tools/control-plane/build.sh) && KUBEBUILDER_ASSETS=$$assets tools/kernel/run.sh go test -count=1 -run RealCluster ./cmd/weir-agent
 
 # Debian's servers want root to be installed, the current engine wants npm; what
 # cannot be had is left out, and said.

@@ -182,6 +182,8 @@ func TestValuesThatAreRefused(t *testing.T) {
 		{"agent.mode=look", "agent/mode"},
 		{"agent.unknownPods=maybe", "agent/unknownPods"},
 		{"agent.flows.path=here", "agent/flows/path"},
+		{"webhook.clientCA.name=kube-apiserver", "webhook/clientCA"},
+		{"webhook.clientCA.configMap=A_b", "webhook/clientCA/configMap"},
 	} {
 		out, err := testkit.Helm(t, "template", "weir", "weir", "--set", row.value)
 		if err == nil || !strings.Contains(strings.ReplaceAll(out, ".", "/"), row.says) {
@@ -211,6 +213,7 @@ func TestChoices(t *testing.T) {
 	for _, values := range []string{
 		"webhook.excludeNamespaces=null", "webhook.annotations=null", "replicas=1", "podDisruptionBudget.maxUnavailable=50%",
 		"networkPolicy.apiServerCIDRs={10.0.0.0/8,fd00::1/128,::/0}", "resources.limits.memory=1.5Gi,resources.requests.cpu=1", "image.tag=v1.2.3-rc_1",
+		"webhook.clientCA.configMap=issuer,webhook.clientCA.name=kube-apiserver,certificates.source=cert-manager",
 		`webhook.matchConditions[0].name=example.com/x,webhook.matchConditions[0].expression=!("a" in [request.name])`,
 	} {
 		render(t, "weir", values)

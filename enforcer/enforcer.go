@@ -315,7 +315,7 @@ func (a *Agent) sync() error {
 	}
 	now := time.Now()
 	a.metrics.synced(next.at, begin, compiled, now)
-	a.took(next, in, ruleset, refusals, rules, now)
+	a.took(next, in, ruleset, refusals, rules, compiled)
 	if change == nil || !change.IsEmpty() {
 		signal(a.sweeps)
 	}
@@ -335,8 +335,8 @@ func (a *Agent) fail(what string, err error) {
 	a.state.Failed = err
 }
 
-// took takes note of what is in force now.
-func (a *Agent) took(next told, in nft.Input, r *nft.Ruleset, refusals []nft.Refusal, rules int, now time.Time) {
+// took takes note of what is in force since right after some moment.
+func (a *Agent) took(next told, in nft.Input, r *nft.Ruleset, refusals []nft.Refusal, rules int, since time.Time) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	s := &a.state
@@ -347,14 +347,14 @@ func (a *Agent) took(next told, in nft.Input, r *nft.Ruleset, refusals []nft.Ref
 	}
 	if s.model != next.model || len(s.guards) != len(next.guards) {
 		s.Generation++
-		s.Since = now
+		s.Since = since
 	}
 	first := a.loaded == nil
 	s.model, s.guards, s.Refusals, s.Failed = next.model, next.guards, refusals, nil
 	s.Policies, s.Rules, s.Pods, s.Elements = len(in.Judge.Model().Policies), rules, len(in.Pods), elementsOf(r)
 	a.loaded = r
 	if a.options.Recorder != nil {
-		a.options.Recorder.Enforce(record.Generation{Number: s.Generation, Since: now, Input: in, Ruleset: r})
+		a.options.Recorder.Enforce(record.Generation{Number: s.Generation, Since: since, Input: in, Ruleset: r})
 	}
 	log := a.options.Log.Debug
 	if first {

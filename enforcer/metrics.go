@@ -111,19 +111,26 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 // What is read when it is asked for.
 var (
-	generation = describe("generation", "How many worlds were put in force.")
-	inForce    = describe("in_force", "What is in force: policies, their rules, the node's pods, the elements of sets, guards.", "what")
-	refusals   = describe("refusals", "What is not enforced as it is written, at the moment.")
-	worlds     = describe("world_problems", "Sources that cannot be read at the moment, so that the last good world is in force.")
-	packets    = describe("packets_total", "First packets of connections that policies were asked about: judged by a vector, and of these denied or only observed; denied without one; of strangers.", "direction", "action")
-	started    = describe("connections_started_total", "Connections that began.")
-	ended      = describe("connections_ended_total", "Connections that ended.")
-	open       = describe("connections_open", "Connections that are there now.")
-	denied     = describe("packets_denied_total", "Packets that were denied, logged or not.")
-	observed   = describe("packets_observed_total", "Packets that passed only because somebody is observed.")
-	records    = describe("records_total", "Flow records that were written.")
-	written    = describe("record_bytes_total", "Bytes of flow records that were written.")
-	lost       = describe("events_lost_total", "What is not in the flow records, by cause.", "cause")
+	generation  = describe("generation", "How many worlds were put in force.")
+	inForce     = describe("in_force", "What is in force: policies, their rules, the node's pods, the elements of sets, guards.", "what")
+	refusals    = describe("refusals", "What is not enforced as it is written, at the moment.")
+	worlds      = describe("world_problems", "Sources that cannot be read at the moment, so that the last good world is in force.")
+	packets     = describe("packets_total", "First packets of connections that policies were asked about: judged by a vector, and of these denied or only observed; denied without one; of strangers.", "direction", "action")
+	started     = describe("connections_started_total", "Connections that began.")
+	ended       = describe("connections_ended_total", "Connections that ended.")
+	open        = describe("connections_open", "Connections that are there now.")
+	denied      = describe("packets_denied_total", "Packets that were denied, logged or not.")
+	observed    = describe("packets_observed_total", "Packets that passed only because somebody is observed.")
+	records     = describe("records_total", "Flow records that were written.")
+	written     = describe("record_bytes_total", "Bytes of flow records that were written.")
+	unexplained = describe("unexplained_total", "Connections and denials that no policy in force would have decided so.")
+	overflows   = describe("event_overflows_total", "Times that the kernel had no room for an event; a look at all connections makes up for it.")
+	removed     = describe("records_removed_total", "Flow records that went to make room.")
+	slow        = describe("slow_readers_total", "Readers of the socket that were too slow.")
+	decisions   = describe("decisions_total", "Connections, and denied attempts, by the policy that decided; they count at the end of a window.", "tier", "kind", "policy", "action")
+	decidedBy   = describe("decision_packets_total", "Packets of these, both ways.", "tier", "kind", "policy", "action")
+	decidedSize = describe("decision_bytes_total", "Bytes of these, both ways.", "tier", "kind", "policy", "action")
+	lost        = describe("events_lost_total", "What is not in the flow records, by cause.", "cause")
 )
 
 // Describe and Collect make an agent a collector of Prometheus.
@@ -167,6 +174,16 @@ func (a *Agent) Collect(c chan<- prometheus.Metric) {
 	count(observed, r.Observed)
 	count(records, r.Records)
 	count(written, r.Bytes)
+	count(unexplained, r.Unexplained)
+	count(overflows, r.Overflows)
+	count(removed, r.Removed)
+	count(slow, r.Slow)
+	for d, n := range r.Decisions {
+		labels := []string{d.Tier, d.Policy.Kind, d.Policy.String(), d.Action.String()}
+		count(decisions, n.Connections, labels...)
+		count(decidedBy, n.Packets, labels...)
+		count(decidedSize, n.Bytes, labels...)
+	}
 	for cause, n := range r.Lost {
 		count(lost, n, cause)
 	}

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,7 +35,12 @@ type Server struct {
 	Decider  *Decider
 	Leader   Leader
 	Replicas Replicas
-	Failed   func(error) // is told why the leader could not be asked, if it is set
+	// Callers judges who may ask for a review, by the certificate that is shown; nil lets
+	// everybody.
+	Callers interface {
+		Check(*tls.ConnectionState) error
+	}
+	Failed func(error) // is told why the leader could not be asked, if it is set
 
 	client *http.Client
 	slots  chan struct{}
@@ -48,11 +54,20 @@ func NewServer(d *Decider, l Leader, r Replicas) *Server {
 
 // Review answers the API server.
 func (s *Server) Review() http.Handler {
-	return s.handler(func(ctx context.Context, body []byte, r *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
+	review := s.handler(func(ctx context.Context, body []byte, r *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, error) {
 		if !asks(r, s.Decider.Exclude) {
 			return (&verdict{Options: &s.Decider.Options, request: r}).response(), nil
 		}
 		return s.answer(ctx, body, r)
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if s.Callers != nil {
+			if err := s.Callers.Check(q.TLS); err != nil {
+				http.Error(w, err.Error(), http.StatusForbidden)
+				return
+			}
+		}
+		review.ServeHTTP(w, q)
 	})
 }
 

@@ -3,6 +3,7 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -52,6 +54,28 @@ func post(t *testing.T, server *httptest.Server, query string, r *admissionv1.Ad
 		t.Fatalf("%s: %v", text, err)
 	}
 	return review.Response
+}
+
+// callers lets nobody ask.
+type callers struct{}
+
+func (callers) Check(*tls.ConnectionState) error { return errors.New("who are you") }
+
+// Who may not ask is told so, and nothing is decided.
+func TestWhoMayNotAsk(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	s := NewServer(b.Decider, leader{}, nil)
+	s.Callers = callers{}
+	server := httptest.NewServer(s.Review())
+	defer server.Close()
+	answer, err := server.Client().Post(server.URL, "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if text, _ := io.ReadAll(answer.Body); answer.StatusCode != http.StatusForbidden || string(text) != "who are you\n" || b.ledger.len() > 0 {
+		t.Errorf("%s: %s", answer.Status, text)
+	}
 }
 
 // Those who send a review slowly keep nobody else from being answered.

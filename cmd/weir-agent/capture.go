@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -32,6 +33,9 @@ type captures struct {
 	model    *policies.Model
 	declared []policies.Capture
 	known    bool // whether what is declared was read
+	requests []capture.Request
+	own      map[netip.Addr]bool // the node's addresses
+	asOf     time.Time
 }
 
 // newCaptures returns what captures, nil where nothing does.
@@ -68,8 +72,18 @@ func (c *captures) tell(set func()) {
 	defer c.mutex.Unlock()
 	set()
 	if c.model != nil && c.known {
-		c.Set(capture.Requests(c.declared, &c.model.World, func(p *policies.Pod) bool { return c.node == "" || p.Node == c.node }))
+		c.requests = capture.Requests(c.declared, &c.model.World, func(p *policies.Pod) bool { return c.node == "" || p.Node == c.node })
+		c.Set(c.requests)
 	}
+}
+
+// selectsNothing reports whether a capture selects no pod of the node.
+func (c *captures) selectsNothing(s v1alpha1.PacketCapture) bool {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	return !slices.ContainsFunc(c.requests, func(r capture.Request) bool {
+		return r.Ref.Namespace == s.Metadata.Namespace && r.Ref.Name == s.Metadata.Name && len(r.Pods)+len(r.Refused) > 0
+	})
 }
 
 // verdict says what the ruleset in force does with a connection. A Service is all that
@@ -77,7 +91,11 @@ func (c *captures) tell(set func()) {
 func (c *captures) verdict(a capture.Attempt) policies.Verdict {
 	c.mutex.Lock()
 	model := c.model
+	isNode := c.isOwn(a.From.Addr())
 	c.mutex.Unlock()
+	if isNode { // whom nothing keeps from its pods
+		return policies.Allow
+	}
 	targets := []netip.AddrPort{a.To}
 	if model != nil {
 		targets = behind(model, a)
@@ -99,6 +117,19 @@ func (c *captures) verdict(a capture.Attempt) policies.Verdict {
 		all = v
 	}
 	return all
+}
+
+// isOwn reports whether the node has an address. It remembers them for a while.
+func (c *captures) isOwn(a netip.Addr) bool {
+	if now := time.Now(); c.own == nil || now.Sub(c.asOf) > 10*time.Second {
+		c.own, c.asOf = map[netip.Addr]bool{}, now
+		all, err := kernel.New(0).Addresses()
+		c.agent.Complain("addresses", err)
+		for _, at := range all {
+			c.own[at] = true
+		}
+	}
+	return c.own[a]
 }
 
 // behind returns where a connection leads: the pods of the Service that has the address,

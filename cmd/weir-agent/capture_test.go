@@ -120,7 +120,7 @@ func comments(t *testing.T, name string) map[string]int {
 }
 
 func TestBehindServices(t *testing.T) {
-	at := func(text string) netip.AddrPort { return netip.MustParseAddrPort(text) }
+	at := netip.MustParseAddrPort
 	m := &policies.Model{World: policies.World{
 		Pods: []policies.Pod{
 			{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}, Ports: []policies.ContainerPort{{Name: "http", Protocol: netset.TCP, Number: 8080}}},

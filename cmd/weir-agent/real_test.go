@@ -214,3 +214,18 @@ func TestRealRemove(t *testing.T) {
 		t.Errorf("what is left: %s", got)
 	}
 }
+
+// What was decided is counted by policy, once it is recorded.
+func TestRealDecisions(t *testing.T) {
+	a := newAgent(t)
+	web, db, cron := a.Add(netip.MustParseAddr("10.0.0.1")), a.Add(netip.MustParseAddr("10.0.0.2")), a.Add(netip.MustParseAddr("10.0.0.3"))
+	a.write("pods.yaml", pods+"---\n"+policy)
+	a.start("--flows", filepath.Join(t.TempDir(), "flows"), "--flows-window", "100ms")
+	a.until("9441/readyz", "ok")
+	allowed, denied := a.Stream(web, db, 53, true), a.Stream(cron, db, 54, false)
+	a.until("9442/metrics", `weir_agent_decisions_total{action="allow",kind="NetworkPolicy",policy="shop/db",tier="default"} `)
+	a.until("9442/metrics", `weir_agent_decisions_total{action="deny",kind="NetworkPolicy",policy="shop/db",tier="default"} `)
+	allowed.Stop()
+	denied.Stop()
+	a.until("9442/metrics", "weir_agent_unexplained_total 0\n")
+}

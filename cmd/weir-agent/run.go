@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -53,8 +52,18 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	if captures != nil {
 		parts = append(parts, part{"the captures", captures.run})
 	}
+	if worlds.declared != nil {
+		parts = append(parts, part{"the PacketCaptures", worlds.declared.run})
+	}
 	if recorder != nil {
-		parts = append(parts, part{"the recorder", recorder.Run})
+		parts = append(parts, part{"the recorder", func(ctx context.Context) error {
+			// The node is guarded even where nothing can be recorded.
+			if err := recorder.Run(ctx); err != nil {
+				agent.Complain("flows", err)
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}})
 	}
 	log.Info("weir-agent begins", "version", version, "node", o.node, "mode", o.mode, "unknown-pods", o.unknown)
 	return together(ctx, parts)
@@ -91,6 +100,7 @@ type worlds struct {
 	captures *captures // nil where nothing is captured
 	options  *options
 	live     *live.World // nil where the world is a folder
+	declared *declared   // in a cluster, unless nothing is captured
 
 	mutex  sync.Mutex
 	model  *policies.Model
@@ -108,6 +118,11 @@ func newWorlds(o *options, agent *enforcer.Agent, captures *captures, log *slog.
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("%w; name a kubeconfig, or a folder with --world", err)
+	}
+	if captures != nil {
+		if w.declared, err = newDeclared(config, captures, log); err != nil {
+			return nil, err
+		}
 	}
 	w.live, err = live.New(config, live.Options{
 		Read: o.reading(), Wanted: wanted, Settle: 10 * time.Millisecond,
@@ -188,12 +203,6 @@ func (w *worlds) watchGuards(ctx context.Context) error {
 func newRecorder(o *options, log *slog.Logger) (*record.Recorder, error) {
 	if o.flows == "" && o.socket == "" {
 		return nil, nil
-	}
-	// Connections that are there before are not counted.
-	for _, name := range []string{"nf_conntrack_acct", "nf_conntrack_timestamp"} {
-		if err := os.WriteFile("/proc/sys/net/netfilter/"+name, []byte("1"), 0); err != nil {
-			log.Warn("records lack bytes or times", "error", err)
-		}
 	}
 	return record.New(record.Options{
 		Node: o.node, LogGroup: o.group, Counters: kernel.New(0).Counters, Dir: o.flows, MaxBytes: o.flowBytes,

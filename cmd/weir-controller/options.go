@@ -23,6 +23,7 @@ type options struct {
 	metricsAddr, healthAddr, webhookAddr, eventsAddr string
 	advertiseAddr                                    string
 	namespace, service, certDir, certSecret, hook    string
+	clientCA, clientName                             string
 	exclude                                          []string
 	packs                                            []string
 	undecided, unknown, opaque                       choice
@@ -55,6 +56,8 @@ func newFlags(o *options) *pflag.FlagSet {
 	f.StringVar(&o.hook, "webhook-configuration", "weir", "The ValidatingWebhookConfiguration that is told whom to trust.")
 	f.StringVar(&o.certSecret, "cert-secret", "weir-webhook-cert", "The Secret that a certificate made by Weir is kept in.")
 	f.StringVar(&o.certDir, "cert-dir", "", "A folder with tls.crt, tls.key and ca.crt of somebody else's, such as cert-manager's.")
+	f.StringVar(&o.clientCA, "client-ca", "", "A file with the certificates of who issues that of the API server: nobody else may ask for a review.")
+	f.StringVar(&o.clientName, "client-name", "", "The common name that the API server's certificate is of; any by default.")
 	f.StringSliceVar(&o.exclude, "exclude-namespaces", []string{"kube-system"}, "Namespaces that the webhook does not look at; its own is always one.")
 	f.StringSliceVar(&o.packs, "pack", nil, "A policy pack whose invariants hold without being stored: its name, a folder or a bundle of OPA; repeatable.")
 	f.Var(&o.undecided, "on-undecided", "What becomes of a request that cannot be decided in time: warn or deny.")
@@ -81,6 +84,9 @@ func (o *options) complete(getenv func(string) string, hostname func() (string, 
 	}
 	if o.calicoVersion != "" && !slices.Contains(k8s.CalicoVersions[:], o.calicoVersion) {
 		problems = append(problems, fmt.Errorf("--calico-version %s is none of %v", o.calicoVersion, k8s.CalicoVersions))
+	}
+	if o.clientName != "" && o.clientCA == "" {
+		problems = append(problems, errors.New("--client-name says nothing without --client-ca"))
 	}
 	_, port, err := net.SplitHostPort(o.webhookAddr)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -91,6 +92,13 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 	server.Failed = func(err error) {
 		counted.NotForwarded()
 		m.GetLogger().WithName("webhook").Error(err, "the replica that decides could not be asked")
+	}
+	if o.clientCA != "" {
+		callers := &cert.Clients{File: o.clientCA, Name: o.clientName}
+		if err := callers.Load(); err != nil {
+			return nil, fmt.Errorf("--client-ca: %w", err)
+		}
+		server.Callers = callers
 	}
 	m.GetWebhookServer().Register(webhook.ReviewPath, server.Review())
 	m.GetWebhookServer().Register(webhook.ForwardPath, server.Forwarded())

@@ -104,10 +104,16 @@ func (i *input) runTests(ctx context.Context, args []string, packs *packFlags) (
 		if err == nil {
 			notice(i.streams, p)
 		}
-		if err == nil && len(p.Tests) == 0 {
-			err = fmt.Errorf("--pack: %s has no tests in Rego; write them into files whose names end in _test.rego", name)
+		if err == nil && len(p.Tests)+len(p.Worlds) == 0 {
+			err = fmt.Errorf("--pack: %s has no tests; write them into files whose names end in _test.rego or _test.yaml", name)
 		}
 		if err == nil {
+			var results []rego.TestResult
+			if results, err = p.RunTests(ctx); err == nil {
+				run.Rego = append(run.Rego, results...)
+			}
+		}
+		if err == nil && len(p.Tests) > 0 {
 			var results []rego.TestResult
 			results, err = regotest.Run(ctx, rego.NewWorld(judge, expression.Recorded{}), slices.Concat(p.Modules, p.Tests), p.Data)
 			if run.Rego = append(run.Rego, results...); err == nil && len(results) == 0 {

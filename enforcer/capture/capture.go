@@ -18,6 +18,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"maps"
 	"net/netip"
@@ -88,6 +89,7 @@ type Capturer struct {
 	// Of the goroutine that runs.
 	captures map[policies.Ref]*capture
 	written  []byte // in the state file
+	warned   string // what of it could not be written
 	find     func(int, Pod) (device, error)
 	open     func(int, device, int, []policies.CaptureFilter, int) (source, error)
 }
@@ -448,7 +450,7 @@ func (c *Capturer) begin(k *capture, s *subject) error {
 	s.waiting, s.session = "", &session{
 		device: d, source: from, most: most, done: make(chan struct{}),
 		recording: &recording{
-			room: c.room, dir: c.folder(r.Ref), stem: s.pod.Ref.Name + "_" + d.name, about: about, lostSoFar: from.lost,
+			room: c.room, dir: c.folder(r.Ref), stem: short(s.pod.Ref.Name) + "_" + d.name, about: about, lostSoFar: from.lost,
 			fileBytes: size, rotate: cmp.Or(r.Rotate, rotate), files: cmp.Or(r.MaxFiles, files),
 		},
 		comments: &commenter{pod: pod, addresses: s.pod.Addresses, link: d.link, verdict: c.options.Verdict, age: c.age},
@@ -481,6 +483,18 @@ func (c *commenter) learn(open func(yield func(Attempt) bool) error) error {
 	})
 	c.told = err == nil
 	return err
+}
+
+// short returns a pod's name, or, where a file could not have it with all that comes
+// behind, its beginning with a hash.
+func short(name string) string {
+	const most = 180
+	if len(name) <= most {
+		return name
+	}
+	hash := fnv.New64a()
+	hash.Write([]byte(name))
+	return fmt.Sprintf("%s-%016x", name[:most-17], hash.Sum64())
 }
 
 // age is a number that changes when verdicts may.
@@ -556,7 +570,11 @@ func (c *Capturer) publish() {
 			c.written = text
 		}
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		c.warned = ""
+	case err.Error() != c.warned: // for a disk may stay full for long
+		c.warned = err.Error()
 		c.options.Warn(fmt.Errorf("write the state of captures: %w", err))
 	}
 }

@@ -299,6 +299,24 @@ func TestErrors(t *testing.T) {
 	})
 }
 
+func TestLongNames(t *testing.T) {
+	b := newBench(t)
+	long := strings.Repeat("a", 253)
+	b.ways[long] = device{1, "veth1", 14}
+	b.Set([]Request{request("c", 0, 0, long)})
+	b.at(0)
+	b.send("veth1", 1)
+	b.is("c Capturing 1")
+	b.Set([]Request{request("c", 0, 1, long)})
+	b.at(2).is("c Finished 1")
+	if names := namesIn(t, b.folder(request("c", 0, 0).Ref)); len(names) != 1 || len(names[0])+len("_"+stampLayout) > 255 {
+		t.Errorf("%v", names)
+	}
+	if short(long) == short(long[1:]+"b") {
+		t.Error("two pods share a file")
+	}
+}
+
 // What nobody declares any more goes first where there is no room.
 func TestOrphansGo(t *testing.T) {
 	b := newBench(t)

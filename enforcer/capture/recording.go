@@ -28,7 +28,7 @@ const (
 	// mostOfBlock is how much a packet takes in a file beside its data and comment, and
 	// statistics at the end.
 	mostOfBlock = 128
-	bufferSize  = 1 << 20
+	bufferSize  = 512 << 10
 )
 
 // recording is the files of one pod's packets. What is in a file are whole blocks, at

@@ -97,7 +97,7 @@ type event struct {
 func newBook(level Level) *book {
 	return &book{
 		level: level, entries: map[key]*entry{}, ended: [2]map[uint64]struct{}{{}, {}}, seed: maphash.MakeSeed(),
-		sums: map[line]*sum{}, window: 1, look: 1, denial: newDenials(), counts: Counts{Lost: map[string]uint64{}},
+		sums: map[line]*sum{}, window: 1, look: 1, denial: newDenials(), counts: Counts{Lost: map[string]uint64{}, Decisions: map[Decision]Decided{}},
 	}
 }
 

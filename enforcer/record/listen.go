@@ -303,8 +303,10 @@ func (l *listener) flush(now time.Time) {
 	l.forget(now)
 	u := &unit{at: now, lost: maps.Clone(l.counts.Lost), losses: l.losses}
 	l.losses = nil
+	l.counts.Decisions = maps.Clone(l.counts.Decisions) // those before are known elsewhere
 	for line, s := range l.close() {
 		u.records = append(u.records, record{line, *s})
+		l.decided(line, s)
 	}
 	u.checkpoint = l.checkpoint(now)
 	l.disk.put(u)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -52,15 +53,20 @@ func path(namespace string, name ...string) []string {
 }
 
 // answer decodes what the server says.
-func answer(ctx context.Context, r *rest.Request, what string, into any) error {
-	text, err := r.Do(ctx).Raw()
+func answer(ctx context.Context, r *rest.Request, into any) error {
+	result := r.Do(ctx)
+	err := result.Error()
 	switch {
-	case apierrors.IsNotFound(err) && what == "":
+	case apierrors.IsNotFound(err) && strings.Contains(err.Error(), "requested resource"):
 		return fmt.Errorf("the cluster does not know PacketCaptures, whose definition the chart brings: %w", err)
 	case err != nil:
 		return fmt.Errorf("cluster: %w", err)
 	case into == nil:
 		return nil
+	}
+	text, err := result.Raw()
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
 	}
 	return json.Unmarshal(text, into)
 }
@@ -72,7 +78,7 @@ func (c *Cluster) Create(ctx context.Context, p v1alpha1.PacketCapture) (string,
 		return "", err
 	}
 	r := c.client.Post().AbsPath(path(p.Metadata.Namespace)...).Body(body)
-	return "the cluster", answer(ctx, r, "", nil)
+	return "the cluster", answer(ctx, r, nil)
 }
 
 // List returns the objects, with what the agents of the nodes say in their status.
@@ -80,13 +86,13 @@ func (c *Cluster) List(ctx context.Context, namespace string) ([]v1alpha1.Packet
 	var list struct {
 		Items []v1alpha1.PacketCapture `json:"items"`
 	}
-	err := answer(ctx, c.client.Get().AbsPath(path(namespace)...), "", &list)
+	err := answer(ctx, c.client.Get().AbsPath(path(namespace)...), &list)
 	return list.Items, err
 }
 
 // Stop sets the end of the object.
 func (c *Cluster) Stop(ctx context.Context, namespace, name string, at time.Time) (p v1alpha1.PacketCapture, err error) {
-	if err := answer(ctx, c.client.Get().AbsPath(path(namespace, name)...), name, &p); err != nil || !end(&p.Spec, at) {
+	if err := answer(ctx, c.client.Get().AbsPath(path(namespace, name)...), &p); err != nil || !end(&p.Spec, at) {
 		return p, err
 	}
 	spec := map[string]any{"endTime": p.Spec.EndTime}
@@ -97,10 +103,11 @@ func (c *Cluster) Stop(ctx context.Context, namespace, name string, at time.Time
 	if err != nil {
 		return p, err
 	}
-	return p, answer(ctx, c.client.Patch(types.MergePatchType).AbsPath(path(namespace, name)...).Body(body), name, &p)
+	err = answer(ctx, c.client.Patch(types.MergePatchType).AbsPath(path(namespace, name)...).Body(body), &p)
+	return p, err
 }
 
 // Delete deletes the object; the agents remove the packets.
 func (c *Cluster) Delete(ctx context.Context, namespace, name string) error {
-	return answer(ctx, c.client.Delete().AbsPath(path(namespace, name)...), name, nil)
+	return answer(ctx, c.client.Delete().AbsPath(path(namespace, name)...), nil)
 }

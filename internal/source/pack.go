@@ -31,6 +31,7 @@ type Pack struct {
 	Invariants []invariant.Invariant // those in Rego among them
 	Modules    []rego.Module         // without the tests
 	Tests      []rego.Module
+	Worlds     []PackTest // the tests that are no Rego
 	Data       map[string]any
 	Unverified bool // it is a bundle with a signature that was not looked at
 }
@@ -168,6 +169,12 @@ func (p *packing) file(files careful, name, called string, top bool) {
 			p.fail(policies.Problem{Place: policies.Place{File: called}, Message: "data for Rego is a mapping: " + err.Error()})
 		}
 		maps.Copy(p.Data, values)
+	case isPackTest(name):
+		t, err := readPackTest(called, data)
+		if err != nil {
+			p.fail(err)
+		}
+		p.Worlds = append(p.Worlds, t)
 	case isData:
 		p.fail(policies.Problem{Place: policies.Place{File: called}, Message: "data for Rego stands at the top of a pack; move it there, under the names of this folder"})
 	default:

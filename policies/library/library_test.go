@@ -247,6 +247,18 @@ func TestRegoTests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if len(pack.Tests)+len(pack.Worlds) == 0 {
+			t.Errorf("%s has no tests", p.Name)
+		}
+		declared, err := pack.RunTests(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range declared {
+			if !r.Passed {
+				t.Errorf("%s: %s: %s", r.Package, r.Name, r.Because)
+			}
+		}
 		w := rego.NewWorld(reach.New(&policies.Model{}, reach.Options{}), expression.Recorded{})
 		results, err := regotest.Run(context.Background(), w, append(pack.Modules, pack.Tests...), pack.Data)
 		if err != nil {

@@ -33,6 +33,11 @@ func problemsOf(err error) []policies.Problem {
 		if name, ok := strings.CutPrefix(p.Message, "undefined function "); ok {
 			p.Message = undefined(name)
 		}
+		if d, ok := e.Details.(*ast.RefErrInvalidDetail); ok && len(d.OneOf) > 0 && d.Pos > 0 && d.Pos < len(d.Ref) {
+			p.Message = absent(d)
+			all = append(all, p)
+			continue
+		}
 		if e.Details != nil && e.Code != ast.ParseErr {
 			for _, line := range e.Details.Lines() {
 				p.Message += "\n    " + line
@@ -41,6 +46,18 @@ func problemsOf(err error) []policies.Problem {
 		all = append(all, p)
 	}
 	return all
+}
+
+// absent says which field is not there, of what there is.
+func absent(d *ast.RefErrInvalidDetail) string {
+	var names []string
+	for _, v := range d.OneOf {
+		if text, ok := v.(ast.String); ok {
+			names = append(names, string(text))
+		}
+	}
+	name := strings.Trim(d.Ref[d.Pos].String(), `"`)
+	return fmt.Sprintf("%s has no %s%s", d.Ref[:d.Pos], name, policies.Near(name, names))
 }
 
 // Problems returns what OPA has to say of modules, as an error that joins a

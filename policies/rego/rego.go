@@ -139,11 +139,14 @@ func CompileAll(modules []Module, data map[string]any) ([]*Policy, error) {
 		problems = append(problems, policies.Problem{Message: "data.weir is Weir's own; give the data another name"})
 	}
 	compiler := newCompiler()
+	if err := describe(parsed); err != nil {
+		problems = append(problems, problemsOf(err)...)
+	}
 	if len(problems) == 0 {
 		if compiler.Compile(parsed); compiler.Failed() {
 			problems = problemsOf(compiler.Errors)
 		} else {
-			problems = append(oversized(compiler), strangers(compiler)...)
+			problems = oversized(compiler)
 		}
 	}
 	if len(problems) > 0 {
@@ -170,7 +173,7 @@ func unshift(p *policies.Place, unnamed map[string]bool) {
 }
 
 func newCompiler() *ast.Compiler {
-	return ast.NewCompiler().WithCapabilities(capabilities()).WithDefaultRegoVersion(ast.RegoV1).SetErrorLimit(0)
+	return ast.NewCompiler().WithCapabilities(capabilities()).WithDefaultRegoVersion(ast.RegoV1).WithUseTypeCheckAnnotations(true).SetErrorLimit(0)
 }
 
 // declaresPackage reports whether a module begins with a package, but for

@@ -1,7 +1,6 @@
 package rego
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,27 +100,6 @@ func sectionsUsed(c *ast.Compiler) []string {
 		})
 	}
 	return slices.Sorted(maps.Keys(used))
-}
-
-// strangers reports what modules read of the world that is not there: in Rego it would
-// be undefined, and whatever is denied of it would quietly never be.
-func strangers(c *ast.Compiler) []policies.Problem {
-	var problems []policies.Problem
-	for _, m := range c.Modules {
-		ast.WalkTerms(m, func(t *ast.Term) bool {
-			if r, ok := t.Value.(ast.Ref); ok && r.HasPrefix(worldRef) && len(r) > len(worldRef) {
-				if name, ok := r[len(worldRef)].Value.(ast.String); ok && sections[string(name)] == "" {
-					known := slices.Sorted(maps.Keys(sections))
-					problems = append(problems, policies.Problem{
-						Place:   placeOf(cmp.Or(t.Location, r[len(worldRef)].Location)),
-						Message: fmt.Sprintf("there is no data.weir.world.%s, only %s%s", string(name), strings.Join(known, ", "), policies.Near(string(name), known)),
-					})
-				}
-			}
-			return false
-		})
-	}
-	return problems
 }
 
 // data returns what a policy finds as data: its own, and sections of the world.
