@@ -51,7 +51,7 @@ func TestObserve(t *testing.T) {
 				}
 				defer conn.Close()
 				for i, line := range told {
-					io.WriteString(conn, line+"\n") //nolint:errcheck // a reader may have gone
+					io.WriteString(conn, line+"\n")
 					if i == 0 && tt.follows {
 						<-seen // before there is more
 					}
@@ -60,7 +60,7 @@ func TestObserve(t *testing.T) {
 			ended := make(chan int)
 			go func() {
 				status := run(context.Background(), append([]string{"weir", "flows", "observe", "--socket", socket}, strings.Fields(tt.args)...), streams{nil, sink, &problems})
-				sink.Close() //nolint:errcheck // it never fails
+				sink.Close()
 				ended <- status
 			}()
 			lines := bufio.NewReader(shown)

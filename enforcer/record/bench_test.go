@@ -45,7 +45,7 @@ func newSender(b *testing.B, from *netns.Party, to netip.Addr) *sender {
 			b.Fatal(err)
 		}
 	})
-	b.Cleanup(func() { unix.Close(s.fd) }) //nolint:errcheck // nothing is written any more
+	b.Cleanup(func() { unix.Close(s.fd) })
 	s.packet[0], s.packet[8], s.packet[9] = 0x45, 64, unix.IPPROTO_UDP
 	copy(s.packet[12:], from.Addresses[0].AsSlice())
 	copy(s.packet[16:], to.AsSlice())
@@ -176,7 +176,7 @@ type answer struct {
 // recordForBenchmark says what it did for each signal, and at its end.
 func recordForBenchmark(b *testing.B, text string) {
 	var level int
-	fmt.Sscan(text, &level) //nolint:errcheck // it is a number
+	fmt.Sscan(text, &level)
 	const inherited = 3
 	r, err := record.New(record.Options{
 		Netns: inherited, Node: "n1", LogGroup: 5, Dir: b.TempDir(), Window: 2 * time.Second, Level: record.Level(level),
@@ -187,12 +187,11 @@ func recordForBenchmark(b *testing.B, text string) {
 	}
 	r.Enforce(generationOf(b, open))
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
-	defer stop()
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, unix.SIGUSR1)
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
-	out := json.NewEncoder(os.Stdout) //nolint:forbidigo // it is the child of a benchmark
+	out := json.NewEncoder(os.Stdout)
 	say := func() {
 		var usage unix.Rusage
 		if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
@@ -213,10 +212,11 @@ func recordForBenchmark(b *testing.B, text string) {
 			say()
 		case err := <-done:
 			say()
+			stop()
 			if err != nil {
 				b.Fatal(err)
 			}
-			os.Exit(0) //nolint:forbidigo // it is the child of a benchmark
+			os.Exit(0)
 		}
 	}
 }
@@ -243,7 +243,7 @@ func BenchmarkRecorderCost(b *testing.B) {
 			if err != nil {
 				return
 			}
-			conn.Close() //nolint:errcheck // the other end has gone
+			conn.Close()
 		}
 	}()
 	// What policies cost is measured elsewhere.

@@ -34,6 +34,9 @@ type book struct {
 	sums   map[line]*sum
 	denial denials
 	counts Counts
+	// refresh, where it is set, is called where nothing in force explains what happened,
+	// and reports whether something else is in force by now.
+	refresh func() bool
 	// told, where it is set, is called with what happens as it does.
 	told func(*story, event)
 }
@@ -114,6 +117,14 @@ func (b *book) forget(now time.Time) {
 // tell returns what is said of something that happened at some time: by what was in
 // force then, or about then where only that explains it.
 func (b *book) tell(q question, at int64) *story {
+	s := b.tellNow(q, at)
+	if !s.certain && b.refresh != nil && b.refresh() {
+		s = b.tellNow(q, at)
+	}
+	return s
+}
+
+func (b *book) tellNow(q question, at int64) *story {
 	i := len(b.views) - 1
 	for i > 0 && b.views[i].Since.UnixNano() > at {
 		i--

@@ -45,7 +45,6 @@ type fakeKernel struct {
 	total  map[uint16][2]conntrack.Counters
 	begun  map[uint16]int
 	ended  map[uint16]int
-	lost   map[string]uint64
 }
 
 type told struct {

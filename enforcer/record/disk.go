@@ -229,16 +229,21 @@ func (d *disk) run(ctx context.Context) {
 			}
 		}
 	}
-	if d.grows != nil {
-		if err := d.grows.Close(); err != nil {
-			d.options.Log(fmt.Errorf("write records: %w", err))
+	if err := d.close(); err != nil {
+		d.options.Log(fmt.Errorf("write records: %w", err))
+	}
+}
+
+// close lets go of the directory.
+func (d *disk) close() error {
+	var errs []error
+	for _, f := range []*os.File{d.grows, d.lock} {
+		if f != nil {
+			errs = append(errs, f.Close())
 		}
 	}
-	if d.lock != nil {
-		if err := d.lock.Close(); err != nil {
-			d.options.Log(fmt.Errorf("write records: %w", err))
-		}
-	}
+	d.grows, d.lock = nil, nil
+	return errors.Join(errs...)
 }
 
 // write writes a unit, or makes the files what they were.

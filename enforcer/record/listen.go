@@ -33,7 +33,8 @@ type listener struct {
 	lastLog  uint32 // the number of the last log entry
 	anyLog   bool
 	countDue time.Time
-	reading  bool // somebody reads the counters
+	took     time.Time // when what is in force was taken over
+	reading  bool      // somebody reads the counters
 	readings chan map[string]uint64
 	losses   []flowlog.Loss // to be written down
 }
@@ -81,7 +82,8 @@ func (r *Recorder) listen(ctx context.Context, remembered *checkpoint) (err erro
 		l.losses = append(l.losses, flowlog.Loss{Node: o.Node, First: remembered.At, Last: o.Clock(), Cause: lostDowntime})
 	}
 	l.told = r.stream.told
-	l.takeAll()
+	l.takeAll(0)
+	l.refresh = func() bool { return l.takeAll(refreshEach) }
 	l.beginLook()
 	for ctx.Err() == nil && err == nil {
 		if err = wait(100, l.events, l.all, l.log); err == nil {
@@ -94,17 +96,34 @@ func (r *Recorder) listen(ctx context.Context, remembered *checkpoint) (err erro
 	return errors.Join(err, l.finish())
 }
 
-// takeAll takes the generations that are waiting.
-func (l *listener) takeAll() {
-	for _, g := range l.take() {
-		l.enforce(newView(g, &l.options))
+// How often what is in force is taken over: while nothing is missed, and else. A
+// generation that another one follows sooner explains nothing.
+const (
+	takeEvery   = time.Second
+	refreshEach = 100 * time.Millisecond
+)
+
+// takeAll takes what is in force now, unless it has just done so.
+func (l *listener) takeAll(every time.Duration) bool {
+	now := l.options.Clock()
+	if now.Sub(l.took) < every {
+		return false
 	}
+	all := l.take()
+	if len(all) == 0 {
+		return false
+	}
+	g := all[len(all)-1]
+	g.Since = all[0].Since
+	l.enforce(newView(g, &l.options))
+	l.took = now
+	return true
 }
 
 // turn does some of everything that there is to do, and reports whether that was little.
 func (l *listener) turn() (few bool, err error) {
 	now := l.options.Clock()
-	l.takeAll()
+	l.takeAll(takeEvery)
 	more, err := l.readEvents(now)
 	if err != nil {
 		return false, err
@@ -308,7 +327,7 @@ func (l *listener) finish() error {
 			return err
 		}
 	}
-	l.takeAll()
+	l.takeAll(0)
 	l.beginLook()
 	for now := began; patient(now); now = l.options.Clock() {
 		more, err := l.readEvents(now)

@@ -128,7 +128,13 @@ func (r *Recorder) Enforce(g Generation) {
 			close(r.first)
 		}
 	}
-	r.waiting = append(r.waiting, g)
+	if len(r.waiting) == 0 {
+		r.waiting = append(r.waiting, g)
+		return
+	}
+	// Only the last one is going to be asked; it is in force since the first.
+	g.Since = r.waiting[0].Since
+	r.waiting[0] = g
 }
 
 // Run records until ctx ends, writes down what it knows, and returns nil. It ends early
@@ -145,7 +151,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 	}
 	select {
 	case <-ctx.Done():
-		return nil
+		return r.disk.close()
 	case <-r.first:
 	}
 	var writing sync.WaitGroup
@@ -166,7 +172,7 @@ func (r *Recorder) take() []Generation {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	all := r.waiting
-	r.waiting = r.waiting[len(r.waiting):]
+	r.waiting = []Generation{}
 	return all
 }
 

@@ -3,7 +3,6 @@
 package record
 
 import (
-	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -21,10 +20,11 @@ type view struct {
 	Generation
 	options *Options
 	judge   *reach.Judge
-	peers   map[netip.Addr]*peer // pods and nodes
-	outside map[netip.Addr]*peer
-	service map[netip.Addr]string
-	groups  map[groupKey]*policies.FlowPeer
+	model   *policies.Model
+	pods    map[netip.Addr]int32
+	local   map[int32]bool           // those of this node
+	owned   map[policies.Ref][]int32 // pods by their workload, once somebody asks
+	peers   map[netip.Addr]*peer     // those that were asked for
 	stories map[question]*story
 	rolled  map[string]*story // by what they say
 }
@@ -36,12 +36,6 @@ type peer struct {
 	local bool // a pod of this node
 	pod   bool
 	group *policies.FlowPeer // what is said of it at level 2
-}
-
-// groupKey is what pods have in common that are told together.
-type groupKey struct {
-	workload policies.Ref
-	prefix   string
 }
 
 // outcome is what the kernel did.
@@ -71,69 +65,89 @@ type story struct {
 // What a view remembers at most, so that who scans the network does not fill memory.
 const (
 	mostStories = 1 << 17
-	mostOutside = 1 << 16
+	mostPeers   = 1 << 17
 )
 
-// newView prepares a generation. Since most never see a connection, that is for who
-// asks first.
+// newView prepares a generation: as little as may be, since others may follow soon.
 func newView(g Generation, o *Options) *view {
+	m := g.Input.Judge.Model()
 	v := &view{
-		Generation: g, options: o, judge: g.Input.Judge, peers: map[netip.Addr]*peer{}, outside: map[netip.Addr]*peer{},
-		service: map[netip.Addr]string{}, groups: map[groupKey]*policies.FlowPeer{},
-		stories: map[question]*story{}, rolled: map[string]*story{},
-	}
-	m := v.judge.Model()
-	for i := range m.Nodes {
-		n := &m.Nodes[i]
-		for _, a := range n.Addresses {
-			p := policies.FlowPeer{Address: a, Host: true, OwnNode: n.Name == o.Node, Pod: n.Name}
-			group := p
-			group.Address = netip.Addr{}
-			v.peers[a] = &peer{FlowPeer: p, end: v.judge.At(v.judge.Node(i), a), group: &group}
-		}
+		Generation: g, options: o, judge: g.Input.Judge, model: m, pods: make(map[netip.Addr]int32, len(m.Pods)),
+		local: make(map[int32]bool, len(g.Input.Pods)), peers: map[netip.Addr]*peer{}, stories: map[question]*story{}, rolled: map[string]*story{},
 	}
 	for i := range m.Pods {
-		v.addPod(i, &m.Pods[i])
-	}
-	for _, i := range g.Input.Pods {
-		for _, a := range m.Pods[i].Addresses {
-			if p := v.peers[a]; p != nil && p.pod {
-				p.local = true
+		if p := &m.Pods[i]; !p.HostNetwork {
+			for _, a := range p.Addresses {
+				v.pods[a] = int32(i)
 			}
 		}
 	}
-	for i := range m.Services {
-		s := &m.Services[i]
-		for _, a := range s.ClusterIP {
-			v.service[a] = s.Ref.Name + "." + s.Ref.Namespace + ".svc"
-		}
+	for _, i := range g.Input.Pods {
+		v.local[int32(i)] = true
 	}
 	return v
 }
 
-func (v *view) addPod(i int, p *policies.Pod) {
-	if p.HostNetwork {
-		return
+// prefixOf returns what the names of a pod and others of its owner begin with; empty for
+// one without an owner.
+func prefixOf(p *policies.Pod) string {
+	if p.Workload == p.Ref {
+		return ""
 	}
-	k := groupKey{p.Workload, p.Ref.Name}
-	group := policies.FlowPeer{Namespace: p.Ref.Namespace, Labels: p.Labels}
+	return p.Ref.Name[:strings.LastIndexByte(p.Ref.Name, '-')+1]
+}
+
+func (v *view) podAt(a netip.Addr, i int32) *peer {
+	p := &v.model.Pods[i]
+	single := policies.FlowPeer{Namespace: p.Ref.Namespace, Pod: p.Ref.Name, Labels: p.Labels, Address: a}
+	group := policies.FlowPeer{Namespace: p.Ref.Namespace, Pod: p.Ref.Name, Labels: p.Labels}
 	if p.Workload != p.Ref {
-		k.prefix = p.Ref.Name[:strings.LastIndexByte(p.Ref.Name, '-')+1]
-		group.PodPrefix, group.Workloads = k.prefix, []policies.Ref{p.Workload}
-	} else {
-		group.Pod = p.Ref.Name
-	}
-	if g := v.groups[k]; g != nil {
-		if !maps.Equal(g.Labels, p.Labels) {
-			g.Labels, g.LabelsPartial = common(g.Labels, p.Labels), true
+		single.Workloads = []policies.Ref{p.Workload}
+		group.Pod, group.PodPrefix, group.Workloads = "", prefixOf(p), single.Workloads
+		if v.options.Level >= 2 {
+			v.share(&group, p)
 		}
-	} else {
-		v.groups[k] = &group
 	}
-	for _, a := range p.Addresses {
-		single := policies.FlowPeer{Namespace: p.Ref.Namespace, Pod: p.Ref.Name, Labels: p.Labels, Address: a, Workloads: group.Workloads}
-		v.peers[a] = &peer{FlowPeer: single, end: v.judge.At(v.judge.Pod(i), a), pod: true, group: v.groups[k]}
+	return &peer{FlowPeer: single, end: v.judge.At(v.judge.Pod(int(i)), a), pod: true, local: v.local[i], group: &group}
+}
+
+// share leaves of a group's labels those that all of its pods have.
+func (v *view) share(group *policies.FlowPeer, of *policies.Pod) {
+	if v.owned == nil {
+		v.owned = map[policies.Ref][]int32{}
+		for i := range v.model.Pods {
+			w := v.model.Pods[i].Workload
+			v.owned[w] = append(v.owned[w], int32(i))
+		}
 	}
+	for _, i := range v.owned[of.Workload] {
+		if p := &v.model.Pods[i]; prefixOf(p) == group.PodPrefix && !maps.Equal(p.Labels, group.Labels) {
+			group.Labels, group.LabelsPartial = common(group.Labels, p.Labels), true
+		}
+	}
+}
+
+// nodeAt returns the node that has an address, nil where none has.
+func (v *view) nodeAt(a netip.Addr) *peer {
+	for i := range v.model.Nodes {
+		if n := &v.model.Nodes[i]; slices.Contains(n.Addresses, a) {
+			p := policies.FlowPeer{Address: a, Host: true, OwnNode: n.Name == v.options.Node, Pod: n.Name}
+			group := p
+			group.Address = netip.Addr{}
+			return &peer{FlowPeer: p, end: v.judge.At(v.judge.Node(i), a), group: &group}
+		}
+	}
+	return nil
+}
+
+// serviceAt returns the name of the Service that has an address, empty where none has.
+func (v *view) serviceAt(a netip.Addr) string {
+	for i := range v.model.Services {
+		if s := &v.model.Services[i]; slices.Contains(s.ClusterIP, a) {
+			return s.Ref.Name + "." + s.Ref.Namespace + ".svc"
+		}
+	}
+	return ""
 }
 
 // common returns the labels that two have in common.
@@ -149,18 +163,23 @@ func common(x, y map[string]string) map[string]string {
 
 // who returns who has an address.
 func (v *view) who(a netip.Addr) *peer {
-	p := cmp.Or(v.peers[a], v.outside[a])
-	if p == nil {
-		if len(v.outside) >= mostOutside {
-			clear(v.outside)
-		}
+	p := v.peers[a]
+	if p != nil {
+		return p
+	}
+	if len(v.peers) >= mostPeers {
+		clear(v.peers)
+	}
+	if i, is := v.pods[a]; is {
+		p = v.podAt(a, i)
+	} else if p = v.nodeAt(a); p == nil {
 		network := policies.PublicNetwork
 		if a.IsPrivate() || a.IsLinkLocalUnicast() {
 			network = policies.PrivateNetwork
 		}
 		p = &peer{FlowPeer: policies.FlowPeer{Address: a}, end: v.judge.Outside(a), group: &policies.FlowPeer{Network: network}}
-		v.outside[a] = p
 	}
+	v.peers[a] = p
 	return p
 }
 
@@ -183,8 +202,8 @@ func (v *view) make(q question) *story {
 		From: from.FlowPeer, To: to.FlowPeer, Protocol: q.protocol, Port: q.port, Verdict: policies.Allow,
 		Origin: policies.Origin{Reporter: policies.SourceSide, Window: v.options.Window, Node: v.options.Node, Generation: v.Number},
 	}}
-	if q.asked != q.to {
-		if name := v.service[q.asked]; name != "" {
+	if q.asked.IsValid() {
+		if name := v.serviceAt(q.asked); name != "" {
 			s.flow.To.Names = append(slices.Clone(s.flow.To.Names), name)
 		}
 	}
