@@ -20,7 +20,7 @@ import (
 // World is the world as it is seen; see live.World.
 type World interface {
 	Unready() error
-	Missing() []string
+	Unseen() []string
 	Entry(object map[string]any) (*k8s.Entry, error)
 	Look(f func(live.Moment)) error
 }
@@ -62,14 +62,21 @@ type Observation struct {
 	Pending int
 }
 
+// Stored is who tells of the Invariants that are stored; see controller.Feed.
+type Stored interface {
+	Unready() error   // why they are not known yet; nil where they are
+	Unseen() []string // why some may have changed without being told of
+	Seen() time.Time  // since when they are told of without a break; zero while they are not
+}
+
 // Decider decides about changes, one after the other: each on every world that may be,
 // now that some of those it admitted are stored and some are not, and none of them has
 // been seen yet. Only one replica may decide at a time. It is safe for concurrent use.
 type Decider struct {
 	Options
-	World   World
-	Keeper  *standing.Keeper
-	Unready func() error // why the Invariants are not known yet; nil where they are
+	World  World
+	Keeper *standing.Keeper
+	Stored Stored // the Invariants; nil for those that it is told of at once
 
 	turn   chan struct{} // whose turn it is to decide
 	ledger ledger
@@ -170,6 +177,7 @@ func (d *Decider) Decide(ctx context.Context, r *admissionv1.AdmissionRequest) (
 	if a == nil {
 		return v.response(), nil
 	}
+	v.key = a.key
 	if isInvariant(a.key) && r.Operation != admissionv1.Delete {
 		if a.invariant, err = standing.Compile(r.Object.Raw); err != nil {
 			v.refuse(err)
@@ -232,12 +240,21 @@ func isDryRun(r *admissionv1.AdmissionRequest) bool { return r.DryRun != nil && 
 
 // Ready says why nothing can be decided yet; nil where it can.
 func (d *Decider) Ready() error {
-	if d.Unready != nil {
-		if err := d.Unready(); err != nil {
+	if d.Stored != nil {
+		if err := d.Stored.Unready(); err != nil {
 			return err
 		}
 	}
 	return d.World.Unready()
+}
+
+// Unseen says what may have changed without being seen, a clause each.
+func (d *Decider) Unseen() []string {
+	all := d.World.Unseen()
+	if d.Stored != nil {
+		all = append(all[:len(all):len(all)], d.Stored.Unseen()...)
+	}
+	return all
 }
 
 // decide fills in the verdict. It is called by whose turn it is.
@@ -262,8 +279,8 @@ func (d *Decider) decide(ctx context.Context, a *admission, v *verdict) {
 	if wait := d.unsure(); wait > 0 && !v.isDenied() && v.undecidedFor == "" {
 		v.unsure(wait)
 	}
-	if missing := d.World.Missing(); len(missing) > 0 && !v.isDenied() && v.undecidedFor == "" {
-		v.without(missing)
+	if unseen := d.Unseen(); len(unseen) > 0 && v.undecidedFor == "" {
+		v.without(unseen)
 	}
 }
 
@@ -390,9 +407,9 @@ func (d *Decider) settle(m live.Moment, a *admission) []*admission {
 		}
 		v, there := m.Held(k)
 		if there {
-			return sight{v, v.ResourceVersion}, true
+			return sight{v, v.ResourceVersion, m.Seen(k)}, true
 		}
-		return sight{v, m.Revision(k)}, true
+		return sight{v, m.Revision(k), m.Seen(k)}, true
 	}, d.Clock())
 }
 
@@ -403,8 +420,11 @@ func (d *Decider) standing(ctx context.Context) (*standing.Standing, error) {
 		if !isInvariant(k) {
 			return sight{}, false
 		}
-		s := d.sightOf(k)
-		return sight{s.Version, s.ResourceVersion}, true
+		s, since := d.sightOf(k), time.Unix(0, 0)
+		if d.Stored != nil {
+			since = d.Stored.Seen()
+		}
+		return sight{s.Version, s.ResourceVersion, since}, true
 	}, d.Clock())
 	seen, err := d.Keeper.Standing(ctx)
 	if err != nil {

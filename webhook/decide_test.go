@@ -38,6 +38,8 @@ type fake struct {
 	revisions map[string]string // by kind
 	blind     error
 	gone      []string
+	unwatched map[string]bool // kinds that are not told of
+	again     time.Time       // since when all others are
 	onLook    func()
 }
 
@@ -45,14 +47,29 @@ func newFake(clock func() time.Time) *fake {
 	return &fake{
 		store: k8s.NewStore(k8s.Options{}), keeper: standing.NewKeeper(reach.Options{}, clock),
 		held: map[k8s.Key]live.Version{}, going: map[k8s.Key]bool{}, revisions: map[string]string{},
+		unwatched: map[string]bool{}, again: time.Unix(0, 0),
 	}
 }
 
-func (f *fake) Unready() error            { return f.blind }
-func (f *fake) Missing() []string         { return f.gone }
+func (f *fake) Unready() error   { return f.blind }
+func (f *fake) Unseen() []string { return f.gone }
+
+// fakeStored tells of the Invariants of a fake.
+type fakeStored struct{ *fake }
+
+func (f fakeStored) Unseen() []string { return nil }
+func (f fakeStored) Seen() time.Time  { return f.fake.Seen(k8s.Key{Kind: "Invariant"}) }
+
 func (f *fake) Base() *policies.Model     { return f.model }
 func (f *fake) Revision(k k8s.Key) string { return f.revisions[k.Kind] }
 func (f *fake) Get(k k8s.Key) *k8s.Entry  { return f.store.Get(k) }
+func (f *fake) Seen(k k8s.Key) time.Time {
+	if f.unwatched[k.Kind] {
+		return time.Time{}
+	}
+	return f.again
+}
+
 func (f *fake) Going() []k8s.Key {
 	return append(slices.Collect(maps.Keys(f.going)), f.store.Orphaned()...)
 }
@@ -227,7 +244,7 @@ func dryRun(r *admissionv1.AdmissionRequest) { yes := true; r.DryRun = &yes }
 const broken = `breaks invariant closed (deny)
 shop/web can open TCP/1 to payments/db
 by NetworkPolicy payments/in rule 0
-weir explain -f cluster shop/deployment/web payments/deployment/db TCP/1`
+weir explain -f cluster -f YOUR-FILE -n payments shop/deployment/web payments/deployment/db TCP/1`
 
 func (b *bench) allows(what string, r *admissionv1.AdmissionResponse) {
 	b.Helper()
@@ -331,7 +348,7 @@ func TestUndecided(t *testing.T) {
 			}(),
 			"a group that cannot be served": func() *admissionv1.AdmissionResponse {
 				b := newBench(t, "deny", Options{Undecided: choice})
-				b.gone = []string{"projectcalico.org/v3"}
+				b.gone = []string{"group projectcalico.org/v3 cannot be served"}
 				return b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress), dryRun)
 			}(),
 			"a world that was not seen": func() *admissionv1.AdmissionResponse {
@@ -343,6 +360,41 @@ func TestUndecided(t *testing.T) {
 				t.Errorf("%s, %s: %+v", what, choice, r)
 			}
 		}
+	}
+}
+
+// What was admitted counts for as long as nobody sees whether it was stored.
+func TestWhatIsPendingWaitsForItsWatch(t *testing.T) {
+	b := newBench(t, "deny", Options{})
+	b.unwatched["NetworkPolicy"] = true
+	b.allows("one half", b.ask(admissionv1.Update, policy("shop", "out", "1", allEgress)))
+	b.now = b.now.Add(time.Hour)
+	other := func() *admissionv1.AdmissionResponse {
+		return b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress), dryRun)
+	}
+	b.gone = []string{"networkpolicies.networking.k8s.io cannot be watched since 12:00:00: forbidden"}
+	answer := other()
+	b.refuses("the other", answer, broken)
+	if diff := cmp.Diff([]string{"checked by the world as it was seen last: " + b.gone[0]}, answer.Warnings); diff != "" {
+		t.Error(diff)
+	}
+	b.gone, b.unwatched, b.again = nil, nil, b.now
+	b.refuses("the other, before what was missed is told", other(), broken)
+	b.now = b.now.Add(late)
+	b.allows("the other, since the first never came", other())
+}
+
+// Whoever is refused learns that it was forgiven until a while ago.
+func TestExpiredWaivers(t *testing.T) {
+	lapsed := strings.Replace(fmt.Sprintf(keepClosed, "deny"), "never:", "waivers: [{reason: the move, owner: ann, until: 2026-11-22}], never:", 1)
+	b := newBench(t, "audit", Options{})
+	b.Saw("closed", live.Version{UID: "closed", ResourceVersion: "1"}, compiled(t, lapsed))
+	said := "a waiver expired at the end of 2026-11-22 (the move, for ann)"
+	b.see(t, policy("shop", "out", "2", allEgress), "2")
+	b.refuses("what was waived", b.ask(admissionv1.Update, policy("payments", "in", "1", allIngress)), strings.Replace(broken, "\nweir", "\n"+said+"\nweir", 1))
+	answer := b.ask(admissionv1.Update, strings.Replace(lapsed, "deny", "warn", 1))
+	if diff := cmp.Diff([]string{"invariant closed: " + said}, answer.Warnings); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -418,7 +470,7 @@ func TestNothingElseMayBreak(t *testing.T) {
 	further := `breaks further invariant closed (deny)
 shop/web can open TCP/443 to payments/db
 by NetworkPolicy payments/in rule 0
-weir explain -f cluster shop/deployment/web payments/deployment/db TCP/443`
+weir explain -f cluster -f YOUR-FILE -n payments shop/deployment/web payments/deployment/db TCP/443`
 	b := newBench(t, "deny", Options{})
 	b.see(t, policy("shop", "out", "2", allEgress), "2")
 	b.see(t, named(80), "2")

@@ -290,6 +290,9 @@ func (s *server) pass(d time.Duration) {
 	s.now = s.now.Add(d)
 	s.flying = slices.DeleteFunc(s.flying, func(r *request) bool { return !r.until.After(s.now) })
 	for _, kind := range slices.Sorted(maps.Keys(s.unseen)) {
+		if s.unwatched[kind] {
+			continue
+		}
 		last := -1
 		for i, e := range s.unseen[kind] {
 			if !e.until.After(s.now) {
@@ -299,6 +302,18 @@ func (s *server) pass(d time.Duration) {
 		for range last + 1 {
 			s.see(kind)
 		}
+	}
+}
+
+// turn ends the watch of a kind, or begins it again: then all that was missed is seen
+// soon.
+func (s *server) turn(kind string) {
+	if s.unwatched[kind] = !s.unwatched[kind]; s.unwatched[kind] {
+		return
+	}
+	s.again = s.now
+	for i := range s.unseen[kind] {
+		s.unseen[kind][i].until = s.now.Add(late)
 	}
 }
 
@@ -408,6 +423,7 @@ func newServer(t *rapid.T) *server {
 	clock := func() time.Time { return s.now }
 	s.fake = newFake(clock)
 	s.decider = NewDecider(s.fake, s.keeper, Options{Clock: clock, Opaque: Warn})
+	s.decider.Stored = fakeStored{s.fake}
 	for range rapid.IntRange(3, 12).Draw(t, "objects") {
 		o := s.drawObject(rapid.SampledFrom(themes[0]).Draw(t, "kind"))
 		o.uid = fmt.Sprintf("first-%d", s.revision)
@@ -428,7 +444,7 @@ func newServer(t *rapid.T) *server {
 
 // step lets one thing happen.
 func (s *server) step() {
-	switch what := rapid.IntRange(0, 10).Draw(s.T, "what"); {
+	switch what := rapid.IntRange(0, 11).Draw(s.T, "what"); {
 	case what < 4 && len(s.flying) < 4:
 		o := s.drawObject(rapid.SampledFrom(s.kinds).Draw(s.T, "kind"))
 		old := s.objects[o.key]
@@ -449,7 +465,7 @@ func (s *server) step() {
 	case what < 9:
 		var kinds []string
 		for _, kind := range slices.Sorted(maps.Keys(s.unseen)) {
-			if len(s.unseen[kind]) > 0 {
+			if len(s.unseen[kind]) > 0 && !s.unwatched[kind] {
 				kinds = append(kinds, kind)
 			}
 		}
@@ -466,6 +482,8 @@ func (s *server) step() {
 		if len(going) > 0 {
 			s.finish(rapid.SampledFrom(going).Draw(s.T, "goes"))
 		}
+	case what < 11:
+		s.turn(s.draw("kind", themes[0]...))
 	default:
 		s.pass(time.Duration(rapid.IntRange(1, 40).Draw(s.T, "seconds")) * time.Second)
 	}

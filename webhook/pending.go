@@ -32,8 +32,9 @@ func (a *admission) isGone() bool { return a.entry == nil && a.invariant == nil 
 
 // sight is what is seen of the name of an object.
 type sight struct {
-	live.Version        // zero where it is not there
-	revision     string // as of which version it is so; "" where nobody knows
+	live.Version           // zero where it is not there
+	revision     string    // as of which version it is so; "" where nobody knows
+	since        time.Time // since when all that becomes of it is seen; zero while it is not
 }
 
 // isOver reports whether an admission cannot come to be any more, or is what is seen,
@@ -48,6 +49,15 @@ func (a *admission) isOver(s sight) bool {
 		return true
 	}
 	return a.after != "" && isLater(s.revision, a.after)
+}
+
+// late is for how long what was stored may be unseen, after a watch was begun again.
+const late = time.Second
+
+// isLate reports whether an admission that was not seen cannot come to be any more.
+// While nobody sees, it may have been.
+func (a *admission) isLate(s sight, now time.Time) bool {
+	return !now.Before(a.until) && !s.since.IsZero() && !now.Before(s.since.Add(late))
 }
 
 // isNewer compares versions of one object. They are numbers; should they ever be
@@ -86,8 +96,15 @@ func (l *ledger) add(a *admission) {
 	if a.after == "" {
 		a.after = a.was.ResourceVersion
 	}
+	if len(l.pending) == mostPending {
+		l.pending = slices.Delete(l.pending, 0, 1)
+	}
 	l.pending = append(l.pending, a)
 }
+
+// mostPending is how many admissions are remembered. There are so many only where
+// something could not be watched for long, and then nobody is told that a change is fine.
+const mostPending = 10_000
 
 // learn takes a state that an object was in when somebody asked to change it.
 func (l *ledger) learn(k k8s.Key, was live.Version) {
@@ -100,14 +117,14 @@ func (l *ledger) learn(k k8s.Key, was live.Version) {
 	}
 }
 
-// settle forgets the admissions of some objects that are over, and those whose time is.
-// It returns the others.
+// settle forgets the admissions of some objects that are over, or late. It returns the
+// others.
 func (l *ledger) settle(seen func(k8s.Key) (sight, bool), now time.Time) []*admission {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	l.pending = slices.DeleteFunc(l.pending, func(a *admission) bool {
 		s, asked := seen(a.key)
-		return !now.Before(a.until) || asked && a.isOver(s)
+		return asked && (a.isOver(s) || a.isLate(s, now))
 	})
 	return slices.Clone(l.pending)
 }

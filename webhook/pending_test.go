@@ -12,7 +12,7 @@ import (
 
 func TestAdmissionIsOver(t *testing.T) {
 	seen := func(uid, version string) sight {
-		return sight{live.Version{UID: types.UID(uid), ResourceVersion: version}, version}
+		return sight{Version: live.Version{UID: types.UID(uid), ResourceVersion: version}, revision: version}
 	}
 	gone := func(revision string) sight { return sight{revision: revision} }
 	comes := admission{uid: "new"}
@@ -59,11 +59,13 @@ func TestLedger(t *testing.T) {
 	change := func(revision string) *admission {
 		return &admission{key: key, uid: "it", was: live.Version{UID: "it", ResourceVersion: revision}, until: noon.Add(time.Minute)}
 	}
-	seen := func(version string) func(k8s.Key) (sight, bool) {
+	since := func(version string, since time.Time) func(k8s.Key) (sight, bool) {
 		return func(k8s.Key) (sight, bool) {
-			return sight{live.Version{UID: "it", ResourceVersion: version}, version}, true
+			return sight{live.Version{UID: "it", ResourceVersion: version}, version, since}, true
 		}
 	}
+	seen := func(version string) func(k8s.Key) (sight, bool) { return since(version, noon) }
+	over := noon.Add(time.Minute)
 	var l ledger
 	l.add(change("10"))
 	l.add(change("12")) // of what the first one made
@@ -76,8 +78,11 @@ func TestLedger(t *testing.T) {
 		{"nobody looks", func(k8s.Key) (sight, bool) { return sight{}, false }, noon, 2},
 		{"it is as before", seen("10"), noon, 2},
 		{"the first is seen", seen("12"), noon, 1},
-		{"the second has time", seen("12"), noon.Add(time.Minute - 1), 1},
-		{"the second can come no more", seen("12"), noon.Add(time.Minute), 0},
+		{"the second has time", seen("12"), over.Add(-1), 1},
+		{"nobody asks about its kind", func(k8s.Key) (sight, bool) { return sight{}, false }, over, 1},
+		{"nobody sees whether it came", since("12", time.Time{}), over.Add(time.Hour), 1},
+		{"it may be seen any moment", since("12", over.Add(time.Hour)), over.Add(time.Hour), 1},
+		{"the second can come no more", seen("12"), over, 0},
 	} {
 		if got := len(l.settle(row.seen, row.at)); got != row.want {
 			t.Errorf("%s: %d are pending, want %d", row.name, got, row.want)

@@ -14,8 +14,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weir-policy/weir/internal/standing"
+	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
 // What an API server shows of warnings, at most, in bytes.
@@ -27,13 +29,31 @@ const (
 // mostProblems is how many problems of one object a message has.
 const mostProblems = 5
 
-// explain is the command that tells more of a counterexample.
-const explain = "weir explain -f cluster "
+// explain is the command that tells more of a counterexample, in the world that a request
+// would make: but for what goes, that is the cluster with a file that its author has.
+func (v *verdict) explain() string {
+	const cluster = "weir explain -f cluster "
+	key := v.key
+	switch {
+	case key.Group == v1alpha1.Group:
+		return cluster
+	case v.request.Operation == admissionv1.Delete:
+		kind := strings.ToLower(key.Kind)
+		if key.Group == policies.CalicoGroup { // whose kinds have names that others have
+			kind += "." + key.Group
+		}
+		return cluster + "--without " + kind + "/" + strings.TrimPrefix(key.Namespace+"/"+key.Name, "/") + " "
+	case key.Namespace != "" && key.Namespace != metav1.NamespaceDefault:
+		return cluster + "-f YOUR-FILE -n " + key.Namespace + " "
+	}
+	return cluster + "-f YOUR-FILE "
+}
 
 // verdict is what is found of a request, bit by bit. The zero verdict allows it.
 type verdict struct {
 	*Options
 	request *admissionv1.AdmissionRequest
+	key     k8s.Key // of its object
 
 	denials      []string // each a few lines
 	code         int32    // of the first
@@ -103,10 +123,16 @@ func (v *verdict) unsure(wait time.Duration) {
 	v.choose(v.Undecided, fmt.Sprintf("checked without what was admitted just before by the replica that decided until now; sure again in %s", wait.Round(time.Second)))
 }
 
-// without is the verdict on a request that would be allowed, while policies of some
-// groups of the API cannot be read.
-func (v *verdict) without(groups []string) {
-	v.choose(v.Undecided, "checked without what cannot be served at the moment: "+strings.Join(groups, ", "))
+// without is the verdict on a request while some of the world cannot be seen. What breaks
+// an invariant as far as is known is refused as ever.
+func (v *verdict) without(unseen []string) {
+	text := "checked by the world as it was seen last: " + strings.Join(unseen, "; ")
+	if v.isDenied() {
+		v.warn("%s", text)
+		return
+	}
+	v.undecidedFor = strings.Join(unseen, "; ")
+	v.choose(v.Undecided, text)
 }
 
 // opaque looks whether a policy is understood.
@@ -194,16 +220,22 @@ func (v *verdict) declares(r *invariant.Result) {
 			return
 		}
 		v.tell(r, "does not hold today:")
-		if v.isDenied() {
+		if v.isDenied() && r.State == invariant.Broken {
 			last := &v.denials[len(v.denials)-1]
 			*last += "\nspec.adopt: true accepts it as it is"
 		}
 	case invariant.Unknown:
 		v.doubts(r)
 	case invariant.Holds:
-		if r.Vacuous != "" {
+		if r.Vacuous != "" && len(r.Absent) == 0 {
 			v.warn("invariant %s speaks of nobody: nobody is described by its %s", r.Ref.Name, r.Vacuous)
 		}
+	}
+	for _, absent := range r.Absent {
+		v.warn("invariant %s: %s", r.Ref.Name, absent)
+	}
+	if lapsed := r.Lapsed(); lapsed != "" && !v.isDenied() {
+		v.warn("invariant %s: %s", r.Ref.Name, lapsed)
 	}
 }
 
@@ -212,11 +244,14 @@ func (v *verdict) tell(r *invariant.Result, verb string) {
 	switch r.Severity {
 	case invariant.Deny:
 		v.denied = append(v.denied, r.Ref.Name)
-		v.deny(http.StatusForbidden, lines(r, verb)...)
+		v.deny(http.StatusForbidden, v.lines(r, verb)...)
 	case invariant.Warn:
 		text := fmt.Sprintf("%s invariant %s: %s", verb, r.Ref.Name, r.Say())
 		if rule := ruleOf(r); rule != "" {
 			text += ", by " + rule
+		}
+		if lapsed := r.Lapsed(); lapsed != "" {
+			text += "; " + lapsed
 		}
 		v.warn("%s", text)
 	}
@@ -233,7 +268,7 @@ func (v *verdict) refuse(err error) {
 
 // lines say what breaks an invariant: the invariant, a counterexample, the rule,
 // and how to learn more.
-func lines(r *invariant.Result, verb string) []string {
+func (v *verdict) lines(r *invariant.Result, verb string) []string {
 	first := verb + " " + r.Headline()
 	if r.Owner != "" {
 		first += " (owner " + r.Owner + ")"
@@ -242,9 +277,12 @@ func lines(r *invariant.Result, verb string) []string {
 	if rule := ruleOf(r); rule != "" {
 		all = append(all, "by "+rule)
 	}
+	if lapsed := r.Lapsed(); lapsed != "" {
+		all = append(all, shorten(lapsed, longestWarning))
+	}
 	if x := foremost(r); x != nil {
 		if q := x.Question(); q != nil {
-			all = append(all, explain+strings.Join(q, " "))
+			all = append(all, v.explain()+strings.Join(q, " "))
 		}
 	}
 	return all

@@ -126,12 +126,12 @@ func (o *options) handler(to io.Writer) slog.Handler {
 	return slog.NewTextHandler(to, how)
 }
 
-// memoryLimit is what the collection of garbage goes by, unless GOMEMLIMIT says
-// otherwise.
-const memoryLimit = 120 << 20
+// garbagePercent is how much more memory than what is in use the heap may have before
+// garbage is collected, unless GOGC says otherwise: a node has better uses for it.
+const garbagePercent = 50
 
 func limitMemory(env func(string) string) {
-	if env("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+	if env("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
 	}
 }

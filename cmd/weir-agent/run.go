@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +46,7 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	parts := append(servers, part{"the agent", agent.Run}, part{"the world", worlds.watch})
+	parts := slices.Concat(servers, []part{{"the agent", agent.Run}, {"the world", worlds.watch}})
 	if o.guards != "" {
 		parts = append(parts, part{"the guards", worlds.watchGuards})
 	}

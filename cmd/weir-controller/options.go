@@ -26,7 +26,7 @@ type options struct {
 	exclude                                          []string
 	packs                                            []string
 	undecided, unknown, opaque                       choice
-	pending, interval, settle                        time.Duration
+	pending, interval, settle, tolerance             time.Duration
 	concurrent                                       int
 	calicoVersion                                    string
 	calico                                           bool
@@ -38,7 +38,7 @@ type options struct {
 }
 
 func defaults() *options {
-	return &options{undecided: choice{value: webhook.Warn}, unknown: choice{value: webhook.Warn, allow: true}, opaque: choice{value: webhook.Warn}}
+	return &options{undecided: choice{value: webhook.Warn}, unknown: choice{value: webhook.Warn, allow: true}, opaque: choice{value: webhook.Warn}, tolerance: 10 * time.Second}
 }
 
 // newFlags returns flags that set the options.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -41,8 +42,12 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/weir-policy/weir/internal/controller"
+	"github.com/weir-policy/weir/internal/source"
 	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/internal/testkit/plane"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/webhook"
 )
 
@@ -64,13 +69,33 @@ type member struct {
 	*replica
 	metrics *prometheus.Registry
 	address string
+	health  string // the address of its health
 	stop    func()
 }
 
 func newCluster(t *testing.T, replicas int, set ...func(*options)) *cluster {
 	t.Helper()
+	c := newPlane(t)
+	for range replicas {
+		c.start(set...)
+	}
+	c.register()
+	return c
+}
+
+// definitions are those of Weir's own kinds.
+const definitions = "../../policies/v1alpha1/crd"
+
+// newPlane returns one without replicas.
+func newPlane(t *testing.T) *cluster {
+	t.Helper()
+	return newBarePlane(t, &envtest.Environment{CRDDirectoryPaths: []string{definitions}, ErrorIfCRDPathMissing: true})
+}
+
+func newBarePlane(t *testing.T, e *envtest.Environment) *cluster {
+	t.Helper()
 	ctrl.SetLogger(logr.Discard())
-	p := plane.Start(t, &envtest.Environment{CRDDirectoryPaths: []string{"../../policies/v1alpha1/crd"}, ErrorIfCRDPathMissing: true})
+	p := plane.Start(t, e)
 	c := &cluster{T: t, Plane: p, config: rest.CopyConfig(p.Config)}
 	c.config.QPS = -1
 	c.clients = kubernetes.NewForConfigOrDie(c.config)
@@ -80,10 +105,6 @@ func newCluster(t *testing.T, replicas int, set ...func(*options)) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range replicas {
-		c.start(set...)
-	}
-	c.register()
 	return c
 }
 
@@ -123,7 +144,7 @@ func (c *cluster) start(set ...func(*options)) *member {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Start(ctx) }()
-	m := &member{replica: r, metrics: metrics, address: o.webhookAddr}
+	m := &member{replica: r, metrics: metrics, address: o.webhookAddr, health: o.healthAddr}
 	m.stop = sync.OnceFunc(func() {
 		stop()
 		if err := <-ended; err != nil {
@@ -279,6 +300,26 @@ func (c *cluster) says(want, stdin string, args ...string) {
 	}
 }
 
+// explains makes sure that the command in a denial says what the denial does.
+func (c *cluster) explains(l *source.Loader, sources ...string) {
+	c.Helper()
+	l.Cluster.Kubeconfig = c.Kubeconfig
+	m, err := l.Load(c.Context(), sources...)
+	if err != nil {
+		c.Fatal(err)
+	}
+	web, errWeb := m.Find("shop/deployment/web")
+	db, errDB := m.Find("payments/deployment/db")
+	port, errPort := policies.ParsePort("TCP/5432")
+	if err := errors.Join(errWeb, errDB, errPort); err != nil {
+		c.Fatal(err)
+	}
+	d, err := reach.New(m, reach.Options{}).Ask(reach.Question{From: web, To: db, Port: port})
+	if err != nil || d.Verdict != policies.Allow {
+		c.Errorf("%v: %+v", err, d)
+	}
+}
+
 const shop = `
 apiVersion: v1
 kind: Namespace
@@ -353,7 +394,7 @@ const (
 const opensDB = `breaks invariant payments-db (deny): the shop does not reach the payments database (owner team-payments)
 shop/web can open TCP/5432 to payments/db
 by NetworkPolicy %s rule 0
-weir explain -f cluster shop/deployment/web payments/deployment/db TCP/5432
+weir explain -f cluster %s shop/deployment/web payments/deployment/db TCP/5432
 `
 
 func TestRealKubectlTellsWhy(t *testing.T) {
@@ -363,9 +404,15 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 	c.apply(closed)
 	c.apply(openWeb)
 	created := `Error from server (Forbidden): error when creating "STDIN":` + because
-	c.says(created+fmt.Sprintf(opensDB, "payments/open"), openDB, "apply", "-f", "-")
-	c.says(created+fmt.Sprintf(opensDB, "payments/open"), openDB, "apply", "--dry-run=server", "-f", "-")
-	c.says("Error from server (Forbidden):"+because+fmt.Sprintf(opensDB, "shop/open"), "", "delete", "networkpolicy", "-n", "payments", "deny")
+	c.says(created+fmt.Sprintf(opensDB, "payments/open", "-f YOUR-FILE -n payments"), openDB, "apply", "-f", "-")
+	c.says(created+fmt.Sprintf(opensDB, "payments/open", "-f YOUR-FILE -n payments"), openDB, "apply", "--dry-run=server", "-f", "-")
+	file := filepath.Join(t.TempDir(), "open.yaml")
+	if err := os.WriteFile(file, []byte(strings.Replace(openDB, ", namespace: payments", "", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.explains(&source.Loader{Options: k8s.Options{Namespace: "payments"}}, source.Cluster, file)
+	c.explains(&source.Loader{Without: []string{"networkpolicy/payments/deny"}}, source.Cluster)
+	c.says("Error from server (Forbidden):"+because+fmt.Sprintf(opensDB, "shop/open", "--without networkpolicy/payments/deny"), "", "delete", "networkpolicy", "-n", "payments", "deny")
 	c.says("namespace \"payments\" deleted (server dry run)\n", "", "delete", "namespace", "payments", "--dry-run=server")
 
 	// A label of a Namespace says who may.

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	ctrlcontroller "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -47,14 +48,15 @@ type replica struct {
 }
 
 func newReplica(config *rest.Config, o *options, registry prometheus.Registerer) (*replica, error) {
-	m, leader, certificates, err := newManager(config, o)
+	feed := &controller.Feed{Tolerance: o.tolerance}
+	m, leader, certificates, err := newManager(config, o, feed)
 	if err != nil {
 		return nil, err
 	}
 	told := m.GetLogger().WithName("world")
 	world, err := live.New(config, live.Options{
 		Read: k8s.Options{CalicoVersion: o.calicoVersion, Calico: o.calico},
-		Told: func(what string) { told.Info(what) },
+		Told: func(what string) { told.Info(what) }, Tolerance: o.tolerance,
 	})
 	if err != nil {
 		return nil, err
@@ -80,9 +82,10 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 		Exclude: o.exclude, Undecided: o.undecided.value, Unknown: o.unknown.value, Opaque: o.opaque.value,
 		Pending: o.pending, Held: held, Clock: time.Now, Observe: counted.Observe,
 	})
-	feed := &controller.Feed{Informers: m.GetCache(), Saw: decider.Saw, Renewed: decider.Renewed, Missed: decider.Missed}
-	decider.Unready = feed.Unready
-	watch := &controller.Watch{Keeper: keeper, Settle: o.settle, Tell: states.tell}
+	feed.Informers, feed.Saw, feed.Renewed, feed.Missed = m.GetCache(), decider.Saw, decider.Renewed, decider.Missed
+	decider.Stored = feed
+	unwatched := func() error { return errors.Join(world.Unwatched(), feed.Unwatched()) }
+	watch := &controller.Watch{Keeper: keeper, Settle: o.settle, Tell: states.tell, Unwatched: unwatched}
 
 	server := webhook.NewServer(decider, leader, certificates)
 	server.Failed = func(err error) {
@@ -102,6 +105,7 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 	}
 	for name, check := range map[string]healthz.Checker{
 		"world":       func(*http.Request) error { return decider.Ready() },
+		"watches":     func(*http.Request) error { return unwatched() },
 		"certificate": certificates.Ready,
 		"webhook":     m.GetWebhookServer().StartedChecker(),
 	} {
@@ -125,7 +129,7 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 }
 
 // newManager returns the manager of a replica, with what knows who leads.
-func newManager(config *rest.Config, o *options) (manager.Manager, *webhook.Lease, *cert.Certificates, error) {
+func newManager(config *rest.Config, o *options, feed *controller.Feed) (manager.Manager, *webhook.Lease, *cert.Certificates, error) {
 	certificates, err := cert.New(config, cert.Options{
 		Namespace: o.namespace, Service: o.service, Folder: o.certDir, Secret: o.certSecret, Webhook: o.hook,
 	})
@@ -152,6 +156,7 @@ func newManager(config *rest.Config, o *options) (manager.Manager, *webhook.Leas
 	again := true // for tests run several in one process
 	m, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
+		Cache:  cache.Options{DefaultWatchErrorHandler: feed.Failed},
 		Metrics: metricsserver.Options{
 			BindAddress: o.metricsAddr, ExtraHandlers: pprof.GetHandlers(),
 		},

@@ -26,6 +26,7 @@ import (
 type input struct {
 	streams
 	files     []string
+	without   []string
 	repo      string
 	namespace string
 	podCIDRs  []string
@@ -60,6 +61,7 @@ func addCluster(c *cobra.Command, o *cluster.Options) {
 func (i *input) addSourceTo(c *cobra.Command) {
 	i.addTo(c)
 	c.Flags().StringArrayVarP(&i.files, "filename", "f", nil, "a `source` of manifests; repeatable (default: the current folder)")
+	c.Flags().StringArrayVar(&i.without, "without", nil, "an `object` to leave out, as if it were deleted: KIND/NAMESPACE/NAME; repeatable")
 }
 
 // loader returns what loads sources as the flags say.
@@ -79,7 +81,7 @@ func (i *input) loader() (*source.Loader, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &source.Loader{RepoDir: i.repo, Stdin: i.in, Options: o, Cluster: i.cluster}, nil
+	return &source.Loader{RepoDir: i.repo, Stdin: i.in, Options: o, Cluster: i.cluster, Without: i.without}, nil
 }
 
 func (i *input) options() (reach.Options, error) {

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/open-policy-agent/opa/v1/keys"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/internal/source"
@@ -59,11 +62,13 @@ weir check --pack and weir preview --pack check what they say; docs/packs.md tel
 // packFlags is the flags by which a verb names policy packs.
 type packFlags struct {
 	names                     []string
+	flags                     *pflag.FlagSet // nil where the packs are arguments
 	key, keyID, signed, scope string
 }
 
 func (p *packFlags) addTo(c *cobra.Command, usage string) {
-	c.Flags().StringSliceVar(&p.names, "pack", nil, usage)
+	p.flags = c.Flags()
+	p.flags.StringSliceVar(&p.names, "pack", nil, usage)
 	completeList(c, "pack", packNames()...)
 	p.addVerificationTo(c)
 }
@@ -78,8 +83,12 @@ func (p *packFlags) addVerificationTo(c *cobra.Command) {
 	f.StringVar(&p.scope, "scope", "", "the `scope` that signatures must be of")
 }
 
-// verification returns what signatures of bundles are verified by; nil without a key.
+// verification returns what signatures of bundles are verified by; nil without a key. It
+// fails where a pack has no name, as where a variable is not set.
 func (p *packFlags) verification() (*source.Verification, error) {
+	if p.flags != nil && p.flags.Changed("pack") && (len(p.names) == 0 || slices.Contains(p.names, "")) {
+		return nil, errors.New("--pack: the name of a pack is empty; weir packs lists those that there are")
+	}
 	if p.key == "" {
 		return nil, nil
 	}

@@ -6,17 +6,21 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weir-policy/weir/enforcer/nft"
 	"github.com/weir-policy/weir/enforcer/record"
 	"github.com/weir-policy/weir/internal/testkit/netns"
 )
@@ -215,4 +219,70 @@ func recordForBenchmark(b *testing.B, text string) {
 			os.Exit(0) //nolint:forbidigo // it is the child of a benchmark
 		}
 	}
+}
+
+// BenchmarkRecorderCost opens and closes connections over TCP, one after the other, with
+// a recorder and without one in turn.
+//
+//	ratio     of how many a second, with a recorder to without one; the median of rounds
+//	alone/s   how many without one
+func BenchmarkRecorderCost(b *testing.B) {
+	netns.Want(b)
+	s := newScene(b)
+	var listener *net.TCPListener
+	s.db.Inside(func() {
+		var err error
+		if listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(s.db.Addresses[0], 6000))); err != nil {
+			b.Fatal(err)
+		}
+	})
+	b.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.AcceptTCP()
+			if err != nil {
+				return
+			}
+			conn.Close() //nolint:errcheck // the other end has gone
+		}
+	}()
+	// What policies cost is measured elsewhere.
+	if err := s.kernel.Load(nft.Compile(nft.Input{Judge: s.generation.Input.Judge}, nil)); err != nil {
+		b.Fatal(err)
+	}
+	round := func() float64 {
+		n, begin := 0, time.Now()
+		s.web.Inside(func() {
+			for time.Since(begin) < time.Second/2 {
+				n++
+				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+				if err != nil {
+					b.Fatal(err)
+				}
+				err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+				if err := errors.Join(err, unix.Connect(fd, &unix.SockaddrInet4{Port: 6000, Addr: s.db.Addresses[0].As4()}), unix.Close(fd)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		return float64(n) / time.Since(begin).Seconds()
+	}
+	var ratios, alone []float64
+	for b.Loop() {
+		for range 5 {
+			without := round()
+			child, counts := s.child(b, 2)
+			with := round()
+			s.Forget()
+			counts(1)
+			if err := child.Wait(); err != nil {
+				b.Fatal(err)
+			}
+			ratios, alone = append(ratios, with/without), append(alone, without)
+		}
+	}
+	slices.Sort(ratios)
+	slices.Sort(alone)
+	b.ReportMetric(ratios[len(ratios)/2], "ratio")
+	b.ReportMetric(alone[len(alone)/2], "alone/s")
 }

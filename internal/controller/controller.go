@@ -39,19 +39,22 @@ import (
 // Name is the controller's, in events and in the managed fields of a status.
 const Name = "weir-controller"
 
-// ViolatedCondition is true while something breaks an invariant. The reasons are
-// those of conditions.
+// ViolatedCondition is true while something breaks an invariant, LapsedCondition while it
+// has a waiver that has expired. The reasons are those of conditions.
 const (
 	ViolatedCondition = "InvariantViolated"
+	LapsedCondition   = "WaiverExpired"
 
 	ViolatedReason = "InvariantViolated"
 	HoldsReason    = "InvariantHolds"
 	WaivedReason   = "InvariantWaived"
 	UnknownReason  = "InvariantUnknown"
+	UnseenReason   = "WorldUnseen"
+	LapsedReason   = "WaiverExpired"
 	InvalidReason  = "InvalidInvariant"
 )
 
-var ownedConditions = []string{meta.ReadyCondition, meta.StalledCondition, meta.ReconcilingCondition, ViolatedCondition}
+var ownedConditions = []string{meta.ReadyCondition, meta.StalledCondition, meta.ReconcilingCondition, ViolatedCondition, LapsedCondition}
 
 // Reconciler keeps the statuses.
 type Reconciler struct {
@@ -91,7 +94,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, q ctrl.Request) (result ctrl
 	case err != nil:
 		return ctrl.Result{}, err
 	}
-	before := o.Status.State
+	before := toldOf(o)
 	patcher := patch.NewSerialPatcher(o, r.Client)
 	defer func() {
 		if !o.GetDeletionTimestamp().IsZero() {
@@ -105,6 +108,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, q ctrl.Request) (result ctrl
 		r.RecordReconciling(ctx, o)
 		r.RecordStalled(ctx, o)
 		r.RecordCondition(ctx, o, ViolatedCondition)
+		r.RecordCondition(ctx, o, LapsedCondition)
 		r.RecordDuration(ctx, o, begin)
 	}()
 	if !o.GetDeletionTimestamp().IsZero() {
@@ -126,7 +130,7 @@ func (r *Reconciler) reconcile(ctx context.Context, o *Object) (ctrl.Result, err
 	}
 	if s != nil {
 		if found := s.Result(o.Name); found != nil && found.Says(i) {
-			r.write(o, found)
+			r.write(o, r.Watch.asSeen(found))
 			return jitter.JitteredRequeueInterval(ctrl.Result{RequeueAfter: r.Interval}), nil
 		}
 	}
@@ -152,18 +156,19 @@ func (r *Reconciler) packed(ctx context.Context, name string) error {
 	if found == nil || found.Pack == "" {
 		return nil
 	}
+	found = r.Watch.asSeen(found)
 	r.mutex.Lock()
+	o := &Object{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	r.write(o, found)
 	before, known := r.told[name]
 	if r.told == nil {
 		r.told = map[string]string{}
 	}
-	r.told[name] = found.State.String()
+	r.told[name] = toldOf(o)
 	r.mutex.Unlock()
 	if !known && found.State == invariant.Holds {
 		return nil
 	}
-	o := &Object{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	r.write(o, found)
 	if r.tell(o, before) {
 		log.FromContext(ctx).Info("an invariant of a policy pack", "pack", found.Pack, "severity", found.Severity.String(), "state", o.Status.State, "message", o.Status.Message)
 	}
@@ -178,10 +183,21 @@ const (
 
 // write puts what was found into a status.
 func (r *Reconciler) write(o *Object, found *invariant.Result) {
-	said := shorten(found.Say(), longestMessage)
+	said, lapsed := found.Say(), found.Lapsed()
+	if lapsed != "" {
+		said += "; " + lapsed
+	}
+	said = shorten(said, longestMessage)
 	s := &o.Status
 	s.ObservedGeneration = o.Generation
 	s.State, s.Message = found.State.String(), said
+	if found.IsUnseen() { // all else is as of when it was evaluated last
+		conditions.Delete(o, meta.StalledCondition)
+		conditions.Delete(o, ViolatedCondition)
+		conditions.MarkReconciling(o, UnseenReason, "%s", said)
+		conditions.MarkUnknown(o, meta.ReadyCondition, UnseenReason, "%s", said)
+		return
+	}
 	s.LastEvaluated = r.Clock().UTC().Format(time.RFC3339)
 	s.Broken, s.Waived = int64(found.Broken), int64(found.Waived)
 	s.Counterexamples = nil
@@ -190,6 +206,9 @@ func (r *Reconciler) write(o *Object, found *invariant.Result) {
 	}
 	if token, asked := meta.ReconcileAnnotationValue(o.GetAnnotations()); asked {
 		o.SetLastHandledReconcileRequest(token)
+	}
+	if conditions.Delete(o, LapsedCondition); lapsed != "" {
+		conditions.MarkTrue(o, LapsedCondition, LapsedReason, "%s", shorten(lapsed, longestMessage))
 	}
 	conditions.Delete(o, meta.ReconcilingCondition)
 	conditions.Delete(o, meta.StalledCondition)
@@ -228,14 +247,19 @@ func written(x *invariant.Counterexample) v1alpha1.Counterexample {
 	return w
 }
 
-// tell makes an event where another state is found than before, and reports whether
-// it is.
+// toldOf is what events tell of a status: its state, and waivers that have expired.
+func toldOf(o *Object) string {
+	return o.Status.State + " " + conditions.GetMessage(o, LapsedCondition)
+}
+
+// tell makes an event where something else is to be told of than before, and reports
+// whether it is.
 func (r *Reconciler) tell(o *Object, before string) bool {
-	if o.Status.State == before || o.Status.State == "" {
+	if toldOf(o) == before || o.Status.State == "" {
 		return false
 	}
 	kind, reason := corev1.EventTypeNormal, conditions.GetReason(o, meta.ReadyCondition)
-	if !conditions.IsReady(o) {
+	if !conditions.IsReady(o) || conditions.IsTrue(o, LapsedCondition) {
 		kind = corev1.EventTypeWarning
 	}
 	text := fmt.Sprintf("invariant %s: %s", o.Name, o.Status.Message)

@@ -3,7 +3,9 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,7 +52,7 @@ func run(t *testing.T, spec, policy string) (*Object, []string) {
 
 // reconciled lets the controller look at an Invariant, and returns it with the
 // events.
-func reconciled(t *testing.T, o *Object, keeper *standing.Keeper) (*Object, []string) {
+func reconciled(t *testing.T, o *Object, keeper *standing.Keeper, watch ...*Watch) (*Object, []string) {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := AddToScheme(scheme); err != nil {
@@ -59,6 +61,9 @@ func reconciled(t *testing.T, o *Object, keeper *standing.Keeper) (*Object, []st
 	c := clientfake.NewClientBuilder().WithScheme(scheme).WithObjects(o).WithStatusSubresource(o).Build()
 	events := record.NewFakeRecorder(10)
 	r := &Reconciler{Client: c, Events: events, Keeper: keeper, Interval: time.Minute, Clock: clock}
+	if len(watch) > 0 {
+		r.Watch = watch[0]
+	}
 	if _, err := r.Reconcile(context.Background(), ctrl.Request{NamespacedName: types.NamespacedName{Name: "it"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -123,6 +128,16 @@ func TestStatus(t *testing.T) {
 			"Normal InvariantWaived invariant it: shop/web can open TCP/5432 to shop/db",
 		},
 		{
+			"one whose waiver has expired", `{"never":{` + ends + `},"waivers":[{"reason":"a","owner":"b","until":"2026-11-22"}]}`, open, "broken", "False InvariantViolated",
+			[]string{"Stalled", "Ready", "InvariantViolated", "WaiverExpired"},
+			"Warning InvariantViolated invariant it: shop/web can open TCP/5432 to shop/db; a waiver expired at the end of 2026-11-22 (a, for b)",
+		},
+		{
+			"one that holds all the same", `{"never":{` + ends + `},"waivers":[{"reason":"a","owner":"b","until":"2026-11-22"}]}`, shut, "holds", "True InvariantHolds",
+			[]string{"Ready", "WaiverExpired"},
+			"Warning InvariantHolds invariant it: it holds; a waiver expired at the end of 2026-11-22 (a, for b)",
+		},
+		{
 			"one that does not compile", `{"cel":"nonsense("}`, open, "invalid", "False InvalidInvariant",
 			[]string{"Stalled", "Ready"},
 			"Warning InvalidInvariant invariant it: it could not be evaluated: invariant/it:6:19: cel: mismatched input '<EOF>'\n    nonsense(\n             ^",
@@ -171,6 +186,92 @@ func TestStatusWhileWaiting(t *testing.T) {
 		t.Errorf("its conditions are %v", o.Status.Conditions)
 	}
 	conforms(t, "one that is waiting", check.NewInProgressChecker(nil), o, status.InProgressStatus)
+}
+
+// While the world cannot be seen, a status says that nobody knows, and what was found
+// last is as of then.
+func TestStatusWhileBlind(t *testing.T) {
+	o := &Object{ObjectMeta: metav1.ObjectMeta{Name: "it", Generation: 1}}
+	if err := json.Unmarshal([]byte(`{"never":{`+ends+`}}`), &o.Spec); err != nil {
+		t.Fatal(err)
+	}
+	i, err := compile(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Status.State, o.Status.LastEvaluated = "holds", "2026-11-22T12:00:00Z"
+	store := k8s.NewStore(k8s.Options{})
+	put(t, store, podOf("web", "10.0.0.1"), podOf("db", "10.0.0.2"), shut)
+	keeper := standing.NewKeeper(reach.Options{}, clock)
+	keeper.Hear(store.Model())
+	keeper.Declare([]invariant.Invariant{*i})
+	lost := errors.New("pods cannot be watched: forbidden")
+	var told []invariant.Result
+	w := &Watch{Keeper: keeper, Unwatched: func() error { return lost }, Tell: func(found []invariant.Result) { told = found }}
+	if !w.turns(t.Context()) || w.turns(t.Context()) {
+		t.Error("it does not turn blind once")
+	}
+	o, events := reconciled(t, o, keeper, w)
+	if !conditions.IsUnknown(o, meta.ReadyCondition) || !conditions.IsReconciling(o) || o.Status.State != "unknown" || o.Status.LastEvaluated != "2026-11-22T12:00:00Z" {
+		t.Errorf("%+v", o.Status)
+	}
+	conforms(t, "one of a world that is not seen", check.NewInProgressChecker(nil), o, status.InProgressStatus)
+	if diff := cmp.Diff([]string{"Warning WorldUnseen invariant it: it cannot be told any more: pods cannot be watched: forbidden"}, events); diff != "" {
+		t.Error(diff)
+	}
+	s, err := keeper.Standing(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.look(s); len(told) != 1 || told[0].State != invariant.Unknown {
+		t.Errorf("told of %+v", told)
+	}
+	lost = nil
+	if !w.turns(t.Context()) {
+		t.Error("it does not see again")
+	}
+	if w.look(s); told[0].State != invariant.Holds {
+		t.Errorf("told of %+v", told)
+	}
+	if o, _ = reconciled(t, o, keeper, w); o.Status.State != "holds" || !conditions.IsReady(o) {
+		t.Errorf("%+v", o.Status)
+	}
+}
+
+// The end of a waiver is looked at when it comes, whatever else happens or not.
+func TestWaiversEndByThemselves(t *testing.T) {
+	o := &Object{ObjectMeta: metav1.ObjectMeta{Name: "it"}}
+	if err := json.Unmarshal([]byte(`{"never":{`+ends+`},"waivers":[{"reason":"a","owner":"b","until":"2026-11-23"}]}`), &o.Spec); err != nil {
+		t.Fatal(err)
+	}
+	i, err := compile(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var now atomic.Pointer[time.Time]
+	now.Store(&noon)
+	clock := func() time.Time { return *now.Load() }
+	store := k8s.NewStore(k8s.Options{})
+	put(t, store, podOf("web", "10.0.0.1"), podOf("db", "10.0.0.2"), open)
+	keeper := standing.NewKeeper(reach.Options{}, clock)
+	keeper.Hear(store.Model())
+	keeper.Declare([]invariant.Invariant{*i})
+	told := make(chan invariant.State, 10)
+	w := &Watch{Keeper: keeper, Clock: clock, Tell: func(found []invariant.Result) { told <- found[0].State }}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Start(ctx) }()
+	if is := <-told; is != invariant.Waived {
+		t.Errorf("it is %s", is)
+	}
+	tomorrow := noon.Add(12 * time.Hour)
+	now.Store(&tomorrow)
+	if is := <-told; is != invariant.Broken {
+		t.Errorf("it is %s", is)
+	}
+	if stop(); <-ended != nil {
+		t.Error("the watch fails")
+	}
 }
 
 // conforms holds a status against the conventions of Flux, and what kstatus makes of it

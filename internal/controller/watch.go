@@ -3,6 +3,8 @@ package controller
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,8 +24,15 @@ type Watch struct {
 	Keeper *standing.Keeper
 	Settle time.Duration                  // for which changes are gathered
 	Tell   func(found []invariant.Result) // hears what is found of all invariants; nil for nobody
+	// Unwatched returns an error while the world may have changed without being seen; nil
+	// where it is always seen.
+	Unwatched func() error
+
+	Clock func() time.Time // time.Now unless it is set
 
 	mutex sync.Mutex
+	until time.Time                                               // when a waiver ends
+	blind string                                                  // why the world is not seen; empty where it is
 	queue workqueue.TypedRateLimitingInterface[reconcile.Request] // of the controller, where it runs
 	last  map[string]summary
 }
@@ -49,12 +58,22 @@ func (w *Watch) Source() source.Source {
 	})
 }
 
+// beat is how often it is asked whether the world is still seen, and waivers have not
+// ended.
+const beat = time.Second
+
 // Start looks until ctx ends.
 func (w *Watch) Start(ctx context.Context) error {
+	ticks := time.NewTicker(beat)
+	defer ticks.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-ticks.C:
+			if turns := w.turns(ctx); !turns && !w.isOver() {
+				continue
+			}
 		case <-w.Keeper.News():
 		}
 		select {
@@ -71,13 +90,62 @@ func (w *Watch) Start(ctx context.Context) error {
 	}
 }
 
-func (w *Watch) look(s *standing.Standing) {
+// turns reports whether the world is seen now and was not, or is not and was.
+func (w *Watch) turns(ctx context.Context) bool {
+	var now error
+	if w.Unwatched != nil {
+		now = w.Unwatched()
+	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
-	now := make(map[string]summary, len(s.Results))
-	for k := range s.Results {
-		r := &s.Results[k]
-		is := summary{state: r.State, broken: r.Broken, waived: r.Waived, counterexamples: r.Say()}
+	if (now != nil) == (w.blind != "") {
+		return false
+	}
+	if w.blind = ""; now != nil {
+		w.blind = strings.ReplaceAll(now.Error(), "\n", "; ")
+		log.FromContext(ctx).Error(now, "the world cannot be seen, so nothing is sure of the invariants")
+	} else {
+		log.FromContext(ctx).Info("the world is seen again")
+	}
+	return true
+}
+
+// isOver reports whether a waiver has ended since the last look.
+func (w *Watch) isOver() bool {
+	now := time.Now
+	if w.Clock != nil {
+		now = w.Clock
+	}
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return !w.until.IsZero() && !now().Before(w.until)
+}
+
+// asSeen returns what was found of an invariant as far as it can be told.
+func (w *Watch) asSeen(r *invariant.Result) *invariant.Result {
+	if w == nil {
+		return r
+	}
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	if w.blind != "" {
+		return r.Unseen(w.blind)
+	}
+	return r
+}
+
+func (w *Watch) look(s *standing.Standing) {
+	results := slices.Clone(s.Results)
+	for k := range results {
+		results[k] = *w.asSeen(&results[k])
+	}
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	w.until = s.Until()
+	now := make(map[string]summary, len(results))
+	for k := range results {
+		r := &results[k]
+		is := summary{state: r.State, broken: r.Broken, waived: r.Waived, counterexamples: r.Say() + r.Lapsed()}
 		for i := range r.Counterexamples {
 			is.counterexamples += "\n" + r.Counterexamples[i].Rule()
 		}
@@ -87,6 +155,6 @@ func (w *Watch) look(s *standing.Standing) {
 		}
 	}
 	if w.last = now; w.Tell != nil {
-		w.Tell(s.Results)
+		w.Tell(results)
 	}
 }

@@ -26,10 +26,34 @@ type kind struct {
 	revision string
 	heard    time.Time
 	err      error
+
+	streams bool      // whether the server last took up a watch, rather than refuse it
+	failing time.Time // since when there is no watch; zero while there is one
+	seen    time.Time // since when there is one; zero while there is none
 }
 
 func newKind(s k8s.Served) *kind {
 	return &kind{served: s, held: map[k8s.Key]Version{}, going: map[k8s.Key]bool{}}
+}
+
+// fails takes note that it cannot be listed or watched.
+func (k *kind) fails(err error) {
+	k.err, k.streams, k.seen = err, false, time.Time{}
+	if k.failing.IsZero() {
+		k.failing = time.Now()
+	}
+}
+
+// works takes note that all that is stored from now on is told.
+func (k *kind) works() {
+	if k.err, k.failing = nil, (time.Time{}); k.seen.IsZero() {
+		k.seen = time.Now()
+	}
+}
+
+// isUnseen reports whether it has been without a watch for longer than is tolerated.
+func (k *kind) isUnseen(now time.Time, tolerance time.Duration) bool {
+	return k.listed && !k.failing.IsZero() && now.Sub(k.failing) > tolerance
 }
 
 // discover begins to watch what the server serves and is not watched, and ends
@@ -55,7 +79,7 @@ func (w *World) discover(ctx context.Context, running *sync.WaitGroup) error {
 			continue
 		case k != nil: // another version: what is held stays until the new list is there
 			k.stop()
-			next := &kind{served: s, held: k.held, going: k.going, listed: k.listed, revision: k.revision, heard: k.heard}
+			next := &kind{served: s, held: k.held, going: k.going, listed: k.listed, revision: k.revision, heard: k.heard, failing: k.failing, err: k.err}
 			w.watched[id] = next
 			k = next
 		default:

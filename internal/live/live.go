@@ -37,6 +37,9 @@ type Options struct {
 	// Told hears of groups that cannot be served, and that are served again, a clause
 	// each, if it is set.
 	Told func(what string)
+	// Tolerance is for how long a kind may be without a watch until what is in it counts
+	// as not known; ten seconds unless it is set.
+	Tolerance time.Duration
 	// Settle is for how long changes are gathered before the subscribers hear of
 	// them; a tenth of a second unless it is set.
 	Settle time.Duration
@@ -78,6 +81,7 @@ type Kind struct {
 	k8s.Served
 	Objects         int
 	Listed          bool      // whether it was listed as a whole
+	Failing         time.Time // since when it cannot be watched; zero where it can
 	ResourceVersion string    // of the list, or of what came last
 	Heard           time.Time // when the server last said something of it
 	Err             error     // why it cannot be listed or watched at the moment
@@ -87,7 +91,7 @@ type Kind struct {
 // until Start.
 func New(config *rest.Config, o Options) (*World, error) {
 	o.Poll, o.Settle = cmp.Or(o.Poll, 30*time.Second), cmp.Or(o.Settle, 100*time.Millisecond)
-	o.Patience = cmp.Or(o.Patience, o.Poll)
+	o.Patience, o.Tolerance = cmp.Or(o.Patience, o.Poll), cmp.Or(o.Tolerance, 10*time.Second)
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = 100, 200
 	config.WarningHandler = rest.NoWarnings{}
@@ -162,6 +166,43 @@ func (w *World) Missing() []string {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	return w.missing
+}
+
+// Unseen says what may have changed without being seen: nothing, or a clause for each
+// group of the API that cannot be served, and for each kind that could not be watched for
+// longer than Tolerance.
+func (w *World) Unseen() []string {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	var all []string
+	for _, group := range w.missing {
+		all = append(all, fmt.Sprintf("group %s cannot be served", group))
+	}
+	for _, k := range w.watched {
+		if k.isUnseen(time.Now(), w.options.Tolerance) && !slices.Contains(w.missing, k.served.APIVersion()) {
+			all = append(all, fmt.Sprintf("%s cannot be watched since %s: %s", k.served, k.failing.UTC().Format(time.TimeOnly), k.err))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Unwatched returns an error while some kind could not be watched for longer than
+// Tolerance. There is a model all the same, of the world as it was.
+func (w *World) Unwatched() error {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	var all []string
+	for _, k := range w.watched {
+		if k.isUnseen(time.Now(), w.options.Tolerance) {
+			all = append(all, fmt.Sprintf("%s cannot be watched: %s", k.served, k.err))
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	slices.Sort(all)
+	return errors.New(strings.Join(all, "; "))
 }
 
 // publish tells the subscribers of changes, gathered for a while.
@@ -256,7 +297,7 @@ func (w *World) Kinds() []Kind {
 	defer w.mutex.Unlock()
 	all := make([]Kind, 0, len(w.watched))
 	for _, k := range w.watched {
-		all = append(all, Kind{k.served, len(k.held), k.listed, k.revision, k.heard, k.err})
+		all = append(all, Kind{k.served, len(k.held), k.listed, k.failing, k.revision, k.heard, k.err})
 	}
 	slices.SortFunc(all, func(a, b Kind) int { return strings.Compare(a.String(), b.String()) })
 	return all
@@ -273,6 +314,10 @@ type Moment interface {
 	// what is held of it, or that nothing is, is so as of then. It is "" where the kind
 	// is not watched.
 	Revision(key k8s.Key) string
+	// Seen returns since when the server tells of the kind of an object without a break,
+	// the zero time where it does not at the moment. Where the kind is not watched, there
+	// is nothing to be told of.
+	Seen(key k8s.Key) time.Time
 	// Get returns what is held of an object, nil where it is not there.
 	Get(key k8s.Key) *k8s.Entry
 	// Within returns the objects that a namespace holds, but not itself.
@@ -311,6 +356,13 @@ func (m moment) Revision(key k8s.Key) string {
 		return k.revision
 	}
 	return ""
+}
+
+func (m moment) Seen(key k8s.Key) time.Time {
+	if k := m.world.kindOf(key); k != nil {
+		return k.seen
+	}
+	return m.world.began
 }
 
 func (m moment) Within(namespace string) (all []k8s.Key) {

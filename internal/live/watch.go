@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -42,6 +43,7 @@ func (w *World) watch(ctx context.Context, k *kind) {
 			if err != nil {
 				return nil, w.failed(k, err)
 			}
+			w.begins(k, o)
 			return watch.Filter(events, func(e watch.Event) (watch.Event, bool) { return w.readEvent(k, e), true }), nil
 		},
 	}
@@ -50,12 +52,26 @@ func (w *World) watch(ctx context.Context, k *kind) {
 	r.RunWithContext(ctx)
 }
 
-// failed takes note of why a kind cannot be read.
+// failed takes note of why a kind cannot be read. It may be that there is none of its
+// name any more.
 func (w *World) failed(k *kind, err error) error {
+	if apierrors.IsNotFound(err) {
+		w.ask()
+	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
-	k.err = err
+	k.fails(err)
 	return err
+}
+
+// begins takes note that a watch has begun. Where it lists anew, it works when the list
+// is whole.
+func (w *World) begins(k *kind, o metav1.ListOptions) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	if k.streams = true; o.SendInitialEvents == nil || !*o.SendInitialEvents {
+		k.works()
+	}
 }
 
 // item is an object on its way from the server: what a reflector asks of it, and
@@ -90,6 +106,7 @@ func (w *World) readList(k *kind, list *unstructured.UnstructuredList) (runtime.
 // so that the kind is listed again.
 func (w *World) readEvent(k *kind, e watch.Event) watch.Event {
 	if e.Type == watch.Error {
+		_ = w.failed(k, apierrors.FromObject(e.Object))
 		return e
 	}
 	o, ok := e.Object.(*unstructured.Unstructured)
@@ -143,13 +160,18 @@ func (w *World) Entry(object map[string]any) (*k8s.Entry, error) {
 		known := w.watched[groupKind{key.Group, key.Kind}] != nil
 		w.mutex.Unlock()
 		if !known {
-			select {
-			case w.asked <- struct{}{}:
-			default:
-			}
+			w.ask()
 		}
 	}
 	return e, err
+}
+
+// ask has the server asked soon which kinds it serves.
+func (w *World) ask() {
+	select {
+	case w.asked <- struct{}{}:
+	default:
+	}
 }
 
 func (w *World) read(object map[string]any) (*k8s.Entry, error) {
@@ -226,6 +248,9 @@ func (s *sink) Replace(list []any, resourceVersion string) error {
 func (s *sink) isCurrent() bool { return s.watched[idOf(s.kind.served)] == s.kind }
 
 func (s *sink) hear(resourceVersion string) {
-	s.revision, s.heard, s.err = resourceVersion, time.Now(), nil
+	s.revision, s.heard = resourceVersion, time.Now()
+	if s.kind.streams || s.failing.IsZero() { // else it was listed, and may not be watched
+		s.works()
+	}
 	s.changed()
 }

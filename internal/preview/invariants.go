@@ -23,12 +23,23 @@ type Declared struct {
 // AskFlows reports whether any of the invariants asks for flows.
 func (d *Declared) AskFlows() bool { return invariant.AskFlows(d.all()) }
 
-// all returns the invariants of the head, and then those that only the base has.
-func (d *Declared) all() []invariant.Invariant {
-	all := slices.Clone(d.Head)
+// all returns the invariants of the head, and then what the base says otherwise.
+func (d *Declared) all() []invariant.Invariant { return slices.Concat(d.Head, d.former()) }
+
+// former returns what the base says and the head does not, less what the head waives.
+// One that has got another name is the same.
+func (d *Declared) former() (all []invariant.Invariant) {
 	for k := range d.Base {
-		if invariant.Named(d.Head, d.Base[k].Ref.Name) == nil {
-			all = append(all, d.Base[k])
+		was := d.Base[k]
+		is := invariant.Named(d.Head, was.Ref.Name)
+		if is == nil {
+			if n := slices.IndexFunc(d.Head, func(i invariant.Invariant) bool { return i.Wants(&was) }); n >= 0 {
+				was.Waivers = d.Head[n].Waivers
+			}
+			all = append(all, was)
+		} else if !is.Wants(&was) {
+			was.Waivers = is.Waivers
+			all = append(all, was)
 		}
 	}
 	return all
@@ -56,29 +67,38 @@ func (d *Declared) compare(ctx context.Context, base, head *reach.Judge) ([]inva
 		}
 	}
 	changes := make([]invariant.Change, len(all))
-	for k := range all {
+	for k := range changes {
 		c := &changes[k]
 		c.Before, c.After = found[0][k], found[1][k]
 		c.Turn = invariant.TurnOf(&c.Before, &c.After)
-		stuck := c.Turn == invariant.Stuck || c.Turn == invariant.Worsens
-		was := invariant.Named(d.Base, all[k].Ref.Name)
-		switch {
-		case k >= len(d.Head):
-			c.Turn = invariant.Removed
-			continue
-		case was == nil:
-			if c.Added = true; stuck {
-				c.Turn = invariant.Stuck // nobody had declared what was broken
-			}
-			continue
-		}
-		c.Edited = !was.Says(&all[k])
-		if !stuck {
+		if c.Turn != invariant.Stuck && c.Turn != invariant.Worsens {
 			continue
 		}
 		if x := sets[1].Worse(sets[0], k, d.Now); x != nil {
 			c.Turn, c.After = invariant.Worsens, *c.After.Foremost(x)
 		}
+	}
+	changes, former := slices.Clip(changes[:len(d.Head)]), changes[len(d.Head):]
+	for k := range changes {
+		c := &changes[k]
+		was := invariant.Named(d.Base, d.Head[k].Ref.Name)
+		if was == nil {
+			if c.Added = true; c.Turn == invariant.Worsens {
+				c.Turn = invariant.Stuck // nobody had declared what was broken
+			}
+			continue
+		}
+		c.Edited, c.Forgives = !was.Says(&d.Head[k]), c.After.Forgives(was)
+	}
+	for k := range former {
+		f := &former[k]
+		if n := slices.IndexFunc(changes, func(c invariant.Change) bool { return c.After.Ref.Name == f.After.Ref.Name }); n >= 0 {
+			changes[n].Former = f
+			continue
+		}
+		removed := *f
+		removed.Turn, removed.Former = invariant.Removed, f
+		changes = append(changes, removed)
 	}
 	return changes, nil
 }

@@ -67,7 +67,8 @@ func checkRunText(out *bufio.Writer, r *CheckRun, paint paint) {
 		level := f.Severity.String()
 		fmt.Fprintf(out, "%s: %s %s  %s\n", paint.bold(clean(f.Place.String())), paint.level(level, level+":"), clean(f.Message), paint.dim("["+f.Check+"]"))
 		about := "    of " + f.Policy.What() + " " + f.Policy.String()
-		if f.See.File != "" {
+		isSaid := func(line string) bool { return strings.HasSuffix(line, " at "+f.See.String()) }
+		if f.See.File != "" && !slices.ContainsFunc(f.More, isSaid) {
 			about += ", see " + f.See.String()
 		}
 		if f.Waiver != nil {

@@ -48,7 +48,11 @@ func (r *CheckRun) addInvariant(result *invariant.Result, explain string) {
 		f.Waiver = &lint.Waiver{Check: f.Check, Until: w.Until, Reason: w.Reason + " (" + w.Owner + ")"}
 		r.Waived = append(r.Waived, f)
 	}
-	if result.Vacuous != "" && result.State == invariant.Holds && result.Pack == "" {
+	for _, absent := range result.Absent {
+		r.Findings = append(r.Findings, lint.Finding{Check: f.Check, Severity: lint.Warning, Place: result.FormPlace, Policy: result.Ref, Message: fmt.Sprintf(
+			"%s; invariant %s names it", absent, result.Ref.Name)})
+	}
+	if len(result.Absent) == 0 && result.Vacuous != "" && result.State == invariant.Holds && result.Pack == "" {
 		r.Warnings = append(r.Warnings, policies.Warning{Place: result.FormPlace, Message: fmt.Sprintf(
 			"invariant %s speaks of nobody: no pod and no address is described by its %s, so it holds whatever the policies are", result.Ref.Name, result.Vacuous)})
 	}
@@ -146,25 +150,38 @@ func appendCounterexample(b []byte, x invariant.Counterexample) []byte {
 	b = appendSome(b, "at", x.At.String())
 	b = appendNumber(b, "pairs", uint64(x.Pairs))
 	if w := x.Waiver; w != nil {
-		b = append(appendName(b, "waiver"), '{')
-		b = appendMember(appendMember(b, "until", w.Until.Format(time.DateOnly)), "reason", w.Reason)
-		b = append(appendMember(b, "owner", w.Owner), '}')
+		b = appendWaiver(appendName(b, "waiver"), w)
 	}
 	return append(b, '}')
+}
+
+func appendWaiver(b []byte, w *invariant.Waiver) []byte {
+	b = appendMember(append(b, '{'), "until", w.Until.Format(time.DateOnly))
+	return append(appendMember(appendMember(b, "reason", w.Reason), "owner", w.Owner), '}')
 }
 
 // invariantSentences say what a change does to invariants, the worst first.
 func invariantSentences(p *Preview) []sentence {
 	var said []sentence
+	for i := range p.Invariants {
+		if c := &p.Invariants[i]; c.Loosens() {
+			said = append(said, loosenedSentence(c))
+		}
+	}
 	for _, turn := range []invariant.Turn{invariant.Breaks, invariant.Worsens, invariant.Stuck, invariant.Doubts, invariant.Removed, invariant.Mends} {
 		for i := range p.Invariants {
-			if c := &p.Invariants[i]; c.Turn == turn {
+			if c := &p.Invariants[i]; c.Turn == turn && !c.Loosens() {
 				said = append(said, invariantSentence(c))
 			}
 		}
 	}
 	for i := range p.Invariants {
-		if c := &p.Invariants[i]; c.Edited {
+		if c := &p.Invariants[i]; len(c.Forgives) > 0 {
+			said = append(said, forgivenSentence(c))
+		}
+	}
+	for i := range p.Invariants {
+		if c := &p.Invariants[i]; c.Edited && !c.Loosens() {
 			said = append(said, sentence{
 				Rule: "invariants", Level: "note", Lead: say("Edits an invariant:"),
 				Body: say(code(c.After.Ref.Name), " says something else than in the base"), At: c.After.FormPlace, key: "edited " + c.After.Ref.Name,
@@ -180,7 +197,7 @@ func invariantSentence(c *invariant.Change) sentence {
 	if c.After.Description != "" {
 		wanted = say(" (", c.After.Description, ")")
 	}
-	if c.Turn == invariant.Breaks || c.Turn == invariant.Worsens || c.Fails() {
+	if c.IsBroken() || c.Fails() {
 		s.Level = findingSeverity(c.After.Severity).String()
 	}
 	switch c.Turn {
@@ -208,14 +225,50 @@ func invariantSentence(c *invariant.Change) sentence {
 		return s
 	}
 	s.Body = say(name, wanted, ": ", c.After.Say())
-	x := foremostOf(&c.After)
-	if x == nil {
-		return s
-	}
-	if rule := x.Rule(); rule != "" {
+	s.decidedBy(&c.After)
+	return s
+}
+
+// decidedBy adds the rule that decides what breaks an invariant, if there is one.
+func (s *sentence) decidedBy(r *invariant.Result) {
+	if x := foremostOf(r); x != nil && x.Rule() != "" {
 		s.Body = say(s.Body, " (", x.Policy.What(), " ", code(x.Policy.String()), ")")
-		s.At, s.Declared = x.At, c.After.FormPlace
+		s.At, s.Declared = x.At, s.At
 	}
+}
+
+// loosenedSentence says that a change breaks what the base says, and says it no more.
+func loosenedSentence(c *invariant.Change) sentence {
+	was := &c.Former.After
+	s := sentence{Rule: "invariants", Level: "error", At: c.After.FormPlace, key: "loosened " + was.Ref.Name}
+	s.Lead = say("Loosens an invariant that it breaks:")
+	now := "which says something else now"
+	switch {
+	case c.Turn == invariant.Removed:
+		s.Lead, now = say("Removes an invariant that it breaks:"), "which is of severity deny in the base"
+	case c.After.Severity != was.Severity:
+		now = fmt.Sprintf("which is of severity %s in the base, and of %s now", was.Severity, c.After.Severity)
+	}
+	wanted := phrase(nil)
+	if was.Description != "" {
+		wanted = say(" (", was.Description, ")")
+	}
+	s.Body = say(code(was.Ref.Name), wanted, ", ", now, ": ", was.Say())
+	if s.decidedBy(was); c.Turn == invariant.Removed {
+		s.Declared = policies.Place{} // nowhere in the head
+		s.AtBase = s.At == c.After.FormPlace
+	}
+	return s
+}
+
+// forgivenSentence says what a change waives.
+func forgivenSentence(c *invariant.Change) sentence {
+	s := sentence{Rule: "invariants", Level: "note", Lead: say("Waived by this change:"), At: c.Forgives[0].Place, key: "waived " + c.After.Ref.Name}
+	var waivers []string
+	for _, w := range c.Forgives {
+		waivers = append(waivers, w.String())
+	}
+	s.Body = say(code(c.After.Ref.Name), ", ", counted(c.After.Waived, c.After.Counted()), " ", strings.Join(waivers, "; "))
 	return s
 }
 
@@ -223,7 +276,7 @@ func invariantSentence(c *invariant.Change) sentence {
 func invariantsHeadline(p *Preview) phrase {
 	n := 0
 	for i := range p.Invariants {
-		if c := &p.Invariants[i]; c.Turn == invariant.Breaks || c.Turn == invariant.Worsens || c.Fails() {
+		if c := &p.Invariants[i]; c.IsBroken() || c.Fails() {
 			n++
 		}
 	}
@@ -271,7 +324,7 @@ func invariantTable(p *Preview) table {
 	t := table{Title: "Invariants", Intro: invariantTally(p), Columns: []string{"Invariant", "Severity", "Owner", "Before", "After", "Counterexample", "Decided at", "Declared at"}, Open: 20}
 	for i := range p.Invariants {
 		c := &p.Invariants[i]
-		if c.Turn == invariant.Stays && !c.Added && !c.Edited {
+		if c.Turn == invariant.Stays && !c.Added && !c.Edited && len(c.Forgives) == 0 {
 			continue
 		}
 		before, after := c.Before.State.String(), c.After.State.String()
@@ -280,6 +333,8 @@ func invariantTable(p *Preview) table {
 			before = "(new) " + before
 		case c.Turn == invariant.Removed:
 			after = "(removed) " + after
+		case c.Loosens():
+			after += " (edited; " + c.Former.After.State.String() + " as the base says it)"
 		case c.Edited:
 			after += " (edited)"
 		}
@@ -298,8 +353,15 @@ func appendInvariantChange(b []byte, c *invariant.Change) []byte {
 	b = appendMember(append(b, '{'), "turn", c.Turn.String())
 	b = append(appendName(b, "added"), fmt.Sprint(c.Added)...)
 	b = append(appendName(b, "edited"), fmt.Sprint(c.Edited)...)
+	b = append(appendName(b, "loosened"), fmt.Sprint(c.Loosens())...)
 	b = append(appendName(b, "fails"), fmt.Sprint(c.Fails())...)
 	b = appendMember(b, "before", c.Before.State.String())
 	b = appendNumber(b, "brokenBefore", uint64(c.Before.Broken))
+	if c.Former != nil && c.Turn != invariant.Removed {
+		b = appendInvariant(appendName(b, "former"), &c.Former.After)
+	}
+	if len(c.Forgives) > 0 {
+		b = appendList(appendName(b, "forgives"), c.Forgives, appendWaiver)
+	}
 	return append(appendInvariant(appendName(b, "after"), &c.After), '}')
 }

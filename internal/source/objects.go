@@ -68,13 +68,14 @@ func (r *reading) cluster() error {
 			return err
 		}
 		namespace, name := o.Name()
-		_, kind := o.Kind()
+		version, kind := o.Kind()
 		file := strings.ReplaceAll(strings.Join([]string{Cluster, kind, namespace, name}, "/"), "//", "/")
 		documents, err := k8s.Parse(file, text)
 		if err != nil {
 			return err
 		}
 		r.documents = append(r.documents, documents...)
+		r.live[file] = k8s.KeyOf(version, kind, namespace, name)
 	}
 	return nil
 }

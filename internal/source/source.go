@@ -10,6 +10,9 @@
 //	git:REV:PATH one folder or file of them
 //	cluster      the live cluster that a kubeconfig names
 //	-            standard input
+//
+// Of one object there is to be one. But what the cluster has gives way to what another
+// source says of it, as if that were applied.
 package source
 
 import (
@@ -41,6 +44,9 @@ type Loader struct {
 	Stdin   io.Reader // what "-" reads; nil is empty
 	Options k8s.Options
 	Cluster cluster.Options // how "cluster" is read
+	// Without names objects that are left out, as if they were deleted, with what a
+	// Namespace holds: KIND[.GROUP]/NAMESPACE/NAME, or KIND/NAME.
+	Without []string
 
 	parsed memory[parsed]
 	built  memory[parsed]
@@ -111,8 +117,10 @@ func (l *Loader) Convert(ctx context.Context, to k8s.Target, file string, wanted
 
 // gather reads the documents of all sources.
 func (l *Loader) gather(ctx context.Context, sources []string) *reading {
-	r := &reading{ctx: ctx, loader: l, taken: map[string]bool{}}
+	r := &reading{ctx: ctx, loader: l, taken: map[string]bool{}, live: map[string]k8s.Key{}}
 	r.gather(sources)
+	r.overlay()
+	r.leaveOut()
 	return r
 }
 
@@ -192,8 +200,9 @@ type reading struct {
 	documents []k8s.Document
 	warnings  []policies.Warning
 	problems  []error
-	taken     map[string]bool // files, by tree and path
-	repeated  bool            // something was left out, for it was taken before
+	taken     map[string]bool    // files, by tree and path
+	live      map[string]k8s.Key // objects of the cluster, by their files
+	repeated  bool               // something was left out, for it was taken before
 }
 
 func (r *reading) close() {

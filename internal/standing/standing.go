@@ -63,6 +63,10 @@ func (s *Standing) at(ctx context.Context, now time.Time) (*Standing, error) {
 	return &next, nil
 }
 
+// Until is when the first waiver ends, so that all has to be looked at again; the zero
+// time where none does.
+func (s *Standing) Until() time.Time { return s.until }
+
 // isOver reports whether a waiver has ended since.
 func (s *Standing) isOver(now time.Time) bool { return !s.until.IsZero() && !now.Before(s.until) }
 

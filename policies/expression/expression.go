@@ -32,6 +32,8 @@ type Expression struct {
 	text string
 	ast  *cel.Ast
 	plan plan
+
+	offending func() *Offending
 }
 
 // Compile reads an expression. It fails with the policies.Problem, at its line
@@ -43,7 +45,8 @@ func Compile(text string) (*Expression, error) {
 	if issues.Err() != nil {
 		return nil, e.problems(text, issues)
 	}
-	return &Expression{text, checked, newPlan(checked.NativeRep())}, nil
+	lists := sync.OnceValue(func() *Offending { return offending(text, checked.NativeRep()) })
+	return &Expression{text, checked, newPlan(checked.NativeRep()), lists}, nil
 }
 
 // String returns the expression as it was written.

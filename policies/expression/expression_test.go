@@ -368,7 +368,8 @@ func TestAnEvaluationCanBeStopped(t *testing.T) {
 func FuzzCompile(f *testing.F) {
 	for _, seed := range []string{
 		`connections.filter(c, c.from.namespace != c.to.namespace && c.to.labels["tier"] == "db")`,
-		`reach("shop/web", services[0], 5432) == allow`, `pods.map(p, p.nam)`, "a.\nb", `é + "`, `Peer{}`, `{1: [2]}[?3]`, `a(b).c(d)`,
+		`reach("shop/web", services[0], 5432) == allow`, `pods.map(p, p.nam)`, "a.\nb", `pods.all(p, pods.all(q, p.name == q.name))`, `!pods.exists(p, p.name == ")") // )`, "pods . all(p, true)\n",
+		`pods.exists_one(p, p.name != ".all(")`, `pods.map(p, p.name).all(n, n != ".all(a,") && true`, `é + "`, `Peer{}`, `{1: [2]}[?3]`, `a(b).c(d)`,
 	} {
 		f.Add(seed)
 	}
@@ -383,6 +384,15 @@ func FuzzCompile(f *testing.F) {
 			t.Errorf("%q: %v", text, err)
 		}
 		said(v)
+		o := x.Offending()
+		if o == nil {
+			return
+		}
+		items, errItems := o.Eval(context.Background(), w, 20_000)
+		list, ok := items.(expression.List)
+		if err == nil && errItems == nil && (!ok || (v == true) != (len(list) == 0) && !strings.Contains(text, "exists_one")) {
+			t.Errorf("%q is %v, and false of %v", text, v, items)
+		}
 	})
 }
 

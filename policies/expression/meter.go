@@ -28,7 +28,7 @@ func (m *meter) spend(steps uint64) {
 	m.spent += steps
 	if m.spent > m.limit {
 		panic(interpreter.EvalCancelledError{Cause: interpreter.CostLimitExceeded, Message: fmt.Sprintf(
-			"it takes more than %d steps; let it go through less, or allow it more steps", m.limit)})
+			"it takes more than %d steps; let it go through less", m.limit)})
 	}
 }
 

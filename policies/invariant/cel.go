@@ -27,10 +27,10 @@ func (s *Set) evaluate(ctx context.Context, k int, f *finder) error {
 	var p policies.Problem
 	switch v := v.(type) {
 	case bool:
-		if !v {
+		if !v && !s.offending(ctx, k, f) {
 			f.breaks(Counterexample{Because: "the expression is false", Pairs: 1})
 		}
-		return nil
+		return ctx.Err()
 	case expression.List:
 		for _, item := range v {
 			s.listed(item, f)
@@ -45,6 +45,30 @@ func (s *Set) evaluate(ctx context.Context, k int, f *finder) error {
 	}
 	f.Problem = err.Error()
 	return nil
+}
+
+// offending takes of what an expression is false, and reports whether that is known.
+func (s *Set) offending(ctx context.Context, k int, f *finder) bool {
+	o := s.invariants[k].CEL.Offending()
+	if o == nil {
+		return false
+	}
+	v, err := o.Eval(ctx, s.world, s.Steps)
+	items, ok := v.(expression.List)
+	if err != nil || !ok {
+		return false
+	}
+	for _, item := range items {
+		switch object, isObject := item.(*expression.Object); {
+		case isObject && object.Connection != nil:
+			s.listed(item, f)
+		case isObject:
+			f.breaks(Counterexample{Because: fmt.Sprintf(o.Says, object.Text), Pairs: 1})
+		default:
+			f.breaks(Counterexample{Because: fmt.Sprintf(o.Says, fmt.Sprint(item)), Pairs: 1})
+		}
+	}
+	return len(items) > 0
 }
 
 // listed takes one item of the list of what breaks an invariant.

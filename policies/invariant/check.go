@@ -46,12 +46,25 @@ type Result struct {
 	// state is Unknown.
 	Unknown         int
 	Doubt           *Counterexample
-	Problem         string // why it could not be asked, where the state is Invalid
+	Problem         string // why it could not be asked, where the state is Invalid, or of one Unseen
 	Vacuous         string // whom nobody is, so that it speaks of nothing; empty else
 	Expired, Unused []*Waiver
+	// Absent says which network sets it names that are not there, a clause each.
+	Absent []string
 
-	whom []whom // whom an expression or a policy in Rego names
+	unseen bool
+	whom   []whom // whom an expression or a policy in Rego names
 }
+
+// Unseen returns a result as of a world that may have changed without being seen, for
+// some reason: it cannot be told.
+func (r Result) Unseen(why string) *Result {
+	r.State, r.Problem, r.Doubt, r.unseen = Unknown, why, nil, true
+	return &r
+}
+
+// IsUnseen reports whether it comes from Unseen.
+func (r *Result) IsUnseen() bool { return r.unseen }
 
 // Counterexample is what breaks an invariant: a connection, a pod that is not
 // isolated, or whatever an expression or a policy in Rego says.
@@ -268,7 +281,9 @@ func (s *Set) check(ctx context.Context, k int, now time.Time, at sight) (Result
 	if f.all != nil && i.Form != Exists {
 		f.Broken, f.Unknown = f.all.broken, f.all.unknown
 	}
-	return f.result(), nil
+	r := f.result()
+	r.Absent = s.absent(i)
+	return r, nil
 }
 
 // connections looks for what breaks a sentence about connections.

@@ -34,13 +34,27 @@ type Change struct {
 	// Added and Edited are set where the change declares it first, or says
 	// something else by it.
 	Added, Edited bool
+	// Former is what the change does to what the base says by it, less what the head
+	// waives, where the head wants something else, or nothing; nil else.
+	Former *Change
+	// Forgives are the waivers that the change brings and that waive something.
+	Forgives []*Waiver
 }
 
 // Fails reports whether the change must not be made: it breaks an invariant of
 // severity deny, or breaks it further, or declares one that does not hold and that
-// does not say adopt.
+// does not say adopt; or it loosens one that it breaks.
 func (c *Change) Fails() bool {
-	return c.After.Severity == Deny && (c.Turn == Breaks || c.Turn == Worsens || c.Turn == Stuck && c.Added && !c.After.Adopt)
+	return c.After.Severity == Deny && (c.IsBroken() || c.Turn == Stuck && c.Added && !c.After.Adopt) || c.Loosens()
+}
+
+// IsBroken reports whether the change breaks it, or breaks it further.
+func (c *Change) IsBroken() bool { return c.Turn == Breaks || c.Turn == Worsens }
+
+// Loosens reports whether the change breaks an invariant of severity deny as the base
+// declares it, and takes it away or makes it say something else.
+func (c *Change) Loosens() bool {
+	return c.Former != nil && c.Former.After.Severity == Deny && c.Former.IsBroken()
 }
 
 // TurnOf compares what was found of one invariant before and after. One that was
@@ -66,17 +80,47 @@ func TurnOf(before, after *Result) Turn {
 
 // Says reports whether two invariants say the same, wherever they stand: what they
 // want, how much, and what is waived until when. Descriptions and owners may differ.
-func (i *Invariant) Says(other *Invariant) bool { return i.sentence() == other.sentence() }
+func (i *Invariant) Says(other *Invariant) bool {
+	return i.Wants(other) && i.forgiven() == other.forgiven()
+}
+
+// Wants reports whether two invariants say the same, whatever is waived.
+func (i *Invariant) Wants(other *Invariant) bool { return i.sentence() == other.sentence() }
+
+func peersText(all []policies.Match) string {
+	var texts []string
+	for _, m := range all {
+		texts = append(texts, m.String())
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (w *Waiver) forgiven() string {
+	return fmt.Sprintln("waived", w.Until, peersText(w.From), "to", peersText(w.To))
+}
+
+func (i *Invariant) forgiven() (text string) {
+	for k := range i.Waivers {
+		text += i.Waivers[k].forgiven()
+	}
+	return text
+}
+
+// Forgives returns the waivers that waive something, of those that another invariant
+// does not have.
+func (r *Result) Forgives(other *Invariant) (all []*Waiver) {
+	for k := range r.Waivers {
+		w := &r.Waivers[k]
+		isOld := slices.ContainsFunc(other.Waivers, func(o Waiver) bool { return o.forgiven() == w.forgiven() })
+		if !isOld && !slices.Contains(r.Expired, w) && !slices.Contains(r.Unused, w) && r.State != Invalid {
+			all = append(all, w)
+		}
+	}
+	return all
+}
 
 func (i *Invariant) sentence() string {
-	peers := func(all []policies.Match) string {
-		var texts []string
-		for _, m := range all {
-			texts = append(texts, m.String())
-		}
-		return strings.Join(texts, "; ")
-	}
-	text := fmt.Sprintln(i.Form, i.Severity, i.Adopt, i.Direction, i.Directions, peers(i.From), "to", peers(i.To))
+	text := fmt.Sprintln(i.Form, i.Severity, i.Adopt, i.Direction, i.Directions, peersText(i.From), "to", peersText(i.To))
 	for _, p := range i.Ports {
 		text += fmt.Sprintln(p.Name, p.Ports)
 	}
@@ -85,9 +129,6 @@ func (i *Invariant) sentence() string {
 	}
 	if i.Rego != nil {
 		text += i.Rego.String()
-	}
-	for k := range i.Waivers {
-		text += fmt.Sprintln("waived", i.Waivers[k].Until, peers(i.Waivers[k].From), "to", peers(i.Waivers[k].To))
 	}
 	return text
 }

@@ -141,14 +141,25 @@ NetworkPolicy shop/db at shop.yaml:13:1: weir explain shop/pod/web shop/deployme
 : weir explain lost/pod/stray shop/pod/web TCP/80`,
 		},
 		{"an expression", `cel: 'reach("shop/web", "shop/db", 5432) == allow'`, `holds: it holds`},
-		{"an expression that is false", `cel: 'pods.all(p, p.namespace == "shop")'`, `broken: the expression is false`},
+		{"an expression that is false", `cel: 'size(pods) == 0'`, `broken: the expression is false`},
+		{"an expression that is false of some", `cel: 'pods.all(p, p.namespace == "shop")'`, `broken: it is not true of lost/stray; 1 other item breaks it too`},
+		{"an expression that is false of several", `cel: 'pods.filter(p, pods.all(q, true)).all(p, p.namespace == "none")'`, `broken: it is not true of lost/stray; 3 other items break it too`},
+		{"an expression that must be true of nobody", `cel: '!pods.exists(p, p.namespace == "shop" && p.name != "")'`, `broken: it is true of shop/db; 1 other item breaks it too`},
+		{"an expression that must be true of one", `cel: 'pods.exists_one(p, p.namespace == "shop")'`, `broken: it is true of shop/db, and may be of one only; 1 other item breaks it too`},
+		{"an expression that is true of none", `cel: 'pods.exists_one(p, p.namespace == "none")'`, `broken: the expression is false`},
+		{"an expression about numbers", `cel: '[1, 2, 3].all(n, n < 3)'`, `broken: it is not true of 3`},
+		{
+			"an expression about connections", `cel: 'connections.all(c, c.from.namespace != "ops" || c.to.name != "db")'`,
+			`broken: ops/bot can open TCP/5432 to shop/db
+NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
+		},
 		{
 			"an expression that lists connections", `cel: 'connections.filter(c, c.to.name == "db" && c.from.namespace == "ops")'`,
 			`broken: ops/bot can open TCP/5432 to shop/db
 NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
 		},
 		{"an expression that lists texts", `cel: 'pods.filter(p, p.namespace != "shop").map(p, p.name)'`, `broken: stray; 1 other item breaks it too`},
-		{"an expression that takes too long", `cel: 'pods.all(a, pods.all(b, pods.all(c, pods.all(d, pods.all(e, pods.all(f, pods.all(g, true)))))))'`, `invalid: it could not be evaluated: it takes more than 10000 steps; let it go through less, or allow it more steps`},
+		{"an expression that takes too long", `cel: 'pods.all(a, pods.all(b, pods.all(c, pods.all(d, pods.all(e, pods.all(f, pods.all(g, true)))))))'`, `invalid: it could not be evaluated: it takes more than 10000 steps; let it go through less`},
 		{"Rego that says nothing", `rego: 'deny contains "x" if weir.reach("shop/web", "shop/db", 5432) != "allow"'`, `holds: it holds`},
 		{"Rego that says texts", `rego: 'deny contains p.name if { some p in data.weir.world.pods; p.namespace != "shop" }'`, `broken: bot; 1 other item breaks it too`},
 		{
@@ -163,7 +174,7 @@ NetworkPolicy shop/db at shop.yaml:13:1: weir explain ops/pod/bot shop/deploymen
 		},
 		{"Rego that names a pod", `rego: 'deny contains {"msg": "who is it?", "from": "ops/bot"}'`, `broken: who is it?`},
 		{"Rego that names nobody", `rego: 'deny contains {"msg": "who is it?", "from": "ops/bob"}'`, `invalid: it could not be evaluated: "who is it?": "ops/bob": namespace ops has no pod or workload bob; near it is bot`},
-		{"Rego that errs", `rego: 'deny contains weir.reach("ops/bob", "world", 1)'`, `invalid: it could not be evaluated: line 1: weir.reach: "ops/bob": namespace ops has no pod or workload bob; near it is bot`},
+		{"Rego that errs", `rego: 'deny contains weir.reach("ops/bob", "world", 1)'`, `invalid: it could not be evaluated: shop.yaml:26:24: weir.reach: "ops/bob": namespace ops has no pod or workload bob; near it is bot`},
 		{"Rego that takes too long", `rego: 'deny contains "x" if { some a in numbers.range(1, 1000); some b in numbers.range(1, 1000); a + b == 7000 }'`, `invalid: it could not be evaluated: it takes more than 10000 steps; let it go through less`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -212,5 +223,43 @@ NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/de
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})
+	}
+}
+
+// A network set that nobody declares is named, with those near it, whatever else is found.
+func TestSetsThatAreNotThere(t *testing.T) {
+	const sets = `
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {name: partners}
+spec: {nets: [203.0.113.0/24]}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkSet
+metadata: {name: probes, namespace: shop}
+spec: {nets: [198.51.100.0/24]}
+---
+`
+	db := "{podSelector: {matchLabels: {app: db}}}"
+	for _, row := range []struct {
+		spec, want string
+		absent     []string
+	}{
+		{"never: {from: [{set: partners}, {set: shop/probes}], to: [" + db + "]}", "it holds", nil},
+		{
+			"never: {from: [{set: partner}], to: [" + db + "]}", "it holds, for there is no GlobalNetworkSet partner; near it are partners, shop/probes",
+			[]string{"there is no GlobalNetworkSet partner; near it are partners, shop/probes"},
+		},
+		{
+			"never: {from: [{set: shop/partners}, {set: partners, not: {set: gone}}], to: [" + db + "]}", "it holds",
+			[]string{"there is no NetworkSet shop/partners; near it are shop/probes, partners", "there is no GlobalNetworkSet gone; near it are partners, shop/probes"},
+		},
+	} {
+		text := "apiVersion: weir.dev/v1alpha1\nkind: Invariant\nmetadata: {name: it}\nspec: {" + row.spec + "}\n"
+		for _, r := range check(t, shop+strings.TrimPrefix(sets, "\n"), text) {
+			if diff := cmp.Diff(row.absent, r.Absent); diff != "" || r.Say() != row.want {
+				t.Errorf("%s: %s: %s", row.spec, r.Say(), diff)
+			}
+		}
 	}
 }

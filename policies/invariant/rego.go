@@ -26,9 +26,7 @@ func (s *Set) evaluateRego(ctx context.Context, p expression.Program, f *finder)
 		f.breaks(x)
 	}
 	if err != nil {
-		if at := (policies.Problem{}); errors.As(err, &at) && at.Place.Line > 0 {
-			err = fmt.Errorf("line %d: %s", at.Place.Line, at.Message)
-		} else if at.Message != "" {
+		if at := (policies.Problem{}); errors.As(err, &at) && at.Place.Line == 0 {
 			err = errors.New(at.Message)
 		}
 		f.Problem = err.Error()

@@ -13,8 +13,14 @@ import (
 // Say says in one clause what a result comes to, lower case, no full stop:
 // "storefront/web can open TCP/5432 to payments/db; 11 other pairs break it too".
 func (r *Result) Say() string {
+	if r.unseen {
+		return "it cannot be told any more: " + r.Problem
+	}
 	switch r.State {
 	case Holds:
+		if r.Vacuous != "" && len(r.Absent) > 0 {
+			return "it holds, for " + strings.Join(r.Absent, "; ")
+		}
 		if r.Vacuous != "" {
 			return "it holds, for nobody is described by its " + r.Vacuous
 		}
@@ -60,15 +66,9 @@ func end(p *policies.Peer) string {
 
 // others says how many pairs there are besides the first.
 func (r *Result) others() string {
-	n, noun := r.Broken, "pair"
+	n, noun := r.Broken, r.Counted()
 	if r.State == Waived {
 		n = r.Waived
-	}
-	switch r.Form {
-	case Isolated:
-		noun = "pod"
-	case CEL, Rego:
-		noun = "item"
 	}
 	switch n--; {
 	case n <= 0 || r.Form == Exists:
@@ -77,6 +77,17 @@ func (r *Result) others() string {
 		return "; 1 other " + noun + " breaks it too"
 	}
 	return fmt.Sprintf("; %d other %ss break it too", n, noun)
+}
+
+// Counted says what is counted that breaks it: pairs, pods or items.
+func (i *Invariant) Counted() string {
+	switch i.Form {
+	case Isolated:
+		return "pod"
+	case CEL, Rego:
+		return "item"
+	}
+	return "pair"
 }
 
 // Headline names the invariant and what it wants: "invariant payments-db (deny):
@@ -130,6 +141,15 @@ func named(p *policies.Peer) string {
 		return p.Namespace + "/pod/" + p.Pod
 	}
 	return p.Namespace + "/" + strings.ToLower(p.Kind) + "/" + p.Name
+}
+
+// Lapsed says which waivers have expired, a clause each; empty where none has.
+func (r *Result) Lapsed() string {
+	var all []string
+	for _, w := range r.Expired {
+		all = append(all, fmt.Sprintf("a waiver expired at the end of %s (%s, for %s)", w.Until.Format(time.DateOnly), w.Reason, w.Owner))
+	}
+	return strings.Join(all, "; ")
 }
 
 // String says until when a waiver forgives, by whom and why.

@@ -42,7 +42,7 @@ var (
 // their order. All other kinds are left to Read, which in turn leaves these out.
 // Expressions are compiled, policies in Rego by rego.Program. The error joins every
 // policies.Problem found; there are no invariants then.
-func ReadInvariants(docs []Document, rego func(text string) (expression.Program, error)) ([]invariant.Invariant, error) {
+func ReadInvariants(docs []Document, rego func(text string, lines []policies.Place) (expression.Program, error)) ([]invariant.Invariant, error) {
 	r := newReader(Options{})
 	r.rego = rego
 	var all []invariant.Invariant
@@ -532,7 +532,12 @@ func (v value) rego() expression.Program {
 	if len(text) > longestRego {
 		return nil
 	}
-	p, err := v.r.rego(text)
+	lines := make([]policies.Place, 1+strings.Count(text, "\n"))
+	for k := range lines {
+		lines[k] = v.place()
+		lines[k].Line, lines[k].Column = v.inText(k+1, 1)
+	}
+	p, err := v.r.rego(text, lines)
 	if err != nil {
 		v.expressionProblems(err)
 		return nil

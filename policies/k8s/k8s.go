@@ -129,8 +129,8 @@ func join(problems []policies.Problem) error {
 
 // reader gathers what the documents say.
 type reader struct {
-	take func(v value, kind, version string)           // reads one object
-	rego func(text string) (expression.Program, error) // of invariants
+	take func(v value, kind, version string)                                   // reads one object
+	rego func(text string, lines []policies.Place) (expression.Program, error) // of invariants
 
 	namespace     string
 	implied       string // the namespace of the object that was read last

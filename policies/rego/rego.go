@@ -39,9 +39,10 @@ type Policy struct {
 	compiler *ast.Compiler
 	data     map[string]any
 	queries  []question
-	sections []string        // of the world, that its modules read
-	unnamed  map[string]bool // files to which a line was added
-	flows    bool            // whether its modules ask for recorded flows
+	sections []string         // of the world, that its modules read
+	unnamed  map[string]bool  // files to which a line was added
+	flows    bool             // whether its modules ask for recorded flows
+	lines    []policies.Place // where the lines of its module begin; nil where that is a file
 }
 
 // Metadata is what the annotations of a package say about it.
@@ -63,12 +64,14 @@ type Module struct{ File, Text string }
 // Violation is one thing that breaks a policy.
 type Violation = expression.Violation
 
-// Program compiles a module as Compile does.
-func Program(text string) (expression.Program, error) {
+// Program compiles a module as Compile does. What fails when it is evaluated is told at
+// the places, in another file, where its lines begin.
+func Program(text string, lines []policies.Place) (expression.Program, error) {
 	p, err := Compile(text)
 	if err != nil {
 		return nil, err
 	}
+	p.lines = lines
 	return p, nil
 }
 
@@ -388,6 +391,10 @@ func (p *Policy) failure(err error) error {
 		if e.Location != nil {
 			why.Place = placeOf(e.Location)
 			unshift(&why.Place, p.unnamed)
+			if at := why.Place; at.Line > 0 && at.Line <= len(p.lines) {
+				why.Place = p.lines[at.Line-1]
+				why.Place.Column += at.Column - 1
+			}
 		}
 	}
 	return why

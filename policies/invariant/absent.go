@@ -1,0 +1,44 @@
+package invariant
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// absent says which network sets an invariant names and nobody declares, a clause each,
+// in the order in which it names them.
+func (s *Set) absent(i *Invariant) (clauses []string) {
+	var sets []policies.NetworkSet
+	if m := s.judge.Model(); m != nil {
+		sets = m.Sets
+	}
+	visit(Matches([]Invariant{*i}), func(ref policies.Ref) {
+		if slices.ContainsFunc(sets, func(set policies.NetworkSet) bool { return set.Ref == ref }) {
+			return
+		}
+		name := func(r policies.Ref) string { return strings.TrimPrefix(r.Namespace+"/"+r.Name, "/") }
+		var names []string
+		for k := range sets {
+			names = append(names, name(sets[k].Ref))
+		}
+		clause := "there is no " + ref.Kind + " " + name(ref) + policies.Near(name(ref), names)
+		if !slices.Contains(clauses, clause) {
+			clauses = append(clauses, clause)
+		}
+	})
+	return clauses
+}
+
+// visit calls f with the network sets that matches are made of.
+func visit(all []policies.Match, f func(policies.Ref)) {
+	for _, m := range all {
+		if strings.HasSuffix(m.Object.Kind, "NetworkSet") {
+			f(m.Object)
+		}
+		visit(m.Any, f)
+		visit(m.All, f)
+		visit(m.Except, f)
+	}
+}
