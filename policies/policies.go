@@ -213,7 +213,7 @@ type Node struct {
 	Name      string
 	Labels    map[string]string
 	Addresses []netip.Addr
-	PodCIDRs  []netip.Prefix // ranges that addresses of its pods come from, as it says; they may repeat
+	PodCIDRs  []netip.Prefix // ranges that addresses of its pods come from, sorted
 	// Implied is set when only host endpoints mention the node: its labels are
 	// then unknown.
 	Implied bool

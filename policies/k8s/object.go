@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -266,9 +267,11 @@ func (r *reader) readNode(o object) {
 	spec := o.field("spec")
 	for _, c := range append(spec.field("podCIDRs").items(), spec.field("podCIDR")) {
 		if p, ok := c.cidr(); ok {
-			r.podCIDRs = append(r.podCIDRs, p)
 			node.PodCIDRs = append(node.PodCIDRs, p)
 		}
 	}
+	slices.SortFunc(node.PodCIDRs, netip.Prefix.Compare)
+	node.PodCIDRs = slices.Compact(node.PodCIDRs) // the first of podCIDRs stands in podCIDR, too
+	r.podCIDRs = append(r.podCIDRs, node.PodCIDRs...)
 	r.nodes = append(r.nodes, node)
 }
