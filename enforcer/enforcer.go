@@ -86,8 +86,10 @@ type Agent struct {
 	loaded  *nft.Ruleset
 	alarmed kernel.Alarm
 
-	busy     time.Time    // since when a change is put in force; zero where none is
-	accepted nft.Accepted // by the loop alone
+	busy time.Time // since when a change is put in force; zero where none is
+	// By the loop alone.
+	accepted nft.Accepted
+	refused  map[string]bool // what was logged
 }
 
 // told is a world with the rules that stand above it.
@@ -315,10 +317,11 @@ func (a *Agent) sync() error {
 	}
 	now := time.Now()
 	a.metrics.synced(next.at, begin, compiled, now)
-	a.took(next, in, ruleset, refusals, rules, compiled)
+	a.took(next, in, ruleset, rules, compiled)
 	if change == nil || !change.IsEmpty() {
 		signal(a.sweeps)
 	}
+	a.refuse(append(refusals, nft.Doubts(in)...)) // which may take a while
 	return nil
 }
 
@@ -336,21 +339,16 @@ func (a *Agent) fail(what string, err error) {
 }
 
 // took takes note of what is in force since right after some moment.
-func (a *Agent) took(next told, in nft.Input, r *nft.Ruleset, refusals []nft.Refusal, rules int, since time.Time) {
+func (a *Agent) took(next told, in nft.Input, r *nft.Ruleset, rules int, since time.Time) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	s := &a.state
-	for _, r := range refusals {
-		if !slices.ContainsFunc(s.Refusals, func(x nft.Refusal) bool { return x.String() == r.String() }) {
-			a.options.Log.Warn("not enforced as it is written", "refusal", r.String())
-		}
-	}
 	if s.model != next.model || len(s.guards) != len(next.guards) {
 		s.Generation++
 		s.Since = since
 	}
 	first := a.loaded == nil
-	s.model, s.guards, s.Refusals, s.Failed = next.model, next.guards, refusals, nil
+	s.model, s.guards, s.Failed = next.model, next.guards, nil
 	s.Policies, s.Rules, s.Pods, s.Elements = len(in.Judge.Model().Policies), rules, len(in.Pods), elementsOf(r)
 	a.loaded = r
 	if a.options.Recorder != nil {
@@ -361,6 +359,34 @@ func (a *Agent) took(next told, in nft.Input, r *nft.Ruleset, refusals []nft.Ref
 		log = a.options.Log.Info
 	}
 	log("in force", "generation", s.Generation, "pods", s.Pods, "policies", s.Policies, "elements", s.Elements)
+}
+
+// mostLogged is how many refusals are logged at once; Status has all.
+const mostLogged = 10
+
+// refuse takes note of what is not enforced as it is written, and logs what is new of it.
+func (a *Agent) refuse(refusals []nft.Refusal) {
+	a.mutex.Lock()
+	a.state.Refusals = refusals
+	a.mutex.Unlock()
+	known := make(map[string]bool, len(refusals))
+	logged, more := 0, 0
+	for _, r := range refusals {
+		text := r.String()
+		known[text] = true
+		switch {
+		case a.refused[text]:
+		case logged < mostLogged:
+			logged++
+			a.options.Log.Warn("not enforced as it is written", "refusal", text)
+		default:
+			more++
+		}
+	}
+	if more > 0 {
+		a.options.Log.Warn("more is not enforced as it is written, see /status", "count", more)
+	}
+	a.refused = known
 }
 
 func elementsOf(r *nft.Ruleset) (n int) {
@@ -436,8 +462,8 @@ func (a *Agent) Ready() error {
 	return errors.New("no world was told of yet")
 }
 
-// inputOf returns what a world asks of the node, and what of it is not enforced as it is
-// written, with how many rules there are.
+// inputOf returns what a world asks of the node, what of its policies is not enforced as
+// it is written, and how many rules there are.
 func (a *Agent) inputOf(next told) (nft.Input, []nft.Refusal, int) {
 	admitted, accepted, refusals := nft.Admit(next.model, a.accepted)
 	a.accepted = accepted
@@ -461,7 +487,6 @@ func (a *Agent) inputOf(next told) (nft.Input, []nft.Refusal, int) {
 			in.Guards = reach.New(onlyGuards(m), reach.Options{})
 		}
 	}
-	refusals = append(refusals, nft.Doubts(in)...)
 	rules := 0
 	for i := range m.Policies {
 		for _, d := range policies.Directions {

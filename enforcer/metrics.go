@@ -114,7 +114,7 @@ var (
 	generation  = describe("generation", "How many worlds were put in force.")
 	inForce     = describe("in_force", "What is in force: policies, their rules, the node's pods, the elements of sets, guards.", "what")
 	refusals    = describe("refusals", "What is not enforced as it is written, at the moment.")
-	worlds      = describe("world_problems", "Sources that cannot be read at the moment, so that the last good world is in force.")
+	unread      = describe("world_problems", "Sources that cannot be read at the moment, so that the last good world is in force.")
 	packets     = describe("packets_total", "First packets of connections that policies were asked about: judged by a vector, and of these denied or only observed; denied without one; of strangers.", "direction", "action")
 	started     = describe("connections_started_total", "Connections that began.")
 	ended       = describe("connections_ended_total", "Connections that ended.")
@@ -133,8 +133,9 @@ var (
 	lost        = describe("events_lost_total", "What is not in the flow records, by cause.", "cause")
 )
 
-// Describe and Collect make an agent a collector of Prometheus.
-func (a *Agent) Describe(c chan<- *prometheus.Desc) { prometheus.DescribeByCollect(a, c) }
+// Describe and Collect make an agent a collector of Prometheus. It describes nothing, for
+// which metrics there are depends on what happens.
+func (a *Agent) Describe(chan<- *prometheus.Desc) {}
 
 // Collect sends all.
 func (a *Agent) Collect(c chan<- prometheus.Metric) {
@@ -153,7 +154,7 @@ func (a *Agent) Collect(c chan<- prometheus.Metric) {
 	gauge(inForce, s.Elements, "elements")
 	gauge(inForce, len(s.guards), "guards")
 	gauge(refusals, len(s.Refusals))
-	gauge(worlds, len(s.Problems))
+	gauge(unread, len(s.Problems))
 	count := func(d *prometheus.Desc, n uint64, labels ...string) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	}

@@ -4,6 +4,7 @@ package enforcer_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -30,9 +31,8 @@ import (
 type node struct {
 	*netns.Lab
 	*enforcer.Agent
-	t      *testing.T
-	policy int
-	pods   map[string]*netns.Party
+	t    *testing.T
+	pods map[string]*netns.Party
 }
 
 // pods are those of the node, and what their addresses end in.
@@ -98,7 +98,7 @@ func (n *node) turnTo(text string, guards ...policies.Policy) {
 	n.Tell(modelOf(n.t, world), guards)
 	n.until(func() error {
 		if now := n.Status(); now.Generation == before || now.Failed != nil {
-			return fmt.Errorf("generation %d, %v", now.Generation, now.Failed)
+			return fmt.Errorf("generation %d: %w", now.Generation, errors.Join(now.Failed, errors.New("it is not in force")))
 		}
 		return nil
 	})

@@ -25,6 +25,13 @@ import (
 	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
+// weir capture --dir reads what the agent writes.
+func TestStateFile(t *testing.T) {
+	if stored.StateFile != capture.StateFile {
+		t.Errorf("%s is read, and %s is written", stored.StateFile, capture.StateFile)
+	}
+}
+
 // Agents follow the PacketCaptures of a cluster, and each says in their status what is
 // on its node, if anything is.
 func TestRealPacketCaptures(t *testing.T) {

@@ -47,7 +47,7 @@ func newFlags(o *options) *pflag.FlagSet {
 	f.StringVar(&o.world, "world", "", "folder or file of manifests to enforce; unless it is set, the cluster's")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "of the cluster; by default $KUBECONFIG, or the service account's in a pod")
 	f.StringVar(&o.node, "node", "", "node whose pods are guarded, by default $NODE_NAME; with --world all pods unless it is set")
-	f.StringVar(&o.guards, "guards", "", "folder or file of ClusterNetworkPolicies that stand above every other policy")
+	f.StringVar(&o.guards, "guards", "", "folder or file of ClusterNetworkPolicies, and of Invariants (never), that stand above every policy")
 	f.StringVar(&o.mode, "mode", enforcer.ModeEnforce, "of policies that name none: enforce, or observe: count and record what is denied, and let it pass")
 	f.StringVar(&o.unknown, "unknown-pods", "allow", "what becomes of pods of the node that nobody has told of yet, also while the agent is down: allow or deny")
 	f.StringSliceVar(&o.ranges, "pod-cidr", nil, "ranges of the node's pods, for --unknown-pods; by default those of the Node")
@@ -126,12 +126,12 @@ func (o *options) handler(to io.Writer) slog.Handler {
 	return slog.NewTextHandler(to, how)
 }
 
-// memoryLimit is what the collection of garbage goes by, unless GOMEMLIMIT says
-// otherwise.
-const memoryLimit = 120 << 20
+// garbagePercent is how much more memory than what is in use the heap may have before
+// garbage is collected, unless GOGC says otherwise: a node has better uses for it.
+const garbagePercent = 50
 
 func limitMemory(env func(string) string) {
-	if env("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+	if env("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +46,7 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	parts := append(servers, part{"the agent", agent.Run}, part{"the world", worlds.watch})
+	parts := slices.Concat(servers, []part{{"the agent", agent.Run}, {"the world", worlds.watch}})
 	if o.guards != "" {
 		parts = append(parts, part{"the guards", worlds.watchGuards})
 	}
@@ -190,13 +191,20 @@ func (w *worlds) watchGuards(ctx context.Context) error {
 	return folder.New(w.options.guards, w.options.reading()).Watch(ctx, func(f *folder.World, err error) {
 		var guards []policies.Policy
 		if f != nil && err == nil {
-			guards, err = enforcer.Guards(f.Model)
+			guards, err = readGuards(f)
 		}
 		w.agent.Complain("guards", err)
 		if err == nil {
 			w.tell(func() { w.guards, w.guard = guards, true })
 		}
 	})
+}
+
+// readGuards returns the guards that a folder holds: policies, and Invariants.
+func readGuards(f *folder.World) ([]policies.Policy, error) {
+	guards, err := enforcer.Guards(f.Model)
+	more, errMore := enforcer.InvariantGuards(f.Own)
+	return append(guards, more...), errors.Join(err, errMore)
 }
 
 // newRecorder returns the recorder, nil where nothing is recorded.

@@ -66,20 +66,21 @@ type Generation struct {
 
 // Counts are what a Recorder did so far. None but Open and Readers ever goes down.
 type Counts struct {
-	Started, Ended uint64               // connections that it saw begin, or there for the first time, and end
-	Open           uint64               // connections that are there now
-	Ignored        uint64               // connections that are no pod's of the node, and not recorded
-	Denied         uint64               // packets that were denied, logged or not
-	Observed       uint64               // packets that passed only because somebody is observed
-	Unexplained    uint64               // connections and denials that no policy in force would have decided like that
-	Records, Bytes uint64               // that were written to files
-	Removed        uint64               // records in files that went to make room
-	Lost           map[string]uint64    // what is in no record, by cause
-	Decisions      map[Decision]Decided // what the records up to the last window say
-	Readers        uint64               // who listen at the socket now
-	Slow           uint64               // who listened at the socket and were too slow
-	Dumps          uint64               // how often all connections were looked at
-	Overflows      uint64               // how often the kernel had no room for an event; a look at all connections makes up for it
+	Started, Ended uint64            // connections that it saw begin, or there for the first time, and end
+	Open           uint64            // connections that are there now
+	Ignored        uint64            // connections that are no pod's of the node, and not recorded
+	Denied         uint64            // packets that were denied, logged or not
+	Observed       uint64            // packets that passed only because somebody is observed
+	Unexplained    uint64            // connections and denials that no policy in force would have decided like that
+	Records, Bytes uint64            // that were written to files
+	Removed        uint64            // records in files that went to make room
+	Lost           map[string]uint64 // what is in no record, by cause
+	// Decisions are what the records up to the last window say.
+	Decisions map[Decision]Decided `json:"-"`
+	Readers   uint64               // who listen at the socket now
+	Slow      uint64               // who listened at the socket and were too slow
+	Dumps     uint64               // how often all connections were looked at
+	Overflows uint64               // how often the kernel had no room for an event; a look at all connections makes up for it
 }
 
 // Recorder is what records. Run does all its work.

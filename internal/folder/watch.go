@@ -24,7 +24,7 @@ func (f *Folder) Watch(ctx context.Context, tell func(*World, error)) error {
 	if err != nil {
 		return err
 	}
-	defer watcher.Close()
+	defer watcher.Close() //nolint:errcheck // it is of no use any more
 	var last *World
 	said := ""
 	for first := true; ; first = false {
@@ -70,7 +70,7 @@ func (f *Folder) wait(ctx context.Context, w *fsnotify.Watcher) bool {
 			return false
 		case <-timer.C:
 			return true
-		case <-w.Errors: // an overflow: it may be anything
+		case <-w.Errors: //nolint:errcheck // an overflow: it may be anything
 		case <-w.Events:
 		}
 		if begin.IsZero() {

@@ -14,7 +14,7 @@ func (s *Set) absent(i *Invariant) (clauses []string) {
 	if m := s.judge.Model(); m != nil {
 		sets = m.Sets
 	}
-	visit(Matches([]Invariant{*i}), func(ref policies.Ref) {
+	look := func(ref policies.Ref) {
 		if slices.ContainsFunc(sets, func(set policies.NetworkSet) bool { return set.Ref == ref }) {
 			return
 		}
@@ -27,13 +27,20 @@ func (s *Set) absent(i *Invariant) (clauses []string) {
 		if !slices.Contains(clauses, clause) {
 			clauses = append(clauses, clause)
 		}
-	})
+	}
+	visit(i.From, look)
+	visit(i.To, look)
+	for w := range i.Waivers {
+		visit(i.Waivers[w].From, look)
+		visit(i.Waivers[w].To, look)
+	}
 	return clauses
 }
 
 // visit calls f with the network sets that matches are made of.
 func visit(all []policies.Match, f func(policies.Ref)) {
-	for _, m := range all {
+	for k := range all {
+		m := &all[k]
 		if strings.HasSuffix(m.Object.Kind, "NetworkSet") {
 			f(m.Object)
 		}

@@ -47,7 +47,7 @@ func run(args []string) error {
 		if err != nil {
 			return errors.New("no answer")
 		}
-		defer conn.Close()
+		defer conn.Close() //nolint:errcheck // what matters was said
 		_, err = exchange(conn)
 		return err
 	}
@@ -61,7 +61,7 @@ func serve(l net.Listener) error {
 			return err
 		}
 		go func() {
-			defer conn.Close()
+			defer conn.Close() //nolint:errcheck // what matters was said
 			_, _ = io.Copy(conn, conn)
 		}()
 	}
@@ -84,7 +84,7 @@ func hold(address string) error {
 	if err != nil {
 		return errors.New("no answer")
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // what matters was said
 	begin := time.Now()
 	for n := 0; ; n++ {
 		sent := time.Now()
