@@ -100,11 +100,11 @@ func BenchmarkRecorder(b *testing.B) {
 					child, counts := s.child(b, level)
 					took += sender.pace(b, many, rate)
 					s.Forget()
-					c, spent := counts(uint64(many))
+					c := counts(uint64(many))
 					if err := child.Wait(); err != nil {
 						b.Fatal(err)
 					}
-					busy += spent
+					busy += c.Spent
 					lost += many - int(c.Ended)
 					b.ReportMetric(float64(c.Overflows), "overflows")
 				}
@@ -117,8 +117,8 @@ func BenchmarkRecorder(b *testing.B) {
 }
 
 // child starts a recorder. The function that it returns waits until so many connections
-// have ended, stops it, and returns what it counted and the processor's time it took.
-func (s *scene) child(b *testing.B, level int) (*exec.Cmd, func(ended uint64) (record.Counts, time.Duration)) {
+// have ended, stops it, and returns what it says of itself, with the processor's time that it took since it began.
+func (s *scene) child(b *testing.B, level int) (*exec.Cmd, func(ended uint64) answer) {
 	b.Helper()
 	program, err := os.Executable()
 	if err != nil {
@@ -143,16 +143,16 @@ func (s *scene) child(b *testing.B, level int) (*exec.Cmd, func(ended uint64) (r
 		return c
 	}
 	before := next()
-	return child, func(ended uint64) (record.Counts, time.Duration) {
+	return child, func(ended uint64) answer {
 		last, still := before, 0
 		for still < 20 {
 			if err := child.Process.Signal(unix.SIGUSR1); err != nil {
 				b.Fatal(err)
 			}
 			now := next()
-			if now.Counts.Ended >= ended {
+			if now.Ended >= ended {
 				still = 20
-			} else if now.Counts.Ended == last.Counts.Ended && now.Counts.Ended > 0 {
+			} else if now.Ended == last.Ended && now.Ended > 0 {
 				still++
 			}
 			last = now
@@ -163,14 +163,15 @@ func (s *scene) child(b *testing.B, level int) (*exec.Cmd, func(ended uint64) (r
 		}
 		last = next()
 		// What the process did not do for the recorder was done before.
-		return last.Counts, last.Spent - before.Spent
+		last.Spent -= before.Spent
+		return last
 	}
 }
 
 // answer is what a recorder of its own process says of itself.
 type answer struct {
-	Counts record.Counts
-	Spent  time.Duration
+	Ended, Overflows uint64
+	Spent            time.Duration
 }
 
 // recordForBenchmark says what it did for each signal, and at its end.
@@ -197,8 +198,8 @@ func recordForBenchmark(b *testing.B, text string) {
 		if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
 			b.Fatal(err)
 		}
-		spent := time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-		if err := out.Encode(answer{r.Counts(), spent}); err != nil {
+		c, spent := r.Counts(), time.Duration(usage.Utime.Nano()+usage.Stime.Nano())
+		if err := out.Encode(answer{c.Ended, c.Overflows, spent}); err != nil {
 			b.Fatal(err)
 		}
 	}
