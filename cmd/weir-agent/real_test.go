@@ -133,7 +133,7 @@ func TestRealBrokenFile(t *testing.T) {
 	a.write("db.yaml", policy)
 	a.start()
 	a.until("9441/readyz", "ok")
-	a.until("9441/status", "1 policies with 1 rules for 3 pods")
+	a.until("9441/status", "policies: 1, rules: 1, pods: 3")
 	a.write("db.yaml", "kind: NetworkPolicy\napiVersion: networking.k8s.io/v1\nmetadata: {namespace: shop, name: db}\nspec:\n  podSelector: 7\n")
 	a.until("9441/status", "db.yaml:5:16: ")
 	a.until("9441/readyz", "ok")

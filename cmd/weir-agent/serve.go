@@ -79,7 +79,7 @@ func writeStatus(w http.ResponseWriter, s enforcer.Status) {
 	if s.Generation == 0 {
 		fmt.Fprintln(w, "nothing is in force yet")
 	} else {
-		fmt.Fprintf(w, "generation %d is in force since %s: %d policies with %d rules for %d pods, in %d elements\n",
+		fmt.Fprintf(w, "generation %d is in force since %s; policies: %d, rules: %d, pods: %d, elements: %d\n",
 			s.Generation, s.Since.UTC().Format(time.RFC3339), s.Policies, s.Rules, s.Pods, s.Elements)
 	}
 	if s.Failed != nil {
