@@ -141,7 +141,7 @@ func TestRealBrokenFile(t *testing.T) {
 	a.until("9442/metrics", "weir_agent_world_problems 1\n")
 	a.until("9442/metrics", `weir_agent_in_force{what="policies"} 1`)
 	a.write("db.yaml", policy+"---\n"+fmt.Sprintf(other, 80, 9100))
-	a.until("9441/status", "2 policies")
+	a.until("9441/status", "policies: 2")
 	a.until("9442/metrics", "weir_agent_world_problems 0\n")
 	a.kill()
 	if !strings.Contains(a.said.String(), "db.yaml:5:16: ") {
