@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/weir-policy/weir/policies"
@@ -93,7 +94,12 @@ func ReadEntry(d Document, o Options) (*Entry, error) {
 	}
 	_, isCalicos := calicoKinds[e.key.Kind]
 	e.calico = isCalicos && e.key.Group == policies.CalicoGroup
-	e.part, e.warnings, e.problems = r.part(e.key), r.warnings, r.problems
+	e.part, e.warnings = r.part(e.key), r.warnings
+	for _, p := range r.problems { // a field that is read twice has them twice
+		if !slices.Contains(e.problems, p) {
+			e.problems = append(e.problems, p)
+		}
+	}
 	e.room = r.implied
 	if holds[*policies.Namespace](e) {
 		e.room = e.key.Name

@@ -49,7 +49,9 @@ func Heeds(apiVersion, name string, namespaced bool) bool {
 	}
 	_, ours := kinds[name]
 	switch {
-	case Understands(apiVersion, name), group == v1alpha1.Group:
+	case group == v1alpha1.Group:
+		return name != v1alpha1.KindPacketCapture
+	case Understands(apiVersion, name):
 		return true
 	case group == "controlplane.antrea.io":
 		return false // what Antrea computes of the policies, its own and others
