@@ -10,10 +10,7 @@ import (
 // absent says which network sets an invariant names and nobody declares, a clause each,
 // in the order in which it names them.
 func (s *Set) absent(i *Invariant) (clauses []string) {
-	var sets []policies.NetworkSet
-	if m := s.judge.Model(); m != nil {
-		sets = m.Sets
-	}
+	sets := s.judge.World().Sets
 	look := func(ref policies.Ref) {
 		if slices.ContainsFunc(sets, func(set policies.NetworkSet) bool { return set.Ref == ref }) {
 			return

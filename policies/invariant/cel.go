@@ -123,8 +123,8 @@ func (s *Set) endsOf(p *policies.Peer) []reach.End {
 	}
 	if s.workloads == nil {
 		s.workloads = map[policies.Ref][]int{}
-		for i := range s.judge.Model().Pods {
-			w := s.judge.Model().Pods[i].Workload
+		for i := range s.judge.World().Pods {
+			w := s.judge.World().Pods[i].Workload
 			s.workloads[w] = append(s.workloads[w], i)
 		}
 	}

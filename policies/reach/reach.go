@@ -76,6 +76,10 @@ func Pair(base, head *policies.Model, o Options) (b, h *Judge) {
 // Model returns the model that is judged.
 func (j *Judge) Model() *policies.Model { return j.book.model() }
 
+// World returns the model's world. Of a judge that With made it costs nothing, unlike
+// the model.
+func (j *Judge) World() *policies.World { return j.world }
+
 // Options returns those that the judge was made with.
 func (j *Judge) Options() Options { return j.options }
 
