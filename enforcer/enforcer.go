@@ -133,8 +133,12 @@ func (a *Agent) Complain(source string, err error) {
 		a.options.Log.Info("all is right again", "source", source)
 		delete(a.state.Problems, source)
 	case err != nil && (was == nil || was.Error() != err.Error()):
+		so := "the last good world stays in force"
+		if a.loaded == nil {
+			so = "nothing is put in force yet"
+		}
 		for _, one := range each(err) {
-			a.options.Log.Error("the last good world stays in force", "source", source, "problem", one)
+			a.options.Log.Error(so, "source", source, "problem", one)
 		}
 		a.state.Problems[source] = err
 		a.metrics.complaints.Inc()
