@@ -197,14 +197,7 @@ func (c *controllerProcess) register(b *testing.B, clients *kubernetes.Clientset
 		Rewrite:   func(q *httputil.ProxyRequest) { q.SetURL(&url.URL{Scheme: "https", Host: c.address}) },
 	})
 	b.Cleanup(proxy.Close)
-	text, err := os.ReadFile("testdata/webhook.yaml")
-	if err != nil {
-		b.Fatal(err)
-	}
-	hook := &admissionregistrationv1.ValidatingWebhookConfiguration{}
-	if err := yaml.UnmarshalStrict(text, hook); err != nil {
-		b.Fatal(err)
-	}
+	hook := configuration(b)
 	at := proxy.URL + webhook.ReviewPath
 	for i := range hook.Webhooks {
 		hook.Webhooks[i].ClientConfig = admissionregistrationv1.WebhookClientConfig{

@@ -212,7 +212,7 @@ func (c *cluster) register() {
 		},
 	})
 	c.Cleanup(proxy.Close)
-	hook := c.configuration()
+	hook := configuration(c)
 	at := proxy.URL + webhook.ReviewPath
 	for i := range hook.Webhooks {
 		hook.Webhooks[i].ClientConfig = admissionregistrationv1.WebhookClientConfig{
@@ -234,16 +234,16 @@ func (c *cluster) register() {
 
 // configuration is what the chart has the API server ask about, and refuse when nobody
 // answers.
-func (c *cluster) configuration() *admissionregistrationv1.ValidatingWebhookConfiguration {
-	c.Helper()
-	out, err := testkit.Helm(c, "template", "weir", "../../charts/weir", "--namespace", "weir-system", "--show-only", "templates/webhook.yaml",
+func configuration(t testing.TB) *admissionregistrationv1.ValidatingWebhookConfiguration {
+	t.Helper()
+	out, err := testkit.Helm(t, "template", "weir", "../../charts/weir", "--namespace", "weir-system", "--show-only", "templates/webhook.yaml",
 		"--set", "webhook.failurePolicy=Fail,webhook.world.failurePolicy=Fail,webhook.world.timeoutSeconds=10")
 	if err != nil {
-		c.Fatalf("%v: %s", err, out)
+		t.Fatalf("%v: %s", err, out)
 	}
 	hook := &admissionregistrationv1.ValidatingWebhookConfiguration{}
 	if err := yaml.UnmarshalStrict([]byte(out), hook); err != nil {
-		c.Fatal(err)
+		t.Fatal(err)
 	}
 	hook.Name = tested // the replicas look after the one of the chart's name
 	return hook
