@@ -224,7 +224,7 @@ func (j *Judge) revise(after *book, gone, added []int32, to *moved) (*Judge, *Ch
 		for _, class := range r.touched {
 			r.review(d, class)
 		}
-		r.Change.governed[d], r.changed[d] = r.columnsOf(r.governed), r.columnsOf(r.others)
+		r.Change.governed[d], r.changed[d] = r.frame.columnsOf(r.governed, r.Change.sets), r.frame.columnsOf(r.others, r.Change.sets)
 	}
 	return &head, r.Change
 }
@@ -335,25 +335,26 @@ func (r *revision) review(d policies.Direction, class int32) {
 	}
 }
 
-// columnsOf returns the columns of some classes, and of those that have them as faces.
-func (r *revision) columnsOf(classes []int32) *set {
+// columnsOf returns the columns of some classes, which are in order, and of those that
+// have them as faces.
+func (f *frame) columnsOf(classes []int32, s *sets) *set {
 	faces := false
 	for _, class := range classes {
-		faces = faces || r.classes[class].role == aFace
-		for _, column := range r.classes[class].columns {
-			r.Change.sets.add(column)
+		faces = faces || f.classes[class].role == aFace
+		for _, column := range f.classes[class].columns {
+			s.add(column)
 		}
 	}
 	if faces {
-		for class, faces := range r.faces {
+		for class, faces := range f.faces {
 			if slices.ContainsFunc(faces, func(face int32) bool { _, is := slices.BinarySearch(classes, face); return is }) {
-				for _, column := range r.classes[class].columns {
-					r.Change.sets.add(column)
+				for _, column := range f.classes[class].columns {
+					s.add(column)
 				}
 			}
 		}
 	}
-	return r.Change.sets.build()
+	return s.build()
 }
 
 // list returns what becomes of a list of policies.
