@@ -327,7 +327,7 @@ func (d *Decider) weighInvariant(ctx context.Context, a *admission, v *verdict) 
 		if err != nil {
 			return err
 		}
-		v.declares(&s.Results[0])
+		v.declares(s.Results[0])
 		return nil
 	})
 }
