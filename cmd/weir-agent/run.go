@@ -212,7 +212,12 @@ func newRecorder(o *options, log *slog.Logger) (*record.Recorder, error) {
 	if o.flows == "" && o.socket == "" {
 		return nil, nil
 	}
+	client, err := o.send.client()
+	if err != nil {
+		return nil, err
+	}
 	return record.New(record.Options{
+		Server: o.send.address(), Client: client,
 		Node: o.node, LogGroup: o.group, Counters: kernel.New(0).Counters, Dir: o.flows, MaxBytes: o.flowBytes,
 		Window: o.flowWindow, Level: record.Level(o.flowLevel), Socket: o.socket,
 		Log: func(err error) { log.Error("recording", "error", err) },
