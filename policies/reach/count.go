@@ -338,7 +338,7 @@ type one struct {
 func (x *crossings) oneAt(d policies.Direction, column int32) (o one, ok bool) {
 	c := x.census()
 	if class := x.columns[column].class; class >= 0 {
-		return one{x.rows[d].at(class), c.waysOf[class], c.people[class]}, c.people[class] > 0
+		return one{x.rowOf(d, class), c.waysOf[class], c.people[class]}, c.people[class] > 0
 	}
 	atom := column - x.outside
 	address := c.outsiders[atom]

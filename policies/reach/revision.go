@@ -1,0 +1,266 @@
+package reach
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/weir-policy/weir/policies"
+)
+
+// revision makes a draft and a change of an edit.
+type revision struct {
+	*draft
+	*Change
+	through *stage // what a tier without policies makes of traffic: it passes all on
+}
+
+// shift is what an edit makes of classes in one direction, all of which have the same
+// policies in the tiers that it edits.
+type shift struct {
+	// own is the traffic for which those tiers say something else and may allow it, rest
+	// that for which it counts what the tiers behind them may allow.
+	own, rest relation
+	// nodes says that what comes from their own nodes may be decided otherwise, too:
+	// where spared, unless all other tiers let that in.
+	nodes, spared bool
+	// columns are of those for whom the traffic may be decided otherwise, and nearby of
+	// those for whom what comes from their nodes may be.
+	columns, nearby *set
+	classes, near   []int32
+}
+
+// mark takes note of whom the edited policies apply to, but for those just received.
+func (r *revision) mark(before *book) {
+	mark := func(class int32, truth uint32) {
+		if !r.marks.has(class) {
+			return
+		}
+		mark := r.marks.of(class)
+		if *mark == 0 {
+			r.touched = append(r.touched, class)
+		}
+		*mark |= truth | 1<<31
+	}
+	for _, i := range r.gone {
+		r.subjectOf(before.policy(i), func(class int32, _ policies.Truth) { mark(class, 0) })
+	}
+	for k, i := range r.added {
+		r.subjectOf(r.policy(i), func(class int32, t policies.Truth) { mark(class, uint32(t)<<(2*k)) })
+	}
+	slices.Sort(r.touched)
+}
+
+// tiers is those that an edit concerns in a direction.
+type tiers struct {
+	names           []string
+	lowest, highest int    // their ranks
+	added           uint32 // the marks of policies that govern the direction
+	depends         bool   // what these mean depends on whom they govern
+}
+
+func (r *revision) tiers(d policies.Direction) (t tiers) {
+	note := func(p *policies.Policy) {
+		if rank := r.rank(p); len(t.names) == 0 {
+			t.lowest, t.highest = rank, rank
+		} else {
+			t.lowest, t.highest = min(t.lowest, rank), max(t.highest, rank)
+		}
+		if !slices.Contains(t.names, p.Tier) {
+			t.names = append(t.names, p.Tier)
+		}
+	}
+	for _, i := range r.gone {
+		if p := r.base.book.policy(i); p.Governs[d] {
+			note(p)
+		}
+	}
+	for k, i := range r.added {
+		if p := r.policy(i); p.Governs[d] {
+			note(p)
+			t.added |= 3 << (2 * k)
+			t.depends = t.depends || anyDepends(p, d)
+		}
+	}
+	return t
+}
+
+// review finds out whom other policies govern in a direction, and what may be decided
+// otherwise for them. It looks at tiers, not at rows, so that what it takes for possible
+// may turn out to be as before.
+func (r *revision) review(d policies.Direction) {
+	edited := r.tiers(d)
+	if r.draft.in[d] = len(edited.names) > 0; !r.draft.in[d] {
+		return
+	}
+	before := r.base.book
+	var governed []int32
+	var own []governing // of a class, in the edited tiers
+	var key []byte
+	known := map[string]*shift{}
+	for _, class := range r.touched {
+		marks := r.marks.at(class) & edited.added
+		closed, concerned, depends := false, marks != 0, edited.depends
+		own = own[:0]
+		list := r.base.governing[d].at(class)
+		behind := list
+		for len(behind) > 0 {
+			p := before.policy(behind[0].policy)
+			rank := before.rank(p)
+			if rank > edited.highest {
+				break
+			}
+			n := before.sameTier(behind)
+			if slices.Contains(edited.names, p.Tier) {
+				own = append(own, behind[:n]...)
+			}
+			closed = closed || rank < edited.lowest && before.closes(d, behind[:n])
+			behind = behind[n:]
+		}
+		key = binary.LittleEndian.AppendUint32(key[:0], marks)
+		for _, g := range own {
+			concerned = concerned || slices.Contains(r.gone, g.policy)
+			depends = depends || anyDepends(before.policy(g.policy), d)
+			key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
+		}
+		if !concerned {
+			continue
+		}
+		governed = append(governed, class)
+		if closed {
+			continue
+		}
+		last := len(behind) == 0 && len(edited.names) == 1
+		if last {
+			key = append(key, 1)
+		}
+		if depends {
+			key = binary.LittleEndian.AppendUint32(append(key, 2), uint32(class))
+		}
+		s, ok := known[string(key)]
+		if !ok {
+			s = r.shift(d, class, edited.names, own, marks, last)
+			known[string(key)] = s
+			r.shifts[d] = append(r.shifts[d], s)
+		}
+		if len(s.own) > 0 || len(s.rest) > 0 && !r.isWithheld(s.rest, d, class, behind) {
+			s.classes = append(s.classes, class)
+		}
+		if s.nodes && !(s.spared && r.isSpared(before, list, edited.names)) {
+			s.near = append(s.near, class)
+		}
+	}
+	r.Change.governed[d] = r.frame.columnsOf(governed, r.Change.sets)
+	for _, s := range r.shifts[d] {
+		s.columns, s.nearby = r.frame.columnsOf(s.classes, r.Change.sets), r.frame.columnsOf(s.near, r.Change.sets)
+	}
+}
+
+// isWithheld reports whether policies, of which some govern a class last, allow it no
+// traffic of some.
+func (r *revision) isWithheld(some relation, d policies.Direction, class int32, list []governing) bool {
+	for len(list) > 0 {
+		n := r.sameTier(list)
+		s := r.stage(d, class, list[:n])
+		if r.meet(some, s.allow) {
+			return false
+		}
+		if len(s.pass) == 0 {
+			return true
+		}
+		list = list[n:]
+	}
+	return false
+}
+
+// meet reports whether two relations have something in common.
+func (a algebra) meet(r, s relation) bool {
+	for _, x := range r {
+		for _, y := range s {
+			if a.ports.and(x.ports, y.ports) != noPorts && meets(x.columns, y.columns) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isSpared reports whether all policies of a list but those of some tiers let in what
+// comes from a pod's own node.
+func (r *revision) isSpared(of *book, list []governing, but []string) bool {
+	for len(list) > 0 {
+		n := of.sameTier(list)
+		if !slices.Contains(but, of.policy(list[0].policy).Tier) && of.spares(list[:n]) != policies.Yes {
+			return false
+		}
+		list = list[n:]
+	}
+	return true
+}
+
+// anyDepends reports whether what a policy says depends on whom it governs.
+func anyDepends(p *policies.Policy, d policies.Direction) bool {
+	return slices.ContainsFunc(p.Rules[d], func(r policies.Rule) bool { return dependsOnSubject(&r, d) })
+}
+
+// closes reports whether policies of one tier leave nothing to those behind it.
+func (b *book) closes(d policies.Direction, list []governing) bool {
+	tier := b.tierOf(b.policy(list[0].policy))
+	passes := func(r policies.Rule) bool { return r.Action == policies.ActionPass }
+	return tier != nil && tier.End == policies.ActionDeny &&
+		slices.ContainsFunc(list, func(g governing) bool { return g.truth == policies.Yes }) &&
+		!slices.ContainsFunc(list, func(g governing) bool { return slices.ContainsFunc(b.policy(g.policy).Rules[d], passes) })
+}
+
+// shift works out what becomes of a class whose policies in the edited tiers are known,
+// which are the last that govern it, or not.
+func (r *revision) shift(d policies.Direction, class int32, names []string, was []governing, marks uint32, last bool) *shift {
+	s := &shift{spared: true}
+	after, is := r.book, r.edited(d, was, marks)
+	for _, name := range names {
+		x, y := r.tier(d, class, r.base.book, name, was), r.tier(d, class, after, name, is)
+		differ := r.unite(r.unlike(x.safe, y.safe), r.unite(r.unlike(x.allow, y.allow), r.unlike(x.pass, y.pass)))
+		allow := r.unite(x.allow, y.allow)
+		switch {
+		case len(names) > 1:
+			s.own = r.unite(s.own, differ)
+		case last:
+			s.own = r.unite(r.unlike(x.safe, y.safe), r.unlike(r.unite(x.allow, x.pass), r.unite(y.allow, y.pass)))
+		default:
+			s.own, s.rest = r.intersect(differ, allow), r.subtract(differ, allow)
+		}
+		if d == policies.Ingress && x != y {
+			s.nodes = s.nodes || x.spares != y.spares || !x.spared() || !y.spared()
+			s.spared = s.spared && x.spared() && y.spared()
+		}
+	}
+	return s
+}
+
+// unlike returns what is in one of two relations only.
+func (a algebra) unlike(r, s relation) relation { return a.unite(a.subtract(r, s), a.subtract(s, r)) }
+
+// ofTier is what policies of one tier make of a class's traffic.
+type ofTier struct {
+	*stage
+	empty  bool
+	spares policies.Truth // the pod's own node
+}
+
+// spared reports whether nothing keeps out what comes from a pod's own node.
+func (t *ofTier) spared() bool { return t.empty || t.spares == policies.Yes }
+
+// tier returns what those of some policies that are of one tier make of a class's
+// traffic. The policies are of a book, which may be that before the edit.
+func (r *revision) tier(d policies.Direction, class int32, of *book, name string, list []governing) ofTier {
+	list = slices.DeleteFunc(slices.Clone(list), func(g governing) bool { return of.policy(g.policy).Tier != name })
+	if len(list) == 0 {
+		if r.through == nil {
+			r.through = r.newStage(nil, r.universe, r.universe)
+		}
+		return ofTier{stage: r.through, empty: true}
+	}
+	after := r.book
+	defer func() { r.evaluation.book = after }()
+	r.evaluation.book = of
+	return ofTier{stage: r.stage(d, class, list), spares: r.spares(list)}
+}
