@@ -11,7 +11,9 @@ import (
 type revision struct {
 	*draft
 	*Change
-	through *stage // what a tier without policies makes of traffic: it passes all on
+	through *stage            // what a tier without policies makes of traffic: it passes all on
+	known   map[string]*shift // in the direction at hand
+	stages  []*stage
 }
 
 // shift is what an edit makes of classes in one direction, all of which have the same
@@ -96,7 +98,7 @@ func (r *revision) review(d policies.Direction) {
 	var governed []int32
 	var own []governing // of a class, in the edited tiers
 	var key []byte
-	known := map[string]*shift{}
+	r.known = map[string]*shift{}
 	for _, class := range r.touched {
 		marks := r.marks.at(class) & edited.added
 		closed, concerned, depends := false, marks != 0, edited.depends
@@ -136,13 +138,11 @@ func (r *revision) review(d policies.Direction) {
 		if depends {
 			key = binary.LittleEndian.AppendUint32(append(key, 2), uint32(class))
 		}
-		s, ok := known[string(key)]
-		if !ok {
-			s = r.shift(d, class, edited.names, own, marks, last)
-			known[string(key)] = s
-			r.shifts[d] = append(r.shifts[d], s)
+		s := r.shifted(d, key, func() *shift { return r.shift(d, class, edited.names, own, marks, last) })
+		if len(s.rest) > 0 {
+			s = r.narrowed(d, s, key, class, behind)
 		}
-		if len(s.own) > 0 || len(s.rest) > 0 && !r.isWithheld(s.rest, d, class, behind) {
+		if len(s.own)+len(s.rest) > 0 {
 			s.classes = append(s.classes, class)
 		}
 		if s.nodes && !(s.spared && r.isSpared(before, list, edited.names)) {
@@ -155,21 +155,44 @@ func (r *revision) review(d policies.Direction) {
 	}
 }
 
-// isWithheld reports whether policies, of which some govern a class last, allow it no
-// traffic of some.
-func (r *revision) isWithheld(some relation, d policies.Direction, class int32, list []governing) bool {
-	for len(list) > 0 {
-		n := r.sameTier(list)
-		s := r.stage(d, class, list[:n])
-		if r.meet(some, s.allow) {
-			return false
-		}
-		if len(s.pass) == 0 {
-			return true
-		}
-		list = list[n:]
+// shifted returns the shift of a key in a direction, made where there is none.
+func (r *revision) shifted(d policies.Direction, key []byte, made func() *shift) *shift {
+	s, ok := r.known[string(key)]
+	if !ok {
+		s = made()
+		r.known[string(key)] = s
+		r.shifts[d] = append(r.shifts[d], s)
 	}
-	return false
+	return s
+}
+
+// narrowed returns a shift of which nothing is left but what policies allow, of which
+// some govern a class behind the edited tiers.
+func (r *revision) narrowed(d policies.Direction, s *shift, key []byte, class int32, behind []governing) *shift {
+	key, ids := append(key, 3), len(key)+1
+	stages, any := r.stages[:0], len(behind) == 0
+	for len(behind) > 0 {
+		n := r.sameTier(behind)
+		x := r.stage(d, class, behind[:n])
+		stages, key, behind = append(stages, x), binary.LittleEndian.AppendUint32(key, uint32(x.id)), behind[n:]
+		any = any || r.meet(s.rest, x.allow)
+		if len(x.pass) == 0 {
+			break
+		}
+		any = any || len(behind) == 0
+	}
+	r.stages = stages
+	if !any {
+		key = key[:ids]
+	}
+	return r.shifted(d, key, func() *shift {
+		narrow := *s
+		narrow.classes, narrow.near, narrow.rest = nil, nil, nil
+		if any {
+			narrow.rest = r.intersect(s.rest, r.compose(stages, key[ids:]).allow)
+		}
+		return &narrow
+	})
 }
 
 // meet reports whether two relations have something in common.
