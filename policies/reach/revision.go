@@ -55,32 +55,31 @@ func (r *revision) mark(before *book) {
 // tiers is those that an edit concerns in a direction.
 type tiers struct {
 	names           []string
-	lowest, highest int    // their ranks
+	lowest, highest int16  // their ranks
 	added           uint32 // the marks of policies that govern the direction
 	depends         bool   // what these mean depends on whom they govern
 }
 
 func (r *revision) tiers(d policies.Direction) (t tiers) {
-	note := func(p *policies.Policy) {
-		if rank := r.rank(p); len(t.names) == 0 {
-			t.lowest, t.highest = rank, rank
-		} else {
-			t.lowest, t.highest = min(t.lowest, rank), max(t.highest, rank)
+	note := func(p entry) {
+		if len(t.names) == 0 {
+			t.lowest, t.highest = p.rank, p.rank
 		}
+		t.lowest, t.highest = min(t.lowest, p.rank), max(t.highest, p.rank)
 		if !slices.Contains(t.names, p.Tier) {
 			t.names = append(t.names, p.Tier)
 		}
 	}
 	for _, i := range r.gone {
-		if p := r.base.book.policy(i); p.Governs[d] {
+		if p := r.base.book.policies.at(i); p.Governs[d] {
 			note(p)
 		}
 	}
 	for k, i := range r.added {
-		if p := r.policy(i); p.Governs[d] {
+		if p := r.policies.at(i); p.Governs[d] {
 			note(p)
 			t.added |= 3 << (2 * k)
-			t.depends = t.depends || anyDepends(p, d)
+			t.depends = t.depends || p.depends[d]
 		}
 	}
 	return t
@@ -94,58 +93,36 @@ func (r *revision) review(d policies.Direction) {
 	if r.draft.in[d] = len(edited.names) > 0; !r.draft.in[d] {
 		return
 	}
-	before := r.base.book
-	var governed []int32
-	var own []governing // of a class, in the edited tiers
-	var key []byte
 	r.known = map[string]*shift{}
+	governed := make([]int32, 0, len(r.touched))
+	var key []byte
 	for _, class := range r.touched {
-		marks := r.marks.at(class) & edited.added
-		closed, concerned, depends := false, marks != 0, edited.depends
-		own = own[:0]
-		list := r.base.governing[d].at(class)
-		behind := list
-		for len(behind) > 0 {
-			p := before.policy(behind[0].policy)
-			rank := before.rank(p)
-			if rank > edited.highest {
-				break
-			}
-			n := before.sameTier(behind)
-			if slices.Contains(edited.names, p.Tier) {
-				own = append(own, behind[:n]...)
-			}
-			closed = closed || rank < edited.lowest && before.closes(d, behind[:n])
-			behind = behind[n:]
-		}
-		key = binary.LittleEndian.AppendUint32(key[:0], marks)
-		for _, g := range own {
-			concerned = concerned || slices.Contains(r.gone, g.policy)
-			depends = depends || anyDepends(before.policy(g.policy), d)
+		x := r.lookAt(d, class, &edited)
+		key = binary.LittleEndian.AppendUint32(key[:0], x.marks)
+		for _, g := range x.own {
 			key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
 		}
-		if !concerned {
+		if !x.concerned {
 			continue
 		}
 		governed = append(governed, class)
-		if closed {
+		if x.closed {
 			continue
 		}
-		last := len(behind) == 0 && len(edited.names) == 1
-		if last {
+		if x.last {
 			key = append(key, 1)
 		}
-		if depends {
+		if x.depends {
 			key = binary.LittleEndian.AppendUint32(append(key, 2), uint32(class))
 		}
-		s := r.shifted(d, key, func() *shift { return r.shift(d, class, edited.names, own, marks, last) })
+		s := r.shifted(d, key, func() *shift { return r.shift(d, class, edited.names, &x) })
 		if len(s.rest) > 0 {
-			s = r.narrowed(d, s, key, class, behind)
+			s = r.narrowed(d, s, key, class, x.behind)
 		}
 		if len(s.own)+len(s.rest) > 0 {
 			s.classes = append(s.classes, class)
 		}
-		if s.nodes && !(s.spared && r.isSpared(before, list, edited.names)) {
+		if s.nodes && !(s.spared && r.isSpared(r.base.book, r.base.governing[d].at(class), edited.names)) {
 			s.near = append(s.near, class)
 		}
 	}
@@ -153,6 +130,59 @@ func (r *revision) review(d policies.Direction) {
 	for _, s := range r.shifts[d] {
 		s.columns, s.nearby = r.frame.columnsOf(s.classes, r.Change.sets), r.frame.columnsOf(s.near, r.Change.sets)
 	}
+}
+
+// touched is a class to which edited policies apply, as it was before.
+type touched struct {
+	own, behind []governing // what governs it in the edited tiers, and behind them
+	marks       uint32
+	concerned   bool // other policies than before govern it
+	depends     bool // what those of the edited tiers mean depends on the class
+	closed      bool // policies before the edited tiers leave nothing to these
+	last        bool // there is one edited tier, and nothing behind it
+}
+
+func (r *revision) lookAt(d policies.Direction, class int32, edited *tiers) (x touched) {
+	before, list := r.base.book, r.base.governing[d].at(class)
+	x.marks = r.marks.at(class) & edited.added
+	x.concerned, x.depends = x.marks != 0, edited.depends
+	first := 0
+	for first < len(list) && before.policies.at(list[first].policy).rank < edited.lowest {
+		first++
+	}
+	end := first
+	for ; end < len(list); end++ {
+		p := before.policies.at(list[end].policy)
+		if p.rank > edited.highest {
+			break
+		}
+		x.concerned = x.concerned || slices.Contains(r.gone, list[end].policy)
+		x.depends = x.depends || p.depends[d]
+	}
+	x.own, x.behind = list[first:end], list[end:]
+	x.closed = before.closes(d, list[:first])
+	x.last = len(x.behind) == 0 && len(edited.names) == 1
+	return x
+}
+
+// closes reports whether policies that govern a class leave nothing to those behind them.
+func (b *book) closes(d policies.Direction, list []governing) bool {
+	for len(list) > 0 {
+		rank := b.policies.at(list[0].policy).rank
+		n, sure, passes := 0, false, false
+		for ; n < len(list); n++ {
+			p := b.policies.at(list[n].policy)
+			if p.rank != rank {
+				break
+			}
+			sure, passes = sure || list[n].truth == policies.Yes, passes || p.passes[d]
+		}
+		if rank >= 0 && b.tiers[rank].End == policies.ActionDeny && sure && !passes {
+			return true
+		}
+		list = list[n:]
+	}
+	return false
 }
 
 // shifted returns the shift of a key in a direction, made where there is none.
@@ -220,33 +250,18 @@ func (r *revision) isSpared(of *book, list []governing, but []string) bool {
 	return true
 }
 
-// anyDepends reports whether what a policy says depends on whom it governs.
-func anyDepends(p *policies.Policy, d policies.Direction) bool {
-	return slices.ContainsFunc(p.Rules[d], func(r policies.Rule) bool { return dependsOnSubject(&r, d) })
-}
-
-// closes reports whether policies of one tier leave nothing to those behind it.
-func (b *book) closes(d policies.Direction, list []governing) bool {
-	tier := b.tierOf(b.policy(list[0].policy))
-	passes := func(r policies.Rule) bool { return r.Action == policies.ActionPass }
-	return tier != nil && tier.End == policies.ActionDeny &&
-		slices.ContainsFunc(list, func(g governing) bool { return g.truth == policies.Yes }) &&
-		!slices.ContainsFunc(list, func(g governing) bool { return slices.ContainsFunc(b.policy(g.policy).Rules[d], passes) })
-}
-
-// shift works out what becomes of a class whose policies in the edited tiers are known,
-// which are the last that govern it, or not.
-func (r *revision) shift(d policies.Direction, class int32, names []string, was []governing, marks uint32, last bool) *shift {
+// shift works out what becomes of a class.
+func (r *revision) shift(d policies.Direction, class int32, names []string, of *touched) *shift {
 	s := &shift{spared: true}
-	after, is := r.book, r.edited(d, was, marks)
+	after, is := r.book, r.edited(d, of.own, of.marks)
 	for _, name := range names {
-		x, y := r.tier(d, class, r.base.book, name, was), r.tier(d, class, after, name, is)
+		x, y := r.tier(d, class, r.base.book, name, of.own), r.tier(d, class, after, name, is)
 		differ := r.unite(r.unlike(x.safe, y.safe), r.unite(r.unlike(x.allow, y.allow), r.unlike(x.pass, y.pass)))
 		allow := r.unite(x.allow, y.allow)
 		switch {
 		case len(names) > 1:
 			s.own = r.unite(s.own, differ)
-		case last:
+		case of.last:
 			s.own = r.unite(r.unlike(x.safe, y.safe), r.unlike(r.unite(x.allow, x.pass), r.unite(y.allow, y.pass)))
 		default:
 			s.own, s.rest = r.intersect(differ, allow), r.subtract(differ, allow)

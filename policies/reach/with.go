@@ -278,7 +278,7 @@ func (f *frame) columnsOf(classes []int32, s *sets) *set {
 // dependsOnClass reports whether some policies mean different things for different
 // classes that they govern.
 func (b *book) dependsOnClass(d policies.Direction, list []governing) bool {
-	return slices.ContainsFunc(list, func(g governing) bool { return anyDepends(b.policy(g.policy), d) })
+	return slices.ContainsFunc(list, func(g governing) bool { return b.policies.at(g.policy).depends[d] })
 }
 
 // shareLists makes equal lists one, so that what is worked out of one serves all.
