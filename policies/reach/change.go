@@ -30,7 +30,8 @@ type view struct {
 	within  portsID
 	movers  [2]*set          // what moved returned
 	objects [2]*set          // what about returned
-	pairs   [4]rectangle     // what rectangles returned
+	far     [2]rectangle     // of both, without sources for which nodes count
+	pairs   [5]rectangle     // what rectangles returned
 	byRows  map[[2]*row]*set // what apart returned
 }
 
@@ -211,27 +212,32 @@ func (c *Change) about(d policies.Direction) *set {
 // weigh looks at which shifts there are on the ports at hand.
 func (c *Change) weigh(d policies.Direction) {
 	all, nodes := c.blank(), c.base.census().asSource
-	c.movers[d] = c.sets.none
+	movers, nearby := c.sets.none, c.sets.none
 	for _, s := range c.shifts[d] {
+		nearby = c.sets.or(nearby, s.nearby)
+		if s.columns.empty() {
+			continue
+		}
 		differ := false
 		for _, layers := range []relation{s.own, s.rest} {
 			for _, l := range layers {
-				if !s.columns.empty() && c.sides[1].grants.ports.and(l.ports, c.within) != noPorts {
+				if c.sides[1].grants.ports.and(l.ports, c.within) != noPorts {
 					differ = true
 					all.addSet(l.columns)
 				}
 			}
 		}
 		if differ {
-			c.movers[d] = c.sets.or(c.movers[d], s.columns)
-		}
-		if !s.nearby.empty() && !nodes.empty() {
-			all.addSet(nodes)
-			c.movers[d] = c.sets.or(c.movers[d], s.nearby)
+			movers = c.sets.or(movers, s.columns)
 		}
 	}
 	c.base.complete(all)
-	c.objects[d] = c.sets.take(all)
+	objects := c.sets.take(all)
+	c.far[d] = rectangle{c.sets.minus(objects, nodes), movers}
+	if !nearby.empty() && !nodes.empty() {
+		objects, movers = c.sets.or(objects, nodes), c.sets.or(movers, nearby)
+	}
+	c.objects[d], c.movers[d] = objects, movers
 }
 
 // blank returns a canvas that is blank as long as it is not drawn on.

@@ -34,6 +34,13 @@ type listKey struct {
 	marks uint32
 }
 
+func listKeyOf(list []governing, marks uint32) listKey {
+	if len(list) == 0 {
+		return listKey{marks: marks}
+	}
+	return listKey{&list[0], marks}
+}
+
 // newDraft returns a draft of a judge that says of this many classes, the first, what
 // held for them before.
 func newDraft(j *Judge, e *evaluation, gone, added []int32, classes int) *draft {
@@ -113,10 +120,7 @@ func (x *draft) edited(d policies.Direction, was []governing, marks uint32) []go
 
 // list is edited, remembering it. The mutex must be held.
 func (x *draft) list(d policies.Direction, was []governing, marks uint32) []governing {
-	key := listKey{marks: marks}
-	if len(was) > 0 {
-		key.list = &was[0]
-	}
+	key := listKeyOf(was, marks)
 	is, known := x.lists[d][key]
 	if !known {
 		is = x.edited(d, was, marks)

@@ -11,9 +11,17 @@ import (
 type revision struct {
 	*draft
 	*Change
-	through *stage            // what a tier without policies makes of traffic: it passes all on
-	known   map[string]*shift // in the direction at hand
-	stages  []*stage
+	through *stage // what a tier without policies makes of traffic: it passes all on
+	// known are shifts in the direction at hand, by the policies of the edited tiers, and
+	// narrow what narrowed made of them.
+	known  map[string]*shift
+	narrow map[narrowing]*shift
+}
+
+// narrowing is a shift, and what the tiers behind it say.
+type narrowing struct {
+	of     *shift
+	stages string
 }
 
 // shift is what an edit makes of classes in one direction, all of which have the same
@@ -93,15 +101,12 @@ func (r *revision) review(d policies.Direction) {
 	if r.draft.in[d] = len(edited.names) > 0; !r.draft.in[d] {
 		return
 	}
-	r.known = map[string]*shift{}
+	r.known, r.narrow = map[string]*shift{}, map[narrowing]*shift{}
 	governed := make([]int32, 0, len(r.touched))
 	var key []byte
 	for _, class := range r.touched {
-		x := r.lookAt(d, class, &edited)
-		key = binary.LittleEndian.AppendUint32(key[:0], x.marks)
-		for _, g := range x.own {
-			key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
-		}
+		list, marks := r.base.governing[d].at(class), r.marks.at(class)&edited.added
+		x := r.lookAt(d, list, marks, &edited)
 		if !x.concerned {
 			continue
 		}
@@ -109,20 +114,19 @@ func (r *revision) review(d policies.Direction) {
 		if x.closed {
 			continue
 		}
-		if x.last {
-			key = append(key, 1)
+		key = x.appendKey(key[:0], class)
+		s, ok := r.known[string(key)]
+		if !ok {
+			s = r.shift(d, class, edited.names, &x)
+			r.known[string(key)], r.shifts[d] = s, append(r.shifts[d], s)
 		}
-		if x.depends {
-			key = binary.LittleEndian.AppendUint32(append(key, 2), uint32(class))
-		}
-		s := r.shifted(d, key, func() *shift { return r.shift(d, class, edited.names, &x) })
 		if len(s.rest) > 0 {
-			s = r.narrowed(d, s, key, class, x.behind)
+			s = r.narrowed(d, s, class, x.behind)
 		}
 		if len(s.own)+len(s.rest) > 0 {
 			s.classes = append(s.classes, class)
 		}
-		if s.nodes && !(s.spared && r.isSpared(r.base.book, r.base.governing[d].at(class), edited.names)) {
+		if s.nodes && !(s.spared && r.isSpared(r.base.book, list, edited.names)) {
 			s.near = append(s.near, class)
 		}
 	}
@@ -142,10 +146,9 @@ type touched struct {
 	last        bool // there is one edited tier, and nothing behind it
 }
 
-func (r *revision) lookAt(d policies.Direction, class int32, edited *tiers) (x touched) {
-	before, list := r.base.book, r.base.governing[d].at(class)
-	x.marks = r.marks.at(class) & edited.added
-	x.concerned, x.depends = x.marks != 0, edited.depends
+func (r *revision) lookAt(d policies.Direction, list []governing, marks uint32, edited *tiers) (x touched) {
+	before := r.base.book
+	x.marks, x.concerned, x.depends = marks, marks != 0, edited.depends
 	first := 0
 	for first < len(list) && before.policies.at(list[first].policy).rank < edited.lowest {
 		first++
@@ -163,6 +166,21 @@ func (r *revision) lookAt(d policies.Direction, class int32, edited *tiers) (x t
 	x.closed = before.closes(d, list[:first])
 	x.last = len(x.behind) == 0 && len(edited.names) == 1
 	return x
+}
+
+// appendKey appends all that a shift depends on.
+func (x *touched) appendKey(key []byte, class int32) []byte {
+	if !x.depends {
+		class = -1
+	}
+	key = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(key, uint32(class)), x.marks)
+	if x.last {
+		key = append(key, 'l')
+	}
+	for _, g := range x.own {
+		key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))
+	}
+	return key
 }
 
 // closes reports whether policies that govern a class leave nothing to those behind them.
@@ -185,44 +203,33 @@ func (b *book) closes(d policies.Direction, list []governing) bool {
 	return false
 }
 
-// shifted returns the shift of a key in a direction, made where there is none.
-func (r *revision) shifted(d policies.Direction, key []byte, made func() *shift) *shift {
-	s, ok := r.known[string(key)]
-	if !ok {
-		s = made()
-		r.known[string(key)] = s
-		r.shifts[d] = append(r.shifts[d], s)
-	}
-	return s
-}
-
-// narrowed returns a shift of which nothing is left but what policies allow, of which
-// some govern a class behind the edited tiers.
-func (r *revision) narrowed(d policies.Direction, s *shift, key []byte, class int32, behind []governing) *shift {
-	key, ids := append(key, 3), len(key)+1
-	stages, any := r.stages[:0], len(behind) == 0
+// narrowed returns a shift of which nothing is left but what those policies allow that
+// govern a class behind the edited tiers.
+func (r *revision) narrowed(d policies.Direction, s *shift, class int32, behind []governing) *shift {
+	var buf [8]*stage
+	stages, key, allows := buf[:0], make([]byte, 0, 32), false
 	for len(behind) > 0 {
 		n := r.sameTier(behind)
-		x := r.stage(d, class, behind[:n])
-		stages, key, behind = append(stages, x), binary.LittleEndian.AppendUint32(key, uint32(x.id)), behind[n:]
-		any = any || r.meet(s.rest, x.allow)
-		if len(x.pass) == 0 {
+		some := r.stage(d, class, behind[:n])
+		stages, key, behind = append(stages, some), binary.LittleEndian.AppendUint32(key, uint32(some.id)), behind[n:]
+		allows = allows || r.meet(s.rest, some.allow)
+		if len(some.pass) == 0 {
 			break
 		}
-		any = any || len(behind) == 0
+		allows = allows || len(behind) == 0
 	}
-	r.stages = stages
-	if !any {
-		key = key[:ids]
+	if !allows {
+		key = key[:0]
 	}
-	return r.shifted(d, key, func() *shift {
-		narrow := *s
-		narrow.classes, narrow.near, narrow.rest = nil, nil, nil
-		if any {
-			narrow.rest = r.intersect(s.rest, r.compose(stages, key[ids:]).allow)
+	narrow, ok := r.narrow[narrowing{s, string(key)}]
+	if !ok {
+		narrow = &shift{own: s.own, nodes: s.nodes, spared: s.spared}
+		if allows {
+			narrow.rest = r.intersect(s.rest, r.compose(stages, key).allow)
 		}
-		return &narrow
-	})
+		r.narrow[narrowing{s, string(key)}], r.shifts[d] = narrow, append(r.shifts[d], narrow)
+	}
+	return narrow
 }
 
 // meet reports whether two relations have something in common.
