@@ -74,8 +74,10 @@ func (x *draft) finish(j Judge) *Judge {
 			}
 			j.governing[d].set(class, is)
 			rows := x.rowsOf(d, class, is)
-			j.rows[d].set(class, rows[0])
-			if d == policies.Ingress {
+			if rows[0] != j.rows[d].at(class) {
+				j.rows[d].set(class, rows[0])
+			}
+			if d == policies.Ingress && rows[1] != j.local.at(class) {
 				j.local.set(class, rows[1])
 			}
 		}
