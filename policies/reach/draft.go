@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"iter"
 	"slices"
 	"sync"
 
@@ -194,6 +195,22 @@ func (s *sparse[T]) at(i int32) (v T) {
 		v = s.pages[n][uint32(i)%pageSize]
 	}
 	return v
+}
+
+// each yields some elements in order, all that are not zero among them.
+func (s *sparse[T]) each() iter.Seq2[int32, T] {
+	return func(yield func(int32, T) bool) {
+		for n, page := range s.pages {
+			if page == nil {
+				continue
+			}
+			for k, v := range page {
+				if !yield(int32(n*pageSize+k), v) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // of returns the place of an element.

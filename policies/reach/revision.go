@@ -41,13 +41,14 @@ type shift struct {
 
 // mark takes note of whom the edited policies apply to, but for those just received.
 func (r *revision) mark(before *book) {
+	count := 0
 	mark := func(class int32, truth uint32) {
 		if !r.marks.has(class) {
 			return
 		}
 		mark := r.marks.of(class)
 		if *mark == 0 {
-			r.touched = append(r.touched, class)
+			count++
 		}
 		*mark |= truth | 1<<31
 	}
@@ -57,7 +58,12 @@ func (r *revision) mark(before *book) {
 	for k, i := range r.added {
 		r.subjectOf(r.policy(i), func(class int32, t policies.Truth) { mark(class, uint32(t)<<(2*k)) })
 	}
-	slices.Sort(r.touched)
+	r.touched = make([]int32, 0, count)
+	for class, marks := range r.marks.each() {
+		if marks != 0 {
+			r.touched = append(r.touched, class)
+		}
+	}
 }
 
 // tiers is those that an edit concerns in a direction.
