@@ -30,6 +30,7 @@ func (j *Judge) Newly(before *Judge, from, to Group, ports netset.Ports, want po
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
+		j, before := j.whole(), before.whole()
 		k := kinship{Judge: j, before: before, known: map[int32][]Twin{}}
 		if j.world != before.world {
 			k.meet(from, to, ports, want, yield)
