@@ -3,6 +3,7 @@ package simulator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -59,18 +60,33 @@ type HourFlows struct {
 // Where all there is outside gets the same answer, an end of which the recorder
 // says that it is there is taken to be there, and is named as one of IPv4.
 //
-// Its memory grows with the distinct ends, questions and tuples, and with the addresses
-// outside whose flows do not stay as they are; neither with flows nor with time,
-// of which it reads a day at a time.
+// It reads a day at a time: its memory does not grow with flows or with time. It does
+// with the distinct ends, questions and tuples, and with the addresses outside whose
+// flows do not stay as they are; but with Spill, what is too much is taken in portions, for
+// each of which the recording is read again. A Replayer takes nothing more after that.
 func (r *Replayer) Replay(ctx context.Context, recorded Recorded) error {
-	reading := reading{Replayer: r, wanted: map[*tally]*firstSeen{}, variants: variantsByEnd{}}
-	if err := recorded.Tuples(ctx, func(t *Tuple) error { reading.take(t); return nil }); err != nil {
-		return fmt.Errorf("read tuples: %w", err)
+	reading := reading{Replayer: r}
+	left := []portion{everything}
+	for len(left) > 0 {
+		r.portion, left = left[0], left[1:]
+		err := reading.read(ctx, recorded)
+		switch {
+		case errors.Is(err, errFull):
+			r.forget()
+			left = append(reading.smaller(), left...)
+			continue
+		case err != nil:
+			return err
+		}
+		if len(left) > 0 || r.settled != nil {
+			if err := r.settle(); err != nil {
+				return err
+			}
+		}
 	}
-	reading.variants = nil
-	err := reading.readDays(ctx, recorded)
+	r.portion = everything
 	clear(r.questions) // they take room, and are answered again where they are asked
-	return err
+	return nil
 }
 
 // reading is a recording on its way into a Replayer.
@@ -78,10 +94,15 @@ type reading struct {
 	*Replayer
 	undecided []uint64 // tuples that are decided record by record
 	undone    sides    // who reports those
-	paired    []paired // tuples that may have twins
-	wanted    map[*tally]*firstSeen
-	sides     []Side // of the tuple at hand
-	variants  variantsByEnd
+	known     bool     // they are, from a portion before
+
+	// Of the portion:
+	paired   []paired // tuples that may have twins
+	wanted   map[*tally]*firstSeen
+	sides    []Side // of the tuple at hand
+	variants variantsByEnd
+	spread   spread // of its tuples
+	full     bool   // they are too many, and counted only
 }
 
 // paired is a tuple whose reports may be twins of others.
@@ -96,8 +117,33 @@ type firstSeen struct {
 	tuples []uint64
 }
 
+// read takes the portion of a recording, or finds that it is too much.
+func (r *reading) read(ctx context.Context, recorded Recorded) error {
+	r.paired, r.wanted, r.variants, r.spread, r.full = nil, map[*tally]*firstSeen{}, variantsByEnd{}, spread{}, false
+	if err := recorded.Tuples(ctx, func(t *Tuple) error { r.take(t); return nil }); err != nil {
+		return fmt.Errorf("read tuples: %w", err)
+	}
+	if !r.known {
+		slices.Sort(r.undecided)
+		r.known = true
+	}
+	r.variants = nil
+	if r.full {
+		return errFull
+	}
+	return r.readDays(ctx, recorded)
+}
+
 // take counts a tuple, or puts it with those that are decided record by record.
 func (r *reading) take(t *Tuple) {
+	if r.known {
+		if _, is := slices.BinarySearch(r.undecided, t.ID); is {
+			return
+		}
+	}
+	if len(r.variants) >= mostEnds {
+		clear(r.variants)
+	}
 	r.sides = t.Sides
 	from, to := r.locate(&t.Flow.From), r.locate(&t.Flow.To)
 	if from == nil || to == nil || !from.since.IsZero() || !to.since.IsZero() {
@@ -105,22 +151,33 @@ func (r *reading) take(t *Tuple) {
 		return
 	}
 	f := t.Flow
-	if cause := missing(&f, from, to); cause != nil {
+	cause := missing(&f, from, to)
+	mine := r.mine(&f, from, to, cause)
+	if cause != nil {
+		if !mine {
+			return
+		}
 		for i := range r.sides {
 			side := &r.sides[i]
 			side.describe(&f)
 			r.total.add(&f)
 			u := r.miss(cause, f.Count)
-			if c := u.connection(&f); c != nil {
+			if c := r.connection(u, &f); c != nil {
 				c.add(side.of(), f.Count, f.Bytes)
 				r.pair(t.ID, &c.pairs)
 			}
 		}
 		return
 	}
+	if r.known && !mine {
+		return
+	}
 	a := r.ask(&f, from, to)
-	if r.dependsOnRecord(t, a, from, to) {
+	if !r.known && r.dependsOnRecord(t, a, from, to) {
 		r.postpone(t)
+		return
+	}
+	if !mine {
 		return
 	}
 	for i := range r.sides {
@@ -139,6 +196,36 @@ func (r *reading) take(t *Tuple) {
 	if hasTwins(&f) {
 		r.pair(t.ID, &a.pairs)
 	}
+}
+
+// mine reports whether a tuple is to be counted: it is of the portion, which is not
+// too much so far.
+func (r *reading) mine(f *policies.Flow, from, to *recorded, nowhere *place) bool {
+	if r.isFull() {
+		if !r.full {
+			r.full, r.paired, r.wanted = true, nil, nil
+			r.spread.fit = r.spread.all
+		}
+		r.forget()
+	}
+	if r.open == nil {
+		return true
+	}
+	at := partOf(f, from, to, nowhere)
+	if !r.portion.has(at) {
+		return false
+	}
+	r.spread.add(r.portion, at)
+	return !r.full
+}
+
+// smaller returns portions of the one that was too much.
+func (r *reading) smaller() []portion {
+	if r.full {
+		return r.spread.portions(r.portion, r.most)
+	}
+	middle := r.portion.from + (r.portion.to-r.portion.from)/2
+	return []portion{{r.portion.from, middle}, {middle, r.portion.to}}
 }
 
 // postpone notes that a tuple is decided record by record.
@@ -175,7 +262,6 @@ func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
 	if len(r.paired)+len(r.undecided)+len(r.wanted) == 0 {
 		return nil
 	}
-	slices.Sort(r.undecided)
 	ids := make([]uint64, len(r.paired))
 	for i := range ids {
 		ids[i] = r.paired[i].tuple
@@ -198,10 +284,13 @@ func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
 		}
 		tuples := slices.Concat(r.undecided, firsts[dayOf(day)])
 		slices.Sort(tuples)
-		if tuples = slices.Compact(tuples); len(tuples) > 0 {
+		for tuples := range slices.Chunk(slices.Compact(tuples), mostTuples) {
 			err := recorded.Flows(ctx, day, tuples, func(tuple uint64, f *policies.Flow) error {
 				if _, is := slices.BinarySearch(r.undecided, tuple); is {
 					r.Add(*f)
+					if r.isFull() {
+						return errFull
+					}
 				} else if moments[f.First.UTC()] {
 					r.example(*f)
 				}
@@ -225,6 +314,9 @@ func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
 	}
 	return nil
 }
+
+// mostTuples is of how many tuples records are asked for at a time.
+const mostTuples = 1 << 16
 
 // addHours puts hours of a tuple among those of which they may be twins.
 func (r *reading) addHours(tuple uint64, of *Side, hours []HourFlows) error {
