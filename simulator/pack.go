@@ -37,6 +37,38 @@ func readRow(b []byte) (row, error) {
 	return r, u.done()
 }
 
+// appendTuple appends a tuple as readTuple reads it.
+func appendTuple(b []byte, t *Tuple) []byte {
+	p := packer(b)
+	p.numbers(t.ID, uint64(t.Flow.Port), uint64(len(t.Sides)))
+	p.bytes(uint8(t.Flow.Protocol))
+	p.end(&t.Flow.From)
+	p.end(&t.Flow.To)
+	for i := range t.Sides {
+		s := &t.Sides[i]
+		p.bytes(uint8(s.Reporter), uint8(s.Verdict))
+		p.flags(s.EgressOnly)
+		p.numbers(s.Flows, s.Bytes)
+		p.span(spanOf(s.First, s.Last))
+	}
+	return p
+}
+
+func readTuple(b []byte) (Tuple, error) {
+	u := unpacker{left: b}
+	t := Tuple{ID: u.number()}
+	t.Flow.Port = uint16(u.number())
+	sides := u.length()
+	t.Flow.Protocol, t.Flow.From, t.Flow.To = netset.Protocol(u.byte()), u.end(), u.end()
+	for range sides {
+		s := Side{Reporter: policies.Reporter(u.byte()), Verdict: policies.Verdict(u.byte()), EgressOnly: u.flags()[0], Flows: u.number(), Bytes: u.number()}
+		seen := u.span()
+		s.First, s.Last = seen.First(), seen.Last()
+		t.Sides = append(t.Sides, s)
+	}
+	return t, u.done()
+}
+
 // packer writes values one after another.
 type packer []byte
 

@@ -19,6 +19,12 @@ func (r *Replayer) Spill(open func() (Scratch, error), most int) {
 // same, and so is all that gets one answer: what portions come to may be added up.
 type portion struct{ from, to uint64 } // of what partOf says; to is not of it
 
+// share is a portion, and its tuples where those were put aside.
+type share struct {
+	portion
+	tuples *spool
+}
+
 var everything = portion{0, 1 << 32}
 
 // errFull says that a portion is too much to be held.

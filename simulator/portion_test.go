@@ -157,6 +157,21 @@ func TestSorter(t *testing.T) {
 	})
 }
 
+// TestTuplesArePacked has recordings of all kinds of ends.
+func TestTuplesArePacked(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		for _, want := range shelve(someFlows(t), rapid.Bool().Draw(t, "by prefix")).tuples {
+			got, err := readTuple(appendTuple(nil, &want))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(want, got, exact); d != "" {
+				t.Fatal("(-want +got)\n" + d)
+			}
+		}
+	})
+}
+
 // TestRowsArePacked has rows of which everything is set, and of which nothing is.
 func TestRowsArePacked(t *testing.T) {
 	address, block := netip.MustParseAddr("2001:db8::1"), netip.MustParsePrefix("192.0.2.0/24")

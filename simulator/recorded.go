@@ -66,22 +66,29 @@ type HourFlows struct {
 // each of which the recording is read again. A Replayer takes nothing more after that.
 func (r *Replayer) Replay(ctx context.Context, recorded Recorded) error {
 	reading := reading{Replayer: r}
-	left := []portion{everything}
+	left := []*share{{portion: everything}}
 	for len(left) > 0 {
-		r.portion, left = left[0], left[1:]
-		err := reading.read(ctx, recorded)
-		switch {
-		case errors.Is(err, errFull):
+		at := left[0]
+		left = left[1:]
+		r.portion = at.portion
+		err := reading.read(ctx, recorded, at.tuples)
+		if errors.Is(err, errFull) {
 			r.forget()
-			left = append(reading.smaller(), left...)
-			continue
-		case err != nil:
-			return err
-		}
-		if len(left) > 0 || r.settled != nil {
-			if err := r.settle(); err != nil {
+			smaller, err := reading.smaller(at)
+			if err != nil {
 				return err
 			}
+			left = append(smaller, left...)
+			continue
+		}
+		if err == nil && at.tuples != nil {
+			err = at.tuples.Close()
+		}
+		if err == nil && (len(left) > 0 || r.settled != nil) {
+			err = r.settle()
+		}
+		if err != nil {
+			return err
 		}
 	}
 	r.portion = everything
@@ -95,6 +102,8 @@ type reading struct {
 	undecided []uint64 // tuples that are decided record by record
 	undone    sides    // who reports those
 	known     bool     // they are, from a portion before
+	others    []*share // whose tuples are put aside
+	line      []byte
 
 	// Of the portion:
 	paired   []paired // tuples that may have twins
@@ -117,12 +126,23 @@ type firstSeen struct {
 	tuples []uint64
 }
 
-// read takes the portion of a recording, or finds that it is too much.
-func (r *reading) read(ctx context.Context, recorded Recorded) error {
+// read takes the portion of a recording, or finds that it is too much. Its tuples may
+// have been put aside.
+func (r *reading) read(ctx context.Context, recorded Recorded, aside *spool) error {
 	r.paired, r.wanted, r.variants, r.spread, r.full = nil, map[*tally]*firstSeen{}, variantsByEnd{}, spread{}, false
-	if err := recorded.Tuples(ctx, func(t *Tuple) error { r.take(t); return nil }); err != nil {
+	tuples := recorded.Tuples
+	if aside != nil {
+		tuples = aside.tuples
+	}
+	if err := tuples(ctx, r.take); err != nil {
 		return fmt.Errorf("read tuples: %w", err)
 	}
+	for _, other := range r.others {
+		if err := other.tuples.flush(); err != nil {
+			return err
+		}
+	}
+	r.others = nil
 	if !r.known {
 		slices.Sort(r.undecided)
 		r.known = true
@@ -135,10 +155,10 @@ func (r *reading) read(ctx context.Context, recorded Recorded) error {
 }
 
 // take counts a tuple, or puts it with those that are decided record by record.
-func (r *reading) take(t *Tuple) {
+func (r *reading) take(t *Tuple) error {
 	if r.known {
 		if _, is := slices.BinarySearch(r.undecided, t.ID); is {
-			return
+			return nil
 		}
 	}
 	if len(r.variants) >= mostEnds {
@@ -148,14 +168,17 @@ func (r *reading) take(t *Tuple) {
 	from, to := r.locate(&t.Flow.From), r.locate(&t.Flow.To)
 	if from == nil || to == nil || !from.since.IsZero() || !to.since.IsZero() {
 		r.postpone(t)
-		return
+		return nil
 	}
 	f := t.Flow
 	cause := missing(&f, from, to)
-	mine := r.mine(&f, from, to, cause)
+	mine, err := r.mine(t, from, to, cause)
+	if err != nil {
+		return err
+	}
 	if cause != nil {
 		if !mine {
-			return
+			return nil
 		}
 		for i := range r.sides {
 			side := &r.sides[i]
@@ -167,18 +190,18 @@ func (r *reading) take(t *Tuple) {
 				r.pair(t.ID, &c.pairs)
 			}
 		}
-		return
+		return nil
 	}
 	if r.known && !mine {
-		return
+		return nil
 	}
 	a := r.ask(&f, from, to)
 	if !r.known && r.dependsOnRecord(t, a, from, to) {
 		r.postpone(t)
-		return
+		return nil
 	}
 	if !mine {
-		return
+		return nil
 	}
 	for i := range r.sides {
 		side := &r.sides[i]
@@ -196,11 +219,12 @@ func (r *reading) take(t *Tuple) {
 	if hasTwins(&f) {
 		r.pair(t.ID, &a.pairs)
 	}
+	return nil
 }
 
 // mine reports whether a tuple is to be counted: it is of the portion, which is not
-// too much so far.
-func (r *reading) mine(f *policies.Flow, from, to *recorded, nowhere *place) bool {
+// too much so far. It puts tuples of others aside.
+func (r *reading) mine(t *Tuple, from, to *recorded, nowhere *place) (bool, error) {
 	if r.isFull() {
 		if !r.full {
 			r.full, r.paired, r.wanted = true, nil, nil
@@ -209,23 +233,41 @@ func (r *reading) mine(f *policies.Flow, from, to *recorded, nowhere *place) boo
 		r.forget()
 	}
 	if r.open == nil {
-		return true
+		return true, nil
 	}
-	at := partOf(f, from, to, nowhere)
-	if !r.portion.has(at) {
-		return false
+	at := partOf(&t.Flow, from, to, nowhere)
+	if r.portion.has(at) {
+		r.spread.add(r.portion, at)
+		return !r.full, nil
 	}
-	r.spread.add(r.portion, at)
-	return !r.full
+	for _, other := range r.others {
+		if other.has(at) {
+			r.line = appendTuple(r.line[:0], t)
+			return false, other.tuples.write(r.line)
+		}
+	}
+	return false, nil
 }
 
-// smaller returns portions of the one that was too much.
-func (r *reading) smaller() []portion {
+// smaller returns shares of one that was too much. The tuples of the first are still
+// among those of the whole; when they are read, those of the others are put aside.
+func (r *reading) smaller(of *share) (all []*share, err error) {
+	middle := of.from + (of.to-of.from)/2
+	portions := []portion{{of.from, middle}, {middle, of.to}}
 	if r.full {
-		return r.spread.portions(r.portion, r.most)
+		portions = r.spread.portions(of.portion, r.most)
 	}
-	middle := r.portion.from + (r.portion.to-r.portion.from)/2
-	return []portion{{r.portion.from, middle}, {middle, r.portion.to}}
+	for i, p := range portions {
+		s := &share{p, of.tuples}
+		if i > 0 {
+			if s.tuples, err = newSpool(r.open); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, s)
+	}
+	r.others = all[1:]
+	return all, nil
 }
 
 // postpone notes that a tuple is decided record by record.

@@ -3,6 +3,7 @@ package simulator
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ type sorter[T any] struct {
 // run is where on a spool values stand in order.
 type run struct{ from, to int64 }
 
-// mostRuns is how many runs are read at a time. Each takes a buffer.
+// mostRuns is how many runs are read at a time. Each takes a buffer of runBuffer bytes.
 const (
 	mostRuns  = 128
 	runBuffer = 1 << 14
@@ -184,7 +185,7 @@ func newSpool(open func() (Scratch, error)) (*spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &spool{Scratch: file, out: bufio.NewWriterSize(file, 1<<16)}, nil
+	return &spool{Scratch: file, out: bufio.NewWriterSize(file, runBuffer)}, nil
 }
 
 // flush is to be called before what was written is read.
@@ -203,6 +204,25 @@ func (s *spool) write(text []byte) error {
 
 func (s *spool) reader(at run) *spoolReader {
 	return &spoolReader{in: bufio.NewReaderSize(io.NewSectionReader(s.Scratch, at.from, at.to-at.from), runBuffer)}
+}
+
+// tuples calls each for the tuples that were written, as Recorded does.
+func (s *spool) tuples(ctx context.Context, each func(*Tuple) error) error {
+	in := s.reader(run{0, s.size})
+	for ctx.Err() == nil {
+		text, err := in.next()
+		if err != nil || text == nil {
+			return err
+		}
+		t, err := readTuple(text)
+		if err != nil {
+			return err
+		}
+		if err := each(&t); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 // spoolReader reads what was written to a part of a spool.
