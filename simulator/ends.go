@@ -54,6 +54,9 @@ func newEnds() ends {
 	}
 }
 
+// mostEnds is how many recorded ends are remembered: others are found again.
+const mostEnds = 1 << 16
+
 // find returns where a recorded end is, and remembers it.
 func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 	key := peerKey{
@@ -74,6 +77,11 @@ func (r *Replayer) find(p *policies.FlowPeer) *recorded {
 		if known.outside == isOutside && known.says(p) {
 			return known
 		}
+	}
+	if len(r.ends.peers) >= mostEnds {
+		clear(r.ends.peers)
+		clear(r.ends.shared)
+		first = nil
 	}
 	e := &recorded{peer: r.ends.keep(*p), outside: isOutside, next: first}
 	var at whereabouts

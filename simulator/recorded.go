@@ -3,6 +3,7 @@ package simulator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -59,18 +60,40 @@ type HourFlows struct {
 // Where all there is outside gets the same answer, an end of which the recorder
 // says that it is there is taken to be there, and is named as one of IPv4.
 //
-// Its memory grows with the distinct ends, questions and tuples, and with the addresses
-// outside whose flows do not stay as they are; neither with flows nor with time,
-// of which it reads a day at a time.
+// It reads a day at a time: its memory does not grow with flows or with time. It does
+// with the distinct ends, questions and tuples, and with the addresses outside whose
+// flows do not stay as they are; but with Spill, what is too much is taken in portions, for
+// each of which the recording is read again. A Replayer takes nothing more after that.
 func (r *Replayer) Replay(ctx context.Context, recorded Recorded) error {
-	reading := reading{Replayer: r, wanted: map[*tally]*firstSeen{}, variants: variantsByEnd{}}
-	if err := recorded.Tuples(ctx, func(t *Tuple) error { reading.take(t); return nil }); err != nil {
-		return fmt.Errorf("read tuples: %w", err)
+	reading := reading{Replayer: r}
+	left := []*share{{portion: everything}}
+	for len(left) > 0 {
+		at := left[0]
+		left = left[1:]
+		r.portion = at.portion
+		err := reading.read(ctx, recorded, at.tuples)
+		if errors.Is(err, errFull) {
+			r.forget()
+			smaller, err := reading.smaller(at)
+			if err != nil {
+				return err
+			}
+			left = append(smaller, left...)
+			continue
+		}
+		if err == nil && at.tuples != nil {
+			err = at.tuples.Close()
+		}
+		if err == nil && (len(left) > 0 || r.settled != nil) {
+			err = r.settle()
+		}
+		if err != nil {
+			return err
+		}
 	}
-	reading.variants = nil
-	err := reading.readDays(ctx, recorded)
+	r.portion = everything
 	clear(r.questions) // they take room, and are answered again where they are asked
-	return err
+	return nil
 }
 
 // reading is a recording on its way into a Replayer.
@@ -78,10 +101,17 @@ type reading struct {
 	*Replayer
 	undecided []uint64 // tuples that are decided record by record
 	undone    sides    // who reports those
-	paired    []paired // tuples that may have twins
-	wanted    map[*tally]*firstSeen
-	sides     []Side // of the tuple at hand
-	variants  variantsByEnd
+	known     bool     // they are, from a portion before
+	others    []*share // whose tuples are put aside
+	line      []byte
+
+	// Of the portion:
+	paired   []paired // tuples that may have twins
+	wanted   map[*tally]*firstSeen
+	sides    []Side // of the tuple at hand
+	variants variantsByEnd
+	spread   spread // of its tuples
+	full     bool   // they are too many, and counted only
 }
 
 // paired is a tuple whose reports may be twins of others.
@@ -96,32 +126,82 @@ type firstSeen struct {
 	tuples []uint64
 }
 
+// read takes the portion of a recording, or finds that it is too much. Its tuples may
+// have been put aside.
+func (r *reading) read(ctx context.Context, recorded Recorded, aside *spool) error {
+	r.paired, r.wanted, r.variants, r.spread, r.full = nil, map[*tally]*firstSeen{}, variantsByEnd{}, spread{}, false
+	tuples := recorded.Tuples
+	if aside != nil {
+		tuples = aside.tuples
+	}
+	if err := tuples(ctx, r.take); err != nil {
+		return fmt.Errorf("read tuples: %w", err)
+	}
+	for _, other := range r.others {
+		if err := other.tuples.flush(); err != nil {
+			return err
+		}
+	}
+	r.others = nil
+	if !r.known {
+		slices.Sort(r.undecided)
+		r.known = true
+	}
+	r.variants = nil
+	if r.full {
+		return errFull
+	}
+	return r.readDays(ctx, recorded)
+}
+
 // take counts a tuple, or puts it with those that are decided record by record.
-func (r *reading) take(t *Tuple) {
+func (r *reading) take(t *Tuple) error {
+	if r.known {
+		if _, is := slices.BinarySearch(r.undecided, t.ID); is {
+			return nil
+		}
+	}
+	if len(r.variants) >= mostEnds {
+		clear(r.variants)
+	}
 	r.sides = t.Sides
 	from, to := r.locate(&t.Flow.From), r.locate(&t.Flow.To)
 	if from == nil || to == nil || !from.since.IsZero() || !to.since.IsZero() {
 		r.postpone(t)
-		return
+		return nil
 	}
 	f := t.Flow
-	if cause := missing(&f, from, to); cause != nil {
+	cause := missing(&f, from, to)
+	mine, err := r.mine(t, from, to, cause)
+	if err != nil {
+		return err
+	}
+	if cause != nil {
+		if !mine {
+			return nil
+		}
 		for i := range r.sides {
 			side := &r.sides[i]
 			side.describe(&f)
 			r.total.add(&f)
 			u := r.miss(cause, f.Count)
-			if c := u.connection(&f); c != nil {
+			if c := r.connection(u, &f); c != nil {
 				c.add(side.of(), f.Count, f.Bytes)
 				r.pair(t.ID, &c.pairs)
 			}
 		}
-		return
+		return nil
+	}
+	if r.known && !mine {
+		return nil
 	}
 	a := r.ask(&f, from, to)
-	if r.dependsOnRecord(t, a, from, to) {
+	if !r.known && r.dependsOnRecord(t, a, from, to) {
 		r.postpone(t)
-		return
+		return nil
+	}
+	if !mine {
+		return nil
 	}
 	for i := range r.sides {
 		side := &r.sides[i]
@@ -139,6 +219,55 @@ func (r *reading) take(t *Tuple) {
 	if hasTwins(&f) {
 		r.pair(t.ID, &a.pairs)
 	}
+	return nil
+}
+
+// mine reports whether a tuple is to be counted: it is of the portion, which is not
+// too much so far. It puts tuples of others aside.
+func (r *reading) mine(t *Tuple, from, to *recorded, nowhere *place) (bool, error) {
+	if r.isFull() {
+		if !r.full {
+			r.full, r.paired, r.wanted = true, nil, nil
+			r.spread.fit = r.spread.all
+		}
+		r.forget()
+	}
+	if r.open == nil {
+		return true, nil
+	}
+	at := partOf(&t.Flow, from, to, nowhere)
+	if r.portion.has(at) {
+		r.spread.add(r.portion, at)
+		return !r.full, nil
+	}
+	for _, other := range r.others {
+		if other.has(at) {
+			r.line = appendTuple(r.line[:0], t)
+			return false, other.tuples.write(r.line)
+		}
+	}
+	return false, nil
+}
+
+// smaller returns shares of one that was too much. The tuples of the first are still
+// among those of the whole; when they are read, those of the others are put aside.
+func (r *reading) smaller(of *share) (all []*share, err error) {
+	middle := of.from + (of.to-of.from)/2
+	portions := []portion{{of.from, middle}, {middle, of.to}}
+	if r.full {
+		portions = r.spread.portions(of.portion, r.most)
+	}
+	for i, p := range portions {
+		s := &share{p, of.tuples}
+		if i > 0 {
+			if s.tuples, err = newSpool(r.open); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, s)
+	}
+	r.others = all[1:]
+	return all, nil
 }
 
 // postpone notes that a tuple is decided record by record.
@@ -175,7 +304,6 @@ func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
 	if len(r.paired)+len(r.undecided)+len(r.wanted) == 0 {
 		return nil
 	}
-	slices.Sort(r.undecided)
 	ids := make([]uint64, len(r.paired))
 	for i := range ids {
 		ids[i] = r.paired[i].tuple
@@ -198,10 +326,13 @@ func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
 		}
 		tuples := slices.Concat(r.undecided, firsts[dayOf(day)])
 		slices.Sort(tuples)
-		if tuples = slices.Compact(tuples); len(tuples) > 0 {
+		for tuples := range slices.Chunk(slices.Compact(tuples), mostTuples) {
 			err := recorded.Flows(ctx, day, tuples, func(tuple uint64, f *policies.Flow) error {
 				if _, is := slices.BinarySearch(r.undecided, tuple); is {
 					r.Add(*f)
+					if r.isFull() {
+						return errFull
+					}
 				} else if moments[f.First.UTC()] {
 					r.example(*f)
 				}
@@ -225,6 +356,9 @@ func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
 	}
 	return nil
 }
+
+// mostTuples is of how many tuples records are asked for at a time.
+const mostTuples = 1 << 16
 
 // addHours puts hours of a tuple among those of which they may be twins.
 func (r *reading) addHours(tuple uint64, of *Side, hours []HourFlows) error {

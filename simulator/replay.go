@@ -12,8 +12,9 @@ import (
 )
 
 // Replayer asks what would become of recorded flows. Its memory grows with the
-// distinct ends and questions, with the hours in which both sides report, and with
-// the addresses outside whose flows do not stay as they are; not with the flows.
+// distinct questions, with the hours in which both sides report, and with the
+// addresses outside whose flows do not stay as they are; not with the flows. With
+// Spill, a replay of a recording has a bound.
 // It is not safe for concurrent use.
 type Replayer struct {
 	before, after *directory // after is nil where there is one model
@@ -25,6 +26,12 @@ type Replayer struct {
 	sentences     map[sentence]*sentence // each once
 	unresolved    map[string]*unresolved // by cause
 	total         tally
+
+	open    func() (Scratch, error)
+	most    int     // that may be held
+	held    int     // answers and what is counted of them, but for addresses; and connections of ends that are nowhere
+	portion portion // that is taken
+	settled *sum    // of portions that were
 }
 
 // New returns a Replayer under the policies before a change and after it.
@@ -34,6 +41,7 @@ func New(before, after *reach.Judge) *Replayer {
 		before: newDirectory(before), ends: newEnds(), classes: map[classKey]int{},
 		questions: map[question]*answer{}, answers: map[answerKey]*answer{},
 		rulings: map[ruling]*ruling{}, sentences: map[sentence]*sentence{}, unresolved: map[string]*unresolved{},
+		portion: everything,
 	}
 	if after != nil {
 		r.after = newDirectory(after)
@@ -151,11 +159,15 @@ func (r *Replayer) Add(f policies.Flow) {
 
 // take counts flows that get one answer, of which one may be an example.
 func (r *Replayer) take(f, example *policies.Flow) {
-	r.total.add(f)
 	from, to := r.find(&f.From), r.find(&f.To)
-	if nowhere := missing(f, from, to); nowhere != nil {
+	nowhere := missing(f, from, to)
+	if !r.takes(f, from, to, nowhere) {
+		return
+	}
+	r.total.add(f)
+	if nowhere != nil {
 		u := r.miss(nowhere, f.Count)
-		if c := u.connection(f); c != nil {
+		if c := r.connection(u, f); c != nil {
 			c.pairs.add(f)
 			c.add(sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), f.Count, f.Bytes)
 		}
@@ -186,6 +198,9 @@ func missing(f *policies.Flow, ends ...*recorded) *place {
 
 var younger = place{cause: "the pod that has an address is younger than the record of it"}
 
+// mostQuestions is how many questions are remembered: others are answered again.
+const mostQuestions = 1 << 18
+
 // ask returns the answer to the question that a flow asks.
 func (r *Replayer) ask(f *policies.Flow, from, to *recorded) *answer {
 	q := questionOf(f, from, to)
@@ -206,6 +221,10 @@ func (r *Replayer) ask(f *policies.Flow, from, to *recorded) *answer {
 		if a == nil {
 			a = &answer{answerKey: key}
 			r.answers[key] = a
+			r.held++
+		}
+		if len(r.questions) >= mostQuestions {
+			clear(r.questions)
 		}
 		r.questions[q] = a
 	}
@@ -245,6 +264,7 @@ func (r *Replayer) tally(a *answer, f *policies.Flow, from, to *recorded) *tally
 		return t
 	case !key.isApart():
 		t = &tally{}
+		r.held++
 		r.of(a, key.kind).tally = t
 		return t
 	case a.apart == nil:
@@ -303,18 +323,23 @@ func (h *halved) add(s side, flows, bytes uint64) {
 }
 
 // connection returns where reports of a flow are paired; nil where none can be.
-func (u *unresolved) connection(f *policies.Flow) *halved {
+func (r *Replayer) connection(u *unresolved, f *policies.Flow) *halved {
 	if !isConnection(f) {
 		return nil
 	}
-	key := connectionKey{"", nameOf(&f.From), nameOf(&f.To), f.Protocol, f.Port}
+	key := connectionKeyOf(f)
 	if u.named == nil {
 		u.named = map[connectionKey]*halved{}
 	}
 	if u.named[key] == nil {
 		u.named[key] = &halved{}
+		r.held++
 	}
 	return u.named[key]
+}
+
+func connectionKeyOf(f *policies.Flow) connectionKey {
+	return connectionKey{"", nameOf(&f.From), nameOf(&f.To), f.Protocol, f.Port}
 }
 
 // isConnection reports whether reports of a flow are paired by the names of its
@@ -330,9 +355,14 @@ func (r *Replayer) miss(p *place, flows uint64) *unresolved {
 		r.unresolved[p.cause] = u
 	}
 	u.flows += flows
-	u.several = u.several || u.example != p.example
-	u.example = min(u.example, p.example)
+	u.also(p.example, false)
 	return u
+}
+
+// also notes another end that the cause is true of.
+func (u *unresolved) also(example string, several bool) {
+	u.several = u.several || several || u.example != example
+	u.example = min(u.example, example)
 }
 
 func (u *unresolved) text(cause string) string {

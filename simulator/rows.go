@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"cmp"
+	"errors"
 	"iter"
 	"maps"
 	"net/netip"
@@ -16,18 +17,36 @@ import (
 // decision explained, when it is asked for.
 type Rows struct {
 	counts [len(Outcomes)]int
-	at     func(i int) Row
+	of     func(rank int) iter.Seq[Row] // of an outcome
+	failed *error                       // nil where none can
 }
 
 // RowsOf returns rows that are given, by outcome.
 func RowsOf(all ...Row) Rows {
 	all = slices.Clone(all)
 	slices.SortStableFunc(all, func(a, b Row) int { return cmp.Compare(a.Outcome.rank(), b.Outcome.rank()) })
-	rows := Rows{at: func(i int) Row { return all[i] }}
+	rows := Rows{of: func(rank int) iter.Seq[Row] {
+		return func(yield func(Row) bool) {
+			for i := range all {
+				if all[i].Outcome.rank() == rank && !yield(all[i]) {
+					return
+				}
+			}
+		}
+	}}
 	for i := range all {
 		rows.counts[all[i].Outcome.rank()]++
 	}
 	return rows
+}
+
+// Err returns why rows are missing of those that were yielded, or asked for. It is
+// nil where all were there, as they are but for a Scratch that failed.
+func (r Rows) Err() error {
+	if r.failed == nil {
+		return nil
+	}
+	return *r.failed
 }
 
 // rank is the place of an outcome among Outcomes.
@@ -51,17 +70,10 @@ func (r Rows) All() iter.Seq[Row] {
 
 // Of yields the rows of an outcome, those of most flows first.
 func (r Rows) Of(o Outcome) iter.Seq[Row] {
-	return func(yield func(Row) bool) {
-		first := 0
-		for i := range o.rank() {
-			first += r.counts[i]
-		}
-		for i := range r.Count(o) {
-			if !yield(r.at(first + i)) {
-				return
-			}
-		}
+	if r.Count(o) == 0 {
+		return func(func(Row) bool) {}
 	}
+	return r.of(o.rank())
 }
 
 // row is what a Row is made of.
@@ -73,7 +85,7 @@ type row struct {
 }
 
 type rowKey struct {
-	from, to                *policies.Peer // of which there is one for each name
+	from, to                *policies.Peer // mostly of which there is one for each name
 	cause                   string
 	outcome                 uint8 // its rank
 	protocol                netset.Protocol
@@ -96,111 +108,191 @@ func (k *rowKey) compare(l *rowKey) int {
 	)
 }
 
-func compareRows(a, b row) int {
-	if c := cmp.Or(cmp.Compare(a.outcome, b.outcome), cmp.Compare(b.flows, a.flows)); c != 0 {
+// compareRows orders rows of one outcome.
+func compareRows(a, b *row) int {
+	if c := cmp.Compare(b.flows, a.flows); c != 0 {
 		return c
 	}
 	return a.compare(&b.rowKey)
 }
 
-// joined makes one of the rows that are of the same key, in place.
-func joined(rows []row) []row {
-	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(cmp.Compare(a.outcome, b.outcome), a.compare(&b.rowKey)) })
-	n := 0
-	for i := range rows {
-		if n == 0 || rows[n-1].rowKey != rows[i].rowKey {
-			rows[n] = rows[i]
-			n++
-			continue
-		}
-		to, of := &rows[n-1], &rows[i]
-		if compareExamples(of.example, to.example) < 0 {
-			to.example = of.example
-		}
-		to.flows, to.bytes = to.flows+of.flows, to.bytes+of.bytes
-		to.seen = to.seen.join(of.seen.First(), of.seen.Last())
-	}
-	return slices.Clip(rows[:n])
+// compareKeys orders rows so that those of one key stand together.
+func compareKeys(a, b *row) int {
+	return cmp.Or(cmp.Compare(a.outcome, b.outcome), a.compare(&b.rowKey))
 }
 
-// gathering is a Result under way.
-type gathering struct {
+// join adds a row of the same key.
+func (r *row) join(of *row) {
+	if compareExamples(of.example, r.example) < 0 {
+		r.example = of.example
+	}
+	r.flows, r.bytes = r.flows+of.flows, r.bytes+of.bytes
+	r.seen = r.seen.join(of.seen.First(), of.seen.Last())
+}
+
+// sum is a Result under way.
+type sum struct {
 	*Replayer
 	*Result
-	causes map[string]uint64
-	rows   []row
-	names  map[endKey]*policies.Peer
+	seen       span
+	unresolved map[string]*unresolved // by cause, without those that have a twin
+	causes     map[string]uint64      // of flows that are Undecided
+	rows       *sorter[row]
+	names      map[endKey]*policies.Peer
+}
+
+// newSum returns the sum of nothing. Where the Replayer spills, it holds some rows at
+// a time.
+func (r *Replayer) newSum() *sum {
+	s := &sum{
+		Replayer: r, Result: &Result{Outcomes: map[Outcome]uint64{}},
+		unresolved: map[string]*unresolved{}, causes: map[string]uint64{}, names: map[endKey]*policies.Peer{},
+		rows: &sorter[row]{open: r.open, most: max(2, r.most/16), compare: compareKeys, append: appendRow, read: readRow},
+	}
+	for _, o := range Outcomes {
+		s.Outcomes[o] = 0
+	}
+	return s
 }
 
 // Result returns what the flows taken so far come to. It does not depend on
 // their order. Its rows are made of what the Replayer holds, which stays as long as
 // they do; they must not be made while it takes flows.
 func (r *Replayer) Result() *Result {
-	g := gathering{
-		Replayer: r,
-		Result:   &Result{Flows: r.total.flows, Bytes: r.total.bytes, First: r.total.seen.First(), Last: r.total.seen.Last(), Outcomes: map[Outcome]uint64{}},
-		causes:   map[string]uint64{}, rows: make([]row, 0, len(r.answers)), names: map[endKey]*policies.Peer{},
+	s := r.settled
+	var err error
+	if s == nil {
+		s = r.newSum()
+		err = s.add()
 	}
-	for _, o := range Outcomes {
-		g.Outcomes[o] = 0
-	}
-	for cause, u := range r.unresolved {
-		flows := u.flows
+	return s.result(err)
+}
+
+// add adds what the Replayer holds.
+func (s *sum) add() error {
+	s.Flows += s.total.flows
+	s.Bytes += s.total.bytes
+	s.seen = s.seen.join(s.total.seen.First(), s.total.seen.Last())
+	for cause, u := range s.Replayer.unresolved {
+		known := s.unresolved[cause]
+		if known == nil {
+			known = &unresolved{example: u.example}
+			s.unresolved[cause] = known
+		}
+		known.also(u.example, u.several)
+		known.flows += u.flows
 		for _, c := range u.named {
 			matched, half := c.pairs.matched(), c.half
-			g.Bytes -= half.drop(matched)
-			g.Paired += matched
-			flows -= matched
+			s.Bytes -= half.drop(matched)
+			s.Paired += matched
+			known.flows -= matched
 		}
-		g.causes[u.text(cause)] += flows
-		g.Unresolved += flows
 	}
-	for _, a := range r.answers {
-		g.take(a)
+	for _, a := range s.answers {
+		if err := s.take(a); err != nil {
+			return err
+		}
 	}
-	rows := joined(g.rows)
-	slices.SortFunc(rows, compareRows)
-	for i := range rows {
-		g.Rows.counts[rows[i].outcome]++
+	return nil
+}
+
+// result returns what was added.
+func (s *sum) result(err error) *Result {
+	result := *s.Result
+	result.First, result.Last = s.seen.First(), s.seen.Last()
+	causes := maps.Clone(s.causes)
+	for cause, u := range s.unresolved {
+		causes[u.text(cause)] += u.flows
+		result.Unresolved += u.flows
 	}
-	g.Rows.at = func(i int) Row { return r.made(&rows[i]) }
-	for text, flows := range g.causes {
-		g.Causes = append(g.Causes, Cause{text, flows})
+	for text, flows := range causes {
+		result.Causes = append(result.Causes, Cause{text, flows})
 	}
-	slices.SortFunc(g.Causes, func(a, b Cause) int {
+	slices.SortFunc(result.Causes, func(a, b Cause) int {
 		return cmp.Or(cmp.Compare(b.Flows, a.Flows), strings.Compare(a.Text, b.Text))
 	})
-	return g.Result
+	result.Rows = s.ordered(err)
+	return &result
+}
+
+var errEnough = errors.New("no more rows are asked for")
+
+// ordered returns the rows, of which there is one for each key.
+func (s *sum) ordered(err error) Rows {
+	var all [len(Outcomes)]*sorter[row]
+	for rank := range all {
+		// As they are read again, rows take more room.
+		all[rank] = &sorter[row]{open: s.rows.open, most: max(2, s.most/64), compare: compareRows, append: appendRow, read: readRow}
+	}
+	rows := Rows{failed: new(error)}
+	var one *row
+	end := func() error {
+		if one == nil {
+			return nil
+		}
+		rows.counts[one.outcome]++
+		return all[one.outcome].add(*one)
+	}
+	if err == nil {
+		err = s.rows.each(func(next *row) error {
+			if one != nil && compareKeys(one, next) == 0 {
+				one.join(next)
+				return nil
+			}
+			err := end()
+			copied := *next
+			one = &copied
+			return err
+		})
+	}
+	*rows.failed = errors.Join(err, end())
+	rows.of = func(rank int) iter.Seq[Row] {
+		return func(yield func(Row) bool) {
+			err := all[rank].each(func(of *row) error {
+				if !yield(s.made(of)) {
+					return errEnough
+				}
+				return nil
+			})
+			if err != nil && !errors.Is(err, errEnough) {
+				*rows.failed = err
+			}
+		}
+	}
+	return rows
 }
 
 // take adds up what was counted of an answer.
-func (g *gathering) take(a *answer) {
+func (s *sum) take(a *answer) error {
 	keys := a.keys()
 	if len(keys) > 0 && (a.before.verdict != policies.Undecided || a.after.verdict != policies.Undecided) {
-		g.Questions++
+		s.Questions++
 	}
 	matched := a.pairs.matched()
-	g.Paired += matched
+	s.Paired += matched
 	for _, key := range keys {
 		t := *a.tally(key)
 		if key.half {
 			n := min(matched, t.flows)
 			matched -= n
-			g.Bytes -= t.drop(n)
+			s.Bytes -= t.drop(n)
 		}
 		if t.flows == 0 {
 			continue
 		}
-		s := g.of(a, key.kind).sentence
-		g.Outcomes[s.outcome] += t.flows
-		if s.explained {
-			g.Explained += t.flows
+		said := s.of(a, key.kind).sentence
+		s.Outcomes[said.outcome] += t.flows
+		if said.explained {
+			s.Explained += t.flows
 		}
-		if s.outcome == Undecided {
-			g.causes[s.cause] += t.flows
+		if said.outcome == Undecided {
+			s.causes[said.cause] += t.flows
 		}
-		g.note(a, key.verdict, s, &t)
+		if err := s.note(a, key.verdict, said, &t); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // keys returns what the tallies of an answer are counted by, in order.
@@ -216,13 +308,13 @@ func (a *answer) keys() []tallyKey {
 }
 
 // note makes a row of a tally.
-func (g *gathering) note(a *answer, verdict policies.Verdict, s *sentence, t *tally) {
+func (s *sum) note(a *answer, verdict policies.Verdict, said *sentence, t *tally) error {
 	e := t.example
 	key := rowKey{
-		g.name(g.peer(e.from, e.address(0), s.outcome)), g.name(g.peer(e.to, e.address(1), s.outcome)),
-		s.cause, uint8(s.outcome.rank()), a.protocol, a.port, verdict, a.before.verdict, a.after.verdict,
+		s.name(s.peer(e.from, e.address(0), said.outcome)), s.name(s.peer(e.to, e.address(1), said.outcome)),
+		said.cause, uint8(said.outcome.rank()), a.protocol, a.port, verdict, a.before.verdict, a.after.verdict,
 	}
-	g.rows = append(g.rows, row{key, t.flows, t.bytes, t.seen, e})
+	return s.rows.add(row{key, t.flows, t.bytes, t.seen, e})
 }
 
 type endKey struct {
@@ -231,15 +323,18 @@ type endKey struct {
 }
 
 // name returns the one of the peers of a name that is kept.
-func (g *gathering) name(p policies.Peer) *policies.Peer {
+func (s *sum) name(p policies.Peer) *policies.Peer {
 	k := endKey{namespace: p.Namespace, name: p.Name, kind: p.Kind}
 	if p.CIDR != nil {
 		k.cidr = *p.CIDR
 	}
-	known := g.names[k]
+	known := s.names[k]
 	if known == nil {
+		if s.rows.open != nil && len(s.names) >= s.rows.most {
+			clear(s.names)
+		}
 		known = &p
-		g.names[k] = known
+		s.names[k] = known
 	}
 	return known
 }

@@ -77,7 +77,7 @@ of what would change if its staged policies were enforced: together, and with
 					return err
 				}
 			}
-			request := preview.Request{FailOn: conditions, Recorded: recorded, LeftOut: leftOut}
+			request := preview.Request{FailOn: conditions, Recorded: recorded, LeftOut: leftOut, Scratch: newScratch}
 			if request.Declared.Now, err = moment(today); err != nil {
 				return err
 			}

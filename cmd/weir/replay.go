@@ -57,6 +57,7 @@ and by which line.`,
 				return err
 			}
 			replay := simulator.New(before, after)
+			replay.Spill(newScratch, 0)
 			if recorded != nil {
 				err = replay.Replay(c.Context(), recorded)
 			} else {

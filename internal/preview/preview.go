@@ -30,6 +30,8 @@ type Request struct {
 	// Recorded is flows that are kept by tuple, in place of Flows.
 	Recorded simulator.Recorded
 	LeftOut  flowlog.Stats // of them
+	// Scratch opens room for what does not fit in memory; nil where all is held.
+	Scratch  func() (simulator.Scratch, error)
 	FailOn   []Condition
 	Declared Declared
 	// Staged, if any, are the staged policies of Base that Head enforces. Each, if
@@ -148,6 +150,7 @@ func (r *Request) compare(ctx context.Context, head *policies.Model) (comparison
 	}}
 	if r.hasFlows() {
 		c.replay = simulator.New(b, h)
+		c.replay.Spill(r.Scratch, 0)
 	}
 	var err error
 	c.preview.Invariants, err = r.Declared.compare(ctx, b, h)

@@ -7,6 +7,7 @@ package report
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -264,7 +265,7 @@ func WriteReplay(w io.Writer, format Format, result *simulator.Result, reading F
 	default:
 		return unsupported(KindReplay, format)
 	}
-	return out.Flush()
+	return errors.Join(out.Flush(), result.Rows.Err())
 }
 
 // Stored is what an import added to a store of flows.
@@ -436,5 +437,5 @@ func WritePreview(w io.Writer, format Format, preview *Preview, style Style) err
 	default:
 		return unsupported(KindPreview, format)
 	}
-	return out.Flush()
+	return errors.Join(out.Flush(), preview.rows().Err())
 }

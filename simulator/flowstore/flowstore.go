@@ -29,7 +29,8 @@ import (
 type Options struct {
 	ReadOnly bool // fail where there is no store, instead of making one
 	// Memory is about how many bytes importing and compacting may hold; it also
-	// bounds row groups. It is 1 GiB where it is zero.
+	// bounds row groups, and of how many tuples sums are held: of one for every 4 KiB,
+	// in 150 bytes. It is 1 GiB where it is zero.
 	Memory int64
 	// Settle is for how long after its end an hour is still open for records that
 	// come late; an hour where it is zero.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"time"
@@ -251,29 +252,40 @@ func (s *Store) joinRolls(ctx context.Context, all []*rollReader) (_ *rollReader
 }
 
 // Tuples calls each for every tuple, in the order of their IDs. It reads a day at a
-// time, and holds some 150 bytes for each tuple.
+// time, and holds 260,000 tuples at most, of some 150 bytes; where there are more, it
+// reads the days again for the others.
 func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error) error {
 	days, err := r.Days(ctx)
 	if err != nil {
 		return err
 	}
-	all := tupleSums{index: map[uint64]int32{}}
-	for _, day := range days {
-		sources, err := r.on(day).rolls(ctx, tupleNumbers)
-		if err != nil {
-			return err
-		}
-		for _, m := range sources {
-			if err == nil {
-				err = m.eachRun(ctx, func() error { return all.add(m) })
+	for from := uint64(0); ; {
+		some := newTupleSums(from, r.store.heldTuples())
+		for _, day := range days {
+			if err := r.on(day).addTuples(ctx, some); err != nil {
+				return err
 			}
 		}
-		closeAll(sources)
-		if err != nil {
+		if err := some.each(ctx, each); err != nil || some.to == math.MaxUint64 {
+			return err
+		}
+		from = some.to + 1
+	}
+}
+
+// addTuples adds the tuples of the range to others.
+func (r *recorded) addTuples(ctx context.Context, to *tupleSums) error {
+	sources, err := r.rolls(ctx, tupleNumbers)
+	if err != nil {
+		return err
+	}
+	defer closeAll(sources)
+	for _, m := range sources {
+		if err := m.eachRun(ctx, func() error { return to.add(m) }); err != nil {
 			return err
 		}
 	}
-	return all.each(ctx, each)
+	return nil
 }
 
 // Sums calls each for every tuple, in the order of their IDs.

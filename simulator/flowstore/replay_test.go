@@ -1,6 +1,7 @@
 package flowstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -79,6 +80,9 @@ func TestAStoreIsReplayedAsItsFlows(t *testing.T) {
 			t.Fatal(err)
 		}
 		two := replayer()
+		if rapid.Bool().Draw(t, "portions") {
+			two.Spill(openScratch, rapid.IntRange(1, 12).Draw(t, "held"))
+		}
 		if err := two.Replay(ctx, kept); err != nil {
 			t.Fatal(err)
 		}
@@ -87,6 +91,17 @@ func TestAStoreIsReplayedAsItsFlows(t *testing.T) {
 		}
 	})
 }
+
+// scratch is a simulator.Scratch in memory.
+type scratch struct{ bytes.Buffer }
+
+func openScratch() (simulator.Scratch, error) { return &scratch{}, nil }
+
+func (s *scratch) ReadAt(p []byte, at int64) (int, error) {
+	return bytes.NewReader(s.Bytes()).ReadAt(p, at)
+}
+
+func (s *scratch) Close() error { return nil }
 
 func saying(r *simulator.Result) map[string]string {
 	all := map[string]string{

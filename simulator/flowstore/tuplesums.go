@@ -12,8 +12,12 @@ import (
 	"github.com/weir-policy/weir/simulator/flowrow"
 )
 
-// tupleSums is what tuples come to, of many files one after another.
+// tupleSums is what tuples come to, of many files one after another: those from one
+// ID to another, as many as may be held.
 type tupleSums struct {
+	from, to uint64 // to is one of them
+	most     int    // that are held
+
 	index map[uint64]int32 // of the tuples
 	all   []knownTuple
 	sides []sideSum
@@ -52,6 +56,47 @@ func setKey(side *simulator.Side, key uint32) {
 	side.Reporter, side.Verdict, side.EgressOnly = policies.Reporter(key>>16), policies.Verdict(key>>8&0xff), key&1 == 1
 }
 
+// heldTuples is how many tuples are held at a time.
+func (s *Store) heldTuples() int { return int(max(64, s.options.Memory>>12)) }
+
+// newTupleSums returns the sums of tuples from an ID on.
+func newTupleSums(from uint64, most int) *tupleSums {
+	return &tupleSums{from: from, to: math.MaxUint64, most: most, index: map[uint64]int32{}, peers: peers{}}
+}
+
+// drop leaves the upper half of the tuples to others: their IDs are hashes.
+func (s *tupleSums) drop() {
+	kept := tupleSums{from: s.from, to: s.to, most: s.most, index: s.index, peers: s.peers}
+	for left := len(s.all); left > s.most*3/4 && kept.to > kept.from; {
+		kept.to = kept.from + (kept.to-kept.from)/2
+		left = 0
+		for i := range s.all {
+			if s.all[i].id <= kept.to {
+				left++
+			}
+		}
+	}
+	clear(kept.index)
+	for i := range s.all {
+		t := s.all[i]
+		if t.id > kept.to {
+			continue
+		}
+		at := t.first
+		t.first = -1
+		kept.index[t.id] = int32(len(kept.all))
+		kept.all = append(kept.all, t)
+		own := &kept.all[len(kept.all)-1]
+		for ; at >= 0; at = s.sides[at].next {
+			sum := kept.side(own, s.sides[at].key)
+			next := sum.next
+			*sum = s.sides[at]
+			sum.next = next
+		}
+	}
+	*s = kept
+}
+
 // of returns the tuple that a reader is at.
 func (s *tupleSums) of(m *rollReader) (*knownTuple, error) {
 	if i, known := s.index[m.now.id]; known {
@@ -62,9 +107,6 @@ func (s *tupleSums) of(m *rollReader) (*knownTuple, error) {
 			}
 		}
 		return t, nil
-	}
-	if s.peers == nil {
-		s.peers = peers{}
 	}
 	t := knownTuple{id: m.now.id, first: -1, ips: [2]string{m.address(0), m.address(1)}}
 	var err error
@@ -78,9 +120,15 @@ func (s *tupleSums) of(m *rollReader) (*knownTuple, error) {
 
 // add adds the run that a reader is at.
 func (s *tupleSums) add(m *rollReader) error {
+	if m.now.id < s.from || m.now.id > s.to {
+		return nil
+	}
 	t, err := s.of(m)
 	if err == nil {
 		s.addTo(t, m)
+	}
+	if len(s.all) > s.most && s.to > s.from {
+		s.drop()
 	}
 	return err
 }
@@ -120,7 +168,7 @@ func (s *tupleSums) side(t *knownTuple, key uint32) *sideSum {
 	return &s.sides[len(s.sides)-1]
 }
 
-// each hands over the tuples in the order of their IDs.
+// each hands over the tuples in the order of their IDs, and holds them no longer.
 func (s *tupleSums) each(ctx context.Context, take func(*simulator.Tuple) error) error {
 	s.index, s.peers = nil, nil
 	slices.SortFunc(s.all, func(a, b knownTuple) int { return cmp.Compare(a.id, b.id) })

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/flowstore"
+)
+
+// scratch is a file that has no name any more, where the system allows that: it is
+// gone when the process is, however that ends.
+type scratch struct {
+	*os.File
+	named bool
+}
+
+// newScratch returns room for what does not fit in memory, in the folder for
+// temporary files.
+func newScratch() (simulator.Scratch, error) {
+	f, err := os.CreateTemp("", "weir-*.tmp")
+	if err != nil {
+		return nil, fmt.Errorf("what does not fit in memory has no place: %w; set TMPDIR to a folder that may be written", err)
+	}
+	return &scratch{f, os.Remove(f.Name()) != nil}, nil
+}
+
+func (s *scratch) Write(p []byte) (int, error) {
+	n, err := s.File.Write(p)
+	if errors.Is(err, flowstore.ErrNoSpace) {
+		err = fmt.Errorf("there is no room in %s for what does not fit in memory: %w; free some, or set TMPDIR to a folder with more", filepath.Dir(s.Name()), err)
+	}
+	return n, err
+}
+
+func (s *scratch) Close() error {
+	err := s.File.Close()
+	if s.named {
+		err = errors.Join(err, os.Remove(s.Name()))
+	}
+	return err
+}
