@@ -44,16 +44,23 @@ var dataTypes = [...]nftables.SetDatatype{
 	nft.Protocol: nftables.TypeInetProto, nft.Port: nftables.TypeInetService,
 	nft.ICMPType: nftables.TypeICMPType, nft.ICMPCode: nftables.TypeICMPCode,
 	nft.ICMPv6Type: nftables.TypeICMP6Type, nft.ICMPv6Code: nftables.TypeICMPV6Code,
+	nft.Class: nftables.TypeClassID,
 }
 
 // setOf returns a set as the library has it, without its elements.
 func (t *transaction) setOf(s *nft.Set) *nftables.Set {
 	set := &nftables.Set{
 		Table: t.table, Name: t.nameOf(s.Name), KeyType: dataTypes[s.Key[0]], KeyByteOrder: binaryutil.BigEndian,
-		IsMap: s.Map, Interval: s.Interval, Concatenation: len(s.Key) > 1,
+		IsMap: s.Map || s.Classes, Interval: s.Interval, Concatenation: len(s.Key) > 1,
 	}
-	if s.Map {
+	switch {
+	case s.Map:
 		set.DataType = nftables.TypeVerdict
+	case s.Classes:
+		set.DataType = nftables.TypeClassID
+	}
+	if s.Key[0] == nft.Class {
+		set.KeyByteOrder = binaryutil.NativeEndian
 	}
 	if len(s.Key) > 1 {
 		var all []nftables.SetDatatype
@@ -68,19 +75,19 @@ func (t *transaction) setOf(s *nft.Set) *nftables.Set {
 func (t *transaction) addSet(s *nft.Set) {
 	set := t.setOf(s)
 	t.try(t.conn.AddSet(set, nil))
-	t.each(elementsOf(s, s.Elements), func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
+	t.each(s, s.Elements, func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
 }
 
 // update takes elements away before it adds others: some only get another verdict.
 func (t *transaction) update(u *nft.Update) {
 	set := t.setOf(&u.Set)
-	t.each(elementsOf(&u.Set, u.Delete), func(some []nftables.SetElement) error { return t.conn.SetDeleteElements(set, some) })
-	t.each(elementsOf(&u.Set, u.Add), func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
+	t.each(&u.Set, u.Delete, func(some []nftables.SetElement) error { return t.conn.SetDeleteElements(set, some) })
+	t.each(&u.Set, u.Add, func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
 }
 
-func (t *transaction) each(all []nftables.SetElement, do func([]nftables.SetElement) error) {
-	for some := range slices.Chunk(all, chunk) {
-		t.try(do(some))
+func (t *transaction) each(s *nft.Set, all []nft.Element, do func([]nftables.SetElement) error) {
+	for some := range slices.Chunk(all, chunk/2) { // a range may be two
+		t.try(do(elementsOf(s, some)))
 	}
 }
 
@@ -96,8 +103,11 @@ func elementsOf(s *nft.Set, all []nft.Element) []nftables.SetElement {
 	var elements []nftables.SetElement
 	for _, e := range all {
 		x := nftables.SetElement{Key: []byte(e.First)}
-		if s.Map {
+		switch {
+		case s.Map:
 			x.VerdictData = verdictOf(e.To)
+		case s.Classes:
+			x.Val = binaryutil.NativeEndian.PutUint32(e.Class)
 		}
 		if s.Interval && len(s.Key) > 1 {
 			x.KeyEnd = []byte(e.Last)
@@ -156,6 +166,15 @@ func (t *transaction) ruleOf(r nft.Rule) ([]expr.Any, error) {
 		case nft.Dispatch:
 			all = append(all, load(s.Fields)...)
 			all = append(all, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: t.nameOf(s.Map), IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT})
+		case nft.Classify:
+			all = append(all, load(s.Fields)...)
+			all = append(all,
+				&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: t.nameOf(s.Map), IsDestRegSet: true, DestRegister: unix.NFT_REG_1},
+				&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: unix.NFT_REG_1, SourceRegister: true})
+		case nft.Declassify:
+			all = append(all,
+				&expr.Immediate{Register: unix.NFT_REG_1, Data: make([]byte, 4)},
+				&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: unix.NFT_REG_1, SourceRegister: true})
 		case nft.Count:
 			all = append(all, &expr.Objref{Type: int(nftables.ObjTypeCounter), Name: s.Counter})
 		case nft.Label:
@@ -206,6 +225,7 @@ var fields = [...]field{
 	nft.Source6:         {expr.PayloadBaseNetworkHeader, 8, 16, unix.NFPROTO_IPV6, 0},
 	nft.Destination6:    {expr.PayloadBaseNetworkHeader, 24, 16, unix.NFPROTO_IPV6, 0},
 	nft.FieldProtocol:   {len: 1},
+	nft.FieldClass:      {len: 4},
 	nft.DestinationPort: {expr.PayloadBaseTransportHeader, 2, 2, 0, 0},
 	nft.FieldICMPType:   {expr.PayloadBaseTransportHeader, 0, 1, unix.NFPROTO_IPV4, unix.IPPROTO_ICMP},
 	nft.FieldICMPCode:   {expr.PayloadBaseTransportHeader, 1, 1, unix.NFPROTO_IPV4, unix.IPPROTO_ICMP},
@@ -225,9 +245,12 @@ func load(all []nft.Field) []expr.Any {
 	for _, f := range all {
 		at := fields[f]
 		family, protocol = max(family, at.family), max(protocol, at.protocol)
-		if f == nft.FieldProtocol {
+		switch f {
+		case nft.FieldProtocol:
 			loads = append(loads, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
-		} else {
+		case nft.FieldClass:
+			loads = append(loads, &expr.Meta{Key: expr.MetaKeyPRIORITY, Register: register})
+		default:
 			loads = append(loads, &expr.Payload{DestRegister: register, Base: at.base, Offset: at.offset, Len: at.len})
 		}
 		register += (at.len + 3) / 4

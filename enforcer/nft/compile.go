@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 
@@ -139,6 +138,24 @@ type vector struct {
 	outside []netset.Addresses
 }
 
+// class is the number by which peers lead to the vector: each way has others.
+func (v *vector) class() uint32 {
+	if v.name == "" {
+		return nobodysClass
+	}
+	return classOf(v.id)
+}
+
+// nobodysClass is that of peers who are in no vector.
+const nobodysClass = 0x0100_0001
+
+// classOf returns the class of the vector with a number. It reads the same in either
+// order of bytes, for nft prints those that maps lead to in the wrong one.
+func classOf(id uint64) uint32 {
+	high, low := uint32(id>>8&0xff), uint32(id&0xff)
+	return high<<24 | low<<16 | low<<8 | high
+}
+
 // entry is what becomes of traffic with one local pod.
 type entry struct {
 	at netip.Addr
@@ -240,7 +257,8 @@ func (b *builder) compile(w way) {
 
 // place lists the peers of vectors and adds the vectors that have some.
 func (b *builder) place(w way, all []*vector) {
-	peers := b.set(w.name("peers_"), []Type{w.address}, true, false)
+	peers := b.set(w.name("peers_"), []Type{w.address}, false, false)
+	peers.Classes = true
 	blocks := b.set(w.name("blocks_"), []Type{w.address}, true, true)
 	var spans []span
 	for _, v := range all {
@@ -260,16 +278,15 @@ func (b *builder) place(w way, all []*vector) {
 	slices.SortFunc(list, func(x, y peer) int { return x.address.Compare(y.address) })
 	b.name(w, all, list, spans)
 	nobody := w.name("") + "_none"
-	to := func(v *vector) Verdict { return Verdict{Goto, cmp.Or(v.name, nobody)} }
 	used := map[*vector]bool{}
 	for _, p := range list {
 		k := key(p.address.AsSlice())
-		peers.add(Element{k, k, to(p.vector)})
+		peers.add(Element{First: k, Last: k, Class: p.class()})
 		used[p.vector] = true
 	}
 	for _, s := range spans {
 		if s.vector.name != "" {
-			blocks.add(Element{key(s.first.AsSlice()), key(s.last.AsSlice()), to(s.vector)})
+			blocks.add(Element{First: key(s.first.AsSlice()), Last: key(s.last.AsSlice()), To: Verdict{Goto, s.name}})
 			used[s.vector] = true
 		}
 	}
