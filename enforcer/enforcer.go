@@ -395,7 +395,7 @@ func (a *Agent) refuse(refusals []nft.Refusal) {
 
 func elementsOf(r *nft.Ruleset) (n int) {
 	for i := range r.Sets {
-		n += len(r.Sets[i].Elements)
+		n += r.Sets[i].Len()
 	}
 	return n
 }

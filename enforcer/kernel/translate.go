@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"errors"
+	"iter"
 	"slices"
 
 	"github.com/google/nftables"
@@ -75,19 +76,26 @@ func (t *transaction) setOf(s *nft.Set) *nftables.Set {
 func (t *transaction) addSet(s *nft.Set) {
 	set := t.setOf(s)
 	t.try(t.conn.AddSet(set, nil))
-	t.each(s, s.Elements, func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
+	t.each(s, s.All(), func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
 }
 
 // update takes elements away before it adds others: some only get another verdict.
 func (t *transaction) update(u *nft.Update) {
 	set := t.setOf(&u.Set)
-	t.each(&u.Set, u.Delete, func(some []nftables.SetElement) error { return t.conn.SetDeleteElements(set, some) })
-	t.each(&u.Set, u.Add, func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
+	t.each(&u.Set, slices.Values(u.Delete), func(some []nftables.SetElement) error { return t.conn.SetDeleteElements(set, some) })
+	t.each(&u.Set, slices.Values(u.Add), func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
 }
 
-func (t *transaction) each(s *nft.Set, all []nft.Element, do func([]nftables.SetElement) error) {
-	for some := range slices.Chunk(all, chunk/2) { // a range may be two
-		t.try(do(elementsOf(s, some)))
+func (t *transaction) each(s *nft.Set, all iter.Seq[nft.Element], do func([]nftables.SetElement) error) {
+	some := make([]nftables.SetElement, 0, chunk)
+	for e := range all {
+		if some = appendElement(some, s, e); len(some) >= chunk-1 { // a range is two
+			t.try(do(some))
+			some = some[:0]
+		}
+	}
+	if len(some) > 0 {
+		t.try(do(some))
 	}
 }
 
@@ -97,29 +105,39 @@ func (t *transaction) try(err error) {
 	}
 }
 
-// elementsOf returns elements as the library has them. A range of single keys is two:
+// appendElement appends an element as the library has it. A range of single keys is two:
 // its first key, and the first one behind it.
-func elementsOf(s *nft.Set, all []nft.Element) []nftables.SetElement {
-	var elements []nftables.SetElement
-	for _, e := range all {
-		x := nftables.SetElement{Key: []byte(e.First)}
-		switch {
-		case s.Map:
-			x.VerdictData = verdictOf(e.To)
-		case s.Classes:
-			x.Val = binaryutil.NativeEndian.PutUint32(e.Class)
+func appendElement(to []nftables.SetElement, s *nft.Set, e nft.Element) []nftables.SetElement {
+	x := nftables.SetElement{Key: []byte(e.First)}
+	switch {
+	case s.Map:
+		x.VerdictData = verdictOf(e.To)
+	case s.Classes:
+		x.Val = binaryutil.NativeEndian.PutUint32(e.Class)
+	}
+	if s.Interval && len(s.Key) > 1 {
+		x.KeyEnd = []byte(e.Last)
+	}
+	to = append(to, x)
+	if s.Interval && len(s.Key) == 1 {
+		if after, ok := next(e.Last); ok {
+			to = append(to, nftables.SetElement{Key: after, IntervalEnd: true})
 		}
-		if s.Interval && len(s.Key) > 1 {
-			x.KeyEnd = []byte(e.Last)
-		}
-		elements = append(elements, x)
-		if s.Interval && len(s.Key) == 1 {
-			if after, ok := next(e.Last); ok {
-				elements = append(elements, nftables.SetElement{Key: after, IntervalEnd: true})
+	}
+	return to
+}
+
+// sizeOf returns how many elements the kernel counts in a set.
+func sizeOf(s *nft.Set) int {
+	n := s.Len()
+	if s.Interval && len(s.Key) == 1 {
+		for _, e := range s.Elements {
+			if _, ok := next(e.Last); ok {
+				n++
 			}
 		}
 	}
-	return elements
+	return n
 }
 
 // next returns the key behind one; not ok where that is the last.

@@ -23,6 +23,9 @@ type Input struct {
 	// allows, or everything where that is nil.
 	Observed map[string]bool
 	Guards   *reach.Judge
+	// Crowd are those for whom pods of the judges' world stand, as they are now: kinds have
+	// not changed since.
+	Crowd *policies.Crowd
 	// LogGroup is the NFLOG group that gets what is denied or only observed, at most
 	// LogRate packets a second from each vector; 0 is DefaultLogRate.
 	LogGroup uint16
@@ -54,6 +57,7 @@ func Compile(in Input, last *Ruleset) *Ruleset {
 			}
 		}
 	}
+	b.findKinds()
 	for _, f := range bothFamilies {
 		b.itself(f)
 		b.strangers(f)
@@ -115,6 +119,7 @@ type builder struct {
 	in       Input
 	last     names
 	observed map[netip.Addr]bool
+	kinds    map[netip.Addr]int32   // by the addresses that stand for those of the crowd
 	patterns map[[2]string]*pattern // by what is allowed and what is observed
 	sets     map[string]*Set
 	chains   []Chain
@@ -268,21 +273,32 @@ func (b *builder) place(w way, all []*vector) {
 	}
 	slices.SortFunc(spans, func(x, y span) int { return x.first.Compare(y.first) })
 	var list []peer
+	crowd := map[int32]*vector{}
 	for _, v := range all {
 		for _, a := range v.peers {
-			if at(spans, a) != v {
+			if at(spans, a) == v {
+				continue
+			}
+			if kind := b.kinds[a]; kind != 0 {
+				crowd[kind] = v
+			} else {
 				list = append(list, peer{a, v})
 			}
 		}
 	}
 	slices.SortFunc(list, func(x, y peer) int { return x.address.Compare(y.address) })
-	b.name(w, all, list, spans)
+	b.name(w, all, list, crowd, spans)
 	nobody := w.name("") + "_none"
 	used := map[*vector]bool{}
 	for _, p := range list {
 		k := key(p.address.AsSlice())
 		peers.add(Element{First: k, Last: k, Class: p.class()})
 		used[p.vector] = true
+	}
+	peers.Crowd = newCrowd(b.in.Crowd, w.ipv6)
+	for kind, v := range crowd {
+		peers.Crowd.lead(kind, v.class())
+		used[v] = true
 	}
 	for _, s := range spans {
 		if s.vector.name != "" {

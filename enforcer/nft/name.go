@@ -55,7 +55,7 @@ func contentKey(content []entry) string {
 
 // name gives vectors the names of those that most of their peers were in before, and
 // all others names of their own. What lets nobody do anything has none.
-func (b *builder) name(w way, all []*vector, peers []peer, spans []span) {
+func (b *builder) name(w way, all []*vector, peers []peer, crowd map[int32]*vector, spans []span) {
 	type vote struct {
 		*vector
 		of    int // vector
@@ -77,6 +77,11 @@ func (b *builder) name(w way, all []*vector, peers []peer, spans []span) {
 		count[v][name]++
 	}
 	was := b.last.sets[w.name("peers_")]
+	for kind, v := range crowd {
+		if was != nil {
+			cast(v, b.last.classes[w.name("")][was.Crowd.classOf(kind)])
+		}
+	}
 	for i := 0; was != nil && len(peers) > 0 && i < len(was.Elements); {
 		e := was.Elements[i]
 		switch k := key(peers[0].address.AsSlice()); {

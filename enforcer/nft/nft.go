@@ -15,6 +15,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -104,6 +105,7 @@ type Set struct {
 	Classes  bool
 	Interval bool // elements may be ranges, which do not overlap; it never changes
 	Elements []Element
+	Crowd    Crowd // has other elements, in a map to classes by addresses
 }
 
 // Element is a key, or all keys from First to Last in a set with intervals. A key
@@ -290,14 +292,14 @@ func (s *Set) print(b *strings.Builder) {
 	if s.Interval {
 		b.WriteString("\t\tflags interval\n")
 	}
-	for i, e := range s.Elements {
+	for i, e := range slices.SortedFunc(s.All(), byKey) {
 		start := ",\n\t\t\t     "
 		if i == 0 {
 			start = "\t\telements = { "
 		}
 		b.WriteString(start + s.text(e))
 	}
-	if len(s.Elements) > 0 {
+	if s.Len() > 0 {
 		b.WriteString(" }\n")
 	}
 	b.WriteString("\t}\n\n")

@@ -117,7 +117,7 @@ func (w *walker) find(all []Field, set string) (Element, bool) {
 		found = at >= 0 && k <= s.Elements[at].Last
 	}
 	if !found {
-		return Element{}, false
+		return s.Crowd.find(k)
 	}
 	return s.Elements[at], true
 }

@@ -40,6 +40,8 @@ type Store struct {
 	tiers    map[string]policies.Tier
 	profiles map[string]profile
 
+	crowd *crowd // nil where all pods are told of one by one
+
 	model      *policies.Model    // the last one
 	calico     bool               // who decided in it
 	names      nodeNames          // in it
@@ -91,16 +93,18 @@ type Change struct {
 	// ServiceAccounts, Services, NetworkSets. The pods of a Service change with
 	// Pods, too.
 	World []policies.Ref
+	// Crowd is set where the Crowd of the world is another one.
+	Crowd bool
 }
 
 // IsEmpty reports whether all answers are as before.
 func (c *Change) IsEmpty() bool {
-	return !c.Whole && len(c.Policies)+len(c.Gone)+len(c.Pods)+len(c.World) == 0
+	return !c.Whole && !c.Crowd && len(c.Policies)+len(c.Gone)+len(c.Pods)+len(c.World) == 0
 }
 
 // NewStore returns a store without objects.
 func NewStore(o Options) *Store {
-	return &Store{
+	s := &Store{
 		options:  o,
 		reader:   newReader(o),
 		entries:  map[Key]*Entry{},
@@ -116,6 +120,10 @@ func NewStore(o Options) *Store {
 		profiles: map[string]profile{},
 		touched:  map[Key]*Entry{},
 	}
+	if o.Node != "" {
+		s.crowd = newCrowd(s)
+	}
+	return s
 }
 
 // Get returns the entry of an object, nil where there is none.
@@ -136,10 +144,22 @@ func (s *Store) Len() int { return len(s.entries) }
 
 // Put adds an object, or replaces the one of its name. The entry is the store's
 // from then on.
-func (s *Store) Put(e *Entry) { s.set(e.key, e) }
+func (s *Store) Put(e *Entry) {
+	if s.crowd == nil {
+		s.set(e.key, e)
+	} else {
+		s.crowd.put(e)
+	}
+}
 
 // Delete removes an object, if it is there.
-func (s *Store) Delete(k Key) { s.set(k, nil) }
+func (s *Store) Delete(k Key) {
+	if s.crowd == nil {
+		s.set(k, nil)
+	} else {
+		s.crowd.delete(k)
+	}
+}
 
 // set makes e the object of this name, and takes note of what it was in the last
 // model.
@@ -189,6 +209,9 @@ func (s *Store) add(e *Entry) {
 	if e.room != "" {
 		s.room(e.room).add(e)
 	}
+	if s.crowd != nil {
+		s.crowd.yields(e)
+	}
 	switch p := e.part.(type) {
 	case *node:
 		s.nodes[e.key] = p
@@ -222,6 +245,9 @@ func (s *Store) remove(e *Entry) {
 	delete(s.warned, e.key)
 	if e.room != "" {
 		s.rooms[e.room].remove(e)
+	}
+	if s.crowd != nil {
+		s.crowd.frees(e)
 	}
 	switch p := e.part.(type) {
 	case *node:
@@ -429,11 +455,18 @@ func (s *Store) before(a, b *ranked) int {
 // Model returns the model of the objects, and what is not as it was when Model
 // returned one before.
 func (s *Store) Model() (*policies.Model, Change) {
+	crowd, isNew := s.crowd.gather()
 	if s.model != nil && len(s.touched) == 0 && !s.relabelled {
-		return s.model, Change{}
+		if !isNew {
+			return s.model, Change{}
+		}
+		m := *s.model
+		m.Crowd, s.model = crowd, &m
+		return &m, Change{Crowd: true}
 	}
 	n := s.next()
 	m := n.build()
+	m.Crowd, n.Crowd = crowd, isNew
 	s.model, s.calico, s.names, s.remarks = m, s.isCalico(), n.names, n.remarks
 	for name, j := range n.joined {
 		s.rooms[name].joined = j
