@@ -305,8 +305,8 @@ func (c *crowd) frees(e *Entry) {
 	for _, a := range addressesOf(e) {
 		if c.taken[a]--; c.taken[a] == 0 {
 			delete(c.taken, a)
-			c.freed = c.freed || len(c.apart) > 0
 		}
+		c.freed = c.freed || len(c.apart) > 0
 	}
 }
 
