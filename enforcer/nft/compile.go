@@ -51,7 +51,7 @@ func Compile(in Input, last *Ruleset) *Ruleset {
 	b := builder{in: in, last: last.byName(), sets: map[string]*Set{}, patterns: map[[2]string]*pattern{}}
 	b.observed = map[netip.Addr]bool{}
 	for _, i := range in.Pods {
-		if p := &in.Judge.Model().Pods[i]; !p.HostNetwork && in.Observed[p.Ref.Namespace] {
+		if p := &in.Judge.World().Pods[i]; !p.HostNetwork && in.Observed[p.Ref.Namespace] {
 			for _, a := range p.Addresses {
 				b.observed[a] = true
 			}
@@ -182,7 +182,7 @@ func (b *builder) itself(f family) {
 	s := b.set("itself"+f.suffix, []Type{f.address, f.address}, false, false)
 	seen := map[string]bool{}
 	for _, i := range b.in.Pods {
-		p := &b.in.Judge.Model().Pods[i]
+		p := &b.in.Judge.World().Pods[i]
 		if p.HostNetwork {
 			continue
 		}
@@ -342,7 +342,7 @@ func at(spans []span, a netip.Addr) *vector {
 func (b *builder) addresses(f family) []netip.Addr {
 	var all []netip.Addr
 	for _, i := range b.in.Pods {
-		p := &b.in.Judge.Model().Pods[i]
+		p := &b.in.Judge.World().Pods[i]
 		for _, a := range p.Addresses {
 			if !p.HostNetwork && a.Is6() == f.ipv6 {
 				all = append(all, a)

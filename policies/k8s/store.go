@@ -102,6 +102,31 @@ func (c *Change) IsEmpty() bool {
 	return !c.Whole && !c.Crowd && len(c.Policies)+len(c.Gone)+len(c.Pods)+len(c.World) == 0
 }
 
+// And returns what is not as it was before two changes, one after the other.
+func (c Change) And(d Change) Change {
+	both := Change{Whole: c.Whole || d.Whole, Crowd: c.Crowd || d.Crowd, Policies: slices.Clone(d.Policies), Gone: slices.Clone(d.Gone)}
+	isLater := func(ref policies.Ref) bool {
+		return slices.Contains(d.Gone, ref) || slices.ContainsFunc(d.Policies, func(p policies.Policy) bool { return p.Ref == ref })
+	}
+	for _, p := range c.Policies {
+		if !isLater(p.Ref) {
+			both.Policies = append(both.Policies, p)
+		}
+	}
+	for _, ref := range c.Gone {
+		if !isLater(ref) {
+			both.Gone = append(both.Gone, ref)
+		}
+	}
+	union := func(a, b []policies.Ref) []policies.Ref {
+		all := slices.Concat(a, b)
+		slices.SortFunc(all, policies.Ref.Compare)
+		return slices.Compact(all)
+	}
+	both.Pods, both.World = union(c.Pods, d.Pods), union(c.World, d.World)
+	return both
+}
+
 // NewStore returns a store without objects.
 func NewStore(o Options) *Store {
 	s := &Store{
