@@ -119,12 +119,15 @@ type builder struct {
 	in       Input
 	last     names
 	observed map[netip.Addr]bool
-	kinds    map[netip.Addr]int32   // by the addresses that stand for those of the crowd
-	patterns map[[2]string]*pattern // by what is allowed and what is observed
-	sets     map[string]*Set
-	chains   []Chain
-	counters []string
-	vectors  []Vector
+	kinds    map[netip.Addr]int32 // by the addresses that stand for those of the crowd
+	asked    [2]bool
+	// vectorsOf are what each judge says, of both families.
+	vectorsOf [2][3][]reach.Vector
+	patterns  map[[2]string]*pattern // by what is allowed and what is observed
+	sets      map[string]*Set
+	chains    []Chain
+	counters  []string
+	vectors   []Vector
 }
 
 // cell is addresses that mean the same to every judge.
@@ -361,7 +364,10 @@ func (b *builder) cellsOf(w way) []cell {
 			continue
 		}
 		var all []cell
-		for _, v := range judge.Vectors(w.Direction, b.in.Pods) {
+		if !b.asked[w.Direction] {
+			b.vectorsOf[w.Direction][n] = judge.Vectors(w.Direction, b.in.Pods)
+		}
+		for _, v := range b.vectorsOf[w.Direction][n] {
 			c := cell{outside: v.Outside, grants: [3]map[netip.Addr]*reach.Granted{}}
 			if len(v.Peers) > 0 && v.Peers[0].Is6() == w.ipv6 {
 				c.peers = v.Peers
@@ -383,6 +389,7 @@ func (b *builder) cellsOf(w way) []cell {
 			cells = overlay(cells, all, n)
 		}
 	}
+	b.asked[w.Direction] = true
 	return cells
 }
 

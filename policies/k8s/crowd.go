@@ -41,7 +41,7 @@ type name struct{ namespace, name string }
 
 // person is a pod of the crowd.
 type person struct {
-	*policies.Individual
+	policies.Individual
 	*lot
 	ilk       *ilk
 	node      string
@@ -54,6 +54,7 @@ type lot struct {
 	owner policies.Ref
 	text  string
 	kind  string // what policies may ask for of it, in which others may be alike
+	node  string // of the last
 	count int
 }
 
@@ -147,7 +148,9 @@ func (c *crowd) join(e *Entry, p *pod) {
 		next.lot = c.lotOf(p, text)
 	}
 	next.lot.count++
-	next.Individual = &policies.Individual{Name: e.key.Name, Like: next.like}
+	next.Individual = policies.Individual{Name: e.key.Name, Like: next.like}
+	next.node = share(next.node, next.lot.node)
+	next.lot.node = next.node
 	c.people[name{next.like.Ref.Namespace, e.key.Name}] = next
 	c.enter(next)
 }
@@ -181,7 +184,7 @@ func (c *crowd) enter(p *person) {
 	p.ilk.count++
 	for _, a := range p.addresses {
 		if a.IsValid() {
-			c.members.Put(a, policies.Member{Kind: p.ilk.number, Individual: p.Individual})
+			c.members.Put(a, policies.Member{Kind: p.ilk.number, Individual: &p.Individual})
 		}
 	}
 	c.changed = true

@@ -44,8 +44,8 @@ type Options struct {
 	// Calico is set where Calico decides even if there is no object of its kinds.
 	Calico bool
 	// Node makes the models of a Store as that node needs them: of pods on other nodes
-	// they have one of each kind, and the rest as their Crowd. It needs addresses, and
-	// says nothing of such pods that have none.
+	// they have one of each kind, and the rest as their Crowd, but none of those that have
+	// no address; of policies those that may apply to pods of the node.
 	Node string
 
 	replaced map[identity]policies.Place // objects that are passed over

@@ -59,6 +59,8 @@ type room struct {
 	workloads map[policies.Ref]workload
 	services  map[Key]*service
 	onHost    int                   // pods and templates on the host's network
+	near      int                   // pods of Options.Node
+	wasNear   bool                  // there were some in the last model
 	samples   map[policies.Ref]*pod // one of each owner, with which the others share labels
 	joined    contents              // as they are in the model
 }
@@ -236,6 +238,9 @@ func (s *Store) add(e *Entry) {
 	}
 	if s.crowd != nil {
 		s.crowd.yields(e)
+		if s.isNear(e) {
+			s.rooms[e.room].near++
+		}
 	}
 	switch p := e.part.(type) {
 	case *node:
@@ -273,6 +278,9 @@ func (s *Store) remove(e *Entry) {
 	}
 	if s.crowd != nil {
 		s.crowd.frees(e)
+		if s.isNear(e) {
+			s.rooms[e.room].near--
+		}
 	}
 	switch p := e.part.(type) {
 	case *node:
@@ -348,6 +356,18 @@ func (r *room) remove(e *Entry) {
 	case *service:
 		delete(r.services, e.key)
 	}
+}
+
+// isNear reports whether an object is a pod of Options.Node.
+func (s *Store) isNear(e *Entry) bool {
+	p, isPod := e.part.(*pod)
+	return isPod && p.Node == s.options.Node
+}
+
+// concerns reports whether policies of a namespace can apply to pods that matter: all
+// do, unless those are the pods of one node.
+func (s *Store) concerns(namespace string) bool {
+	return s.crowd == nil || namespace == "" || s.rooms[namespace] != nil && s.rooms[namespace].near > 0
 }
 
 // isThere reports whether the room has an object.
@@ -496,6 +516,9 @@ func (s *Store) Model() (*policies.Model, Change) {
 	for name, j := range n.joined {
 		s.rooms[name].joined = j
 	}
+	for _, r := range s.rooms {
+		r.wasNear = r.near > 0
+	}
 	s.order = slices.DeleteFunc(s.order, func(name string) bool {
 		isGone := !s.rooms[name].isThere()
 		if isGone {
@@ -579,6 +602,9 @@ func (s *Store) next() *next {
 		n.stale = stale{true, true, true, true, true, true, true}
 	}
 	n.Whole = s.model == nil || s.calico != s.isCalico() || s.isCalico() && s.relabelled
+	for _, r := range s.rooms {
+		n.Whole = n.Whole || r.wasNear != (r.near > 0)
+	}
 	again, services := map[string]bool{}, map[policies.Ref]bool{}
 	moved := s.model == nil // the addresses of nodes
 	for k, old := range s.touched {
@@ -602,7 +628,7 @@ func (s *Store) next() *next {
 			case *policies.NetworkSet:
 				n.stale.sets = true
 			case *policy:
-				n.stale.policies = true
+				n.stale.policies = n.stale.policies || s.concerns(k.Namespace)
 			}
 		}
 		n.touch(k, old, s.entries[k])
@@ -642,7 +668,9 @@ func (n *next) touch(k Key, old, now *Entry) {
 			n.touchNamespace(e.room)
 		}
 	}
-	if of := n.ofPolicy[k]; of != nil && of.staged == (policies.Ref{}) {
+	if !n.concerns(k.Namespace) {
+		// Its policies are none of the model's.
+	} else if of := n.ofPolicy[k]; of != nil && of.staged == (policies.Ref{}) {
 		n.Policies = append(n.Policies, n.resolve(of))
 		n.Whole = n.Whole || n.named[of.Ref] > 1
 	} else if holds[*policy](old) {
@@ -679,7 +707,7 @@ func (n *next) reroute(services map[policies.Ref]bool) (found bool) {
 		return false
 	}
 	for k, r := range n.ofPolicy {
-		if _, told := n.touched[k]; told || !isAbout(&r.Policy, func(ref policies.Ref) bool { return services[ref] }) {
+		if _, told := n.touched[k]; told || !!n.concerns(k.Namespace) || !isAbout(&r.Policy, func(ref policies.Ref) bool { return services[ref] }) {
 			continue
 		}
 		found = true
@@ -931,7 +959,9 @@ func (n *next) buildPolicies(m *policies.Model) {
 		slices.SortFunc(m.Policies, policies.Policy.Compare)
 	} else {
 		for _, r := range n.policies {
-			add(&r.Policy, r.policy)
+			if n.concerns(r.key.Namespace) {
+				add(&r.Policy, r.policy)
+			}
 		}
 	}
 	slices.SortFunc(m.Staged, func(a, b policies.Staged) int { return a.Ref.Compare(b.Ref) })
@@ -945,6 +975,9 @@ func (n *next) arrange(m *policies.Model) []policy {
 	known := r.knownTiers()
 	all := make([]policy, 0, len(n.policies))
 	for _, of := range n.policies {
+		if !n.concerns(of.key.Namespace) {
+			continue
+		}
 		p := *of.policy
 		known.place(&p.Policy)
 		p.Tier += suffix(p.hook)
