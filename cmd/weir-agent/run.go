@@ -125,14 +125,16 @@ func newWorlds(o *options, agent *enforcer.Agent, captures *captures, log *slog.
 			return nil, err
 		}
 	}
+	read := o.reading()
+	read.Node = o.node
 	w.live, err = live.New(config, live.Options{
-		Read: o.reading(), Wanted: wanted, Settle: 10 * time.Millisecond,
+		Read: read, Wanted: wanted, Settle: 10 * time.Millisecond,
 		Told: func(what string) { log.Warn("the cluster", "says", what) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	w.live.Subscribe(func(m *policies.Model, _ k8s.Change) { w.tell(func() { w.model = m }) })
+	w.live.Subscribe(func(m *policies.Model, c k8s.Change) { w.tell(c, func() { w.model = m }) })
 	return w, nil
 }
 
@@ -153,13 +155,14 @@ func wanted(s k8s.Served) (fields string, wanted bool) {
 	return "", true
 }
 
-// tell sets something and tells the agent, once all is known.
-func (w *worlds) tell(set func()) {
+// tell sets something and tells the agent, once all is known, how the world differs from
+// before.
+func (w *worlds) tell(change k8s.Change, set func()) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	set()
 	if w.model != nil && w.guard {
-		w.agent.Tell(w.model, w.guards)
+		w.agent.Follow(w.model, w.guards, change)
 	}
 	if w.model != nil && w.captures != nil {
 		w.captures.world(w.model)
@@ -175,7 +178,7 @@ func (w *worlds) watch(ctx context.Context) error {
 		if f == nil {
 			return
 		}
-		w.tell(func() { w.model = f.Model })
+		w.tell(k8s.Change{Whole: true}, func() { w.model = f.Model })
 		if w.captures == nil {
 			return
 		}
@@ -195,7 +198,7 @@ func (w *worlds) watchGuards(ctx context.Context) error {
 		}
 		w.agent.Complain("guards", err)
 		if err == nil {
-			w.tell(func() { w.guards, w.guard = guards, true })
+			w.tell(k8s.Change{Whole: true}, func() { w.guards, w.guard = guards, true })
 		}
 	})
 }

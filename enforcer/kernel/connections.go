@@ -182,12 +182,12 @@ func (m message) answer() error {
 // Counters returns how many packets each counter of the table counted since the ruleset
 // was loaded, or the counter was added to it.
 func (k *Kernel) Counters() (map[string]uint64, error) {
-	t := &transaction{}
-	if err := t.connect(k.netns); err != nil {
+	l, err := newLine(k.netns)
+	if err != nil {
 		return nil, fmt.Errorf("read the counters: %w", err)
 	}
-	objects, err := t.conn.GetObjects(&nftables.Table{Name: nft.Table, Family: nftables.TableFamilyINet})
-	if err != nil {
+	objects, err := l.GetObjects(&nftables.Table{Name: nft.Table, Family: nftables.TableFamilyINet})
+	if err := errors.Join(err, l.CloseLasting()); err != nil {
 		return nil, fmt.Errorf("read the counters: %w", err)
 	}
 	all := make(map[string]uint64, len(objects))

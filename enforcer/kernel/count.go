@@ -46,7 +46,7 @@ func (r *reader) compare(want *nft.Ruleset, names map[string]string) error {
 				return fmt.Errorf("read set %s back: %w", name, err)
 			}
 		}
-		if n := len(elementsOf(s, s.Elements)); got != n {
+		if n := sizeOf(s); got != n {
 			wrong = append(wrong, fmt.Errorf("set %s has %d elements, not %d", name, got, n))
 		}
 	}

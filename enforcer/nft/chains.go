@@ -3,6 +3,7 @@ package nft
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,12 +20,13 @@ var discovery = []byte{130, 131, 132, 133, 134, 135, 136, 137, 143}
 // vector.
 func (b *builder) addWay(w way, nobody string) {
 	b.chains = append(b.chains, Chain{Name: w.name(""), Rules: []Rule{
-		{Dispatch{[]Field{w.other()}, w.name("peers_")}},
+		{Classify{[]Field{w.other()}, w.name("peers_")}, Dispatch{[]Field{FieldClass}, w.name("vectors_")}},
 		{Dispatch{[]Field{w.other()}, w.name("blocks_")}},
 		{Verdict{Goto, nobody}},
 	}})
 	b.counters = append(b.counters, nobody)
-	b.chains = append(b.chains, Chain{Name: nobody, Rules: b.deny(w, nobody, 0)})
+	b.chains = append(b.chains, Chain{Name: nobody, Rules: append([]Rule{{Declassify{}}}, b.deny(w, nobody, 0)...)})
+	b.lead(w, nobodysClass, nobody)
 }
 
 // deny returns the rules that end a vector.
@@ -48,9 +50,16 @@ func (b *builder) log(verdict byte, w way, id uint64) Log {
 	return Log{Mark{verdict, w.Direction, id}.String(), b.in.LogGroup, cmp.Or(b.in.LogRate, DefaultLogRate)}
 }
 
+// lead makes a class lead to a chain.
+func (b *builder) lead(w way, class uint32, chain string) {
+	k := key(binary.BigEndian.AppendUint32(nil, class))
+	b.set(w.name("vectors_"), []Type{Class}, true, false).add(Element{First: k, Last: k, To: Verdict{Goto, chain}})
+}
+
 // addVector adds the chain of a vector, with its maps and counters.
 func (b *builder) addVector(w way, v *vector) {
 	b.vectors = append(b.vectors, Vector{v.id, w.Direction, w.ipv6, v.name})
+	b.lead(w, v.class(), v.name)
 	b.counters = append(b.counters, v.name, v.name+"_denied")
 	rest, seen := v.name+"_rest", v.name+"_seen"
 	to := func(o outcome) Verdict {
@@ -69,12 +78,12 @@ func (b *builder) addVector(w way, v *vector) {
 		e.elements(e.at, to, func(suffix, first, last string, to Verdict) {
 			for _, t := range tables(w.ipv6) {
 				if t.suffix == suffix {
-					b.set(v.name+"_"+suffix, append([]Type{w.address}, t.key...), true, t.interval).add(Element{first, last, to})
+					b.set(v.name+"_"+suffix, append([]Type{w.address}, t.key...), true, t.interval).add(Element{First: first, Last: last, To: to})
 				}
 			}
 		})
 	}
-	rules := []Rule{{Count{v.name}, Label{LabelOf(w.Direction, v.id)}}}
+	rules := []Rule{{Declassify{}, Count{v.name}, Label{LabelOf(w.Direction, v.id)}}}
 	for _, t := range tables(w.ipv6) {
 		if b.sets[v.name+"_"+t.suffix] != nil {
 			rules = append(rules, Rule{Dispatch{append([]Field{w.own()}, t.fields...), v.name + "_" + t.suffix}})
