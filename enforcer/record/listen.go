@@ -47,7 +47,7 @@ const (
 )
 
 // linger is what events wait for others, so that few of them do not wake up somebody each.
-const linger = 4 * time.Millisecond
+const linger = 20 * time.Millisecond
 
 // countEvery is how often the counters are read, at least: what a vector denied since is
 // not counted where the vector goes.
