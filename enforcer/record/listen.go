@@ -59,9 +59,6 @@ const mostSums = 1 << 17
 // listen records until ctx ends.
 func (r *Recorder) listen(ctx context.Context, remembered *checkpoint) (err error) {
 	o := &r.options
-	if err := turnOn(o.Netns); err != nil {
-		o.Log(err)
-	}
 	l := &listener{Recorder: r, book: newBook(o.Level), readings: make(chan map[string]uint64, 1), windowEnds: o.Clock().Add(o.Window)}
 	if l.events, err = openEvents(o.Netns, o.Buffer); err != nil {
 		return err
