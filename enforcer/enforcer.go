@@ -281,6 +281,7 @@ func (a *Agent) verify() {
 	if loaded == nil {
 		return
 	}
+	a.readCounters() // some are about to go
 	if err := a.kernel.Verify(loaded); err != nil {
 		a.options.Log.Error("the table is not what was loaded", "error", err)
 		a.alarm(kernel.Tampered)

@@ -179,8 +179,8 @@ func (m message) answer() error {
 	return nil
 }
 
-// Counters returns how many packets each counter of the table counted since the ruleset
-// was loaded, or the counter was added to it.
+// Counters returns how many packets each counter of the table counted since it was added
+// to it. Those that nothing counts in any more are there for a minute longer.
 func (k *Kernel) Counters() (map[string]uint64, error) {
 	l, err := newLine(k.netns)
 	if err != nil {

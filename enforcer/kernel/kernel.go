@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -32,6 +33,8 @@ type Kernel struct {
 	names map[string]string // of sets in the table, where they are not those of the ruleset
 	line  *line             // to the kernel; nil where there is none
 	own   own
+	// retired are the counters in the table that nothing counts in any more, see retire.
+	retired map[string]time.Time
 }
 
 // New returns the kernel of a network namespace by its file descriptor; 0 is the
@@ -96,6 +99,9 @@ func (k *Kernel) Load(r *nft.Ruleset) error {
 		return fmt.Errorf("load the table: %w", err)
 	}
 	k.names = names
+	if err := k.retireAllBut(r.Counters); err != nil {
+		return fmt.Errorf("load the table: %w", err)
+	}
 	return k.verify(r)
 }
 
@@ -149,14 +155,7 @@ func (t *transaction) replace(r *nft.Ruleset) error {
 		t.conn.DelChain(&nftables.Chain{Table: t.table, Name: name})
 	}
 	for _, c := range r.Counters {
-		if there.counters[c] { // it goes on counting
-			delete(there.counters, c)
-		} else {
-			t.addCounter(c)
-		}
-	}
-	for name := range there.counters {
-		t.conn.DeleteObject(&nftables.CounterObj{Table: t.table, Name: name})
+		t.addCounter(c) // one that is there goes on counting
 	}
 	for i := range r.Sets {
 		if !r.Sets[i].Interval {
@@ -184,6 +183,7 @@ func (k *Kernel) Apply(c *nft.Change) error {
 	for _, name := range c.DeleteSets {
 		delete(k.names, name)
 	}
+	k.retire(c)
 	return nil
 }
 
@@ -292,9 +292,6 @@ func (t *transaction) retire(c *nft.Change) {
 	for _, name := range c.DeleteChains {
 		t.conn.DelChain(&nftables.Chain{Table: t.table, Name: name})
 	}
-	for _, name := range c.DeleteCounters {
-		t.conn.DeleteObject(&nftables.CounterObj{Table: t.table, Name: name})
-	}
 }
 
 // transaction gathers what is to change at once.
@@ -340,12 +337,12 @@ func (k *Kernel) transact(names map[string]string, gather func(*transaction) err
 	return k.hangUp(err)
 }
 
-// contents is what is in the table, but for rules and base chains.
-type contents struct{ sets, chains, counters map[string]bool }
+// contents is what is in the table, but for rules, base chains and counters.
+type contents struct{ sets, chains map[string]bool }
 
 // list returns what is in the table.
 func (t *transaction) list() (contents, error) {
-	there := contents{map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	there := contents{map[string]bool{}, map[string]bool{}}
 	tables, err := t.conn.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil || !slices.ContainsFunc(tables, func(x *nftables.Table) bool { return x.Name == nft.Table }) {
 		return there, err
@@ -358,10 +355,6 @@ func (t *transaction) list() (contents, error) {
 	if err != nil {
 		return there, err
 	}
-	objects, err := t.conn.GetObjects(t.table)
-	if err != nil {
-		return there, err
-	}
 	for _, c := range chains {
 		if c.Table.Name == nft.Table && c.Hooknum == nil {
 			there.chains[c.Name] = true
@@ -369,11 +362,6 @@ func (t *transaction) list() (contents, error) {
 	}
 	for _, s := range sets {
 		there.sets[s.Name] = true
-	}
-	for _, o := range objects {
-		if c, ok := o.(*nftables.CounterObj); ok {
-			there.counters[c.Name] = true
-		}
 	}
 	return there, nil
 }

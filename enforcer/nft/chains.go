@@ -29,12 +29,19 @@ func (b *builder) addWay(w way, nobody string) {
 	b.lead(w, nobodysClass, nobody)
 }
 
-// deny returns the rules that end a vector.
+// deny returns the rules that end a vector. What a pod sends itself is asked for last, so
+// that it costs nothing what passes anyhow.
 func (b *builder) deny(w way, name string, id uint64) []Rule {
 	return []Rule{
+		w.toItself(),
 		{Count{name + suffixDenied(name)}, b.log('D', w, id)},
 		{Verdict{Action: Drop}},
 	}
+}
+
+// toItself lets through what a pod sends itself.
+func (w way) toItself() Rule {
+	return Rule{In{[]Field{w.source, w.destination}, "itself" + w.suffix}, Verdict{Action: Accept}}
 }
 
 // suffixDenied is what the counter of what is denied has behind a vector's name. What
@@ -98,30 +105,26 @@ func (b *builder) addVector(w way, v *vector) {
 	if observes {
 		b.counters = append(b.counters, v.name+"_observed")
 		b.chains = append(b.chains, Chain{Name: seen, Rules: []Rule{
+			w.toItself(),
 			{Count{v.name + "_observed"}, Label{Bit(ObservedBit + int(w.Direction))}, b.log('O', w, v.id)},
 			{w.pass()},
 		}})
 	}
 }
 
-// The base chains. Connections that were let in and not revoked pass at once.
+// The base chains. Connections that were let in and not revoked pass at once, by way of
+// known: a packet of a new one is not asked whether it is revoked, for it is judged anew.
 const (
 	forward = "pods_forward"
 	input   = "pods_input"
+	known   = "known"
 	// keeper is never reached: the kernel only keeps labels while some rule sets one.
 	keeper = "keep_labels"
 )
 
 func (b *builder) addBase() {
-	head := []Rule{
-		{Labelled{RevokedBit}, Verdict{Action: Drop}},
-		{Established{}, Verdict{Action: Accept}},
-	}
-	toNode, through := slices.Clone(head), slices.Clone(head)
-	toNode = append(toNode, Rule{In{[]Field{FieldICMPv6Type}, "discovery"}, Verdict{Action: Accept}})
-	for _, f := range bothFamilies {
-		through = append(through, Rule{In{[]Field{f.source, f.destination}, "itself" + f.suffix}, Verdict{Action: Accept}})
-	}
+	through := []Rule{{Established{}, Verdict{Goto, known}}}
+	toNode := append(slices.Clone(through), Rule{In{[]Field{FieldICMPv6Type}, "discovery"}, Verdict{Action: Accept}})
 	for _, f := range bothFamilies {
 		if b.sets["strangers"+f.suffix] == nil {
 			continue
@@ -136,14 +139,13 @@ func (b *builder) addBase() {
 		w := way{policies.Egress, f}
 		leave := Rule{In{[]Field{w.own()}, w.name("isolated_")}, Verdict{Jump, w.name("")}}
 		through, toNode = append(through, leave), append(toNode, leave)
-	}
-	for _, f := range bothFamilies {
-		w := way{policies.Ingress, f}
+		w.Direction = policies.Ingress
 		through = append(through, Rule{In{[]Field{w.own()}, w.name("isolated_")}, Verdict{Goto, w.name("")}})
 	}
 	b.chains = append(b.chains,
 		Chain{Name: forward, Hook: "forward", Rules: through},
 		Chain{Name: input, Hook: "input", Rules: toNode},
+		Chain{Name: known, Rules: []Rule{{Labelled{RevokedBit}, Verdict{Action: Drop}}, {Verdict{Action: Accept}}}},
 		Chain{Name: keeper, Rules: []Rule{{Label{Bit(RevokedBit)}}}},
 	)
 	set := b.set("discovery", []Type{ICMPv6Type}, false, false)

@@ -203,7 +203,8 @@ func (b *builder) itself(f family) {
 	}
 }
 
-// strangers denies what is of addresses that a pod of the node has, and no known one.
+// strangers denies what is of addresses that a pod of the node has, and no known one. It
+// counts with all else that meets no vector, as its log entries say.
 func (b *builder) strangers(f family) {
 	var ranges []netset.Addresses
 	for _, p := range b.in.Strangers {
@@ -228,7 +229,7 @@ func (b *builder) strangers(f family) {
 		b.counters = append(b.counters, name)
 		b.chains = append(b.chains, Chain{Name: name, Rules: []Rule{
 			{In{[]Field{w.own()}, known.Name}, Verdict{Action: Return}},
-			{Count{name}, b.log('D', w, 0)},
+			{Count{name}, Count{w.name("") + "_none"}, b.log('D', w, 0)},
 			{Verdict{Action: Drop}},
 		}})
 	}

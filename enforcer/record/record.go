@@ -29,7 +29,7 @@ type Options struct {
 	// LogGroup is the group of NFLOG to listen to, that of nft.Input.
 	LogGroup uint16
 	// Counters returns the counters of the table by name, which never go down but where
-	// the table is loaded anew. Without it, denials that were not logged are not known.
+	// the table is loaded anew, and stay for a while when nothing counts in them any more. Without it, denials that were not logged are not known.
 	Counters func() (map[string]uint64, error)
 	// Dir is where files go; none are written where it is empty. The records of one
 	// Recorder at a time may be there.
@@ -162,6 +162,9 @@ func (r *Recorder) Run(ctx context.Context) error {
 		return fmt.Errorf("record: %w", err)
 	}
 	defer stopStream()
+	if err := turnOn(r.options.Netns); err != nil { // before anything is in force that is to be recorded
+		r.options.Log(err)
+	}
 	remembered, err := r.disk.open()
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
