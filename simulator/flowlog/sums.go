@@ -2,7 +2,6 @@ package flowlog
 
 import (
 	"math"
-	"slices"
 	"time"
 
 	"github.com/weir-policy/weir/policies"
@@ -34,7 +33,7 @@ type Sums struct {
 	shapeKeys []int32    // shapes by shapeColumns.keys, plus one; 0 where that is not known
 	groups    []sumGroup // in the order in which they came, behind one without a key
 	firsts    []sumRow   // of groups
-	index     []uint64   // numbers of groups by the low bits of their hash, and its high half; 0 where none is
+	index     index      // of groups
 	files     []string
 }
 
@@ -54,10 +53,7 @@ func (s *Sums) forgetEnds() {
 }
 
 func (s *Sums) forgetGroups() {
-	if s.index == nil {
-		s.index = make([]uint64, 1<<12)
-	}
-	clear(s.index)
+	s.index.forget()
 	s.groups, s.firsts, s.files = append(s.groups[:0], sumGroup{}), append(s.firsts[:0], sumRow{}), nil
 }
 
@@ -154,46 +150,74 @@ func (s *Sums) Flush() {
 
 // group returns the number of the group with a key; 0 where there is none.
 func (s *Sums) group(ends, rest uint64) uint32 {
-	hash, mask := hashOf(ends, rest), uint64(len(s.index)-1)
-	for at := hash & mask; s.index[at] != 0; at = (at + 1) & mask {
-		number := uint32(s.index[at])
-		if g := &s.groups[number]; s.index[at]>>32 == hash>>32 && g.ends == ends && g.rest == rest {
-			return number
-		}
-	}
-	return 0
-}
-
-// begin begins a group with its first row, and returns its number.
-func (s *Sums) begin(g sumGroup, first sumRow) uint32 {
-	number := uint32(len(s.groups))
-	s.groups, s.firsts = append(roomy(s.groups), g), append(roomy(s.firsts), first)
-	if 2*len(s.groups) <= len(s.index) {
-		s.note(number)
-		return number
-	}
-	s.index = make([]uint64, 4*len(s.index))
-	for number := range s.groups[1:] {
-		s.note(uint32(number) + 1)
+	hash := hashOf(ends, rest)
+	number, at := s.index.next(hash, hash)
+	for number != 0 && (s.groups[number].ends != ends || s.groups[number].rest != rest) {
+		number, at = s.index.next(hash, at)
 	}
 	return number
 }
 
-// note has the index lead to a group.
-func (s *Sums) note(number uint32) {
-	g := &s.groups[number]
-	hash, mask := hashOf(g.ends, g.rest), uint64(len(s.index)-1)
-	at := hash & mask
-	for s.index[at] != 0 {
-		at = (at + 1) & mask
-	}
-	s.index[at] = hash>>32<<32 | uint64(number)
+// begin begins a group with its first row, and returns its number.
+func (s *Sums) begin(g sumGroup, first sumRow) uint32 {
+	s.groups, s.firsts = append(roomy(s.groups), g), append(roomy(s.firsts), first)
+	s.index.add(hashOf(g.ends, g.rest))
+	return uint32(len(s.groups) - 1)
 }
 
-// roomy returns a slice with room for one more; it grows to twice its size.
+// roomy returns a slice with room for one more; it grows to four times its size,
+// and what is not yet used takes no memory.
 func roomy[T any](s []T) []T {
 	if len(s) < cap(s) {
 		return s
 	}
-	return slices.Grow(s, len(s))
+	return append(make([]T, 0, max(1<<8, 4*len(s))), s...)
+}
+
+// index leads from the hashes of things that have numbers, from 1 in the order in
+// which they came, to those numbers.
+type index struct {
+	slots  []uint64 // the hash's upper half, and a number; 0 where none is
+	hashes []uint64 // of all
+}
+
+func (x *index) forget() {
+	if x.slots == nil {
+		x.slots = make([]uint64, 1<<10)
+	}
+	clear(x.slots)
+	x.hashes = x.hashes[:0]
+}
+
+// next returns a number that may be of the thing with a hash, and where to look
+// for the next such; first, that is the hash. It is 0 where there are no more.
+func (x *index) next(hash, from uint64) (number uint32, then uint64) {
+	mask := uint64(len(x.slots) - 1)
+	for at := from & mask; ; at = (at + 1) & mask {
+		if slot := x.slots[at]; slot == 0 || slot>>32 == hash>>32 {
+			return uint32(slot), at + 1
+		}
+	}
+}
+
+// add adds the next number.
+func (x *index) add(hash uint64) {
+	x.hashes = append(roomy(x.hashes), hash)
+	if 2*len(x.hashes) <= len(x.slots) {
+		x.note(uint32(len(x.hashes)), hash)
+		return
+	}
+	x.slots = make([]uint64, 4*len(x.slots))
+	for i, hash := range x.hashes {
+		x.note(uint32(i)+1, hash)
+	}
+}
+
+func (x *index) note(number uint32, hash uint64) {
+	mask := uint64(len(x.slots) - 1)
+	at := hash & mask
+	for x.slots[at] != 0 {
+		at = (at + 1) & mask
+	}
+	x.slots[at] = hash>>32<<32 | uint64(number)
 }

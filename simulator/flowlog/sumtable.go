@@ -162,7 +162,7 @@ func (t *sumTable) rows(g *file.RowGroupReader) error {
 func (t *sumTable) makeRoom() error {
 	ends := t.Sums.ends
 	full := ends.size()+t.others.len() > t.most
-	if !full && len(t.firsts) <= mostGroups {
+	if !full && len(t.firsts)+2*sumRows <= mostGroups {
 		return nil
 	}
 	if err := t.readWanted(); err != nil {
@@ -540,7 +540,7 @@ func (t *sumTable) findKeys(n int) {
 		}
 		keys[i], slots[i] = k, hashOf(k.ends, k.rest)
 	}
-	index := t.index
+	index := t.index.slots
 	mask := uint64(len(index) - 1)
 	for i, hash := range slots {
 		numbers[i], slots[i] = uint32(hash>>32), index[hash&mask]
