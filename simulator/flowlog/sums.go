@@ -207,7 +207,7 @@ func (x *index) add(hash uint64) {
 		x.note(uint32(len(x.hashes)), hash)
 		return
 	}
-	x.slots = make([]uint64, 4*len(x.slots))
+	x.slots = make([]uint64, 2*len(x.slots))
 	for i, hash := range x.hashes {
 		x.note(uint32(i)+1, hash)
 	}

@@ -100,6 +100,7 @@ func (t *sumTable) group(g *file.RowGroupReader) error {
 		if err != nil {
 			return fmt.Errorf("column %s: %w", c.name, err)
 		}
+		defer k.close()
 		t.place(k)
 	}
 	err := t.rows(g)
