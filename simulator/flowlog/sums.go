@@ -35,6 +35,8 @@ type Sums struct {
 	firsts    []sumRow   // of groups
 	index     index      // of groups
 	files     []string
+
+	mostEnds, mostGroups int // that are kept at a time
 }
 
 // Untimed is why rows are left out where only some of the time is asked for.
@@ -42,7 +44,7 @@ const Untimed = "no time recorded, and only some of the time is asked for"
 
 // NewSums returns Sums that Flush hands to a taker.
 func NewSums(to Taker) *Sums {
-	s := &Sums{to: to, shapes: map[shape]int32{}}
+	s := &Sums{to: to, shapes: map[shape]int32{}, mostEnds: 1 << 20, mostGroups: 1 << 18}
 	s.forgetEnds()
 	s.forgetGroups()
 	return s
@@ -165,8 +167,8 @@ func (s *Sums) begin(g sumGroup, first sumRow) uint32 {
 	return uint32(len(s.groups) - 1)
 }
 
-// roomy returns a slice with room for one more; it grows to four times its size,
-// and what is not yet used takes no memory.
+// roomy returns a slice with room for one more. It grows to four times its size:
+// what is not yet used costs little.
 func roomy[T any](s []T) []T {
 	if len(s) < cap(s) {
 		return s

@@ -17,9 +17,6 @@ import (
 // processor.
 const sumRows = 1024
 
-// mostKept is how many ends, and groups, are kept at a time.
-const mostEnds, mostGroups = 1 << 20, 1 << 18
-
 // sumTable reads a file for Sums.
 type sumTable struct {
 	*table
@@ -60,7 +57,7 @@ type wantedRow struct {
 
 func newSumTable(t *table, s *Sums) *sumTable {
 	s.files = append(s.files, t.at.File)
-	st := &sumTable{table: t, Sums: s, most: mostEnds, file: int32(len(s.files) - 1), none: make([]int64, sumRows)}
+	st := &sumTable{table: t, Sums: s, most: s.mostEnds, file: int32(len(s.files) - 1), none: make([]int64, sumRows)}
 	st.onlySpan, st.since, st.until = s.isSpan(), nanos(s.Since), noTime
 	if !s.Until.IsZero() {
 		st.until = nanos(s.Until)
@@ -163,7 +160,7 @@ func (t *sumTable) rows(g *file.RowGroupReader) error {
 func (t *sumTable) makeRoom() error {
 	ends := t.Sums.ends
 	full := ends.size()+t.others.len() > t.most
-	if !full && len(t.firsts)+2*sumRows <= mostGroups {
+	if !full && len(t.firsts)+2*sumRows <= t.mostGroups {
 		return nil
 	}
 	if err := t.readWanted(); err != nil {
@@ -183,7 +180,7 @@ func (t *sumTable) makeRoom() error {
 				k.coded[i] = k.texts.number(was.text(number))
 			}
 		}
-		t.most = mostEnds + t.Sums.ends.size() + t.others.len()
+		t.most = t.mostEnds + t.Sums.ends.size() + t.others.len()
 	}
 	return nil
 }
