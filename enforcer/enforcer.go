@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -151,9 +152,13 @@ func (a *Agent) Complain(source string, err error) {
 		a.options.Log.Info("all is right again", "source", source)
 		delete(a.state.Problems, source)
 	case err != nil && (was == nil || was.Error() != err.Error()):
-		so := "the last good world stays in force"
-		if a.loaded == nil {
+		so := "something is wrong"
+		switch {
+		case !IsWorld(source):
+		case a.loaded == nil:
 			so = "nothing is put in force yet"
+		default:
+			so = "the last good world stays in force"
 		}
 		for _, one := range each(err) {
 			a.options.Log.Error(so, "source", source, "problem", one)
@@ -162,6 +167,10 @@ func (a *Agent) Complain(source string, err error) {
 		a.metrics.complaints.Inc()
 	}
 }
+
+// IsWorld reports whether a source says what is to be enforced, so that while something
+// is wrong with it the last good one stays in force.
+func IsWorld(source string) bool { return source == "world" || source == "guards" }
 
 // each returns the errors that an error joins.
 func each(err error) []error {
@@ -243,13 +252,14 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (a *Agent) watch(ctx context.Context, ready func()) {
 	for {
 		err := a.kernel.Watch(ctx, func() {
+			a.Complain("kernel", nil)
 			a.alarm(kernel.Lost) // whatever happened before nobody saw
 			ready()
 		}, a.alarm)
 		if ctx.Err() != nil {
 			return
 		}
-		a.options.Log.Error("nobody watches the table", "error", err)
+		a.Complain("kernel", err)
 		a.metrics.failed("watch")
 		if !sleep(ctx, time.Second) {
 			return
@@ -485,8 +495,8 @@ func (a *Agent) Ready() error {
 		return nil
 	case len(s.Problems) > 0:
 		var all []error
-		for name, err := range s.Problems {
-			all = append(all, fmt.Errorf("%s: %w", name, err))
+		for _, name := range slices.Sorted(maps.Keys(s.Problems)) {
+			all = append(all, fmt.Errorf("%s: %w", name, s.Problems[name]))
 		}
 		return errors.Join(all...)
 	}

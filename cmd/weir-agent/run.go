@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -22,6 +24,11 @@ import (
 
 // run wires an agent up and runs it until ctx ends, or a part of it cannot go on.
 func run(ctx context.Context, o *options, log *slog.Logger) error {
+	free, err := alone()
+	if err != nil {
+		return err
+	}
+	defer free()
 	recorder, err := newRecorder(o, log)
 	if err != nil {
 		return err
@@ -68,6 +75,20 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	}
 	log.Info("weir-agent begins", "version", version, "node", o.node, "mode", o.mode, "unknown-pods", o.unknown)
 	return together(ctx, parts)
+}
+
+// alone makes this the only agent of its network namespace until free is called, or it ends
+// however rudely: two would undo each other's work all the time.
+func alone() (free func(), err error) {
+	const name = "@weir-agent" // of which every network namespace has its own
+	l, err := net.Listen("unix", name)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, errors.New("another weir-agent guards this network namespace; end it first")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = l.Close() }, nil
 }
 
 // part is something that runs until its context ends.
@@ -174,8 +195,13 @@ func (w *worlds) watch(ctx context.Context) error {
 		return w.live.Start(ctx)
 	}
 	return folder.New(w.options.world, w.options.reading()).Watch(ctx, func(f *folder.World, err error) {
+		// One that is not mounted yet, or not any more, is no reason to open everything.
+		isEmpty := err == nil && f.Files == 0
+		if isEmpty {
+			err = fmt.Errorf("%s: there is no manifest in it; weir-agent remove is what opens everything", w.options.world)
+		}
 		w.agent.Complain("world", err)
-		if f == nil {
+		if f == nil || isEmpty {
 			return
 		}
 		w.tell(k8s.Change{Whole: true}, func() { w.model = f.Model })

@@ -332,9 +332,13 @@ func (k *Kernel) transact(names map[string]string, gather func(*transaction) err
 	case errors.Is(err, unix.ENOBUFS):
 		err = errors.Join(ErrUnknown, err)
 	case errors.Is(err, unix.EPERM):
-		err = fmt.Errorf("%w; run as root, or with the capability NET_ADMIN", err)
+		err = mayNot(err)
 	}
 	return k.hangUp(err)
+}
+
+func mayNot(err error) error {
+	return fmt.Errorf("%w; run as root, or with the capability NET_ADMIN", err)
 }
 
 // contents is what is in the table, but for rules, base chains and counters.
