@@ -43,7 +43,7 @@ const (
 // agent is a weir-agent, a process of its own on a node.
 type agent struct {
 	*netns.Lab
-	t       *testing.T
+	t       testing.TB
 	program string
 	world   string // its folder
 	process *exec.Cmd
@@ -51,7 +51,7 @@ type agent struct {
 	client  *http.Client
 }
 
-func newAgent(t *testing.T) *agent {
+func newAgent(t testing.TB) *agent {
 	t.Helper()
 	netns.Want(t)
 	a := &agent{Lab: netns.New(t), t: t, program: filepath.Join(t.TempDir(), "weir-agent"), world: t.TempDir()}
@@ -91,8 +91,13 @@ func (a *agent) write(name, text string) {
 
 func (a *agent) start(flags ...string) {
 	a.t.Helper()
+	a.launch(append([]string{"--world", a.world}, flags...)...)
+}
+
+func (a *agent) launch(flags ...string) {
+	a.t.Helper()
 	a.said = &bytes.Buffer{}
-	a.process = exec.Command(a.program, append([]string{"--world", a.world, "--health-addr", "127.0.0.1:9441", "--metrics-addr", "127.0.0.1:9442"}, flags...)...)
+	a.process = exec.Command(a.program, append([]string{"--health-addr", "127.0.0.1:9441", "--metrics-addr", "127.0.0.1:9442"}, flags...)...)
 	a.process.Stderr = a.said
 	var err error
 	a.Inside(func() { err = a.process.Start() })
