@@ -707,7 +707,7 @@ func (n *next) reroute(services map[policies.Ref]bool) (found bool) {
 		return false
 	}
 	for k, r := range n.ofPolicy {
-		if _, told := n.touched[k]; told || !!n.concerns(k.Namespace) || !isAbout(&r.Policy, func(ref policies.Ref) bool { return services[ref] }) {
+		if _, told := n.touched[k]; told || !n.concerns(k.Namespace) || !isAbout(&r.Policy, func(ref policies.Ref) bool { return services[ref] }) {
 			continue
 		}
 		found = true
