@@ -211,7 +211,8 @@ func BenchmarkRecorderCost(b *testing.B) {
 func (s *scene) round(b *testing.B, load *netns.Load, level, many, rate int) (r struct {
 	rate  float64
 	spent time.Duration
-}) {
+},
+) {
 	s.Forget()
 	end := func() time.Duration { return 0 }
 	if level >= 0 {

@@ -92,12 +92,18 @@ func (t *sumTable) group(g *file.RowGroupReader) error {
 	t.more, t.few = [len(moreFields)]*chunk{}, [len(moreFields)]*chunk{}
 	t.from.columns, t.to.columns = [5]*chunk{}, [5]*chunk{}
 	t.shapes.protocol, t.shapes.verdict = nil, nil
+	var open []*chunk
+	defer func() {
+		for _, k := range open {
+			k.close()
+		}
+	}()
 	for _, c := range t.columns {
 		k, err := newChunk(c, g, t.textsOf(c.field.name))
 		if err != nil {
 			return fmt.Errorf("column %s: %w", c.name, err)
 		}
-		defer k.close()
+		open = append(open, k)
 		t.place(k)
 	}
 	err := t.rows(g)
@@ -545,7 +551,7 @@ func (t *sumTable) findKeys(n int) {
 	}
 	for i, slot := range slots {
 		number := uint32(slot)
-		if uint32(slot>>32) != numbers[i] {
+		if slot>>32 != uint64(numbers[i]) {
 			number = 0
 		}
 		numbers[i] = number
