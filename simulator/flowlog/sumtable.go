@@ -92,9 +92,9 @@ func (t *sumTable) group(g *file.RowGroupReader) error {
 	t.more, t.few = [len(moreFields)]*chunk{}, [len(moreFields)]*chunk{}
 	t.from.columns, t.to.columns = [5]*chunk{}, [5]*chunk{}
 	t.shapes.protocol, t.shapes.verdict = nil, nil
-	var open []*chunk
+	var opened []*chunk
 	defer func() {
-		for _, k := range open {
+		for _, k := range opened {
 			k.close()
 		}
 	}()
@@ -103,7 +103,7 @@ func (t *sumTable) group(g *file.RowGroupReader) error {
 		if err != nil {
 			return fmt.Errorf("column %s: %w", c.name, err)
 		}
-		open = append(open, k)
+		opened = append(opened, k)
 		t.place(k)
 	}
 	err := t.rows(g)
