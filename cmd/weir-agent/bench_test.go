@@ -64,7 +64,7 @@ func (c *bigCluster) pod(i int) string {
 	return fmt.Sprintf(`{"metadata":{"name":%q,"namespace":%q,"uid":"0a1b2c3d-0000-4000-8000-%012d","resourceVersion":"%d","labels":%s,`+
 		`"ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":%q,"uid":"x","controller":true}],"managedFields":[%s]},`+
 		`"spec":{"nodeName":"node-%d","serviceAccountName":"default","containers":[{"name":"main","env":[%s],"ports":[{"name":"http","containerPort":8080}]}]},`+
-		`"status":{"phase":"Running","podIP":"%s","podIPs":[{"ip":"%[9]s"}]}}`,
+		`"status":{"phase":"Running","podIP":"%s","podIPs":[{"ip":"%[10]s"}]}}`,
 		p.Ref.Name, p.Ref.Namespace, i, i, labels, p.Workload.Name+"-"+p.Labels["pod-template-hash"], filler, i%max(1, len(c.pods)/100), filler, p.Addresses[0])
 }
 
