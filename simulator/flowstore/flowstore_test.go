@@ -405,3 +405,36 @@ func drawPeer(t *rapid.T) policies.FlowPeer {
 	}
 	return p
 }
+
+// TestTuplesThatAreNotHeldTogether reads tuples as often as it takes for those that are
+// held at a time.
+func TestTuplesThatAreNotHeldTogether(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{})
+	g := flows.New(flows.Options{Rate: 0.02, Workloads: 60, Namespaces: 7, Edges: 900})
+	made := make([]policies.Flow, 2000)
+	for i := range made {
+		made[i] = g.Next()
+	}
+	add(t, s, made[:1500]...)
+	compact(t, s, long)
+	add(t, s, made[1500:]...)
+	said := func(s *Store) (all []string) {
+		err := recordedOf(t, s, Range{}).Tuples(t.Context(), func(tuple *simulator.Tuple) error {
+			all = append(all, fmt.Sprintf("%+v", *tuple))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	few := openStore(t, dir, Options{ReadOnly: true, Memory: 1})
+	want, got := said(s), said(few)
+	if len(want) < 5*few.heldTuples() {
+		t.Fatalf("there are %d tuples only", len(want))
+	}
+	if d := gocmp.Diff(want, got); d != "" {
+		t.Error("(-held +in parts)\n" + d)
+	}
+}
