@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -22,7 +23,7 @@ import (
 	"github.com/weir-policy/weir/enforcer/nft"
 	"github.com/weir-policy/weir/enforcer/record"
 	"github.com/weir-policy/weir/policies"
-	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/k8s"
 )
 
 // Options say what is to be enforced, and where. What is zero is chosen.
@@ -78,18 +79,25 @@ type Agent struct {
 	metrics *metrics
 	news    chan struct{} // holds one where something is to be done
 	sweeps  chan struct{} // holds one where connections are to be looked at
+	doubts  chan struct{} // holds one where it is to be found what is in doubt
 
 	mutex sync.Mutex
 	next  told // what was told last
-	state Status
+	// change leads from the world that was judged last to that.
+	change k8s.Change
+	state  Status
 	// loaded is the ruleset in force, nil before the first.
 	loaded  *nft.Ruleset
 	alarmed kernel.Alarm
 
-	busy time.Time // since when a change is put in force; zero where none is
+	busy  time.Time // since when a change is put in force; zero where none is
+	asked judgement // in which it is to be found what is in doubt
+
 	// By the loop alone.
 	accepted nft.Accepted
-	refused  map[string]bool // what was logged
+	judged   judgement
+
+	refused map[string]bool // what was logged, by who finds what is in doubt
 }
 
 // told is a world with the rules that stand above it.
@@ -107,7 +115,7 @@ func New(o Options) *Agent {
 	}
 	return &Agent{
 		options: o, kernel: kernel.New(o.Netns), metrics: newMetrics(), accepted: nft.Accepted{},
-		news: make(chan struct{}, 1), sweeps: make(chan struct{}, 1),
+		news: make(chan struct{}, 1), sweeps: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
 		state: Status{Problems: map[string]error{}},
 	}
 }
@@ -116,7 +124,18 @@ func New(o Options) *Agent {
 // policies. It returns at once, and may be called from anywhere; of several worlds in
 // a short time the last one counts. Neither may change afterwards.
 func (a *Agent) Tell(m *policies.Model, guards []policies.Policy) {
+	a.tell(m, guards, k8s.Change{Whole: true})
+}
+
+// Follow is Tell for a world that differs from the one that was told last in a change
+// only, so that no more is judged again than that asks for.
+func (a *Agent) Follow(m *policies.Model, guards []policies.Policy, change k8s.Change) {
+	a.tell(m, guards, change)
+}
+
+func (a *Agent) tell(m *policies.Model, guards []policies.Policy, change k8s.Change) {
 	a.mutex.Lock()
+	a.change = a.change.And(change)
 	a.next = told{m, guards, time.Now()}
 	a.mutex.Unlock()
 	signal(a.news)
@@ -133,9 +152,13 @@ func (a *Agent) Complain(source string, err error) {
 		a.options.Log.Info("all is right again", "source", source)
 		delete(a.state.Problems, source)
 	case err != nil && (was == nil || was.Error() != err.Error()):
-		so := "the last good world stays in force"
-		if a.loaded == nil {
+		so := "something is wrong"
+		switch {
+		case !IsWorld(source):
+		case a.loaded == nil:
 			so = "nothing is put in force yet"
+		default:
+			so = "the last good world stays in force"
 		}
 		for _, one := range each(err) {
 			a.options.Log.Error(so, "source", source, "problem", one)
@@ -144,6 +167,10 @@ func (a *Agent) Complain(source string, err error) {
 		a.metrics.complaints.Inc()
 	}
 }
+
+// IsWorld reports whether a source says what is to be enforced, so that while something
+// is wrong with it the last good one stays in force.
+func IsWorld(source string) bool { return source == "world" || source == "guards" }
 
 // each returns the errors that an error joins.
 func each(err error) []error {
@@ -175,6 +202,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	watching := make(chan struct{})
 	all.Go(func() { a.watch(ctx, sync.OnceFunc(func() { close(watching) })) })
 	all.Go(func() { a.sweepAlways(ctx) })
+	all.Go(func() { a.doubtAlways(ctx) })
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -183,6 +211,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	verify := time.NewTicker(a.options.Verify)
 	defer verify.Stop()
 	pause := shortest
+	var last time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -191,10 +220,11 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.verify()
 			signal(a.sweeps)
 		case <-a.news:
-			if !sleep(ctx, a.options.Settle) {
+			if !sleep(ctx, time.Until(last.Add(a.options.Settle))) {
 				return ctx.Err()
 			}
 		}
+		last = time.Now()
 		if err := a.sync(); err == nil {
 			pause = shortest
 			continue
@@ -222,13 +252,14 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (a *Agent) watch(ctx context.Context, ready func()) {
 	for {
 		err := a.kernel.Watch(ctx, func() {
+			a.Complain("kernel", nil)
 			a.alarm(kernel.Lost) // whatever happened before nobody saw
 			ready()
 		}, a.alarm)
 		if ctx.Err() != nil {
 			return
 		}
-		a.options.Log.Error("nobody watches the table", "error", err)
+		a.Complain("kernel", err)
 		a.metrics.failed("watch")
 		if !sleep(ctx, time.Second) {
 			return
@@ -260,6 +291,7 @@ func (a *Agent) verify() {
 	if loaded == nil {
 		return
 	}
+	a.readCounters() // some are about to go
 	if err := a.kernel.Verify(loaded); err != nil {
 		a.options.Log.Error("the table is not what was loaded", "error", err)
 		a.alarm(kernel.Tampered)
@@ -292,6 +324,8 @@ func (a *Agent) sync() error {
 	a.mutex.Lock()
 	next, loaded, alarm := a.next, a.loaded, a.alarmed
 	a.alarmed = ""
+	change := a.change
+	a.change = k8s.Change{}
 	current := a.state.model == next.model && slices.EqualFunc(a.state.guards, next.guards, samePolicy)
 	a.mutex.Unlock()
 	if next.model == nil || current && alarm == "" && loaded != nil {
@@ -301,10 +335,9 @@ func (a *Agent) sync() error {
 		return nil
 	}
 	begin := time.Now()
-	in, refusals, rules := a.inputOf(next)
-	ruleset := nft.Compile(in, loaded)
+	ruleset := a.compile(next, change, loaded)
 	compiled := time.Now()
-	var change *nft.Change
+	var update *nft.Change
 	var err error
 	if loaded == nil || alarm != "" {
 		a.readCounters() // they begin anew
@@ -312,8 +345,8 @@ func (a *Agent) sync() error {
 			a.metrics.loads.Inc()
 		}
 	} else {
-		change = nft.Diff(loaded, ruleset)
-		err = a.kernel.Apply(change)
+		update = nft.Diff(loaded, ruleset)
+		err = a.kernel.Apply(update)
 	}
 	if err != nil {
 		a.fail("apply", err)
@@ -321,11 +354,11 @@ func (a *Agent) sync() error {
 	}
 	now := time.Now()
 	a.metrics.synced(next.at, begin, compiled, now)
-	a.took(next, in, ruleset, rules, compiled)
-	if change == nil || !change.IsEmpty() {
+	a.took(next, ruleset, compiled)
+	if update == nil || !update.IsEmpty() {
 		signal(a.sweeps)
 	}
-	a.refuse(append(refusals, nft.Doubts(in)...)) // which may take a while
+	signal(a.doubts)
 	return nil
 }
 
@@ -343,7 +376,7 @@ func (a *Agent) fail(what string, err error) {
 }
 
 // took takes note of what is in force since right after some moment.
-func (a *Agent) took(next told, in nft.Input, r *nft.Ruleset, rules int, since time.Time) {
+func (a *Agent) took(next told, r *nft.Ruleset, since time.Time) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	s := &a.state
@@ -353,16 +386,16 @@ func (a *Agent) took(next told, in nft.Input, r *nft.Ruleset, rules int, since t
 	}
 	first := a.loaded == nil
 	s.model, s.guards, s.Failed = next.model, next.guards, nil
-	s.Policies, s.Rules, s.Pods, s.Elements = len(in.Judge.Model().Policies), rules, len(in.Pods), elementsOf(r)
-	a.loaded = r
+	s.Policies, s.Rules, s.Pods = a.judged.policies, a.judged.rules, len(a.judged.in.Pods)
+	a.loaded, a.asked = r, a.judged
 	if a.options.Recorder != nil {
-		a.options.Recorder.Enforce(record.Generation{Number: s.Generation, Since: since, Input: in, Ruleset: r})
+		a.options.Recorder.Enforce(record.Generation{Number: s.Generation, Since: since, Input: a.judged.in, Ruleset: r})
 	}
 	log := a.options.Log.Debug
 	if first {
 		log = a.options.Log.Info
 	}
-	log("in force", "generation", s.Generation, "pods", s.Pods, "policies", s.Policies, "elements", s.Elements)
+	log("in force", "generation", s.Generation, "pods", s.Pods, "policies", s.Policies)
 }
 
 // mostLogged is how many refusals are logged at once; Status has all.
@@ -370,9 +403,6 @@ const mostLogged = 10
 
 // refuse takes note of what is not enforced as it is written, and logs what is new of it.
 func (a *Agent) refuse(refusals []nft.Refusal) {
-	a.mutex.Lock()
-	a.state.Refusals = refusals
-	a.mutex.Unlock()
 	known := make(map[string]bool, len(refusals))
 	logged, more := 0, 0
 	for _, r := range refusals {
@@ -391,11 +421,17 @@ func (a *Agent) refuse(refusals []nft.Refusal) {
 		a.options.Log.Warn("more is not enforced as it is written, see /status", "count", more)
 	}
 	a.refused = known
+	a.mutex.Lock()
+	a.state.Refusals = refusals
+	a.mutex.Unlock()
 }
 
 func elementsOf(r *nft.Ruleset) (n int) {
+	if r == nil {
+		return 0
+	}
 	for i := range r.Sets {
-		n += len(r.Sets[i].Elements)
+		n += r.Sets[i].Len()
 	}
 	return n
 }
@@ -421,6 +457,7 @@ func (a *Agent) Status() Status {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	s := a.state
+	s.Elements = elementsOf(a.loaded)
 	s.Problems = map[string]error{}
 	for name, err := range a.state.Problems {
 		s.Problems[name] = err
@@ -458,46 +495,12 @@ func (a *Agent) Ready() error {
 		return nil
 	case len(s.Problems) > 0:
 		var all []error
-		for name, err := range s.Problems {
-			all = append(all, fmt.Errorf("%s: %w", name, err))
+		for _, name := range slices.Sorted(maps.Keys(s.Problems)) {
+			all = append(all, fmt.Errorf("%s: %w", name, s.Problems[name]))
 		}
 		return errors.Join(all...)
 	}
 	return errors.New("no world was told of yet")
-}
-
-// inputOf returns what a world asks of the node, what of its policies is not enforced as
-// it is written, and how many rules there are.
-func (a *Agent) inputOf(next told) (nft.Input, []nft.Refusal, int) {
-	admitted, accepted, refusals := nft.Admit(next.model, a.accepted)
-	a.accepted = accepted
-	m := withGuards(admitted, next.guards)
-	in := nft.Input{
-		Judge: reach.New(m, reach.Options{}), LogGroup: a.options.LogGroup, LogRate: a.options.LogRate, Strangers: a.strangers(m),
-	}
-	for i := range m.Pods {
-		if p := &m.Pods[i]; !p.HostNetwork && len(p.Addresses) > 0 && (a.options.Node == "" || p.Node == a.options.Node) {
-			in.Pods = append(in.Pods, i)
-		}
-	}
-	modes := modesOf(m, a.options.Observe)
-	refusals = append(refusals, modes.refusals...)
-	if enforced := modes.enforced(m); enforced != nil {
-		in.Enforced = reach.New(enforced, reach.Options{})
-	}
-	if len(modes.observed) > 0 {
-		in.Observed = modes.observed
-		if len(next.guards) > 0 {
-			in.Guards = reach.New(onlyGuards(m), reach.Options{})
-		}
-	}
-	rules := 0
-	for i := range m.Policies {
-		for _, d := range policies.Directions {
-			rules += len(m.Policies[i].Rules[d])
-		}
-	}
-	return in, refusals, rules
 }
 
 // strangers returns the ranges in which there are only pods of the node.

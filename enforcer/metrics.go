@@ -123,6 +123,9 @@ var (
 	observed    = describe("packets_observed_total", "Packets that passed only because somebody is observed.")
 	records     = describe("records_total", "Flow records that were written.")
 	written     = describe("record_bytes_total", "Bytes of flow records that were written.")
+	sent        = describe("records_sent_total", "Flow records that the server of --send took.")
+	unsent      = describe("records_unsent_bytes", "Bytes of flow records that it has not taken yet.")
+	sendErrors  = describe("send_errors_total", "Times that it could not be reached, or did not take what was sent; it is sent again.")
 	unexplained = describe("unexplained_total", "Connections and denials that no policy in force would have decided so.")
 	overflows   = describe("event_overflows_total", "Times that the kernel had no room for an event; a look at all connections makes up for it.")
 	removed     = describe("records_removed_total", "Flow records that went to make room.")
@@ -178,6 +181,9 @@ func (a *Agent) Collect(c chan<- prometheus.Metric) {
 	count(unexplained, r.Unexplained)
 	count(overflows, r.Overflows)
 	count(removed, r.Removed)
+	count(sent, r.Sent)
+	gauge(unsent, int(r.Unsent))
+	count(sendErrors, r.SendFailures)
 	count(slow, r.Slow)
 	for d, n := range r.Decisions {
 		labels := []string{d.Tier, d.Policy.Kind, d.Policy.String(), d.Action.String()}

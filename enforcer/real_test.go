@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -130,13 +131,16 @@ func (n *node) reaches(from, to string, want bool) {
 	}
 }
 
-func (n *node) nft(command string) {
+func (n *node) nft(command string) string {
 	n.t.Helper()
+	var out []byte
 	n.Inside(func() {
-		if out, err := exec.Command("nft", command).CombinedOutput(); err != nil {
+		var err error
+		if out, err = exec.Command("nft", command).CombinedOutput(); err != nil {
 			n.t.Fatalf("nft %s: %v\n%s", command, err, out)
 		}
 	})
+	return string(out)
 }
 
 // A connection that policy no longer allows stops both ways, within a second, and goes on
@@ -199,7 +203,12 @@ func TestRealRepair(t *testing.T) {
 	n := newNode(t, enforcer.Options{})
 	n.turnTo(admits("db", "", "web"))
 	n.reaches("cron", "db", false)
-	for i, command := range []string{"flush ruleset", "delete table inet weir", "add element inet weir peers_ingress4 { 10.0.0.3 : accept }", "flush chain inet weir pods_forward"} {
+	listed := n.nft("list map inet weir peers_ingress4")
+	asWeb := regexp.MustCompile(`10\.0\.0\.1 : ([0-9a-f:]+)`).FindStringSubmatch(listed)
+	if asWeb == nil {
+		t.Fatalf("there is no web in %s", listed)
+	}
+	for i, command := range []string{"flush ruleset", "delete table inet weir", "add element inet weir peers_ingress4 { 10.0.0.3 : " + asWeb[1] + " }", "flush chain inet weir pods_forward"} {
 		n.nft(command)
 		n.until(func() error {
 			if !n.counts(fmt.Sprintf("weir_agent_loads_total %d\n", i+2)) {

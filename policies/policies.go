@@ -144,6 +144,8 @@ type World struct {
 	Hosts      []HostEndpoint
 	// PodCIDRs are the ranges pod addresses come from, as far as they are known.
 	PodCIDRs []netip.Prefix
+	// Crowd is those pods for which others of the world stand; nil where all are in it.
+	Crowd *Crowd
 }
 
 // NameLabel is the label that every namespace carries with its own name.
@@ -171,6 +173,7 @@ type Pod struct {
 	Ports          []ContainerPort
 	Addresses      []netip.Addr // empty when they are not known
 	HostNetwork    bool
+	Kind           int32     // where it is not 0, it stands for the members of World.Crowd of that kind
 	Node           string    // empty when it is not known
 	Since          time.Time // when a real pod was made; zero when it is not known
 	// NodeLabels are labels that the pod's node has for certain. They are read

@@ -148,14 +148,6 @@ func (s *sorter[T]) merge(take func(*T) error) error {
 	return nil
 }
 
-// close gives the Scratch back.
-func (s *sorter[T]) close() error {
-	if s.file == nil {
-		return nil
-	}
-	return s.file.Close()
-}
-
 // runReader reads the values of a run.
 type runReader[T any] struct {
 	*spoolReader

@@ -327,7 +327,7 @@ func (d *Decider) weighInvariant(ctx context.Context, a *admission, v *verdict) 
 		if err != nil {
 			return err
 		}
-		v.declares(&s.Results[0])
+		v.declares(s.Results[0])
 		return nil
 	})
 }
@@ -380,8 +380,8 @@ func (d *Decider) tryAll(ctx context.Context, a *admission, v *verdict, look fun
 }
 
 const (
-	soon   = 5 * time.Millisecond // how long it takes until something is stored, and seen
-	recent = 2 * time.Second      // and at most, unless somebody else refused it
+	soon   = time.Millisecond // how soon it is looked again whether something was seen
+	recent = 2 * time.Second  // and at most, unless somebody else refused it
 )
 
 // patienceOf returns whether it is worth while to wait for what is pending: while half

@@ -154,9 +154,11 @@ func (v *verdict) opaque(a *admission) {
 // were broken and are, it looks whether anything breaks them that did not.
 func (v *verdict) compare(before, after *standing.Standing, now time.Time) error {
 	var stuck []int
-	for k := range after.Results {
-		a := &after.Results[k]
-		switch turn := invariant.TurnOf(&before.Results[k], a); {
+	for k, a := range after.Results {
+		if a == before.Results[k] {
+			continue // nothing that it is about is different
+		}
+		switch turn := invariant.TurnOf(before.Results[k], a); {
 		case turn == invariant.Breaks:
 			v.breaks(a, false)
 		case turn == invariant.Doubts:
@@ -172,11 +174,11 @@ func (v *verdict) compare(before, after *standing.Standing, now time.Time) error
 		return err
 	}
 	for n, k := range stuck {
-		a := &after.Results[k]
+		a := after.Results[k]
 		switch {
 		case worse[n] != nil:
 			v.breaks(a.Foremost(worse[n]), true)
-		case invariant.TurnOf(&before.Results[k], a) == invariant.Worsens:
+		case invariant.TurnOf(before.Results[k], a) == invariant.Worsens:
 			v.breaks(a, true)
 		}
 	}

@@ -146,12 +146,28 @@ func behind(m *policies.Model, a capture.Attempt) []netip.AddrPort {
 				continue
 			}
 			for _, i := range s.Pods {
-				all = append(all, targetOn(&m.Pods[i], port, a.To.Addr().Is4())...)
+				p := m.Pods[i]
+				if p.Kind != 0 {
+					p.Addresses = someOf(m.Crowd, p.Kind)
+				}
+				all = append(all, targetOn(&p, port, a.To.Addr().Is4())...)
 			}
 		}
 		return all
 	}
 	return []netip.AddrPort{a.To}
+}
+
+// someOf returns the addresses of one pod of a kind, since none of them is decided
+// otherwise than another one.
+func someOf(c *policies.Crowd, kind int32) (some []netip.Addr) {
+	var one *policies.Individual
+	for a, m := range c.Members.All() {
+		if m.Kind == kind && (one == nil || one == m.Individual) {
+			one, some = m.Individual, append(some, a)
+		}
+	}
+	return some
 }
 
 func targetOn(p *policies.Pod, port policies.ServicePort, ipv4 bool) (all []netip.AddrPort) {

@@ -30,6 +30,13 @@ func TestFlags(t *testing.T) {
 		{"a cluster without a node", "", "", "--node is not set, nor is NODE_NAME: which pods of the cluster run here is not known"},
 		{"ranges of pods", "--world x --unknown-pods deny --pod-cidr 10.0.0.0/24,fd00::/64", "", ""},
 		{"no ranges", "--world x --unknown-pods deny", "", "--unknown-pods deny needs --pod-cidr, or --node with a Node that has a podCIDR"},
+		{"a server", "--world x --flows y --send https://flows:4319 --send-token-file token --send-cert crt --send-key key", "", ""},
+		{
+			"a server that is none", "--world x --send flows:4319 --send-cert crt", "",
+			"--send \"flows:4319\" is no URL, as in https://weir-flows.weir.svc:4319\n--send wants --flows, where records wait while they cannot be sent\n--send-cert and --send-key want each other",
+		},
+		{"a token for all to read", "--world x --flows y --send http://flows --send-token-file token", "", "--send-token-file wants --send https://…: on the way a token could be read"},
+		{"how, and not where to", "--world x --send-ca ca", "", "--send-… say how to send, and --send, which says where to, is not set"},
 		{
 			"much", "--world x --mode look --log-level loud --health-addr here --flows-level 9", "",
 			"--flows-level 9 is none of 0, 1, 2, 3\n--health-addr: address here: missing port in address\n--log-level \"loud\" is none of [debug info warn error]\n--mode \"look\" is none of [enforce observe]",

@@ -24,6 +24,7 @@ type options struct {
 	mode, unknown                      string
 	ranges                             []string
 	flows, socket                      string
+	send                               sending
 	flowBytes                          int64
 	flowWindow                         time.Duration
 	flowLevel                          uint8
@@ -55,6 +56,11 @@ func newFlags(o *options) *pflag.FlagSet {
 	f.Int64Var(&o.flowBytes, "flows-max-bytes", 1<<30, "how much of the disk flow records may take; the oldest go first")
 	f.DurationVar(&o.flowWindow, "flows-window", 15*time.Second, "time that a record adds up")
 	f.Uint8Var(&o.flowLevel, "flows-level", 0, "what records leave out: 0 nothing, 1 source ports, 2 names of pods too, 3 ports too")
+	f.StringVar(&o.send.server, "send", "", "URL of a weir flows serve that gets all records, each once; they wait in the folder of --flows while it cannot be reached")
+	f.StringVar(&o.send.TokenFile, "send-token-file", "", "file with the bearer token that it wants, read again as it changes")
+	f.StringVar(&o.send.CAFile, "send-ca", "", "file of the authority of its certificate; the system's unless it is set")
+	f.StringVar(&o.send.CertFile, "send-cert", "", "file of the certificate that it wants, read again as it changes")
+	f.StringVar(&o.send.KeyFile, "send-key", "", "file of the key of that")
 	f.StringVar(&o.socket, "socket", "", "path of the unix socket for weir flows observe; none unless it is set")
 	f.StringVar(&o.captureDir, "capture-dir", "", "folder for packets that PacketCaptures ask for; nothing is captured unless it is set")
 	f.Int64Var(&o.captureBytes, "capture-max-bytes", 1<<30, "how much of the disk all captures together may take")
@@ -105,6 +111,7 @@ func (o *options) complete(getenv func(string) string) error {
 	if o.flowLevel > 3 {
 		problems = append(problems, fmt.Errorf("--flows-level %d is none of 0, 1, 2, 3", o.flowLevel))
 	}
+	problems = append(problems, o.send.problems(o.flows != "")...)
 	for flag, address := range map[string]string{"metrics-addr": o.metricsAddr, "health-addr": o.healthAddr, "pprof-addr": o.pprofAddr} {
 		if _, _, err := net.SplitHostPort(address); address != "0" && err != nil {
 			problems = append(problems, fmt.Errorf("--%s: %w", flag, err))

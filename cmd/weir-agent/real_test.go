@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -18,8 +19,14 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/utils/clock"
+
+	"github.com/weir-policy/weir/internal/ingest"
 	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/internal/testkit/netns"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowstore"
 )
 
 const (
@@ -36,7 +43,7 @@ const (
 // agent is a weir-agent, a process of its own on a node.
 type agent struct {
 	*netns.Lab
-	t       *testing.T
+	t       testing.TB
 	program string
 	world   string // its folder
 	process *exec.Cmd
@@ -44,7 +51,7 @@ type agent struct {
 	client  *http.Client
 }
 
-func newAgent(t *testing.T) *agent {
+func newAgent(t testing.TB) *agent {
 	t.Helper()
 	netns.Want(t)
 	a := &agent{Lab: netns.New(t), t: t, program: filepath.Join(t.TempDir(), "weir-agent"), world: t.TempDir()}
@@ -84,8 +91,13 @@ func (a *agent) write(name, text string) {
 
 func (a *agent) start(flags ...string) {
 	a.t.Helper()
+	a.launch(append([]string{"--world", a.world}, flags...)...)
+}
+
+func (a *agent) launch(flags ...string) {
+	a.t.Helper()
 	a.said = &bytes.Buffer{}
-	a.process = exec.Command(a.program, append([]string{"--world", a.world, "--health-addr", "127.0.0.1:9441", "--metrics-addr", "127.0.0.1:9442"}, flags...)...)
+	a.process = exec.Command(a.program, append([]string{"--health-addr", "127.0.0.1:9441", "--metrics-addr", "127.0.0.1:9442"}, flags...)...)
 	a.process.Stderr = a.said
 	var err error
 	a.Inside(func() { err = a.process.Start() })
@@ -228,4 +240,76 @@ func TestRealDecisions(t *testing.T) {
 	allowed.Stop()
 	denied.Stop()
 	a.until("9442/metrics", "weir_agent_unexplained_total 0\n")
+}
+
+// What a node records becomes part of a flow store elsewhere, once, although the server is
+// not there at first, and the agent is killed in between.
+func TestRealSending(t *testing.T) {
+	a := newAgent(t)
+	web, db := a.Add(netip.MustParseAddr("10.0.0.1")), a.Add(netip.MustParseAddr("10.0.0.2"))
+	a.write("pods.yaml", pods+"---\n"+policy)
+	flows := filepath.Join(t.TempDir(), "flows")
+	flags := []string{"--flows", flows, "--flows-window", "100ms", "--send", "http://127.0.0.1:4319"}
+	a.start(flags...)
+	a.until("9441/readyz", "ok")
+	talk := a.Stream(web, db, 53, true)
+	a.until("9442/metrics", "weir_agent_connections_started_total 1\n")
+	testkit.Eventually(t, func() error {
+		text, err := a.get("9442/metrics")
+		if err == nil && strings.Contains(text, "weir_agent_send_errors_total 0\n") {
+			err = errors.New("nothing was tried")
+		}
+		return err
+	})
+	a.kill()
+	store, err := flowstore.Open(t.Context(), t.TempDir(), flowstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listener net.Listener
+	a.Inside(func() { listener, err = net.Listen("tcp", "127.0.0.1:4319") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- ingest.New(ingest.Config{CommitEvery: time.Millisecond}, store, clock.RealClock{}).Run(ctx, listener)
+	}()
+	a.start(flags...)
+	testkit.Eventually(t, func() error {
+		text, err := a.get("9442/metrics")
+		if err == nil && strings.Contains(text, "weir_agent_records_sent_total 0\n") {
+			err = errors.New("nothing was sent")
+		}
+		return err
+	})
+	talk.Stop()
+	if err := a.process.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = a.process.Wait()
+	if stop(); <-ended != nil {
+		t.Error("the server fails")
+	}
+	written := uint64(0)
+	names, err := filepath.Glob(filepath.Join(flows, "*.jsonl.zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		text, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stats, err := flowlog.Read(t.Context(), text, name, flowlog.Options{Strict: true}, func(policies.Flow) error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.Close()
+		written += stats.Flows
+	}
+	if stored, err := store.Stats(t.Context()); err != nil || stored.Flows != written || written == 0 {
+		t.Errorf("%d of %d records are stored, %v", stored.Flows, written, err)
+	}
 }

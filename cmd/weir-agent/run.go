@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -22,6 +24,11 @@ import (
 
 // run wires an agent up and runs it until ctx ends, or a part of it cannot go on.
 func run(ctx context.Context, o *options, log *slog.Logger) error {
+	free, err := alone()
+	if err != nil {
+		return err
+	}
+	defer free()
 	recorder, err := newRecorder(o, log)
 	if err != nil {
 		return err
@@ -68,6 +75,20 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	}
 	log.Info("weir-agent begins", "version", version, "node", o.node, "mode", o.mode, "unknown-pods", o.unknown)
 	return together(ctx, parts)
+}
+
+// alone makes this the only agent of its network namespace until free is called, or it ends
+// however rudely: two would undo each other's work all the time.
+func alone() (free func(), err error) {
+	const name = "@weir-agent" // of which every network namespace has its own
+	l, err := net.Listen("unix", name)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, errors.New("another weir-agent guards this network namespace; end it first")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = l.Close() }, nil
 }
 
 // part is something that runs until its context ends.
@@ -125,14 +146,16 @@ func newWorlds(o *options, agent *enforcer.Agent, captures *captures, log *slog.
 			return nil, err
 		}
 	}
+	read := o.reading()
+	read.Node = o.node
 	w.live, err = live.New(config, live.Options{
-		Read: o.reading(), Wanted: wanted, Settle: 10 * time.Millisecond,
+		Read: read, Wanted: wanted, Settle: 10 * time.Millisecond,
 		Told: func(what string) { log.Warn("the cluster", "says", what) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	w.live.Subscribe(func(m *policies.Model, _ k8s.Change) { w.tell(func() { w.model = m }) })
+	w.live.Subscribe(func(m *policies.Model, c k8s.Change) { w.tell(c, func() { w.model = m }) })
 	return w, nil
 }
 
@@ -153,13 +176,14 @@ func wanted(s k8s.Served) (fields string, wanted bool) {
 	return "", true
 }
 
-// tell sets something and tells the agent, once all is known.
-func (w *worlds) tell(set func()) {
+// tell sets something and tells the agent, once all is known, how the world differs from
+// before.
+func (w *worlds) tell(change k8s.Change, set func()) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	set()
 	if w.model != nil && w.guard {
-		w.agent.Tell(w.model, w.guards)
+		w.agent.Follow(w.model, w.guards, change)
 	}
 	if w.model != nil && w.captures != nil {
 		w.captures.world(w.model)
@@ -171,11 +195,16 @@ func (w *worlds) watch(ctx context.Context) error {
 		return w.live.Start(ctx)
 	}
 	return folder.New(w.options.world, w.options.reading()).Watch(ctx, func(f *folder.World, err error) {
+		// One that is not mounted yet, or not any more, is no reason to open everything.
+		isEmpty := err == nil && f.Files == 0
+		if isEmpty {
+			err = fmt.Errorf("%s: there is no manifest in it; weir-agent remove is what opens everything", w.options.world)
+		}
 		w.agent.Complain("world", err)
-		if f == nil {
+		if f == nil || isEmpty {
 			return
 		}
-		w.tell(func() { w.model = f.Model })
+		w.tell(k8s.Change{Whole: true}, func() { w.model = f.Model })
 		if w.captures == nil {
 			return
 		}
@@ -195,7 +224,7 @@ func (w *worlds) watchGuards(ctx context.Context) error {
 		}
 		w.agent.Complain("guards", err)
 		if err == nil {
-			w.tell(func() { w.guards, w.guard = guards, true })
+			w.tell(k8s.Change{Whole: true}, func() { w.guards, w.guard = guards, true })
 		}
 	})
 }
@@ -212,7 +241,12 @@ func newRecorder(o *options, log *slog.Logger) (*record.Recorder, error) {
 	if o.flows == "" && o.socket == "" {
 		return nil, nil
 	}
+	client, err := o.send.client()
+	if err != nil {
+		return nil, err
+	}
 	return record.New(record.Options{
+		Server: o.send.address(), Client: client,
 		Node: o.node, LogGroup: o.group, Counters: kernel.New(0).Counters, Dir: o.flows, MaxBytes: o.flowBytes,
 		Window: o.flowWindow, Level: record.Level(o.flowLevel), Socket: o.socket,
 		Log: func(err error) { log.Error("recording", "error", err) },

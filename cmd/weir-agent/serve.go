@@ -87,7 +87,11 @@ func writeStatus(w http.ResponseWriter, s enforcer.Status) {
 	}
 	var lines []string
 	for source, err := range s.Problems {
-		lines = append(lines, fmt.Sprintf("problem: the last good %s stays in force: %s", source, err))
+		so := source
+		if enforcer.IsWorld(source) {
+			so = "the last good " + source + " stays in force"
+		}
+		lines = append(lines, fmt.Sprintf("problem: %s: %s", so, err))
 	}
 	slices.Sort(lines)
 	for _, r := range s.Refusals {

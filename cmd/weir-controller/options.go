@@ -65,7 +65,7 @@ func newFlags(o *options) *pflag.FlagSet {
 	f.Var(&o.opaque, "on-opaque", "What becomes of one that brings a policy that is not understood: warn or deny.")
 	f.DurationVar(&o.pending, "pending", 30*time.Second, "How long an admitted change may take to be stored, at most: as long as the slowest other webhook.")
 	f.DurationVar(&o.interval, "interval", 10*time.Minute, "After which time a status is renewed although nothing changed.")
-	f.DurationVar(&o.settle, "settle", time.Second, "For which time changes are gathered before statuses are looked at.")
+	f.DurationVar(&o.settle, "settle", time.Second, "For which time changes are gathered before statuses are looked at; five times as long where only numbers in them change.")
 	f.IntVar(&o.concurrent, "concurrent", 4, "The number of concurrent Invariant reconciles.")
 	f.StringVar(&o.calicoVersion, "calico-version", "", "The version of Calico whose behaviour counts; by default the newest that is known.")
 	f.BoolVar(&o.calico, "calico", false, "Calico decides, even while there is no object of its kinds.")

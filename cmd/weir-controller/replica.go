@@ -86,7 +86,7 @@ func newReplica(config *rest.Config, o *options, registry prometheus.Registerer)
 	feed.Informers, feed.Saw, feed.Renewed, feed.Missed = m.GetCache(), decider.Saw, decider.Renewed, decider.Missed
 	decider.Stored = feed
 	unwatched := func() error { return errors.Join(world.Unwatched(), feed.Unwatched()) }
-	watch := &controller.Watch{Keeper: keeper, Settle: o.settle, Tell: states.tell, Unwatched: unwatched}
+	watch := &controller.Watch{Keeper: keeper, Settle: o.settle, Pace: 5 * o.settle, Tell: states.tell, Unwatched: unwatched}
 
 	server := webhook.NewServer(decider, leader, certificates)
 	server.Failed = func(err error) {
@@ -237,10 +237,9 @@ func newStates() *states {
 	}
 }
 
-func (s *states) tell(found []invariant.Result) {
+func (s *states) tell(found []*invariant.Result) {
 	count, named := map[invariant.State]int{}, map[string]string{}
-	for i := range found {
-		r := &found[i]
+	for _, r := range found {
 		if count[r.State]++; r.Pack == "" {
 			continue
 		}

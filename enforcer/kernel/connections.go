@@ -179,15 +179,15 @@ func (m message) answer() error {
 	return nil
 }
 
-// Counters returns how many packets each counter of the table counted since the ruleset
-// was loaded, or the counter was added to it.
+// Counters returns how many packets each counter of the table counted since it was added
+// to it. Those that nothing counts in any more are there for a minute longer.
 func (k *Kernel) Counters() (map[string]uint64, error) {
-	t := &transaction{}
-	if err := t.connect(k.netns); err != nil {
+	l, err := newLine(k.netns)
+	if err != nil {
 		return nil, fmt.Errorf("read the counters: %w", err)
 	}
-	objects, err := t.conn.GetObjects(&nftables.Table{Name: nft.Table, Family: nftables.TableFamilyINet})
-	if err != nil {
+	objects, err := l.GetObjects(&nftables.Table{Name: nft.Table, Family: nftables.TableFamilyINet})
+	if err := errors.Join(err, l.CloseLasting()); err != nil {
 		return nil, fmt.Errorf("read the counters: %w", err)
 	}
 	all := make(map[string]uint64, len(objects))

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -16,11 +17,12 @@ import (
 )
 
 // Verify counts the elements of every set of the table, and fails where a ruleset has
-// other ones: a set that lost some would let through, or keep out, what it should not.
+// other ones: a set that lost some would let through, or keep out, what it should not. It
+// takes counters away that nothing has counted in for a minute.
 func (k *Kernel) Verify(r *nft.Ruleset) error {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
-	return k.verify(r)
+	return errors.Join(k.verify(r), k.deleteRetired(time.Now()))
 }
 
 func (k *Kernel) verify(r *nft.Ruleset) error {
@@ -46,7 +48,7 @@ func (r *reader) compare(want *nft.Ruleset, names map[string]string) error {
 				return fmt.Errorf("read set %s back: %w", name, err)
 			}
 		}
-		if n := len(elementsOf(s, s.Elements)); got != n {
+		if n := sizeOf(s); got != n {
 			wrong = append(wrong, fmt.Errorf("set %s has %d elements, not %d", name, got, n))
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -30,7 +31,10 @@ type Kernel struct {
 	netns int
 	mutex sync.Mutex
 	names map[string]string // of sets in the table, where they are not those of the ruleset
+	line  *line             // to the kernel; nil where there is none
 	own   own
+	// retired are the counters in the table that nothing counts in any more, see retire.
+	retired map[string]time.Time
 }
 
 // New returns the kernel of a network namespace by its file descriptor; 0 is the
@@ -41,14 +45,28 @@ func New(netns int) *Kernel { return &Kernel{netns: netns} }
 // and an answer to each of its parts coming in.
 const buffer = 256 << 20
 
-// connect makes a connection of its own: what went wrong with one transaction must not
-// be part of the next.
-func (t *transaction) connect(netns int) (err error) {
-	t.conn, err = nftables.New(nftables.WithNetNSFd(netns), nftables.WithSockOptions(func(c *netlink.Conn) error {
-		number, err := numberOf(c)
-		t.socket = number
+// line is a connection to the kernel by one socket. It lasts, for to close a socket the
+// kernel waits until what was deleted is really gone, tens of milliseconds.
+type line struct {
+	*nftables.Conn
+	socket uint32 // its number
+}
+
+func newLine(netns int) (*line, error) {
+	l := &line{}
+	var err error
+	l.Conn, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(netns), nftables.WithSockOptions(func(c *netlink.Conn) (err error) {
+		l.socket, err = numberOf(c)
 		return errors.Join(err, c.SetWriteBuffer(buffer), c.SetReadBuffer(buffer))
 	}))
+	return l, err
+}
+
+// hangUp ends the connection: what went wrong with one transaction must not be part of
+// the next.
+func (k *Kernel) hangUp(why error) error {
+	err := errors.Join(why, k.line.CloseLasting())
+	k.line = nil
 	return err
 }
 
@@ -81,6 +99,9 @@ func (k *Kernel) Load(r *nft.Ruleset) error {
 		return fmt.Errorf("load the table: %w", err)
 	}
 	k.names = names
+	if err := k.retireAllBut(r.Counters); err != nil {
+		return fmt.Errorf("load the table: %w", err)
+	}
 	return k.verify(r)
 }
 
@@ -134,14 +155,7 @@ func (t *transaction) replace(r *nft.Ruleset) error {
 		t.conn.DelChain(&nftables.Chain{Table: t.table, Name: name})
 	}
 	for _, c := range r.Counters {
-		if there.counters[c] { // it goes on counting
-			delete(there.counters, c)
-		} else {
-			t.addCounter(c)
-		}
-	}
-	for name := range there.counters {
-		t.conn.DeleteObject(&nftables.CounterObj{Table: t.table, Name: name})
+		t.addCounter(c) // one that is there goes on counting
 	}
 	for i := range r.Sets {
 		if !r.Sets[i].Interval {
@@ -169,6 +183,7 @@ func (k *Kernel) Apply(c *nft.Change) error {
 	for _, name := range c.DeleteSets {
 		delete(k.names, name)
 	}
+	k.retire(c)
 	return nil
 }
 
@@ -190,8 +205,15 @@ func (k *Kernel) apply(c *nft.Change) error {
 			return err
 		}
 	}
-	return k.transact(k.names, func(t *transaction) error {
+	err := k.transact(k.names, func(t *transaction) error {
 		t.apply(c)
+		return nil
+	})
+	if err != nil || !retires(c) {
+		return err
+	}
+	return k.transact(k.names, func(t *transaction) error {
+		t.retire(c)
 		return nil
 	})
 }
@@ -232,9 +254,35 @@ func (t *transaction) apply(c *nft.Change) {
 		t.addRules(&c.Rewrite[i])
 	}
 	for i := range c.Update {
-		t.update(&c.Update[i])
+		if u := c.Update[i]; isOfClasses(&u) {
+			u.Delete = nil
+			t.update(&u)
+		} else {
+			t.update(&u)
+		}
 	}
-	// What is not wanted any more may only go once nothing leads there.
+}
+
+// isOfClasses reports whether elements lead from classes to vectors. None of those gets
+// another verdict.
+func isOfClasses(u *nft.Update) bool { return u.Key[0] == nft.Class }
+
+// retires reports whether a change takes something away that packets may be on the way
+// to.
+func retires(c *nft.Change) bool {
+	return len(c.DeleteChains)+len(c.DeleteSets)+len(c.DeleteCounters) > 0 ||
+		slices.ContainsFunc(c.Update, func(u nft.Update) bool { return isOfClasses(&u) && len(u.Delete) > 0 })
+}
+
+// retire takes away what nothing leads to any more: in a transaction of its own, since a
+// packet may have got its class before the last one, and looks now where that leads.
+func (t *transaction) retire(c *nft.Change) {
+	for i := range c.Update {
+		if u := c.Update[i]; isOfClasses(&u) {
+			u.Add = nil
+			t.update(&u)
+		}
+	}
 	for _, name := range c.DeleteChains {
 		t.flush(name)
 	}
@@ -244,18 +292,14 @@ func (t *transaction) apply(c *nft.Change) {
 	for _, name := range c.DeleteChains {
 		t.conn.DelChain(&nftables.Chain{Table: t.table, Name: name})
 	}
-	for _, name := range c.DeleteCounters {
-		t.conn.DeleteObject(&nftables.CounterObj{Table: t.table, Name: name})
-	}
 }
 
 // transaction gathers what is to change at once.
 type transaction struct {
-	conn   *nftables.Conn
-	table  *nftables.Table
-	names  map[string]string // as Kernel has them
-	socket uint32            // the number of the last one that was opened
-	err    error             // the first of what could not be added
+	conn  *line
+	table *nftables.Table
+	names map[string]string // as Kernel has them
+	err   error             // the first of what could not be added
 }
 
 // nameOf returns the name that a set of a ruleset has in the table.
@@ -265,36 +309,44 @@ func (t *transaction) nameOf(set string) string { return cmp.Or(t.names[set], se
 func (k *Kernel) transact(names map[string]string, gather func(*transaction) error) error {
 	k.own.mutex.Lock()
 	defer k.own.mutex.Unlock()
-	t := &transaction{names: names}
-	if err := t.connect(k.netns); err != nil {
-		return err
+	if k.line == nil {
+		var err error
+		if k.line, err = newLine(k.netns); err != nil {
+			k.line = nil
+			return err
+		}
 	}
+	t := &transaction{conn: k.line, names: names}
 	t.table = t.conn.AddTable(&nftables.Table{Name: nft.Table, Family: nftables.TableFamilyINet})
-	if err := gather(t); err != nil {
-		return err
+	err := gather(t)
+	if err = cmp.Or(err, t.err); err != nil {
+		return k.hangUp(err)
 	}
-	if t.err != nil {
-		return t.err
-	}
-	err := t.conn.Flush()
+	err = t.conn.Flush()
 	if k.own.watching && (err == nil || errors.Is(err, unix.ENOBUFS)) {
-		k.own.expected[t.socket]++
+		k.own.expected[t.conn.socket]++
 	}
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, unix.ENOBUFS):
-		return errors.Join(ErrUnknown, err)
+		err = errors.Join(ErrUnknown, err)
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w; run as root, or with the capability NET_ADMIN", err)
+		err = mayNot(err)
 	}
-	return err
+	return k.hangUp(err)
 }
 
-// contents is what is in the table, but for rules and base chains.
-type contents struct{ sets, chains, counters map[string]bool }
+func mayNot(err error) error {
+	return fmt.Errorf("%w; run as root, or with the capability NET_ADMIN", err)
+}
+
+// contents is what is in the table, but for rules, base chains and counters.
+type contents struct{ sets, chains map[string]bool }
 
 // list returns what is in the table.
 func (t *transaction) list() (contents, error) {
-	there := contents{map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	there := contents{map[string]bool{}, map[string]bool{}}
 	tables, err := t.conn.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil || !slices.ContainsFunc(tables, func(x *nftables.Table) bool { return x.Name == nft.Table }) {
 		return there, err
@@ -307,10 +359,6 @@ func (t *transaction) list() (contents, error) {
 	if err != nil {
 		return there, err
 	}
-	objects, err := t.conn.GetObjects(t.table)
-	if err != nil {
-		return there, err
-	}
 	for _, c := range chains {
 		if c.Table.Name == nft.Table && c.Hooknum == nil {
 			there.chains[c.Name] = true
@@ -318,11 +366,6 @@ func (t *transaction) list() (contents, error) {
 	}
 	for _, s := range sets {
 		there.sets[s.Name] = true
-	}
-	for _, o := range objects {
-		if c, ok := o.(*nftables.CounterObj); ok {
-			there.counters[c.Name] = true
-		}
 	}
 	return there, nil
 }

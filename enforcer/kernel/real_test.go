@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -268,6 +269,10 @@ func (s *scene) listsTheSame() {
 			s.t.Fatalf("nft -f: %v\n%s\n%s", err, out, s.ruleset)
 		}
 	})
+	s.kernel.Age(2 * time.Minute) // the counters of worlds before
+	if err := s.kernel.Verify(s.ruleset); err != nil {
+		s.t.Fatal(err)
+	}
 	want := listed(s.t, other)
 	if diff := cmp.Diff(want, listed(s.t, s.Lab)); diff != "" {
 		s.t.Fatalf("nft lists something else than it would have loaded (-nft +weir)\n%s", diff)
@@ -385,7 +390,8 @@ func TestRealRemoveAndTakeOver(t *testing.T) {
 		}
 	}
 	arrive(false)
-	if err := kernel.New(s.FD()).Load(s.ruleset); err != nil {
+	s.kernel = kernel.New(s.FD())
+	if err := s.kernel.Load(s.ruleset); err != nil {
 		t.Fatal(err)
 	}
 	arrive(false)
@@ -465,8 +471,8 @@ func (s *scene) nft(command string) {
 	})
 }
 
-// While the policies change all the time, no packet that they all deny leaks, and none
-// that they all allow is lost.
+// While the policies change all the time, no packet that they all deny leaks or is not
+// counted, and none that they all allow is lost.
 func TestRealSwaps(t *testing.T) {
 	netns.Want(t)
 	const more = `
@@ -499,9 +505,36 @@ func TestRealSwaps(t *testing.T) {
 	} else {
 		t.Logf("%d packets were allowed", sent)
 	}
-	if sent, received := denied.Stop(); received != 0 {
+	sent, received := denied.Stop()
+	if received != 0 {
 		t.Errorf("of %d packets that are denied, %d leaked", sent, received)
 	}
+	counters, counted := s.counters(), uint64(0)
+	for name, n := range counters {
+		if strings.HasSuffix(name, "_denied") || strings.HasSuffix(name, "_none") {
+			counted += n
+		}
+	}
+	if counted != uint64(sent) {
+		t.Errorf("of %d packets that were denied, %d are counted", sent, counted)
+	}
+	// What counted last is there for a while, and then gone.
+	s.kernel.Age(2 * time.Minute)
+	if err := s.kernel.Verify(s.ruleset); err != nil {
+		t.Error(err)
+	}
+	if left := s.counters(); len(left) != len(s.ruleset.Counters) || len(left) >= len(counters) {
+		t.Errorf("%d counters are there of %d, and %d are in force", len(left), len(counters), len(s.ruleset.Counters))
+	}
+}
+
+func (s *scene) counters() map[string]uint64 {
+	s.t.Helper()
+	all, err := s.kernel.Counters()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return all
 }
 
 // Sets of many elements have all of them: the library loses what is beyond 64 KB of a

@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"errors"
+	"iter"
 	"slices"
 
 	"github.com/google/nftables"
@@ -44,16 +45,23 @@ var dataTypes = [...]nftables.SetDatatype{
 	nft.Protocol: nftables.TypeInetProto, nft.Port: nftables.TypeInetService,
 	nft.ICMPType: nftables.TypeICMPType, nft.ICMPCode: nftables.TypeICMPCode,
 	nft.ICMPv6Type: nftables.TypeICMP6Type, nft.ICMPv6Code: nftables.TypeICMPV6Code,
+	nft.Class: nftables.TypeClassID,
 }
 
 // setOf returns a set as the library has it, without its elements.
 func (t *transaction) setOf(s *nft.Set) *nftables.Set {
 	set := &nftables.Set{
 		Table: t.table, Name: t.nameOf(s.Name), KeyType: dataTypes[s.Key[0]], KeyByteOrder: binaryutil.BigEndian,
-		IsMap: s.Map, Interval: s.Interval, Concatenation: len(s.Key) > 1,
+		IsMap: s.Map || s.Classes, Interval: s.Interval, Concatenation: len(s.Key) > 1,
 	}
-	if s.Map {
+	switch {
+	case s.Map:
 		set.DataType = nftables.TypeVerdict
+	case s.Classes:
+		set.DataType = nftables.TypeClassID
+	}
+	if s.Key[0] == nft.Class {
+		set.KeyByteOrder = binaryutil.NativeEndian
 	}
 	if len(s.Key) > 1 {
 		var all []nftables.SetDatatype
@@ -68,18 +76,25 @@ func (t *transaction) setOf(s *nft.Set) *nftables.Set {
 func (t *transaction) addSet(s *nft.Set) {
 	set := t.setOf(s)
 	t.try(t.conn.AddSet(set, nil))
-	t.each(elementsOf(s, s.Elements), func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
+	t.each(s, s.All(), func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
 }
 
 // update takes elements away before it adds others: some only get another verdict.
 func (t *transaction) update(u *nft.Update) {
 	set := t.setOf(&u.Set)
-	t.each(elementsOf(&u.Set, u.Delete), func(some []nftables.SetElement) error { return t.conn.SetDeleteElements(set, some) })
-	t.each(elementsOf(&u.Set, u.Add), func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
+	t.each(&u.Set, slices.Values(u.Delete), func(some []nftables.SetElement) error { return t.conn.SetDeleteElements(set, some) })
+	t.each(&u.Set, slices.Values(u.Add), func(some []nftables.SetElement) error { return t.conn.SetAddElements(set, some) })
 }
 
-func (t *transaction) each(all []nftables.SetElement, do func([]nftables.SetElement) error) {
-	for some := range slices.Chunk(all, chunk) {
+func (t *transaction) each(s *nft.Set, all iter.Seq[nft.Element], do func([]nftables.SetElement) error) {
+	some := make([]nftables.SetElement, 0, chunk)
+	for e := range all {
+		if some = appendElement(some, s, e); len(some) >= chunk-1 { // a range is two
+			t.try(do(some))
+			some = some[:0]
+		}
+	}
+	if len(some) > 0 {
 		t.try(do(some))
 	}
 }
@@ -90,26 +105,39 @@ func (t *transaction) try(err error) {
 	}
 }
 
-// elementsOf returns elements as the library has them. A range of single keys is two:
+// appendElement appends an element as the library has it. A range of single keys is two:
 // its first key, and the first one behind it.
-func elementsOf(s *nft.Set, all []nft.Element) []nftables.SetElement {
-	var elements []nftables.SetElement
-	for _, e := range all {
-		x := nftables.SetElement{Key: []byte(e.First)}
-		if s.Map {
-			x.VerdictData = verdictOf(e.To)
+func appendElement(to []nftables.SetElement, s *nft.Set, e nft.Element) []nftables.SetElement {
+	x := nftables.SetElement{Key: []byte(e.First)}
+	switch {
+	case s.Map:
+		x.VerdictData = verdictOf(e.To)
+	case s.Classes:
+		x.Val = binaryutil.NativeEndian.PutUint32(e.Class)
+	}
+	if s.Interval && len(s.Key) > 1 {
+		x.KeyEnd = []byte(e.Last)
+	}
+	to = append(to, x)
+	if s.Interval && len(s.Key) == 1 {
+		if after, ok := next(e.Last); ok {
+			to = append(to, nftables.SetElement{Key: after, IntervalEnd: true})
 		}
-		if s.Interval && len(s.Key) > 1 {
-			x.KeyEnd = []byte(e.Last)
-		}
-		elements = append(elements, x)
-		if s.Interval && len(s.Key) == 1 {
-			if after, ok := next(e.Last); ok {
-				elements = append(elements, nftables.SetElement{Key: after, IntervalEnd: true})
+	}
+	return to
+}
+
+// sizeOf returns how many elements the kernel counts in a set.
+func sizeOf(s *nft.Set) int {
+	n := s.Len()
+	if s.Interval && len(s.Key) == 1 {
+		for _, e := range s.Elements {
+			if _, ok := next(e.Last); ok {
+				n++
 			}
 		}
 	}
-	return elements
+	return n
 }
 
 // next returns the key behind one; not ok where that is the last.
@@ -156,6 +184,15 @@ func (t *transaction) ruleOf(r nft.Rule) ([]expr.Any, error) {
 		case nft.Dispatch:
 			all = append(all, load(s.Fields)...)
 			all = append(all, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: t.nameOf(s.Map), IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT})
+		case nft.Classify:
+			all = append(all, load(s.Fields)...)
+			all = append(all,
+				&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: t.nameOf(s.Map), IsDestRegSet: true, DestRegister: unix.NFT_REG_1},
+				&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: unix.NFT_REG_1, SourceRegister: true})
+		case nft.Declassify:
+			all = append(all,
+				&expr.Immediate{Register: unix.NFT_REG_1, Data: make([]byte, 4)},
+				&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: unix.NFT_REG_1, SourceRegister: true})
 		case nft.Count:
 			all = append(all, &expr.Objref{Type: int(nftables.ObjTypeCounter), Name: s.Counter})
 		case nft.Label:
@@ -206,6 +243,7 @@ var fields = [...]field{
 	nft.Source6:         {expr.PayloadBaseNetworkHeader, 8, 16, unix.NFPROTO_IPV6, 0},
 	nft.Destination6:    {expr.PayloadBaseNetworkHeader, 24, 16, unix.NFPROTO_IPV6, 0},
 	nft.FieldProtocol:   {len: 1},
+	nft.FieldClass:      {len: 4},
 	nft.DestinationPort: {expr.PayloadBaseTransportHeader, 2, 2, 0, 0},
 	nft.FieldICMPType:   {expr.PayloadBaseTransportHeader, 0, 1, unix.NFPROTO_IPV4, unix.IPPROTO_ICMP},
 	nft.FieldICMPCode:   {expr.PayloadBaseTransportHeader, 1, 1, unix.NFPROTO_IPV4, unix.IPPROTO_ICMP},
@@ -225,9 +263,12 @@ func load(all []nft.Field) []expr.Any {
 	for _, f := range all {
 		at := fields[f]
 		family, protocol = max(family, at.family), max(protocol, at.protocol)
-		if f == nft.FieldProtocol {
+		switch f {
+		case nft.FieldProtocol:
 			loads = append(loads, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
-		} else {
+		case nft.FieldClass:
+			loads = append(loads, &expr.Meta{Key: expr.MetaKeyPRIORITY, Register: register})
+		default:
 			loads = append(loads, &expr.Payload{DestRegister: register, Base: at.base, Offset: at.offset, Len: at.len})
 		}
 		register += (at.len + 3) / 4

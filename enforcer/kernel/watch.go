@@ -40,7 +40,11 @@ func (k *Kernel) Watch(ctx context.Context, ready func(), alarm func(Alarm)) err
 	if err != nil {
 		return fmt.Errorf("watch the table: %w", err)
 	}
-	if err := errors.Join(r.SetReadBuffer(buffer), r.JoinGroup(unix.NFNLGRP_NFTABLES)); err != nil {
+	err = errors.Join(r.SetReadBuffer(buffer), r.JoinGroup(unix.NFNLGRP_NFTABLES))
+	if errors.Is(err, unix.EPERM) {
+		err = mayNot(err)
+	}
+	if err != nil {
 		return fmt.Errorf("watch the table: %w", errors.Join(err, r.Close()))
 	}
 	k.expect(true)

@@ -3,6 +3,7 @@ package nft
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,20 +20,28 @@ var discovery = []byte{130, 131, 132, 133, 134, 135, 136, 137, 143}
 // vector.
 func (b *builder) addWay(w way, nobody string) {
 	b.chains = append(b.chains, Chain{Name: w.name(""), Rules: []Rule{
-		{Dispatch{[]Field{w.other()}, w.name("peers_")}},
+		{Classify{[]Field{w.other()}, w.name("peers_")}, Dispatch{[]Field{FieldClass}, w.name("vectors_")}},
 		{Dispatch{[]Field{w.other()}, w.name("blocks_")}},
 		{Verdict{Goto, nobody}},
 	}})
 	b.counters = append(b.counters, nobody)
-	b.chains = append(b.chains, Chain{Name: nobody, Rules: b.deny(w, nobody, 0)})
+	b.chains = append(b.chains, Chain{Name: nobody, Rules: append([]Rule{{Declassify{}}}, b.deny(w, nobody, 0)...)})
+	b.lead(w, nobodysClass, nobody)
 }
 
-// deny returns the rules that end a vector.
+// deny returns the rules that end a vector. What a pod sends itself is asked for last, so
+// that it costs nothing what passes anyhow.
 func (b *builder) deny(w way, name string, id uint64) []Rule {
 	return []Rule{
+		w.toItself(),
 		{Count{name + suffixDenied(name)}, b.log('D', w, id)},
 		{Verdict{Action: Drop}},
 	}
+}
+
+// toItself lets through what a pod sends itself.
+func (w way) toItself() Rule {
+	return Rule{In{[]Field{w.source, w.destination}, "itself" + w.suffix}, Verdict{Action: Accept}}
 }
 
 // suffixDenied is what the counter of what is denied has behind a vector's name. What
@@ -48,9 +57,16 @@ func (b *builder) log(verdict byte, w way, id uint64) Log {
 	return Log{Mark{verdict, w.Direction, id}.String(), b.in.LogGroup, cmp.Or(b.in.LogRate, DefaultLogRate)}
 }
 
+// lead makes a class lead to a chain.
+func (b *builder) lead(w way, class uint32, chain string) {
+	k := key(binary.BigEndian.AppendUint32(nil, class))
+	b.set(w.name("vectors_"), []Type{Class}, true, false).add(Element{First: k, Last: k, To: Verdict{Goto, chain}})
+}
+
 // addVector adds the chain of a vector, with its maps and counters.
 func (b *builder) addVector(w way, v *vector) {
 	b.vectors = append(b.vectors, Vector{v.id, w.Direction, w.ipv6, v.name})
+	b.lead(w, v.class(), v.name)
 	b.counters = append(b.counters, v.name, v.name+"_denied")
 	rest, seen := v.name+"_rest", v.name+"_seen"
 	to := func(o outcome) Verdict {
@@ -69,12 +85,12 @@ func (b *builder) addVector(w way, v *vector) {
 		e.elements(e.at, to, func(suffix, first, last string, to Verdict) {
 			for _, t := range tables(w.ipv6) {
 				if t.suffix == suffix {
-					b.set(v.name+"_"+suffix, append([]Type{w.address}, t.key...), true, t.interval).add(Element{first, last, to})
+					b.set(v.name+"_"+suffix, append([]Type{w.address}, t.key...), true, t.interval).add(Element{First: first, Last: last, To: to})
 				}
 			}
 		})
 	}
-	rules := []Rule{{Count{v.name}, Label{LabelOf(w.Direction, v.id)}}}
+	rules := []Rule{{Declassify{}, Count{v.name}, Label{LabelOf(w.Direction, v.id)}}}
 	for _, t := range tables(w.ipv6) {
 		if b.sets[v.name+"_"+t.suffix] != nil {
 			rules = append(rules, Rule{Dispatch{append([]Field{w.own()}, t.fields...), v.name + "_" + t.suffix}})
@@ -89,30 +105,26 @@ func (b *builder) addVector(w way, v *vector) {
 	if observes {
 		b.counters = append(b.counters, v.name+"_observed")
 		b.chains = append(b.chains, Chain{Name: seen, Rules: []Rule{
+			w.toItself(),
 			{Count{v.name + "_observed"}, Label{Bit(ObservedBit + int(w.Direction))}, b.log('O', w, v.id)},
 			{w.pass()},
 		}})
 	}
 }
 
-// The base chains. Connections that were let in and not revoked pass at once.
+// The base chains. Connections that were let in and not revoked pass at once, by way of
+// known: a packet of a new one is not asked whether it is revoked, for it is judged anew.
 const (
 	forward = "pods_forward"
 	input   = "pods_input"
+	known   = "known"
 	// keeper is never reached: the kernel only keeps labels while some rule sets one.
 	keeper = "keep_labels"
 )
 
 func (b *builder) addBase() {
-	head := []Rule{
-		{Labelled{RevokedBit}, Verdict{Action: Drop}},
-		{Established{}, Verdict{Action: Accept}},
-	}
-	toNode, through := slices.Clone(head), slices.Clone(head)
-	toNode = append(toNode, Rule{In{[]Field{FieldICMPv6Type}, "discovery"}, Verdict{Action: Accept}})
-	for _, f := range bothFamilies {
-		through = append(through, Rule{In{[]Field{f.source, f.destination}, "itself" + f.suffix}, Verdict{Action: Accept}})
-	}
+	through := []Rule{{Established{}, Verdict{Goto, known}}}
+	toNode := append(slices.Clone(through), Rule{In{[]Field{FieldICMPv6Type}, "discovery"}, Verdict{Action: Accept}})
 	for _, f := range bothFamilies {
 		if b.sets["strangers"+f.suffix] == nil {
 			continue
@@ -127,14 +139,13 @@ func (b *builder) addBase() {
 		w := way{policies.Egress, f}
 		leave := Rule{In{[]Field{w.own()}, w.name("isolated_")}, Verdict{Jump, w.name("")}}
 		through, toNode = append(through, leave), append(toNode, leave)
-	}
-	for _, f := range bothFamilies {
-		w := way{policies.Ingress, f}
+		w.Direction = policies.Ingress
 		through = append(through, Rule{In{[]Field{w.own()}, w.name("isolated_")}, Verdict{Goto, w.name("")}})
 	}
 	b.chains = append(b.chains,
 		Chain{Name: forward, Hook: "forward", Rules: through},
 		Chain{Name: input, Hook: "input", Rules: toNode},
+		Chain{Name: known, Rules: []Rule{{Labelled{RevokedBit}, Verdict{Action: Drop}}, {Verdict{Action: Accept}}}},
 		Chain{Name: keeper, Rules: []Rule{{Label{Bit(RevokedBit)}}}},
 	)
 	set := b.set("discovery", []Type{ICMPv6Type}, false, false)

@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 
@@ -24,6 +23,9 @@ type Input struct {
 	// allows, or everything where that is nil.
 	Observed map[string]bool
 	Guards   *reach.Judge
+	// Crowd are those for whom pods of the judges' world stand, as they are now: kinds have
+	// not changed since.
+	Crowd *policies.Crowd
 	// LogGroup is the NFLOG group that gets what is denied or only observed, at most
 	// LogRate packets a second from each vector; 0 is DefaultLogRate.
 	LogGroup uint16
@@ -49,12 +51,13 @@ func Compile(in Input, last *Ruleset) *Ruleset {
 	b := builder{in: in, last: last.byName(), sets: map[string]*Set{}, patterns: map[[2]string]*pattern{}}
 	b.observed = map[netip.Addr]bool{}
 	for _, i := range in.Pods {
-		if p := &in.Judge.Model().Pods[i]; !p.HostNetwork && in.Observed[p.Ref.Namespace] {
+		if p := &in.Judge.World().Pods[i]; !p.HostNetwork && in.Observed[p.Ref.Namespace] {
 			for _, a := range p.Addresses {
 				b.observed[a] = true
 			}
 		}
 	}
+	b.findKinds()
 	for _, f := range bothFamilies {
 		b.itself(f)
 		b.strangers(f)
@@ -116,11 +119,15 @@ type builder struct {
 	in       Input
 	last     names
 	observed map[netip.Addr]bool
-	patterns map[[2]string]*pattern // by what is allowed and what is observed
-	sets     map[string]*Set
-	chains   []Chain
-	counters []string
-	vectors  []Vector
+	kinds    map[netip.Addr]int32 // by the addresses that stand for those of the crowd
+	asked    [2]bool
+	// vectorsOf are what each judge says, of both families.
+	vectorsOf [2][3][]reach.Vector
+	patterns  map[[2]string]*pattern // by what is allowed and what is observed
+	sets      map[string]*Set
+	chains    []Chain
+	counters  []string
+	vectors   []Vector
 }
 
 // cell is addresses that mean the same to every judge.
@@ -137,6 +144,24 @@ type vector struct {
 	content []entry // by address
 	peers   []netip.Addr
 	outside []netset.Addresses
+}
+
+// class is the number by which peers lead to the vector: each way has others.
+func (v *vector) class() uint32 {
+	if v.name == "" {
+		return nobodysClass
+	}
+	return classOf(v.id)
+}
+
+// nobodysClass is that of peers who are in no vector.
+const nobodysClass = 0x0100_0001
+
+// classOf returns the class of the vector with a number. It reads the same in either
+// order of bytes, for nft prints those that maps lead to in the wrong one.
+func classOf(id uint64) uint32 {
+	high, low := uint32(id>>8&0xff), uint32(id&0xff)
+	return high<<24 | low<<16 | low<<8 | high
 }
 
 // entry is what becomes of traffic with one local pod.
@@ -160,7 +185,7 @@ func (b *builder) itself(f family) {
 	s := b.set("itself"+f.suffix, []Type{f.address, f.address}, false, false)
 	seen := map[string]bool{}
 	for _, i := range b.in.Pods {
-		p := &b.in.Judge.Model().Pods[i]
+		p := &b.in.Judge.World().Pods[i]
 		if p.HostNetwork {
 			continue
 		}
@@ -178,7 +203,8 @@ func (b *builder) itself(f family) {
 	}
 }
 
-// strangers denies what is of addresses that a pod of the node has, and no known one.
+// strangers denies what is of addresses that a pod of the node has, and no known one. It
+// counts with all else that meets no vector, as its log entries say.
 func (b *builder) strangers(f family) {
 	var ranges []netset.Addresses
 	for _, p := range b.in.Strangers {
@@ -203,7 +229,7 @@ func (b *builder) strangers(f family) {
 		b.counters = append(b.counters, name)
 		b.chains = append(b.chains, Chain{Name: name, Rules: []Rule{
 			{In{[]Field{w.own()}, known.Name}, Verdict{Action: Return}},
-			{Count{name}, b.log('D', w, 0)},
+			{Count{name}, Count{w.name("") + "_none"}, b.log('D', w, 0)},
 			{Verdict{Action: Drop}},
 		}})
 	}
@@ -240,7 +266,8 @@ func (b *builder) compile(w way) {
 
 // place lists the peers of vectors and adds the vectors that have some.
 func (b *builder) place(w way, all []*vector) {
-	peers := b.set(w.name("peers_"), []Type{w.address}, true, false)
+	peers := b.set(w.name("peers_"), []Type{w.address}, false, false)
+	peers.Classes = true
 	blocks := b.set(w.name("blocks_"), []Type{w.address}, true, true)
 	var spans []span
 	for _, v := range all {
@@ -250,26 +277,36 @@ func (b *builder) place(w way, all []*vector) {
 	}
 	slices.SortFunc(spans, func(x, y span) int { return x.first.Compare(y.first) })
 	var list []peer
+	crowd := map[int32]*vector{}
 	for _, v := range all {
 		for _, a := range v.peers {
-			if at(spans, a) != v {
+			if at(spans, a) == v {
+				continue
+			}
+			if kind := b.kinds[a]; kind != 0 {
+				crowd[kind] = v
+			} else {
 				list = append(list, peer{a, v})
 			}
 		}
 	}
 	slices.SortFunc(list, func(x, y peer) int { return x.address.Compare(y.address) })
-	b.name(w, all, list, spans)
+	b.name(w, all, list, crowd, spans)
 	nobody := w.name("") + "_none"
-	to := func(v *vector) Verdict { return Verdict{Goto, cmp.Or(v.name, nobody)} }
 	used := map[*vector]bool{}
 	for _, p := range list {
 		k := key(p.address.AsSlice())
-		peers.add(Element{k, k, to(p.vector)})
+		peers.add(Element{First: k, Last: k, Class: p.class()})
 		used[p.vector] = true
+	}
+	peers.Crowd = newCrowd(b.in.Crowd, w.ipv6)
+	for kind, v := range crowd {
+		peers.Crowd.lead(kind, v.class())
+		used[v] = true
 	}
 	for _, s := range spans {
 		if s.vector.name != "" {
-			blocks.add(Element{key(s.first.AsSlice()), key(s.last.AsSlice()), to(s.vector)})
+			blocks.add(Element{First: key(s.first.AsSlice()), Last: key(s.last.AsSlice()), To: Verdict{Goto, s.name}})
 			used[s.vector] = true
 		}
 	}
@@ -309,7 +346,7 @@ func at(spans []span, a netip.Addr) *vector {
 func (b *builder) addresses(f family) []netip.Addr {
 	var all []netip.Addr
 	for _, i := range b.in.Pods {
-		p := &b.in.Judge.Model().Pods[i]
+		p := &b.in.Judge.World().Pods[i]
 		for _, a := range p.Addresses {
 			if !p.HostNetwork && a.Is6() == f.ipv6 {
 				all = append(all, a)
@@ -328,7 +365,10 @@ func (b *builder) cellsOf(w way) []cell {
 			continue
 		}
 		var all []cell
-		for _, v := range judge.Vectors(w.Direction, b.in.Pods) {
+		if !b.asked[w.Direction] {
+			b.vectorsOf[w.Direction][n] = judge.Vectors(w.Direction, b.in.Pods)
+		}
+		for _, v := range b.vectorsOf[w.Direction][n] {
 			c := cell{outside: v.Outside, grants: [3]map[netip.Addr]*reach.Granted{}}
 			if len(v.Peers) > 0 && v.Peers[0].Is6() == w.ipv6 {
 				c.peers = v.Peers
@@ -350,6 +390,7 @@ func (b *builder) cellsOf(w way) []cell {
 			cells = overlay(cells, all, n)
 		}
 	}
+	b.asked[w.Direction] = true
 	return cells
 }
 

@@ -1,8 +1,9 @@
 package nft
 
 import (
-	"maps"
+	"reflect"
 	"slices"
+	"strings"
 )
 
 // Change is what leads from one ruleset to another. In what is added, sets have all
@@ -35,7 +36,7 @@ func (c *Change) IsEmpty() bool {
 func (c *Change) Elements() int {
 	n := 0
 	for i := range c.AddSets {
-		n += len(c.AddSets[i].Elements)
+		n += c.AddSets[i].Len()
 	}
 	for i := range c.Update {
 		n += len(c.Update[i].Add) + len(c.Update[i].Delete)
@@ -47,60 +48,68 @@ func (c *Change) Elements() int {
 func Diff(from, to *Ruleset) *Change {
 	c := &Change{}
 	c.AddCounters, c.DeleteCounters = differ(from.Counters, to.Counters)
-	before, after := map[string]*Set{}, map[string]*Set{}
-	for i := range from.Sets {
-		before[from.Sets[i].Name] = &from.Sets[i]
-	}
-	for i := range to.Sets {
-		after[to.Sets[i].Name] = &to.Sets[i]
-	}
-	for _, name := range slices.Sorted(maps.Keys(before)) {
-		if after[name] == nil {
-			c.DeleteSets = append(c.DeleteSets, name)
+	pair(from.Sets, to.Sets, func(s *Set) string { return s.Name }, func(was, is *Set) {
+		switch {
+		case is == nil:
+			c.DeleteSets = append(c.DeleteSets, was.Name)
+		case was == nil:
+			c.AddSets = append(c.AddSets, *is)
+		default: // a set of a name has always the same key: names say what sets are for
+			u := Update{Set: *is}
+			u.Elements, u.Crowd = nil, Crowd{}
+			if !isSame(was.Elements, is.Elements) {
+				u.Add, u.Delete = elementsDiffer(was.Elements, is.Elements)
+			}
+			u.crowds(&was.Crowd, &is.Crowd)
+			if len(u.Add)+len(u.Delete) > 0 {
+				c.Update = append(c.Update, u)
+			}
 		}
-	}
-	for i := range to.Sets {
-		s := &to.Sets[i]
-		was := before[s.Name]
-		if was == nil {
-			c.AddSets = append(c.AddSets, *s)
-			continue
+	})
+	pair(from.Chains, to.Chains, func(c *Chain) string { return c.Name }, func(was, is *Chain) {
+		switch {
+		case is == nil:
+			c.DeleteChains = append(c.DeleteChains, was.Name)
+		case was == nil:
+			c.AddChains = append(c.AddChains, *is)
+		case !isSame(was.Rules, is.Rules) && !slices.EqualFunc(was.Rules, is.Rules, sameRule):
+			c.Rewrite = append(c.Rewrite, *is)
 		}
-		// A set of a name has always the same key: names say what sets are for.
-		u := Update{Set: *s}
-		u.Elements = nil
-		u.Add, u.Delete = elementsDiffer(was.Elements, s.Elements)
-		if len(u.Add)+len(u.Delete) > 0 {
-			c.Update = append(c.Update, u)
-		}
-	}
-	c.chains(from.Chains, to.Chains)
+	})
 	return c
 }
 
-func (c *Change) chains(from, to []Chain) {
-	before, after := map[string]*Chain{}, map[string]bool{}
-	for i := range from {
-		before[from[i].Name] = &from[i]
-	}
-	for _, chain := range to {
-		after[chain.Name] = true
-		switch was := before[chain.Name]; {
-		case was == nil:
-			c.AddChains = append(c.AddChains, chain)
-		case !slices.EqualFunc(was.Rules, chain.Rules, sameRule):
-			c.Rewrite = append(c.Rewrite, chain)
+// pair calls do with what has the same name in two lists that are sorted by names; with
+// nil for what is in one only.
+func pair[T any](from, to []T, name func(*T) string, do func(was, is *T)) {
+	for len(from) > 0 || len(to) > 0 {
+		order := 0
+		switch {
+		case len(from) == 0:
+			order = 1
+		case len(to) == 0:
+			order = -1
+		default:
+			order = strings.Compare(name(&from[0]), name(&to[0]))
 		}
-	}
-	for _, chain := range from {
-		if !after[chain.Name] {
-			c.DeleteChains = append(c.DeleteChains, chain.Name)
+		var was, is *T
+		if order <= 0 {
+			was, from = &from[0], from[1:]
 		}
+		if order >= 0 {
+			is, to = &to[0], to[1:]
+		}
+		do(was, is)
 	}
 }
 
+// isSame reports whether two lists are one in memory.
+func isSame[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
 func sameRule(a, b Rule) bool {
-	return slices.EqualFunc(a, b, func(x, y Statement) bool { return x.String() == y.String() })
+	return slices.EqualFunc(a, b, func(x, y Statement) bool { return reflect.DeepEqual(x, y) })
 }
 
 // differ returns what of two sorted lists is only in the second, and only in the

@@ -11,14 +11,20 @@ import (
 
 // names are what the ruleset before calls things.
 type names struct {
-	vectors map[string]uint64 // by name
+	vectors map[string]uint64            // by name
+	classes map[string]map[uint32]string // the names, by way and class
 	sets    map[string]*Set
 }
 
 func (r *Ruleset) byName() names {
-	n := names{map[string]uint64{}, map[string]*Set{}}
+	n := names{map[string]uint64{}, map[string]map[uint32]string{}, map[string]*Set{}}
 	for _, v := range r.Vectors {
 		n.vectors[v.Name] = v.ID
+		way, _, _ := strings.Cut(v.Name, "_")
+		if n.classes[way] == nil {
+			n.classes[way] = map[uint32]string{}
+		}
+		n.classes[way][classOf(v.ID)] = v.Name
 	}
 	for i := range r.Sets {
 		name := r.Sets[i].Name
@@ -49,7 +55,7 @@ func contentKey(content []entry) string {
 
 // name gives vectors the names of those that most of their peers were in before, and
 // all others names of their own. What lets nobody do anything has none.
-func (b *builder) name(w way, all []*vector, peers []peer, spans []span) {
+func (b *builder) name(w way, all []*vector, peers []peer, crowd map[int32]*vector, spans []span) {
 	type vote struct {
 		*vector
 		of    int // vector
@@ -71,6 +77,11 @@ func (b *builder) name(w way, all []*vector, peers []peer, spans []span) {
 		count[v][name]++
 	}
 	was := b.last.sets[w.name("peers_")]
+	for kind, v := range crowd {
+		if was != nil {
+			cast(v, b.last.classes[w.name("")][was.Crowd.classOf(kind)])
+		}
+	}
 	for i := 0; was != nil && len(peers) > 0 && i < len(was.Elements); {
 		e := was.Elements[i]
 		switch k := key(peers[0].address.AsSlice()); {
@@ -79,7 +90,7 @@ func (b *builder) name(w way, all []*vector, peers []peer, spans []span) {
 		case k > e.First:
 			i++
 		default:
-			cast(peers[0].vector, e.To.Chain)
+			cast(peers[0].vector, b.last.classes[w.name("")][e.Class])
 			peers, i = peers[1:], i+1
 		}
 	}
@@ -101,22 +112,26 @@ func (b *builder) name(w way, all []*vector, peers []peer, spans []span) {
 	slices.SortFunc(votes, func(x, y vote) int {
 		return cmp.Or(-cmp.Compare(x.count, y.count), cmp.Compare(x.of, y.of), strings.Compare(x.name, y.name))
 	})
-	taken := map[string]bool{}
+	// nft has names of its own for the first and the last.
+	taken := map[uint32]bool{nobodysClass: true, 0: true, 0xffff_ffff: true}
 	for _, x := range votes {
-		if x.vector.name == "" && !taken[x.name] {
-			x.vector.name, x.id = x.name, b.last.vectors[x.name]
-			taken[x.name] = true
+		if id := b.last.vectors[x.name]; x.vector.name == "" && !taken[classOf(id)] {
+			x.vector.name, x.id = x.name, id
+			taken[classOf(id)] = true
 		}
 	}
 	for _, v := range all {
 		if v.name != "" || len(v.content) == 0 {
 			continue
 		}
-		for salt := byte(0); v.name == "" || taken[v.name]; salt++ {
-			sum := sha256.Sum256(append([]byte{salt}, contentKey(v.content)...))
+		// A class that leads somewhere else at once might send a packet there that got it
+		// before, so none is of two vectors.
+		before := b.last.classes[w.name("")]
+		for salt := uint32(0); v.name == "" || taken[v.class()] || before[v.class()] != "" && before[v.class()] != v.name; salt++ {
+			sum := sha256.Sum256(binary.BigEndian.AppendUint32([]byte(contentKey(v.content)), salt))
 			v.id = binary.BigEndian.Uint64(sum[:]) >> 16
 			v.name = fmt.Sprintf("%s_%012x", w.name(""), v.id)
 		}
-		taken[v.name] = true
+		taken[v.class()] = true
 	}
 }

@@ -12,8 +12,10 @@
 package nft
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,6 +56,7 @@ const (
 	ICMPCode
 	ICMPv6Type
 	ICMPv6Code
+	Class
 )
 
 var types = [...]struct {
@@ -68,6 +71,7 @@ var types = [...]struct {
 	{"icmp_code", 1},
 	{"icmpv6_type", 1},
 	{"icmpv6_code", 1},
+	{"classid", 4},
 }
 
 // String returns the name that nft has for the type.
@@ -84,17 +88,24 @@ func (t Type) text(value string) string {
 		return a.String()
 	case Port:
 		return strconv.Itoa(int(value[0])<<8 | int(value[1]))
+	case Class:
+		return classText(binary.BigEndian.Uint32([]byte(value)))
 	}
 	return strconv.Itoa(int(value[0]))
 }
 
-// Set is a named set, or a map to verdicts.
+// classText prints the number of a class as nft does.
+func classText(n uint32) string { return fmt.Sprintf("%x:%x", n>>16, n&0xffff) }
+
+// Set is a named set, a map to verdicts, or a map to classes.
 type Set struct {
 	Name     string
 	Key      []Type
 	Map      bool
+	Classes  bool
 	Interval bool // elements may be ranges, which do not overlap; it never changes
 	Elements []Element
+	Crowd    Crowd // has other elements, in a map to classes by addresses
 }
 
 // Element is a key, or all keys from First to Last in a set with intervals. A key
@@ -103,6 +114,7 @@ type Set struct {
 type Element struct {
 	First, Last string
 	To          Verdict // in a map
+	Class       uint32  // in a map to classes
 }
 
 // Verdict says where a packet goes.
@@ -166,6 +178,14 @@ type (
 		Fields []Field
 		Map    string
 	}
+	// Classify gives the packet the class that a map has for fields, and goes on where it
+	// has one. It takes the place of the packet's priority.
+	Classify struct {
+		Fields []Field
+		Map    string
+	}
+	// Declassify takes the packet's class away.
+	Declassify struct{}
 	// Count counts in a named counter.
 	Count struct{ Counter string }
 	// Label adds bits to the label of the connection.
@@ -182,8 +202,12 @@ func (Established) String() string { return "ct state established,related" }
 func (s Labelled) String() string  { return fmt.Sprintf("ct label %d", s.Bit) }
 func (s In) String() string        { return fieldsText(s.Fields) + " @" + s.Set }
 func (s Dispatch) String() string  { return fieldsText(s.Fields) + " vmap @" + s.Map }
-func (s Count) String() string     { return fmt.Sprintf("counter name %q", s.Counter) }
-func (s Label) String() string     { return "ct label set " + s.Bits.String() }
+func (s Classify) String() string {
+	return "meta priority set " + fieldsText(s.Fields) + " map @" + s.Map
+}
+func (Declassify) String() string { return "meta priority set none" }
+func (s Count) String() string    { return fmt.Sprintf("counter name %q", s.Counter) }
+func (s Label) String() string    { return "ct label set " + s.Bits.String() }
 func (s Log) String() string {
 	return fmt.Sprintf("limit rate %d/second burst %d packets log prefix %q group %d", s.PerSecond, s.PerSecond, s.Prefix, s.Group)
 }
@@ -203,11 +227,12 @@ const (
 	FieldICMPCode
 	FieldICMPv6Type
 	FieldICMPv6Code
+	FieldClass
 )
 
 var fields = [...]string{
 	"ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr", "meta l4proto", "th dport",
-	"icmp type", "icmp code", "icmpv6 type", "icmpv6 code",
+	"icmp type", "icmp code", "icmpv6 type", "icmpv6 code", "meta priority",
 }
 
 func (f Field) String() string { return fields[f] }
@@ -253,8 +278,11 @@ func (r *Ruleset) String() string {
 
 func (s *Set) print(b *strings.Builder) {
 	kind, to := "set", ""
-	if s.Map {
+	switch {
+	case s.Map:
 		kind, to = "map", " : verdict"
+	case s.Classes:
+		kind, to = "map", " : classid"
 	}
 	names := make([]string, len(s.Key))
 	for i, t := range s.Key {
@@ -264,14 +292,14 @@ func (s *Set) print(b *strings.Builder) {
 	if s.Interval {
 		b.WriteString("\t\tflags interval\n")
 	}
-	for i, e := range s.Elements {
+	for i, e := range slices.SortedFunc(s.All(), byKey) {
 		start := ",\n\t\t\t     "
 		if i == 0 {
 			start = "\t\telements = { "
 		}
 		b.WriteString(start + s.text(e))
 	}
-	if len(s.Elements) > 0 {
+	if s.Len() > 0 {
 		b.WriteString(" }\n")
 	}
 	b.WriteString("\t}\n\n")
@@ -297,8 +325,11 @@ func (s *Set) text(e Element) string {
 		}
 	}
 	text := strings.Join(parts, " . ")
-	if s.Map {
+	switch {
+	case s.Map:
 		text += " : " + e.To.String()
+	case s.Classes:
+		text += " : " + classText(e.Class)
 	}
 	return text
 }

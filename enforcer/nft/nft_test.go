@@ -356,4 +356,7 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("%s: %s to %s passes: %t", test.name, test.from, test.to, got)
 		}
 	}
+	if both := `counter name "strangers_ingress4" counter name "ingress4_none" limit`; !strings.Contains(r.String(), both) {
+		t.Errorf("what is logged as nobody's is not counted as that, by %s:\n%s", both, r)
+	}
 }

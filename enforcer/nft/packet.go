@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strings"
@@ -35,6 +36,7 @@ type walker struct {
 	ruleset *Ruleset
 	packet  Packet
 	label   Bits
+	class   uint32
 }
 
 // chain returns Accept, Drop, or Return where the chain comes to its end.
@@ -72,7 +74,14 @@ func (w *walker) rule(r Rule) (v Verdict, ends bool) {
 				return Verdict{}, false
 			}
 		case Dispatch:
-			return w.find(s.Fields, s.Map)
+			e, found := w.find(s.Fields, s.Map)
+			return e.To, found
+		case Classify:
+			e, found := w.find(s.Fields, s.Map)
+			if !found {
+				return Verdict{}, false
+			}
+			w.class = e.Class
 		case Label:
 			for i, bits := range s.Bits {
 				w.label[i] |= bits
@@ -87,17 +96,17 @@ func (w *walker) rule(r Rule) (v Verdict, ends bool) {
 // find looks the packet's fields up in a set, whose elements are sorted and, where
 // they are ranges, differ in nothing but the last field from their first to their last
 // key.
-func (w *walker) find(all []Field, set string) (Verdict, bool) {
+func (w *walker) find(all []Field, set string) (Element, bool) {
 	i, found := slices.BinarySearchFunc(w.ruleset.Sets, set, func(s Set, name string) int { return strings.Compare(s.Name, name) })
 	if !found {
-		return Verdict{}, false
+		return Element{}, false
 	}
 	s := &w.ruleset.Sets[i]
 	values := make([][]byte, 0, 4)
 	for _, f := range all {
 		v, has := w.field(f)
 		if !has {
-			return Verdict{}, false
+			return Element{}, false
 		}
 		values = append(values, v)
 	}
@@ -108,9 +117,9 @@ func (w *walker) find(all []Field, set string) (Verdict, bool) {
 		found = at >= 0 && k <= s.Elements[at].Last
 	}
 	if !found {
-		return Verdict{}, false
+		return s.Crowd.find(k)
 	}
-	return s.Elements[at].To, true
+	return s.Elements[at], true
 }
 
 func (w *walker) field(f Field) ([]byte, bool) {
@@ -129,6 +138,8 @@ func (w *walker) field(f Field) ([]byte, bool) {
 		return []byte{byte(p.Protocol)}, true
 	case DestinationPort:
 		return []byte{byte(p.Port >> 8), byte(p.Port)}, p.Protocol.HasPorts()
+	case FieldClass:
+		return binary.BigEndian.AppendUint32(nil, w.class), true
 	case FieldICMPType:
 		return []byte{byte(p.Port >> 8)}, four && icmp
 	case FieldICMPCode:

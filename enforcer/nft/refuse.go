@@ -208,7 +208,7 @@ func (f *finder) add(side policies.Side, d policies.Direction, reason string, at
 		f.found[x] = map[policies.Ref]bool{}
 	}
 	for _, i := range f.in.Pods {
-		p := &f.judge.Model().Pods[i]
+		p := &f.judge.World().Pods[i]
 		if slices.ContainsFunc(p.Addresses, func(a netip.Addr) bool { return slices.Contains(at, a) }) {
 			f.found[x][p.Ref] = true
 		}
@@ -218,7 +218,7 @@ func (f *finder) add(side policies.Side, d policies.Direction, reason string, at
 // lookAtOwnNode finds what would keep a pod's own node from it.
 func (f *finder) lookAtOwnNode() {
 	for _, i := range f.in.Pods {
-		p := &f.judge.Model().Pods[i]
+		p := &f.judge.World().Pods[i]
 		if p.HostNetwork {
 			continue
 		}

@@ -43,6 +43,7 @@ type disk struct {
 	options Options
 	wake    chan struct{}
 	packer  *zstd.Encoder
+	sender  *sender // hears of the files; nil where nothing is sent
 
 	mutex   sync.Mutex
 	pending *unit
@@ -137,6 +138,7 @@ func (d *disk) open() (*checkpoint, error) {
 		d.spent += f.Bytes
 	}
 	d.spent += d.noted
+	d.tellSender()
 	return c, nil
 }
 
@@ -304,6 +306,7 @@ func (d *disk) write(u *unit) (err error) {
 	}
 	d.mutex.Unlock()
 	d.toldAt = u.at
+	d.tellSender()
 	return nil
 }
 
@@ -325,6 +328,19 @@ func (d *disk) lossesOf(u *unit) []flowlog.Loss {
 		}
 	}
 	return all
+}
+
+func (d *disk) tellSender() {
+	if d.sender != nil {
+		d.sender.wrote(d.files)
+	}
+}
+
+// lose counts what is lost.
+func (d *disk) lose(cause string, n uint64) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	d.written.Lost[cause] += n
 }
 
 // fileSize is what a file may grow to.
@@ -351,6 +367,9 @@ func (d *disk) append(text []byte, records uint64) (int64, error) {
 		d.mutex.Lock()
 		d.written.Removed += d.files[0].Records
 		d.mutex.Unlock()
+		if d.sender != nil {
+			d.sender.went(d.files[0])
+		}
 		d.files = d.files[1:]
 	}
 	f := &d.files[len(d.files)-1]

@@ -47,7 +47,7 @@ const (
 )
 
 // linger is what events wait for others, so that few of them do not wake up somebody each.
-const linger = 4 * time.Millisecond
+const linger = 20 * time.Millisecond
 
 // countEvery is how often the counters are read, at least: what a vector denied since is
 // not counted where the vector goes.
@@ -59,9 +59,6 @@ const mostSums = 1 << 17
 // listen records until ctx ends.
 func (r *Recorder) listen(ctx context.Context, remembered *checkpoint) (err error) {
 	o := &r.options
-	if err := turnOn(o.Netns); err != nil {
-		o.Log(err)
-	}
 	l := &listener{Recorder: r, book: newBook(o.Level), readings: make(chan map[string]uint64, 1), windowEnds: o.Clock().Add(o.Window)}
 	if l.events, err = openEvents(o.Netns, o.Buffer); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"sync"
 	"time"
 
@@ -28,7 +29,7 @@ type Options struct {
 	// LogGroup is the group of NFLOG to listen to, that of nft.Input.
 	LogGroup uint16
 	// Counters returns the counters of the table by name, which never go down but where
-	// the table is loaded anew. Without it, denials that were not logged are not known.
+	// the table is loaded anew, and stay for a while when nothing counts in them any more. Without it, denials that were not logged are not known.
 	Counters func() (map[string]uint64, error)
 	// Dir is where files go; none are written where it is empty. The records of one
 	// Recorder at a time may be there.
@@ -45,6 +46,11 @@ type Options struct {
 	// Socket is the path of the unix socket where `weir flows observe` listens; none
 	// where it is empty.
 	Socket string
+	// Server is the address of a server that takes flows, as `weir flows serve` does,
+	// with its scheme: what is in the files is sent there, each record once. Nothing is
+	// sent where it is empty. Client is how to send, http.DefaultClient.
+	Server string
+	Client *http.Client
 	// Clock is time.Now.
 	Clock func() time.Time
 	// Log is called with what goes wrong and is tried again.
@@ -64,7 +70,7 @@ type Generation struct {
 	Ruleset *nft.Ruleset
 }
 
-// Counts are what a Recorder did so far. None but Open and Readers ever goes down.
+// Counts are what a Recorder did so far. None but Open, Readers and Unsent ever goes down.
 type Counts struct {
 	Started, Ended uint64            // connections that it saw begin, or there for the first time, and end
 	Open           uint64            // connections that are there now
@@ -74,7 +80,10 @@ type Counts struct {
 	Unexplained    uint64            // connections and denials that no policy in force would have decided like that
 	Records, Bytes uint64            // that were written to files
 	Removed        uint64            // records in files that went to make room
-	Lost           map[string]uint64 // what is in no record, by cause
+	Lost           map[string]uint64 // what is in no record, or not sent, by cause
+	Sent           uint64            // records that the server took
+	Unsent         uint64            // bytes of files that it did not take yet
+	SendFailures   uint64            // times that it could not be reached, or did not take a batch
 	// Decisions are what the records up to the last window say.
 	Decisions map[Decision]Decided `json:"-"`
 	Readers   uint64               // who listen at the socket now
@@ -88,6 +97,7 @@ type Recorder struct {
 	options Options
 	stream  *stream
 	disk    *disk
+	sender  *sender // nil where nothing is sent
 
 	mutex   sync.Mutex
 	waiting []Generation // that Run has not taken yet
@@ -112,7 +122,14 @@ func New(o Options) (*Recorder, error) {
 		errs = append(errs, errors.New("record: neither the window nor the bytes of all files may be below 0"))
 	}
 	r := &Recorder{options: o, first: make(chan struct{})}
+	if o.Server != "" && o.Dir == "" {
+		errs = append(errs, errors.New("record: what is sent is read from files, and no folder for them is named"))
+	}
 	r.stream, r.disk = newStream(o), newDisk(o)
+	if o.Server != "" {
+		r.sender = newSender(o, r.disk.lose)
+		r.disk.sender = r.sender
+	}
 	return r, errors.Join(errs...)
 }
 
@@ -145,6 +162,9 @@ func (r *Recorder) Run(ctx context.Context) error {
 		return fmt.Errorf("record: %w", err)
 	}
 	defer stopStream()
+	if err := turnOn(r.options.Netns); err != nil { // before anything is in force that is to be recorded
+		r.options.Log(err)
+	}
 	remembered, err := r.disk.open()
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
@@ -157,9 +177,16 @@ func (r *Recorder) Run(ctx context.Context) error {
 	var writing sync.WaitGroup
 	done, finish := context.WithCancel(context.WithoutCancel(ctx))
 	writing.Go(func() { r.disk.run(done) })
+	var sending sync.WaitGroup
+	sent, finishSending := context.WithCancel(context.WithoutCancel(ctx))
+	if r.sender != nil {
+		sending.Go(func() { r.sender.run(sent) })
+	}
 	err = r.listen(ctx, remembered)
 	finish()
 	writing.Wait()
+	finishSending()
+	sending.Wait()
 	r.publish(nil)
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
@@ -197,6 +224,9 @@ func (r *Recorder) Counts() Counts {
 		c.Lost = map[string]uint64{}
 	}
 	r.disk.count(&c)
+	if r.sender != nil {
+		r.sender.add(&c)
+	}
 	r.stream.count(&c)
 	return c
 }

@@ -20,13 +20,15 @@ type view struct {
 	Generation
 	options *Options
 	judge   *reach.Judge
-	model   *policies.Model
+	model   *policies.World
 	pods    map[netip.Addr]int32
-	local   map[int32]bool           // those of this node
-	owned   map[policies.Ref][]int32 // pods by their workload, once somebody asks
-	peers   map[netip.Addr]*peer     // those that were asked for
-	stories map[question]*story
-	rolled  map[string]*story // by what they say
+	local   map[int32]bool // those of this node
+	// standing are the pods that stand for others, by their kinds.
+	standing map[int32]int32
+	owned    map[policies.Ref][]*policies.Pod // pods by their workload, once somebody asks
+	peers    map[netip.Addr]*peer             // those that were asked for
+	stories  map[question]*story
+	rolled   map[string]*story // by what they say
 }
 
 // peer is one who may be at an end of a connection.
@@ -70,13 +72,16 @@ const (
 
 // newView prepares a generation: as little as may be, since others may follow soon.
 func newView(g Generation, o *Options) *view {
-	m := g.Input.Judge.Model()
+	m := g.Input.Judge.World()
 	v := &view{
 		Generation: g, options: o, judge: g.Input.Judge, model: m, pods: make(map[netip.Addr]int32, len(m.Pods)),
 		local: make(map[int32]bool, len(g.Input.Pods)), peers: map[netip.Addr]*peer{}, stories: map[question]*story{}, rolled: map[string]*story{},
 	}
+	v.standing = map[int32]int32{}
 	for i := range m.Pods {
-		if p := &m.Pods[i]; !p.HostNetwork {
+		if p := &m.Pods[i]; p.Kind != 0 {
+			v.standing[p.Kind] = int32(i)
+		} else if !p.HostNetwork {
 			for _, a := range p.Addresses {
 				v.pods[a] = int32(i)
 			}
@@ -98,7 +103,33 @@ func prefixOf(p *policies.Pod) string {
 }
 
 func (v *view) podAt(a netip.Addr, i int32) *peer {
-	p := &v.model.Pods[i]
+	return v.peerOf(&v.model.Pods[i], a, v.judge.At(v.judge.Pod(int(i)), a), v.local[i])
+}
+
+// memberAt returns the pod of the crowd that has an address, nil where none has.
+func (v *view) memberAt(a netip.Addr) *peer {
+	if v.Input.Crowd == nil {
+		return nil
+	}
+	m, has := v.Input.Crowd.Members.Get(a)
+	i, stands := v.standing[m.Kind]
+	if !has || !stands {
+		return nil
+	}
+	p := *m.Like
+	if p.Ref.Name = m.Name; p.Workload == (policies.Ref{}) {
+		p.Workload = p.Ref
+	}
+	end := v.judge.Pod(int(i))
+	for _, at := range v.model.Pods[i].Addresses {
+		if at.Is4() == a.Is4() {
+			end = v.judge.At(end, at)
+		}
+	}
+	return v.peerOf(&p, a, end, false)
+}
+
+func (v *view) peerOf(p *policies.Pod, a netip.Addr, end reach.End, local bool) *peer {
 	single := policies.FlowPeer{Namespace: p.Ref.Namespace, Pod: p.Ref.Name, Labels: p.Labels, Address: a}
 	group := policies.FlowPeer{Namespace: p.Ref.Namespace, Pod: p.Ref.Name, Labels: p.Labels}
 	if p.Workload != p.Ref {
@@ -108,20 +139,27 @@ func (v *view) podAt(a netip.Addr, i int32) *peer {
 			v.share(&group, p)
 		}
 	}
-	return &peer{FlowPeer: single, end: v.judge.At(v.judge.Pod(int(i)), a), pod: true, local: v.local[i], group: &group}
+	return &peer{FlowPeer: single, end: end, pod: true, local: local, group: &group}
 }
 
 // share leaves of a group's labels those that all of its pods have.
 func (v *view) share(group *policies.FlowPeer, of *policies.Pod) {
 	if v.owned == nil {
-		v.owned = map[policies.Ref][]int32{}
+		v.owned = map[policies.Ref][]*policies.Pod{}
+		own := func(p *policies.Pod) { v.owned[p.Workload] = append(v.owned[p.Workload], p) }
 		for i := range v.model.Pods {
-			w := v.model.Pods[i].Workload
-			v.owned[w] = append(v.owned[w], int32(i))
+			if p := &v.model.Pods[i]; p.Kind == 0 {
+				own(p)
+			}
+		}
+		if v.Input.Crowd != nil {
+			for _, m := range v.Input.Crowd.Members.All() {
+				own(&policies.Pod{Ref: policies.Ref{Namespace: m.Like.Ref.Namespace, Name: m.Name}, Workload: m.Like.Workload, Labels: m.Like.Labels})
+			}
 		}
 	}
-	for _, i := range v.owned[of.Workload] {
-		if p := &v.model.Pods[i]; prefixOf(p) == group.PodPrefix && !maps.Equal(p.Labels, group.Labels) {
+	for _, p := range v.owned[of.Workload] {
+		if prefixOf(p) == group.PodPrefix && !maps.Equal(p.Labels, group.Labels) {
 			group.Labels, group.LabelsPartial = common(group.Labels, p.Labels), true
 		}
 	}
@@ -172,6 +210,8 @@ func (v *view) who(a netip.Addr) *peer {
 	}
 	if i, is := v.pods[a]; is {
 		p = v.podAt(a, i)
+	} else if p = v.memberAt(a); p != nil {
+		// It is one of many.
 	} else if p = v.nodeAt(a); p == nil {
 		network := policies.PublicNetwork
 		if a.IsPrivate() || a.IsLinkLocalUnicast() {

@@ -71,8 +71,9 @@ type Reconciler struct {
 	told  map[string]string // what was told last of invariants of packs: their states by name
 }
 
-// retry is how soon the world is asked again that was not heard of yet.
-const retry = 200 * time.Millisecond
+// retry is how soon it is asked again what is found of an Invariant that was not looked
+// at yet as it is stored.
+const retry = time.Second
 
 // SetupWithManager lets a manager run the controller on the replica that leads.
 func (r *Reconciler) SetupWithManager(m ctrl.Manager, o controller.Options) error {
@@ -128,15 +129,19 @@ func (r *Reconciler) reconcile(ctx context.Context, o *Object) (ctrl.Result, err
 	if err != nil && !errors.Is(err, standing.ErrUnseen) {
 		return ctrl.Result{}, err
 	}
+	renewed := jitter.JitteredRequeueInterval(ctrl.Result{RequeueAfter: r.Interval})
 	if s != nil {
 		if found := s.Result(o.Name); found != nil && found.Says(i) {
 			r.write(o, r.Watch.asSeen(found))
-			return jitter.JitteredRequeueInterval(ctrl.Result{RequeueAfter: r.Interval}), nil
+			return renewed, nil
 		}
 	}
 	conditions.MarkReconciling(o, meta.ProgressingReason, "waiting for the world to be seen")
 	if !conditions.Has(o, meta.ReadyCondition) {
 		conditions.MarkUnknown(o, meta.ReadyCondition, meta.ProgressingReason, "waiting for the world to be seen")
+	}
+	if s == nil {
+		return renewed, nil // the Watch leads here again once there is something to tell
 	}
 	return ctrl.Result{RequeueAfter: retry}, nil
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,9 +20,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	clientfake "sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -206,8 +210,8 @@ func TestStatusWhileBlind(t *testing.T) {
 	keeper.Hear(store.Model())
 	keeper.Declare([]invariant.Invariant{*i})
 	lost := errors.New("pods cannot be watched: forbidden")
-	var told []invariant.Result
-	w := &Watch{Keeper: keeper, Unwatched: func() error { return lost }, Tell: func(found []invariant.Result) { told = found }}
+	var told []*invariant.Result
+	w := &Watch{Keeper: keeper, Unwatched: func() error { return lost }, Tell: func(found []*invariant.Result) { told = found }}
 	if !w.turns(t.Context()) || w.turns(t.Context()) {
 		t.Error("it does not turn blind once")
 	}
@@ -238,6 +242,63 @@ func TestStatusWhileBlind(t *testing.T) {
 	}
 }
 
+// One more pod that breaks an invariant can wait; an invariant that holds again cannot.
+func TestNumbersCanWait(t *testing.T) {
+	o := &Object{ObjectMeta: metav1.ObjectMeta{Name: "it"}}
+	if err := json.Unmarshal([]byte(`{"never":{`+ends+`}}`), &o.Spec); err != nil {
+		t.Fatal(err)
+	}
+	i, err := compile(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := k8s.NewStore(k8s.Options{})
+	keeper := standing.NewKeeper(reach.Options{}, clock)
+	keeper.Declare([]invariant.Invariant{*i})
+	w, queue := &Watch{Keeper: keeper, Pace: time.Minute}, &recordingQueue{}
+	if err := w.Source().Start(t.Context(), queue); err != nil {
+		t.Fatal(err)
+	}
+	look := func(objects ...string) []time.Duration {
+		t.Helper()
+		put(t, store, objects...)
+		keeper.Hear(store.Model())
+		s, err := keeper.Standing(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		queue.waits = nil
+		w.look(s)
+		return queue.waits
+	}
+	for _, step := range []struct {
+		what    string
+		objects []string
+		want    []time.Duration
+	}{
+		{"it is broken", []string{podOf("web", "10.0.0.1"), podOf("db", "10.0.0.2"), open}, []time.Duration{0}},
+		{"one more breaks it", []string{strings.Replace(podOf("web", "10.0.0.3"), "name: web", "name: more", 1)}, []time.Duration{time.Minute}},
+		{"as before", nil, nil},
+		{"it holds", []string{shut}, []time.Duration{0}},
+	} {
+		if got := look(step.objects...); !slices.Equal(got, step.want) {
+			t.Errorf("%s: %v, want %v", step.what, got, step.want)
+		}
+	}
+}
+
+// recordingQueue takes note of how long what is added to it waits.
+type recordingQueue struct {
+	workqueue.TypedRateLimitingInterface[reconcile.Request]
+	waits []time.Duration
+}
+
+func (q *recordingQueue) Add(reconcile.Request) { q.waits = append(q.waits, 0) }
+
+func (q *recordingQueue) AddAfter(_ reconcile.Request, d time.Duration) {
+	q.waits = append(q.waits, d)
+}
+
 // The end of a waiver is looked at when it comes, whatever else happens or not.
 func TestWaiversEndByThemselves(t *testing.T) {
 	o := &Object{ObjectMeta: metav1.ObjectMeta{Name: "it"}}
@@ -257,7 +318,7 @@ func TestWaiversEndByThemselves(t *testing.T) {
 	keeper.Hear(store.Model())
 	keeper.Declare([]invariant.Invariant{*i})
 	told := make(chan invariant.State, 10)
-	w := &Watch{Keeper: keeper, Clock: clock, Tell: func(found []invariant.Result) { told <- found[0].State }}
+	w := &Watch{Keeper: keeper, Clock: clock, Tell: func(found []*invariant.Result) { told <- found[0].State }}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Start(ctx) }()

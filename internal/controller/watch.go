@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,11 +21,16 @@ import (
 // the next one to lead need not begin with that. It is inert until Start.
 type Watch struct {
 	Keeper *standing.Keeper
-	Settle time.Duration                  // for which changes are gathered
-	Tell   func(found []invariant.Result) // hears what is found of all invariants; nil for nobody
+	Settle time.Duration                   // for which changes are gathered
+	Tell   func(found []*invariant.Result) // hears what is found of all invariants; nil for nobody
 	// Unwatched returns an error while the world may have changed without being seen; nil
 	// where it is always seen.
 	Unwatched func() error
+
+	// Pace is for how long a status may wait for what is found where only numbers or
+	// counterexamples are other ones: in a large cluster nearly every change adds to what
+	// breaks some invariant, and an API server has more to do than to store that.
+	Pace time.Duration
 
 	Clock func() time.Time // time.Now unless it is set
 
@@ -34,7 +38,13 @@ type Watch struct {
 	until time.Time                                               // when a waiver ends
 	blind string                                                  // why the world is not seen; empty where it is
 	queue workqueue.TypedRateLimitingInterface[reconcile.Request] // of the controller, where it runs
-	last  map[string]summary
+	last  map[string]finding
+}
+
+// finding is what was found of an invariant, and its summary.
+type finding struct {
+	*invariant.Result
+	summary
 }
 
 // summary is what makes a status another one.
@@ -42,6 +52,14 @@ type summary struct {
 	state           invariant.State
 	broken, waived  int
 	counterexamples string
+}
+
+func summaryOf(r *invariant.Result) summary {
+	s := summary{state: r.State, broken: r.Broken, waived: r.Waived, counterexamples: r.Say() + r.Lapsed()}
+	for i := range r.Counterexamples {
+		s.counterexamples += "\n" + r.Counterexamples[i].Rule()
+	}
+	return s
 }
 
 // NeedLeaderElection lets a manager start the watch on every replica.
@@ -135,23 +153,27 @@ func (w *Watch) asSeen(r *invariant.Result) *invariant.Result {
 }
 
 func (w *Watch) look(s *standing.Standing) {
-	results := slices.Clone(s.Results)
-	for k := range results {
-		results[k] = *w.asSeen(&results[k])
+	results := make([]*invariant.Result, len(s.Results))
+	for k, r := range s.Results {
+		results[k] = w.asSeen(r)
 	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	w.until = s.Until()
-	now := make(map[string]summary, len(results))
-	for k := range results {
-		r := &results[k]
-		is := summary{state: r.State, broken: r.Broken, waived: r.Waived, counterexamples: r.Say() + r.Lapsed()}
-		for i := range r.Counterexamples {
-			is.counterexamples += "\n" + r.Counterexamples[i].Rule()
+	now := make(map[string]finding, len(results))
+	for _, r := range results {
+		was := w.last[r.Ref.Name]
+		is := was
+		if was.Result != r {
+			is = finding{r, summaryOf(r)}
 		}
 		now[r.Ref.Name] = is
-		if w.queue != nil && w.last[r.Ref.Name] != is {
-			w.queue.Add(reconcile.Request{NamespacedName: types.NamespacedName{Name: r.Ref.Name}})
+		if q := (reconcile.Request{NamespacedName: types.NamespacedName{Name: r.Ref.Name}}); w.queue != nil && was.summary != is.summary {
+			if was.state == is.state {
+				w.queue.AddAfter(q, w.Pace)
+			} else {
+				w.queue.Add(q)
+			}
 		}
 	}
 	if w.last = now; w.Tell != nil {

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -29,6 +30,8 @@ type World struct {
 	Model *policies.Model
 	// Own are the objects of Weir's own kinds, in the order of the files.
 	Own []k8s.Document
+	// Files is how many manifests there are.
+	Files int
 }
 
 // Folder is a folder, or one file, of manifests. It serves one goroutine.
@@ -39,7 +42,9 @@ type Folder struct {
 	held    map[string]*file // those that the store has
 	store   *k8s.Store
 	world   *World
-	folders []string // that were walked through
+	folders []string          // that were walked through, and others in which something may turn up
+	watched map[string]uint64 // by name, the inodes of those that are watched
+	seldom  time.Duration
 }
 
 // file is what one file said at some moment.
@@ -56,9 +61,16 @@ type stamp struct {
 	inode      uint64
 }
 
+func inodeOf(info fs.FileInfo) uint64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return s.Ino
+	}
+	return 0
+}
+
 // New returns the folder at a path. Nothing is read yet.
 func New(path string, o k8s.Options) *Folder {
-	return &Folder{path: path, options: o, files: map[string]*file{}, held: map[string]*file{}, store: k8s.NewStore(o)}
+	return &Folder{path: path, options: o, files: map[string]*file{}, held: map[string]*file{}, store: k8s.NewStore(o), watched: map[string]uint64{}, seldom: seldom}
 }
 
 // Read returns what the folder says now; the same pointer where that is what it said
@@ -98,12 +110,12 @@ func (f *Folder) Read() (*World, error) {
 func (f *Folder) walk() (names []string, err error) {
 	f.folders = nil
 	info, err := os.Stat(f.path)
-	if err != nil {
-		return nil, err
+	if err != nil || !info.IsDir() {
+		f.folders = []string{filepath.Dir(f.path)} // where it may be put
+		return []string{f.path}, err
 	}
-	if !info.IsDir() {
-		f.folders = []string{filepath.Dir(f.path)}
-		return []string{f.path}, nil
+	if link, err := os.Lstat(f.path); err == nil && !link.Mode().IsDir() {
+		f.folders = []string{filepath.Dir(f.path)} // where it may be led elsewhere
 	}
 	// A path that leads elsewhere by a link is walked through where it leads.
 	root := f.path + string(filepath.Separator)
@@ -138,10 +150,7 @@ func (f *Folder) read(name string, last *file) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := stamp{size: info.Size(), time: info.ModTime().UnixNano()}
-	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		now.inode = s.Ino
-	}
+	now := stamp{size: info.Size(), time: info.ModTime().UnixNano(), inode: inodeOf(info)}
 	if last != nil && last.stamp == now {
 		return last, nil
 	}
@@ -251,7 +260,7 @@ func (f *Folder) take(files map[string]*file) {
 	}
 	f.held = files
 	m, _ := f.store.Model()
-	f.world = &World{m, own}
+	f.world = &World{m, own, len(files)}
 }
 
 // reason is what an error says besides the path, which its place names.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -69,6 +70,9 @@ func TestRead(t *testing.T) {
 }
 
 func said(w *World) string {
+	if w == nil {
+		return ""
+	}
 	var names []string
 	for _, p := range w.Model.Pods {
 		names = append(names, p.Ref.Name)
@@ -129,5 +133,63 @@ func TestWatch(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// A folder may go and come back, another one take its place, and a link to it lead
+// elsewhere: what happens in the one that is there now is seen.
+func TestWatchAnotherFolder(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put := func(name, text string) {
+		t.Helper()
+		must(errors.Join(os.MkdirAll(filepath.Dir(at(name)), 0o755), os.WriteFile(at("new"), []byte(text), 0o600), os.Rename(at("new"), at(name))))
+	}
+	put("a/x.yaml", web)
+	put("b/x.yaml", db)
+	for _, root := range []string{"world", "link"} {
+		f := New(at(root), k8s.Options{})
+		f.seldom = time.Hour
+		ctx, cancel := context.WithCancel(t.Context())
+		told, ended := make(chan string, 16), make(chan error)
+		go func() { ended <- f.Watch(ctx, func(w *World, err error) { told <- said(w) + errorText(err) }) }()
+		until := func(want string) {
+			t.Helper()
+			for got := range told {
+				if got == want {
+					return
+				}
+			}
+		}
+		none := "stat " + at(root) + ": no such file or directory"
+		until(none)
+		if root == "world" {
+			must(os.Rename(at("a"), at(root)))
+			until("web")
+			must(os.Rename(at(root), at("a")))
+			until("web" + none)
+			must(os.Rename(at("b"), at(root)))
+			until("db")
+			put("world/x.yaml", policy)
+			until("all")
+			must(os.Rename(at(root), at("b")))
+		} else {
+			must(os.Symlink(at("a"), at(root)))
+			until("web")
+			must(errors.Join(os.Symlink(at("b"), at("new")), os.Rename(at("new"), at(root))))
+			until("all")
+			put("b/x.yaml", db)
+			until("db")
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package folder
 
 import (
 	"context"
+	"os"
 	"slices"
 	"time"
 
@@ -47,21 +48,33 @@ func (f *Folder) Watch(ctx context.Context, tell func(*World, error)) error {
 	}
 }
 
-// watchFolders watches the folders that were read, and reports whether there are new
-// ones.
+// watchFolders watches the folders that were read, and no others, and reports whether there
+// are new ones: a folder may be another one than that of the same name before.
 func (f *Folder) watchFolders(w *fsnotify.Watcher) (added bool) {
-	watched := w.WatchList()
+	now := map[string]uint64{}
 	for _, name := range f.folders {
+		if info, err := os.Stat(name); err == nil {
+			now[name] = inodeOf(info)
+		}
+	}
+	for _, name := range w.WatchList() {
+		if inode, is := now[name]; !is || inode != f.watched[name] {
+			w.Remove(name) //nolint:errcheck // it went by itself
+		}
+	}
+	watched := w.WatchList()
+	for name := range now {
 		if !slices.Contains(watched, name) && w.Add(name) == nil {
 			added = true
 		}
 	}
+	f.watched = now
 	return added
 }
 
 // wait returns when something changed and is left alone; false when ctx ended.
 func (f *Folder) wait(ctx context.Context, w *fsnotify.Watcher) bool {
-	timer := time.NewTimer(seldom)
+	timer := time.NewTimer(f.seldom)
 	defer timer.Stop()
 	var begin time.Time
 	for {

@@ -19,9 +19,10 @@ import (
 type Standing struct {
 	// Model is the world that was heard of last; nil in one that might be.
 	Model *policies.Model
-	// Invariants are those that were looked at, and Results what was found of each.
+	// Invariants are those that were looked at, and Results what was found of each. An
+	// edit leaves those as they are that it cannot touch.
 	Invariants []invariant.Invariant
-	Results    []invariant.Result
+	Results    []*invariant.Result
 
 	options reach.Options
 	judge   *reach.Judge
@@ -47,9 +48,13 @@ func of(ctx context.Context, j *reach.Judge, all []invariant.Invariant, o reach.
 // at looks at all invariants once more.
 func (s *Standing) at(ctx context.Context, now time.Time) (*Standing, error) {
 	next := *s
-	var err error
-	if next.Results, err = s.set.Check(ctx, now); err != nil {
+	found, err := s.set.Check(ctx, now)
+	if err != nil {
 		return nil, err
+	}
+	next.Results = make([]*invariant.Result, len(found))
+	for k := range found {
+		next.Results[k] = &found[k]
 	}
 	next.until = time.Time{}
 	for i := range s.Invariants {
@@ -113,7 +118,7 @@ func (s *Standing) Edited(ctx context.Context, e reach.Edit, now time.Time) (*St
 		}
 		next.judge, next.set = judge, set
 		for _, c := range checked {
-			next.Results[c.Index] = c.Result
+			next.Results[c.Index] = &c.Result
 		}
 	}
 	return &next, nil
@@ -163,9 +168,9 @@ func (s *Standing) Worse(before *Standing, these []int, now time.Time) ([]*invar
 
 // Result returns what was found of the invariant of a name; nil where there is none.
 func (s *Standing) Result(name string) *invariant.Result {
-	i := slices.IndexFunc(s.Results, func(r invariant.Result) bool { return r.Ref.Name == name })
+	i := slices.IndexFunc(s.Results, func(r *invariant.Result) bool { return r.Ref.Name == name })
 	if i < 0 {
 		return nil
 	}
-	return &s.Results[i]
+	return s.Results[i]
 }

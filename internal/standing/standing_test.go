@@ -108,7 +108,7 @@ func compare(t *rapid.T, got *standing.Standing) {
 			}
 			return numbers{r.State, r.Broken, r.Waived, r.Unknown, r.Vacuous, len(r.Expired), len(r.Unused)}
 		}
-		if want, got := of(want.Results[i]), of(got.Results[i]); got != want {
+		if want, got := of(*want.Results[i]), of(*got.Results[i]); got != want {
 			t.Fatalf("%s: %+v, want %+v", sentences[i], got, want)
 		}
 		for _, x := range got.Results[i].Counterexamples {

@@ -43,6 +43,10 @@ type Options struct {
 	CalicoVersion string         // whose behaviour counts, one of CalicoVersions; "" is the newest
 	// Calico is set where Calico decides even if there is no object of its kinds.
 	Calico bool
+	// Node makes the models of a Store as that node needs them: of pods on other nodes
+	// they have one of each kind, and the rest as their Crowd, but none of those that have
+	// no address; of policies those that may apply to pods of the node.
+	Node string
 
 	replaced map[identity]policies.Place // objects that are passed over
 }

@@ -40,6 +40,8 @@ type Store struct {
 	tiers    map[string]policies.Tier
 	profiles map[string]profile
 
+	crowd *crowd // nil where all pods are told of one by one
+
 	model      *policies.Model    // the last one
 	calico     bool               // who decided in it
 	names      nodeNames          // in it
@@ -57,6 +59,8 @@ type room struct {
 	workloads map[policies.Ref]workload
 	services  map[Key]*service
 	onHost    int                   // pods and templates on the host's network
+	near      int                   // pods of Options.Node
+	wasNear   bool                  // there were some in the last model
 	samples   map[policies.Ref]*pod // one of each owner, with which the others share labels
 	joined    contents              // as they are in the model
 }
@@ -91,16 +95,43 @@ type Change struct {
 	// ServiceAccounts, Services, NetworkSets. The pods of a Service change with
 	// Pods, too.
 	World []policies.Ref
+	// Crowd is set where the Crowd of the world is another one.
+	Crowd bool
 }
 
 // IsEmpty reports whether all answers are as before.
 func (c *Change) IsEmpty() bool {
-	return !c.Whole && len(c.Policies)+len(c.Gone)+len(c.Pods)+len(c.World) == 0
+	return !c.Whole && !c.Crowd && len(c.Policies)+len(c.Gone)+len(c.Pods)+len(c.World) == 0
+}
+
+// And returns what is not as it was before two changes, one after the other.
+func (c Change) And(d Change) Change {
+	both := Change{Whole: c.Whole || d.Whole, Crowd: c.Crowd || d.Crowd, Policies: slices.Clone(d.Policies), Gone: slices.Clone(d.Gone)}
+	isLater := func(ref policies.Ref) bool {
+		return slices.Contains(d.Gone, ref) || slices.ContainsFunc(d.Policies, func(p policies.Policy) bool { return p.Ref == ref })
+	}
+	for _, p := range c.Policies {
+		if !isLater(p.Ref) {
+			both.Policies = append(both.Policies, p)
+		}
+	}
+	for _, ref := range c.Gone {
+		if !isLater(ref) {
+			both.Gone = append(both.Gone, ref)
+		}
+	}
+	union := func(a, b []policies.Ref) []policies.Ref {
+		all := slices.Concat(a, b)
+		slices.SortFunc(all, policies.Ref.Compare)
+		return slices.Compact(all)
+	}
+	both.Pods, both.World = union(c.Pods, d.Pods), union(c.World, d.World)
+	return both
 }
 
 // NewStore returns a store without objects.
 func NewStore(o Options) *Store {
-	return &Store{
+	s := &Store{
 		options:  o,
 		reader:   newReader(o),
 		entries:  map[Key]*Entry{},
@@ -116,6 +147,10 @@ func NewStore(o Options) *Store {
 		profiles: map[string]profile{},
 		touched:  map[Key]*Entry{},
 	}
+	if o.Node != "" {
+		s.crowd = newCrowd(s)
+	}
+	return s
 }
 
 // Get returns the entry of an object, nil where there is none.
@@ -136,10 +171,22 @@ func (s *Store) Len() int { return len(s.entries) }
 
 // Put adds an object, or replaces the one of its name. The entry is the store's
 // from then on.
-func (s *Store) Put(e *Entry) { s.set(e.key, e) }
+func (s *Store) Put(e *Entry) {
+	if s.crowd == nil {
+		s.set(e.key, e)
+	} else {
+		s.crowd.put(e)
+	}
+}
 
 // Delete removes an object, if it is there.
-func (s *Store) Delete(k Key) { s.set(k, nil) }
+func (s *Store) Delete(k Key) {
+	if s.crowd == nil {
+		s.set(k, nil)
+	} else {
+		s.crowd.delete(k)
+	}
+}
 
 // set makes e the object of this name, and takes note of what it was in the last
 // model.
@@ -189,6 +236,12 @@ func (s *Store) add(e *Entry) {
 	if e.room != "" {
 		s.room(e.room).add(e)
 	}
+	if s.crowd != nil {
+		s.crowd.yields(e)
+		if s.isNear(e) {
+			s.rooms[e.room].near++
+		}
+	}
 	switch p := e.part.(type) {
 	case *node:
 		s.nodes[e.key] = p
@@ -222,6 +275,12 @@ func (s *Store) remove(e *Entry) {
 	delete(s.warned, e.key)
 	if e.room != "" {
 		s.rooms[e.room].remove(e)
+	}
+	if s.crowd != nil {
+		s.crowd.frees(e)
+		if s.isNear(e) {
+			s.rooms[e.room].near--
+		}
 	}
 	switch p := e.part.(type) {
 	case *node:
@@ -297,6 +356,18 @@ func (r *room) remove(e *Entry) {
 	case *service:
 		delete(r.services, e.key)
 	}
+}
+
+// isNear reports whether an object is a pod of Options.Node.
+func (s *Store) isNear(e *Entry) bool {
+	p, isPod := e.part.(*pod)
+	return isPod && p.Node == s.options.Node
+}
+
+// concerns reports whether policies of a namespace can apply to pods that matter: all
+// do, unless those are the pods of one node.
+func (s *Store) concerns(namespace string) bool {
+	return s.crowd == nil || namespace == "" || s.rooms[namespace] != nil && s.rooms[namespace].near > 0
 }
 
 // isThere reports whether the room has an object.
@@ -429,14 +500,24 @@ func (s *Store) before(a, b *ranked) int {
 // Model returns the model of the objects, and what is not as it was when Model
 // returned one before.
 func (s *Store) Model() (*policies.Model, Change) {
+	crowd, isNew := s.crowd.gather()
 	if s.model != nil && len(s.touched) == 0 && !s.relabelled {
-		return s.model, Change{}
+		if !isNew {
+			return s.model, Change{}
+		}
+		m := *s.model
+		m.Crowd, s.model = crowd, &m
+		return &m, Change{Crowd: true}
 	}
 	n := s.next()
 	m := n.build()
+	m.Crowd, n.Crowd = crowd, isNew
 	s.model, s.calico, s.names, s.remarks = m, s.isCalico(), n.names, n.remarks
 	for name, j := range n.joined {
 		s.rooms[name].joined = j
+	}
+	for _, r := range s.rooms {
+		r.wasNear = r.near > 0
 	}
 	s.order = slices.DeleteFunc(s.order, func(name string) bool {
 		isGone := !s.rooms[name].isThere()
@@ -521,6 +602,9 @@ func (s *Store) next() *next {
 		n.stale = stale{true, true, true, true, true, true, true}
 	}
 	n.Whole = s.model == nil || s.calico != s.isCalico() || s.isCalico() && s.relabelled
+	for _, r := range s.rooms {
+		n.Whole = n.Whole || r.wasNear != (r.near > 0)
+	}
 	again, services := map[string]bool{}, map[policies.Ref]bool{}
 	moved := s.model == nil // the addresses of nodes
 	for k, old := range s.touched {
@@ -544,7 +628,7 @@ func (s *Store) next() *next {
 			case *policies.NetworkSet:
 				n.stale.sets = true
 			case *policy:
-				n.stale.policies = true
+				n.stale.policies = n.stale.policies || s.concerns(k.Namespace)
 			}
 		}
 		n.touch(k, old, s.entries[k])
@@ -584,7 +668,9 @@ func (n *next) touch(k Key, old, now *Entry) {
 			n.touchNamespace(e.room)
 		}
 	}
-	if of := n.ofPolicy[k]; of != nil && of.staged == (policies.Ref{}) {
+	if !n.concerns(k.Namespace) {
+		// Its policies are none of the model's.
+	} else if of := n.ofPolicy[k]; of != nil && of.staged == (policies.Ref{}) {
 		n.Policies = append(n.Policies, n.resolve(of))
 		n.Whole = n.Whole || n.named[of.Ref] > 1
 	} else if holds[*policy](old) {
@@ -621,7 +707,7 @@ func (n *next) reroute(services map[policies.Ref]bool) (found bool) {
 		return false
 	}
 	for k, r := range n.ofPolicy {
-		if _, told := n.touched[k]; told || !isAbout(&r.Policy, func(ref policies.Ref) bool { return services[ref] }) {
+		if _, told := n.touched[k]; told || !n.concerns(k.Namespace) || !isAbout(&r.Policy, func(ref policies.Ref) bool { return services[ref] }) {
 			continue
 		}
 		found = true
@@ -873,7 +959,9 @@ func (n *next) buildPolicies(m *policies.Model) {
 		slices.SortFunc(m.Policies, policies.Policy.Compare)
 	} else {
 		for _, r := range n.policies {
-			add(&r.Policy, r.policy)
+			if n.concerns(r.key.Namespace) {
+				add(&r.Policy, r.policy)
+			}
 		}
 	}
 	slices.SortFunc(m.Staged, func(a, b policies.Staged) int { return a.Ref.Compare(b.Ref) })
@@ -887,6 +975,9 @@ func (n *next) arrange(m *policies.Model) []policy {
 	known := r.knownTiers()
 	all := make([]policy, 0, len(n.policies))
 	for _, of := range n.policies {
+		if !n.concerns(of.key.Namespace) {
+			continue
+		}
 		p := *of.policy
 		known.place(&p.Policy)
 		p.Tier += suffix(p.hook)

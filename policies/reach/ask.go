@@ -212,6 +212,7 @@ func (j *Judge) ends(t policies.Target) []asked {
 // Ports returns all traffic, of every protocol, that is allowed between two
 // ends, and all for which the answer is unknown.
 func (j *Judge) Ports(from, to End) (allow, unknown netset.Ports) {
+	j = j.whole()
 	g := newGrants(j.ports)
 	if j.self(from, to) {
 		return netset.AllTraffic(), netset.Ports{}

@@ -160,7 +160,7 @@ func (j *Judge) Governing(d policies.Direction, e End) []Governs {
 		return nil
 	}
 	var all []Governs
-	for _, g := range j.governing[d].at(class) {
+	for _, g := range j.governs(d, class) {
 		all = append(all, Governs{j.book.index(g.policy), g.truth})
 	}
 	return all
@@ -174,7 +174,7 @@ func (j *Judge) GoverningPolicies(d policies.Direction, e End) iter.Seq2[*polici
 		if class < 0 {
 			return
 		}
-		for _, g := range j.governing[d].at(class) {
+		for _, g := range j.governs(d, class) {
 			if !yield(j.book.policy(g.policy), g.truth) {
 				return
 			}

@@ -139,9 +139,9 @@ func (x *crossings) concern(d policies.Direction, one *party) *set {
 	all := x.sets.none
 	for _, column := range one.columns {
 		subject := x.columns[column].subject
-		all = x.sets.or(all, x.grantedBy(x.rows[d].at(subject)))
+		all = x.sets.or(all, x.grantedBy(x.rowOf(d, subject)))
 		if d == policies.Ingress {
-			all = x.sets.or(all, x.grantedBy(x.local.at(subject)))
+			all = x.sets.or(all, x.grantedBy(x.localOf(subject)))
 		}
 	}
 	return all

@@ -12,9 +12,10 @@ import (
 type Change struct {
 	base, head *Judge
 	anew       bool
-	governed   [2]*set // columns of those that other policies govern now
-	changed    [2]*set // and of those of them that may decide otherwise
-	peopled    *set    // columns of those who came, went or are others than before
+	governed   [2]*set        // columns of those that other policies govern now
+	shifts     [2][]*shift    // what may be decided otherwise for them
+	portSets   []netset.Ports // that the shifts name
+	peopled    *set           // columns of those who came, went or are others than before
 	sets       *sets
 	all        *set          // what everybody returned
 	sides      [2]*crossings // of base and head, with the same numbers for ports
@@ -29,7 +30,8 @@ type view struct {
 	within  portsID
 	movers  [2]*set          // what moved returned
 	objects [2]*set          // what about returned
-	pairs   [4]rectangle     // what rectangles returned
+	far     [2]rectangle     // of both, without sources for which nodes count
+	pairs   [5]rectangle     // what rectangles returned
 	byRows  map[[2]*row]*set // what apart returned
 }
 
@@ -37,7 +39,7 @@ func newChange(base, head *Judge) *Change {
 	sets := newSets(len(base.columns))
 	return &Change{
 		base: base, head: head, sets: sets,
-		governed: [2]*set{sets.none, sets.none}, changed: [2]*set{sets.none, sets.none}, peopled: sets.none,
+		governed: [2]*set{sets.none, sets.none}, peopled: sets.none,
 	}
 }
 
@@ -140,6 +142,11 @@ func (c *Change) look(ports netset.Ports) {
 		before := *c.sides[1]
 		before.Judge, before.decided = c.base, map[sharesKey]grantID{}
 		c.sides[0] = &before
+		for _, some := range c.shifts {
+			for _, s := range some {
+				s.own, s.rest = before.grants.take(s.own, c.portSets), before.grants.take(s.rest, c.portSets)
+			}
+		}
 	}
 	if at := slices.IndexFunc(c.views, func(v *view) bool { return v.ports.Equal(ports) }); at >= 0 {
 		c.view = c.views[at]
@@ -188,19 +195,49 @@ func (c *Change) concerns(source, target *party) bool {
 // anybody, on the ports at hand.
 func (c *Change) moved(d policies.Direction) *set {
 	if c.movers[d] == nil {
-		all, last := c.blank(), int32(-1)
-		for column := range c.changed[d].columns() {
-			class := c.base.columns[column].class
-			if class != last && !c.differs(d, class).empty() {
-				for _, column := range c.base.classes[class].columns {
-					all.add(column)
-				}
-			}
-			last = class
-		}
-		c.movers[d] = c.sets.take(all)
+		c.weigh(d)
 	}
 	return c.movers[d]
+}
+
+// about returns the columns of those about whom anybody may decide otherwise than
+// before, on the ports at hand.
+func (c *Change) about(d policies.Direction) *set {
+	if c.objects[d] == nil {
+		c.weigh(d)
+	}
+	return c.objects[d]
+}
+
+// weigh looks at which shifts there are on the ports at hand.
+func (c *Change) weigh(d policies.Direction) {
+	all, nodes := c.blank(), c.base.census().asSource
+	movers, nearby := c.sets.none, c.sets.none
+	for _, s := range c.shifts[d] {
+		nearby = c.sets.or(nearby, s.nearby)
+		if s.columns.empty() {
+			continue
+		}
+		differ := false
+		for _, layers := range []relation{s.own, s.rest} {
+			for _, l := range layers {
+				if c.sides[1].grants.ports.and(l.ports, c.within) != noPorts {
+					differ = true
+					all.addSet(l.columns)
+				}
+			}
+		}
+		if differ {
+			movers = c.sets.or(movers, s.columns)
+		}
+	}
+	c.base.complete(all)
+	objects := c.sets.take(all)
+	c.far[d] = rectangle{c.sets.minus(objects, nodes), movers}
+	if !nearby.empty() && !nodes.empty() {
+		objects, movers = c.sets.or(objects, nodes), c.sets.or(movers, nearby)
+	}
+	c.objects[d], c.movers[d] = objects, movers
 }
 
 // blank returns a canvas that is blank as long as it is not drawn on.
@@ -209,23 +246,6 @@ func (c *Change) blank() *canvas {
 		c.canvas = newCanvas(len(c.base.columns))
 	}
 	return &c.canvas
-}
-
-// about returns the columns of those about whom anybody may decide otherwise than
-// before, on the ports at hand.
-func (c *Change) about(d policies.Direction) *set {
-	if c.objects[d] == nil {
-		all, last := c.blank(), int32(-1)
-		for column := range c.moved(d).columns() {
-			if class := c.base.columns[column].class; class != last {
-				all.addSet(c.differs(d, class))
-				last = class
-			}
-		}
-		c.base.complete(all)
-		c.objects[d] = c.sets.take(all)
-	}
-	return c.objects[d]
 }
 
 // complete adds the other columns of the classes that have some on a canvas.
@@ -260,9 +280,9 @@ func (c *Change) differs(d policies.Direction, class int32) *set {
 			continue
 		}
 		last = subject
-		all = c.sets.or(all, c.apart(c.base.rows[d].at(subject), c.head.rows[d].at(subject)))
+		all = c.sets.or(all, c.apart(c.base.rows[d].at(subject), c.sides[1].rowOf(d, subject)))
 		if d == policies.Ingress {
-			all = c.sets.or(all, c.apart(c.base.local.at(subject), c.head.local.at(subject)))
+			all = c.sets.or(all, c.apart(c.base.local.at(subject), c.sides[1].localOf(subject)))
 		}
 	}
 	return all

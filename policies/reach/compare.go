@@ -27,14 +27,14 @@ type Shift struct {
 // the same rows is not looked at again.
 func Compare(base, head *Judge) iter.Seq[Shift] {
 	return func(yield func(Shift) bool) {
-		newComparison(base, head, netset.TransportPorts()).run(yield)
+		newComparison(base.whole(), head.whole(), netset.TransportPorts()).run(yield)
 	}
 }
 
 // CompareAll is Compare over every protocol.
 func CompareAll(base, head *Judge) iter.Seq[Shift] {
 	return func(yield func(Shift) bool) {
-		newComparison(base, head, netset.EveryConnection()).run(yield)
+		newComparison(base.whole(), head.whole(), netset.EveryConnection()).run(yield)
 	}
 }
 

@@ -35,7 +35,7 @@ type Listing struct {
 // itself is left out; nodes are listed only as the pods on their network.
 func (j *Judge) Connections(l Listing) iter.Seq[policies.Connection] {
 	return func(yield func(policies.Connection) bool) {
-		newLister(j, l).list(yield)
+		newLister(j.whole(), l).list(yield)
 	}
 }
 

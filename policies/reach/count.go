@@ -55,18 +55,20 @@ type rectangle struct{ sources, targets *set }
 
 // rectangles hold all pairs that may be decided otherwise than before, on the ports at
 // hand, or of whom one is not as before, none of them twice.
-func (c *Change) rectangles() [4]rectangle {
+func (c *Change) rectangles() [5]rectangle {
 	if c.pairs[0].sources == nil {
 		stay, all := func(s *set) *set { return c.sets.minus(s, c.peopled) }, c.sets.none
 		if !c.peopled.empty() {
 			all = c.everybody()
 		}
 		leavers, comers := stay(c.moved(policies.Egress)), stay(c.moved(policies.Ingress))
-		c.pairs = [4]rectangle{
+		others, far := c.sets.minus(stay(c.about(policies.Ingress)), leavers), c.far[policies.Ingress]
+		c.pairs = [5]rectangle{
 			{c.peopled, all},
 			{stay(all), c.peopled},
 			{leavers, c.sets.or(stay(c.about(policies.Egress)), comers)},
-			{c.sets.minus(stay(c.about(policies.Ingress)), leavers), comers},
+			{c.sets.and(others, far.sources), stay(far.targets)},
+			{c.sets.minus(others, far.sources), comers},
 		}
 	}
 	return c.pairs
@@ -338,7 +340,7 @@ type one struct {
 func (x *crossings) oneAt(d policies.Direction, column int32) (o one, ok bool) {
 	c := x.census()
 	if class := x.columns[column].class; class >= 0 {
-		return one{x.rows[d].at(class), c.waysOf[class], c.people[class]}, c.people[class] > 0
+		return one{x.rowOf(d, class), c.waysOf[class], c.people[class]}, c.people[class] > 0
 	}
 	atom := column - x.outside
 	address := c.outsiders[atom]

@@ -130,7 +130,7 @@ func (x *crossings) isFirst(column int32) bool { return !x.census().second[colum
 
 func (x *crossings) rowAt(d policies.Direction, column int32) *row {
 	if class := x.columns[column].class; class >= 0 {
-		return x.rows[d].at(class)
+		return x.rowOf(d, class)
 	}
 	return nil
 }

@@ -224,10 +224,10 @@ func (j *Judge) explain(d policies.Direction, subject, other End, own int32, f f
 	switch {
 	case class < 0:
 		return policies.Side{Verdict: policies.Allow, Because: "policies do not govern addresses outside"}
-	case len(j.governing[d].at(class)) > 0 && j.classes[class].host():
-		q.pass(j.governing[d].at(class), j.passedBy(j.hosts, &j.classes[class]))
-	case len(j.governing[d].at(class)) > 0:
-		q.evaluate(j.governing[d].at(class))
+	case len(j.governs(d, class)) > 0 && j.classes[class].host():
+		q.pass(j.governs(d, class), j.passedBy(j.hosts, &j.classes[class]))
+	case len(j.governs(d, class)) > 0:
+		q.evaluate(j.governs(d, class))
 	case j.classes[class].host():
 		q.side = policies.Side{Verdict: policies.Allow, Because: "policies do not select what is on a node's own network"}
 	default:
@@ -241,7 +241,7 @@ func (j *Judge) explain(d policies.Direction, subject, other End, own int32, f f
 		q.throughHosts()
 	}
 	if d == policies.Ingress {
-		q.excuse(j.onNodeOf(other, subject), j.governing[d].at(class))
+		q.excuse(j.onNodeOf(other, subject), j.governs(d, class))
 	}
 	return q.side
 }

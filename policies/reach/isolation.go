@@ -29,7 +29,7 @@ func (j *Judge) isolates(d policies.Direction, e End, everyone func(*policies.Ru
 		return policies.No
 	}
 	isolated, left := policies.No, policies.Yes // left is what no rule has settled yet
-	for list := j.governing[d].at(class); len(list) > 0 && left > policies.No; {
+	for list := j.governs(d, class); len(list) > 0 && left > policies.No; {
 		tier := j.book.tierOf(j.book.policy(list[0].policy))
 		n := slices.IndexFunc(list, func(g governing) bool { return j.book.tierOf(j.book.policy(g.policy)) != tier })
 		if n < 0 {

@@ -20,8 +20,8 @@ func (e *evaluation) welcome(first int) (again map[int32]bool) {
 			columns = append(columns, c.columns...)
 		}
 	}
-	for i, p := range e.policies.each() {
-		if p == nil || !e.isAboutAny(p, columns) {
+	for i, p := range e.present() {
+		if !e.isAboutAny(p, columns) {
 			continue
 		}
 		again[i] = true
@@ -209,10 +209,7 @@ func (e *evaluation) governs(class int32) (lists governed) {
 	if c.host() {
 		return lists
 	}
-	for i, p := range e.policies.each() {
-		if p == nil {
-			continue
-		}
+	for i, p := range e.present() {
 		t := e.isOf(&p.Subject, c)
 		for _, d := range policies.Directions {
 			if t > policies.No && p.Governs[d] {

@@ -30,6 +30,7 @@ func (j *Judge) Newly(before *Judge, from, to Group, ports netset.Ports, want po
 		if from.frame == nil || to.frame == nil || ports.IsEmpty() {
 			return
 		}
+		j, before := j.whole(), before.whole()
 		k := kinship{Judge: j, before: before, known: map[int32][]Twin{}}
 		if j.world != before.world {
 			k.meet(from, to, ports, want, yield)
@@ -63,20 +64,13 @@ func (j *Judge) Twins(before *Judge, g Group) iter.Seq[Twin] {
 // rejudged returns those of a group that have another row in one direction than
 // before.
 func (j *Judge) rejudged(before *Judge, d policies.Direction, g Group) Group {
-	sets := newSets(len(j.columns))
-	for class := range j.classes {
-		columns := j.classes[class].columns
-		if !slices.ContainsFunc(columns, func(c int32) bool {
-			subject := j.columns[c].subject
-			return subject >= 0 && (j.rows[d].at(subject) != before.rows[d].at(subject) || d == policies.Ingress && j.local.at(subject) != before.local.at(subject))
-		}) {
-			continue
-		}
-		for _, c := range columns {
-			sets.add(c)
-		}
+	classes := slices.Collect(differing(&j.rows[d], &before.rows[d]))
+	if d == policies.Ingress {
+		classes = slices.AppendSeq(classes, differing(&j.local, &before.local))
+		slices.Sort(classes)
 	}
-	all := sets.build()
+	sets := newSets(len(j.columns))
+	all := j.frame.columnsOf(classes, sets)
 	return Group{j.frame, sets.and(g.sure, all), sets.and(g.possible, all)}
 }
 

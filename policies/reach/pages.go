@@ -49,6 +49,24 @@ func (p *pages[T]) copy() pages[T] {
 	return pages[T]{slices.Clone(p.all), make([]bool, len(p.all)), p.count}
 }
 
+// differing yields where two lists of one length differ, in order. What they share is
+// not looked at.
+func differing[T comparable](p, other *pages[T]) iter.Seq[int32] {
+	return func(yield func(int32) bool) {
+		for n, page := range p.all {
+			if page == other.all[n] {
+				continue
+			}
+			first := int32(n) * pageSize
+			for k := range min(pageSize, p.count-first) {
+				if page[k] != other.all[n][k] && !yield(first+k) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // each yields all elements, in order.
 func (p *pages[T]) each() iter.Seq2[int32, T] {
 	return func(yield func(int32, T) bool) {

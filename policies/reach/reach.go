@@ -57,6 +57,7 @@ type Judge struct {
 	inherited func(*policies.Pod, string) (value string, has, known bool)
 	grouping  *grouping
 	maker     *evaluation // of a judge that lasts: what made the rows
+	draft     *draft      // of one that With made: what of them is to be made
 }
 
 // New returns the judge of a model.
@@ -207,6 +208,7 @@ func (j *Judge) Verdict(from, to End, p netset.Protocol, port uint16) policies.V
 	if j.self(from, to) {
 		return policies.Allow
 	}
+	j = j.whole()
 	var byFamily [ipv4 | ipv6 + 1]policies.Verdict
 	var a, b [2]int32
 	for _, source := range j.columnsOf(from, &a) {

@@ -225,6 +225,7 @@ func (p *Parts) reach(d policies.Direction, r *policies.Rule, peer *policies.Mat
 // with somebody, and the traffic for which the answer is unknown. Whether the
 // other end's policies allow it, too, is another question.
 func (j *Judge) Open(d policies.Direction, pod int) (allow, unknown netset.Ports) {
+	j = j.whole()
 	all := func(r relation) (ports netset.Ports) {
 		for _, l := range r {
 			ports = ports.Union(j.ports.sets[l.ports])
@@ -238,6 +239,7 @@ func (j *Judge) Open(d policies.Direction, pod int) (allow, unknown netset.Ports
 // OpenTo returns the traffic that the policies of a pod allow it in one
 // direction with each and every of these addresses outside.
 func (j *Judge) OpenTo(d policies.Direction, pod int, outside netset.Addresses) netset.Ports {
+	j = j.whole()
 	row := j.rows[d].at(j.placement.pods[pod])
 	ports := netset.AllTraffic()
 	for first, last := range outside.Spans() {

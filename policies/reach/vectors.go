@@ -39,6 +39,7 @@ type Granted struct {
 // Pods on their node's network and addresses that are not known have no part in it.
 // Where several pods or nodes have one address, what they do not agree on is unknown.
 func (j *Judge) Vectors(d policies.Direction, pods []int) []Vector {
+	j = j.whole()
 	v := vectors{Judge: j, grants: newGrants(j.ports), direction: d, index: map[string]int{}, known: map[seatKey]int{}}
 	v.findSubjects(pods)
 	if len(v.subjects) == 0 {

@@ -33,6 +33,7 @@ func (j *Judge) With(e Edit) (*Judge, *Change) {
 	if e.World != nil {
 		world = e.World
 	}
+	j = j.whole()
 	if j.maker == nil {
 		lasting := bookOf(j.Model())
 		lasting.findByRef()
@@ -138,95 +139,49 @@ func (e *evaluation) over(of *book, to *moved) *evaluation {
 	return &next
 }
 
-// revision makes a judge of another one.
-type revision struct {
-	*evaluation
-	*Change
-	gone, added []int32
-	// marks say of each class whether an edited policy applies to it, and for each
-	// of those added for sure or perhaps, two bits each.
-	marks   marks
-	touched []int32
-	// of those touched, in the direction at hand: the classes that other policies
-	// govern, and those with other rows
-	governed, others []int32
-	lists            [2]map[listKey][]governing
-	simple           [2]map[*governing]*[2]*row // rows of lists that depend on nothing else
-}
-
-// marks are numbers by class, few of which are not 0.
-type marks struct {
-	pages []*[pageSize]uint32
-	count int
-}
-
-func newMarks(count int) marks {
-	return marks{make([]*[pageSize]uint32, (count+pageSize-1)/pageSize), count}
-}
-
-func (m *marks) has(class int32) bool { return int(class) < m.count }
-
-func (m *marks) of(class int32) *uint32 {
-	page := &m.pages[uint32(class)/pageSize]
-	if *page == nil {
-		*page = new([pageSize]uint32)
-	}
-	return &(*page)[uint32(class)%pageSize]
-}
-
-// listKey is a list, by its first element, and what is added to it.
-type listKey struct {
-	list  *governing
-	marks uint32
-}
-
+// revise makes a judge of another one whose classes serve: all but the rows of those
+// whom edited policies govern, which are made when they are asked for.
 func (j *Judge) revise(after *book, gone, added []int32, to *moved) (*Judge, *Change) {
 	e := j.maker.over(after, to)
 	base, head := j, *j
 	head.frame, head.world, head.placement, head.tongues, head.inherited = to.frame, to.world, to.place, to.tongues, to.inherited
-	head.book, head.maker, head.ports, head.hosts = after, e, e.ports, e.hosts
+	head.book, head.hosts = after, e.hosts
 	for _, i := range gone {
 		head.tongues = head.tongues.and(j.book.policy(i), -1)
 	}
 	for _, i := range added {
 		head.tongues = head.tongues.and(after.policy(i), 1)
 	}
-	head.local = j.local.copy()
-	for _, d := range policies.Directions {
-		head.governing[d], head.rows[d] = j.governing[d].copy(), j.rows[d].copy()
-	}
 	if to.is != nil {
 		head.grouping = j.grouping.over(to.frame, to.world, to.place, to.is)
 	}
 	if to.frame != j.frame {
+		head.maker, head.ports = e, e.ports
+		head.copyPages()
 		head.receive(len(j.classes))
 		base = j.among(&head, to.was)
+		e = e.over(after, to)
 	}
-	r := &revision{evaluation: e, Change: newChange(base, &head), gone: gone, added: added, marks: newMarks(len(j.classes))}
+	r := &revision{draft: newDraft(&head, e, gone, added, len(j.classes)), Change: newChange(base, &head)}
+	head.draft = r.draft
 	for column := range to.peopled {
 		r.Change.sets.add(column)
 	}
 	r.Change.peopled = r.Change.sets.build()
-	for _, i := range gone {
-		e.subjectOf(j.book.policy(i), func(class int32, _ policies.Truth) { r.mark(class, 0) })
-	}
-	for k, i := range added {
-		e.subjectOf(after.policy(i), func(class int32, t policies.Truth) { r.mark(class, uint32(t)<<(2*k)) })
-	}
-	slices.Sort(r.touched)
+	r.mark(j.book)
 	for _, d := range policies.Directions {
-		governs := func(of *book) func(int32) bool { return func(i int32) bool { return of.policy(i).Governs[d] } }
-		if !slices.ContainsFunc(gone, governs(j.book)) && !slices.ContainsFunc(added, governs(after)) {
-			continue
-		}
-		r.lists[d], r.simple[d] = map[listKey][]governing{}, map[*governing]*[2]*row{}
-		r.governed, r.others = r.governed[:0], r.others[:0]
-		for _, class := range r.touched {
-			r.review(d, class)
-		}
-		r.Change.governed[d], r.changed[d] = r.columnsOf(r.governed), r.columnsOf(r.others)
+		r.review(d)
 	}
+	r.Change.portSets = e.ports.sets
 	return &head, r.Change
+}
+
+// copyPages makes what the judge has of each class its own.
+func (j *Judge) copyPages() {
+	j.local = j.local.copy()
+	for _, d := range policies.Directions {
+		j.governing[d], j.rows[d] = j.governing[d].copy(), j.rows[d].copy()
+	}
 }
 
 // receive judges the classes from first on, which the judge's frame has more than that
@@ -287,10 +242,7 @@ type reception struct {
 func (j *Judge) among(more *Judge, c *census) *Judge {
 	same := *j
 	same.frame, same.grouping = more.frame, j.grouping.over(more.frame, j.world, j.placement, c)
-	same.local = j.local.copy()
-	for _, d := range policies.Directions {
-		same.governing[d], same.rows[d] = j.governing[d].copy(), j.rows[d].copy()
-	}
+	same.copyPages()
 	for class := int32(len(j.classes)); int(class) < len(more.classes); class++ {
 		for _, d := range policies.Directions {
 			same.governing[d].push(more.governing[d].at(class))
@@ -301,124 +253,32 @@ func (j *Judge) among(more *Judge, c *census) *Judge {
 	return &same
 }
 
-// mark takes note of a class to which an edited policy applies, unless it was received.
-func (r *revision) mark(class int32, truth uint32) {
-	if !r.marks.has(class) {
-		return
-	}
-	mark := r.marks.of(class)
-	if *mark == 0 {
-		r.touched = append(r.touched, class)
-	}
-	*mark |= truth | 1<<31
-}
-
-// review judges a class again.
-func (r *revision) review(d policies.Direction, class int32) {
-	was := r.base.governing[d].at(class)
-	is := r.list(d, was, *r.marks.of(class))
-	if slices.Equal(was, is) {
-		return
-	}
-	r.head.governing[d].set(class, is)
-	r.governed = append(r.governed, class)
-	row, local := r.rowsOf(d, class, is)
-	// The rows of the judge may be neither these nor those before: see receive.
-	if row != r.head.rows[d].at(class) {
-		r.head.rows[d].set(class, row)
-	}
-	if d == policies.Ingress && local != r.head.local.at(class) {
-		r.head.local.set(class, local)
-	}
-	if row != r.base.rows[d].at(class) || d == policies.Ingress && local != r.base.local.at(class) {
-		r.others = append(r.others, class)
-	}
-}
-
-// columnsOf returns the columns of some classes, and of those that have them as faces.
-func (r *revision) columnsOf(classes []int32) *set {
+// columnsOf returns the columns of some classes, which are in order, and of those that
+// have them as faces.
+func (f *frame) columnsOf(classes []int32, s *sets) *set {
 	faces := false
 	for _, class := range classes {
-		faces = faces || r.classes[class].role == aFace
-		for _, column := range r.classes[class].columns {
-			r.Change.sets.add(column)
+		faces = faces || f.classes[class].role == aFace
+		for _, column := range f.classes[class].columns {
+			s.add(column)
 		}
 	}
 	if faces {
-		for class, faces := range r.faces {
+		for class, faces := range f.faces {
 			if slices.ContainsFunc(faces, func(face int32) bool { _, is := slices.BinarySearch(classes, face); return is }) {
-				for _, column := range r.classes[class].columns {
-					r.Change.sets.add(column)
+				for _, column := range f.classes[class].columns {
+					s.add(column)
 				}
 			}
 		}
 	}
-	return r.Change.sets.build()
-}
-
-// list returns what becomes of a list of policies.
-func (r *revision) list(d policies.Direction, was []governing, marks uint32) []governing {
-	key := listKey{marks: marks}
-	if len(was) > 0 {
-		key.list = &was[0]
-	}
-	is, known := r.lists[d][key]
-	if known {
-		return is
-	}
-	is = make([]governing, 0, len(was)+len(r.added))
-	for _, g := range was {
-		if !slices.Contains(r.gone, g.policy) {
-			is = append(is, g)
-		}
-	}
-	for k, i := range r.added {
-		t := policies.Truth(marks >> (2 * k) & 3)
-		if t == policies.No || !r.policy(i).Governs[d] {
-			continue
-		}
-		at, _ := slices.BinarySearchFunc(is, i, func(g governing, i int32) int {
-			if c := r.compare(g.policy, i); c != 0 {
-				return c
-			}
-			return r.tie(g.policy, i)
-		})
-		is = slices.Insert(is, at, governing{i, t})
-	}
-	r.lists[d][key] = is
-	return is
-}
-
-// rowsOf returns the row of a class, and at ingress what comes from a pod's own node.
-func (r *revision) rowsOf(d policies.Direction, class int32, list []governing) (all, local *row) {
-	rows := func() *[2]*row {
-		x := &[2]*row{r.row(d, class, list)}
-		if d == policies.Ingress {
-			x[1] = r.rowFromOwnNode(class, list)
-		}
-		return x
-	}
-	if len(list) == 0 || len(r.nodeIDs) > 0 || r.classes[class].role != plain {
-		x := rows()
-		return x[0], x[1]
-	}
-	known, ok := r.simple[d][&list[0]]
-	if !ok {
-		known = rows()
-		if r.dependsOnClass(d, list) {
-			return known[0], known[1]
-		}
-		r.simple[d][&list[0]] = known
-	}
-	return known[0], known[1]
+	return s.build()
 }
 
 // dependsOnClass reports whether some policies mean different things for different
 // classes that they govern.
 func (b *book) dependsOnClass(d policies.Direction, list []governing) bool {
-	return slices.ContainsFunc(list, func(g governing) bool {
-		return slices.ContainsFunc(b.policy(g.policy).Rules[d], func(r policies.Rule) bool { return dependsOnSubject(&r, d) })
-	})
+	return slices.ContainsFunc(list, func(g governing) bool { return b.policies.at(g.policy).depends[d] })
 }
 
 // shareLists makes equal lists one, so that what is worked out of one serves all.

@@ -1,6 +1,7 @@
 package flowlog
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -30,6 +31,11 @@ func EncodeLoss(l Loss) ([]byte, error) {
 		Count      uint64    `json:"count"`
 	}{apiVersion, lossKind, l.Node, utc(l.First), utc(l.Last), l.Cause, l.Count})
 }
+
+// IsLoss reports whether a line among Weir's own flows is one of EncodeLoss.
+func IsLoss(line []byte) bool { return bytes.HasPrefix(line, lossHead) }
+
+var lossHead = []byte(`{"apiVersion":"` + apiVersion + `","kind":"` + lossKind + `"`)
 
 // lose counts events that a recorder lost.
 func (d *weirDecoder) lose(n uint64) error {

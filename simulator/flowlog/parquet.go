@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/schema"
@@ -217,7 +216,7 @@ func readParquet(_ io.Reader, s *sink) (err error) {
 			err = s.damaged("Parquet", fmt.Errorf("%v", p))
 		}
 	}()
-	properties := parquet.NewReaderProperties(memory.DefaultAllocator)
+	properties := parquet.NewReaderProperties(&pageMemory{})
 	properties.BufferedStreamEnabled, properties.BufferSize = true, 1<<16 // a column of a row group may be large
 	r, err := file.NewParquetReader(s.whole, file.WithReadProps(properties))
 	if err != nil {

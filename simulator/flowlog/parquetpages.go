@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/metadata"
@@ -38,6 +39,45 @@ type chunk struct {
 	levels  bitrun.Reader // of what is not null
 	present []int32
 }
+
+// close gives the memory of pages back.
+func (k *chunk) close() {
+	if k.pages != nil {
+		_ = k.pages.Close() // which never fails
+	}
+}
+
+// pageMemory is memory for pages of one row group after the other, and never more
+// pieces than were in use at a time.
+type pageMemory struct {
+	memory.GoAllocator
+	free [][]byte
+}
+
+func (m *pageMemory) Allocate(size int) []byte {
+	bySize := func(a, b []byte) int { return cmp.Compare(cap(a), cap(b)) }
+	slices.SortFunc(m.free, bySize)
+	for i, b := range m.free {
+		if cap(b) >= size {
+			m.free = slices.Delete(m.free, i, i+1)
+			return b[:size]
+		}
+	}
+	m.free = m.free[:max(1, len(m.free))-1]
+	return m.GoAllocator.Allocate(size)
+}
+
+func (m *pageMemory) Reallocate(size int, b []byte) []byte {
+	if cap(b) >= size {
+		return b[:size]
+	}
+	larger := m.Allocate(size)
+	copy(larger, b)
+	m.Free(b)
+	return larger
+}
+
+func (m *pageMemory) Free(b []byte) { m.free = append(m.free, b) }
 
 // isOrdinary reports whether a column chunk has only pages that chunk reads itself.
 func isOrdinary(encodings []parquet.Encoding, optional bool) bool {

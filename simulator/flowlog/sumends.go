@@ -3,6 +3,7 @@ package flowlog
 import (
 	"math"
 	"math/bits"
+	"net/netip"
 
 	"github.com/weir-policy/weir/policies"
 )
@@ -22,17 +23,18 @@ type sumEnds struct {
 	all   []sumEnd
 	peers []*policies.FlowPeer // of those that have more than an address
 	pods  []int32              // of those with a pod's name, what others with the same have too; else 0
-	ids   map[endTexts]int32
+	index index
 
-	widths [5]int // of numbers of texts, in bits
-	known  interned
+	widths [5]int         // of numbers of texts, in bits
 	recent [5][]recentEnd // by the text of the field that says most
 	names  map[podName]int32
+	asked  policies.FlowPeer // of Taker.Class
 }
 
 // sumEnd is an end of rows.
 type sumEnd struct {
 	texts                 endTexts
+	address               [16]byte // of an end of which that is all
 	class, before, member int32
 	since                 int64 // in nanoseconds since 1970: records from before it are of the class before
 	isBad, is6            bool
@@ -49,12 +51,13 @@ type recentEnd struct {
 
 func newSumEnds(to Taker) *sumEnds {
 	s := &sumEnds{
-		to: to, ids: map[endTexts]int32{}, names: map[podName]int32{}, known: newInterned(),
+		to: to, names: map[podName]int32{},
 		all: make([]sumEnd, 1), peers: make([]*policies.FlowPeer, 1), pods: make([]int32, 1), // the number 0 is of none
 	}
 	for i := range s.texts {
 		s.texts[i] = newVocabulary()
 	}
+	s.index.forget()
 	return s
 }
 
@@ -82,7 +85,6 @@ func (s *sumEnds) fit() bool {
 		}
 	}
 	if grown {
-		s.known = newInterned()
 		for i := range s.recent {
 			clear(s.recent[i])
 		}
@@ -90,26 +92,43 @@ func (s *sumEnds) fit() bool {
 	return total <= 64
 }
 
+// hash returns that of an end's texts.
+func (t *endTexts) hash() uint64 {
+	two := func(i int) uint64 { return uint64(t[i])<<32 | uint64(t[i+1]) }
+	return hashOf(hashOf(two(0), two(2)), uint64(t[4]))
+}
+
 // end returns the number of an end.
 func (s *sumEnds) end(texts endTexts) int32 {
-	if id, known := s.ids[texts]; known {
-		return id
+	hash := texts.hash()
+	known, at := s.index.next(hash, hash)
+	for known != 0 && s.all[known].texts != texts {
+		known, at = s.index.next(hash, at)
 	}
+	if known != 0 {
+		return int32(known)
+	}
+	s.index.add(hash)
 	id := int32(len(s.all))
-	s.ids[texts] = id
-	p, err := s.said(texts)
+	var err error
+	s.asked, err = s.said(texts)
+	p := &s.asked
 	end := sumEnd{texts: texts, isBad: err != nil, is6: p.Address.Is6(), since: math.MinInt64}
 	if err == nil {
-		c := s.to.Class(&p)
+		c := s.to.Class(p)
 		end.class, end.before, end.member, end.isNode, end.isLoose = int32(c.ID), int32(c.Before), int32(c.Member), c.IsNode, c.IsLoose
 		if !c.Since.IsZero() {
 			end.since = c.Since.UnixNano()
 		}
 	}
-	s.all, s.peers, s.pods = append(s.all, end), append(s.peers, nil), append(s.pods, 0)
-	if [4]int32(texts[1:]) != [4]int32{} {
-		s.peers[id] = &p
+	if texts[1]|texts[2]|texts[3]|texts[4] == 0 && p.Address.IsValid() {
+		end.address = p.Address.As16()
+		s.peers = append(roomy(s.peers), nil)
+	} else {
+		peer := *p
+		s.peers = append(roomy(s.peers), &peer)
 	}
+	s.all, s.pods = append(roomy(s.all), end), append(roomy(s.pods), 0)
 	if p.Pod != "" {
 		name := podName{p.Namespace, p.Pod}
 		if s.names[name] == 0 {
@@ -131,8 +150,7 @@ func (s *sumEnds) peer(id int32) policies.FlowPeer {
 	if p := s.peers[id]; p != nil {
 		return *p
 	}
-	p, _ := s.said(s.all[id].texts)
-	return p
+	return policies.FlowPeer{Address: netip.AddrFrom16(s.all[id].address).Unmap()}
 }
 
 // sort returns a number for the class of an end and its family; negative where
@@ -234,11 +252,7 @@ func (s *sumEnds) find(e *endColumns, n int) {
 	for row, key := range keys {
 		r := &recent[codes[row]]
 		if r.key != key || r.end == 0 {
-			id, known := s.known.get(key)
-			if !known {
-				id = s.end(e.textsAt(row))
-				s.known.put(key, id)
-			}
+			id := s.end(e.textsAt(row))
 			*r = recentEnd{key, id, s.all[id].sort()}
 		}
 		ids[row], sorts[row] = r.end, r.sort
@@ -251,44 +265,4 @@ func resized[T any](s []T, n int) []T {
 		return make([]T, n)
 	}
 	return s[:n]
-}
-
-// interned gives keys the numbers that they stand for.
-type interned struct {
-	slots []internedKey
-	used  int
-}
-
-type internedKey struct {
-	key   uint64
-	value int32 // plus one
-}
-
-func newInterned() interned { return interned{slots: make([]internedKey, 1<<8)} }
-
-func (t *interned) get(key uint64) (value int32, known bool) {
-	k := t.slots[t.place(key)]
-	return k.value - 1, k.value != 0
-}
-
-func (t *interned) place(key uint64) uint64 {
-	mask := uint64(len(t.slots) - 1)
-	at := hashOf(key, 0) & mask
-	for t.slots[at].value != 0 && t.slots[at].key != key {
-		at = (at + 1) & mask
-	}
-	return at
-}
-
-func (t *interned) put(key uint64, value int32) {
-	if t.used++; 2*t.used > len(t.slots) {
-		old := t.slots
-		t.slots = make([]internedKey, 4*len(old))
-		for _, k := range old {
-			if k.value != 0 {
-				t.slots[t.place(k.key)] = k
-			}
-		}
-	}
-	t.slots[t.place(key)] = internedKey{key, value + 1}
 }

@@ -14,7 +14,7 @@ import (
 type Taker interface {
 	Class(p *policies.FlowPeer) simulator.Class
 	Together(f *policies.Flow) bool
-	AddAlike(s *simulator.Alike)
+	AddAlike(s *simulator.Alike) // which then becomes another
 }
 
 // Sums adds up the rows of tables, of any number of files, so that few of them
@@ -31,9 +31,12 @@ type Sums struct {
 	shapes    map[shape]int32
 	shapeList []shape
 	shapeKeys []int32    // shapes by shapeColumns.keys, plus one; 0 where that is not known
-	groups    []sumGroup // by their hash; those without a key are free
-	firsts    []sumRow   // of groups, in the order in which they came
+	groups    []sumGroup // in the order in which they came, behind one without a key
+	firsts    []sumRow   // of groups
+	index     index      // of groups
 	files     []string
+
+	mostEnds, mostGroups int // that are kept at a time
 }
 
 // Untimed is why rows are left out where only some of the time is asked for.
@@ -41,7 +44,7 @@ const Untimed = "no time recorded, and only some of the time is asked for"
 
 // NewSums returns Sums that Flush hands to a taker.
 func NewSums(to Taker) *Sums {
-	s := &Sums{to: to, shapes: map[shape]int32{}}
+	s := &Sums{to: to, shapes: map[shape]int32{}, mostEnds: 1 << 20, mostGroups: 1 << 18}
 	s.forgetEnds()
 	s.forgetGroups()
 	return s
@@ -52,7 +55,8 @@ func (s *Sums) forgetEnds() {
 }
 
 func (s *Sums) forgetGroups() {
-	s.groups, s.firsts, s.files = make([]sumGroup, 1<<10), nil, nil
+	s.index.forget()
+	s.groups, s.firsts, s.files = append(s.groups[:0], sumGroup{}), append(s.firsts[:0], sumRow{}), nil
 }
 
 // shape is what else rows have in common that get the same answer.
@@ -67,9 +71,9 @@ const badShape = -1
 type sumGroup struct {
 	ends, rest       uint64 // the key; rest is never 0
 	flows, bytes     uint64
-	earliest, latest int64 // in nanoseconds since 1970; noTime and 0 where no row has a time
-	first            int32 // of Sums.firsts
-	file             int32 // that one's; apart where the rows are in groups by their ends
+	earliest, latest int64    // in nanoseconds since 1970; noTime and 0 where no row has a time
+	file             int32    // of the first row; apart where the rows are in groups by their ends
+	_                [3]int32 // so that none is in two lines of memory
 }
 
 // A time that no row has is behind all others.
@@ -101,10 +105,10 @@ type sumRow struct {
 // moreFields are those that only examples need.
 var moreFields = [...]string{"src_port", "packets", "reply_bytes", "reply_packets"}
 
-// flowOf returns the flow of a row.
-func (s *Sums) flowOf(r *sumRow) policies.Flow {
+// flowOf makes the flow of a row.
+func (s *Sums) flowOf(r *sumRow, to *policies.Flow) {
 	start, end, is := moment(r.start), moment(r.end), s.shapeList[r.shape]
-	return policies.Flow{
+	*to = policies.Flow{
 		First: start, Last: end, From: s.ends.peer(r.from), To: s.ends.peer(r.to), Protocol: is.protocol, Port: r.port, SourcePort: uint16(r.more[0]),
 		Verdict: is.verdict, Count: r.flows, Bytes: r.bytes, Packets: r.more[1], ReplyBytes: r.more[2], ReplyPackets: r.more[3],
 		Origin: policies.Origin{Format: parquetName, Window: end.Sub(start).Round(time.Microsecond)},
@@ -135,40 +139,87 @@ func nanos(t time.Time) int64 {
 
 // Flush hands over what was added up.
 func (s *Sums) Flush() {
-	groups := make([]*sumGroup, len(s.firsts))
+	var alike simulator.Alike
 	for i := range s.groups {
-		if g := &s.groups[i]; g.rest != 0 {
-			groups[g.first] = g
-		}
-	}
-	for i, g := range groups {
-		if g.file != apart {
-			s.to.AddAlike(&simulator.Alike{Flow: s.flowOf(&s.firsts[i]), Flows: g.flows, Bytes: g.bytes, First: moment(g.earliest), Last: moment(g.latest)})
+		if g := &s.groups[i]; i > 0 && g.file != apart {
+			s.flowOf(&s.firsts[i], &alike.Flow)
+			alike.Flows, alike.Bytes, alike.First, alike.Last = g.flows, g.bytes, moment(g.earliest), moment(g.latest)
+			s.to.AddAlike(&alike)
 		}
 	}
 	s.forgetGroups()
 }
 
-// group returns the place of the group with a key, or the free one where it is to be.
-func (s *Sums) group(ends, rest uint64) *sumGroup {
-	mask := uint64(len(s.groups) - 1)
-	for at := hashOf(ends, rest) & mask; ; at = (at + 1) & mask {
-		if g := &s.groups[at]; g.rest == 0 || g.ends == ends && g.rest == rest {
-			return g
+// group returns the number of the group with a key; 0 where there is none.
+func (s *Sums) group(ends, rest uint64) uint32 {
+	hash := hashOf(ends, rest)
+	number, at := s.index.next(hash, hash)
+	for number != 0 && (s.groups[number].ends != ends || s.groups[number].rest != rest) {
+		number, at = s.index.next(hash, at)
+	}
+	return number
+}
+
+// begin begins a group with its first row, and returns its number.
+func (s *Sums) begin(g sumGroup, first sumRow) uint32 {
+	s.groups, s.firsts = append(roomy(s.groups), g), append(roomy(s.firsts), first)
+	s.index.add(hashOf(g.ends, g.rest))
+	return uint32(len(s.groups) - 1)
+}
+
+// roomy returns a slice with room for one more. It grows to four times its size:
+// what is not yet used costs little.
+func roomy[T any](s []T) []T {
+	if len(s) < cap(s) {
+		return s
+	}
+	return append(make([]T, 0, max(1<<8, 4*len(s))), s...)
+}
+
+// index leads from the hashes of things that have numbers, from 1 in the order in
+// which they came, to those numbers.
+type index struct {
+	slots  []uint64 // the hash's upper half, and a number; 0 where none is
+	hashes []uint64 // of all
+}
+
+func (x *index) forget() {
+	if x.slots == nil {
+		x.slots = make([]uint64, 1<<10)
+	}
+	clear(x.slots)
+	x.hashes = x.hashes[:0]
+}
+
+// next returns a number that may be of the thing with a hash, and where to look
+// for the next such; first, that is the hash. It is 0 where there are no more.
+func (x *index) next(hash, from uint64) (number uint32, then uint64) {
+	mask := uint64(len(x.slots) - 1)
+	for at := from & mask; ; at = (at + 1) & mask {
+		if slot := x.slots[at]; slot == 0 || slot>>32 == hash>>32 {
+			return uint32(slot), at + 1
 		}
 	}
 }
 
-// grow makes room for more groups where there is little.
-func (s *Sums) grow() {
-	if 3*len(s.firsts) <= 2*len(s.groups) {
+// add adds the next number.
+func (x *index) add(hash uint64) {
+	x.hashes = append(roomy(x.hashes), hash)
+	if 2*len(x.hashes) <= len(x.slots) {
+		x.note(uint32(len(x.hashes)), hash)
 		return
 	}
-	old := s.groups
-	s.groups = make([]sumGroup, 2*len(old))
-	for i := range old {
-		if g := &old[i]; g.rest != 0 {
-			*s.group(g.ends, g.rest) = *g
-		}
+	x.slots = make([]uint64, 2*len(x.slots))
+	for i, hash := range x.hashes {
+		x.note(uint32(i)+1, hash)
 	}
+}
+
+func (x *index) note(number uint32, hash uint64) {
+	mask := uint64(len(x.slots) - 1)
+	at := hash & mask
+	for x.slots[at] != 0 {
+		at = (at + 1) & mask
+	}
+	x.slots[at] = hash>>32<<32 | uint64(number)
 }

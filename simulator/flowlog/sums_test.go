@@ -229,6 +229,9 @@ func TestSumsAreWhatRowsAreOneByOne(t *testing.T) {
 		one, summed := replayers(two), replayers(two)
 		together := simulator.Together(summed...)
 		sums := NewSums(together)
+		if r.IntN(4) == 0 { // hand over again and again
+			sums.mostEnds, sums.mostGroups = r.IntN(30), 2*sumRows+r.IntN(10)
+		}
 		var filter simulator.Filter
 		if r.IntN(3) == 0 {
 			filter.Since = time.Date(2026, 3, 10, 11, r.IntN(60), 0, 0, time.UTC)
@@ -319,6 +322,33 @@ func TestSumsTellPodsApart(t *testing.T) {
 				t.Errorf("-one by one +sums:\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestSumsOfMany has more ends, groups and batches than what finds them begins with.
+func TestSumsOfMany(t *testing.T) {
+	const rows = 20_000
+	r := rand.New(rand.NewPCG(7, 7))
+	from, to := plainColumn{name: "src_ip", texts: make([]string, rows), coded: true}, plainColumn{name: "dst_ip", texts: make([]string, rows)}
+	port, start, size := plainColumn{name: "dst_port", numbers: make([]int64, rows), coded: true}, plainColumn{name: "start", numbers: make([]int64, rows)}, plainColumn{name: "bytes", numbers: make([]int64, rows)}
+	for i := range rows {
+		from.texts[i], to.texts[i] = fmt.Sprintf("203.0.%d.%d", r.IntN(20), r.IntN(256)), fmt.Sprintf("10.0.0.%d", 1+r.IntN(6))
+		port.numbers[i], start.numbers[i], size.numbers[i] = r.Int64N(2000), exportedAt+r.Int64N(3600), r.Int64N(1000)
+	}
+	table := writeTable(t, []plainColumn{from, to, port, start, size}, 9_000)
+	before, after := reach.Pair(sumJudge(t, sumBase), sumJudge(t, sumHead), reach.Options{})
+	one, summed := simulator.New(before, after), simulator.New(before, after)
+	_, err := Read(context.Background(), bytes.NewReader(table), "t", Options{}, func(f policies.Flow) error { one.Add(f); return nil })
+	must(t, err)
+	sums := NewSums(summed)
+	stats, err := Read(context.Background(), bytes.NewReader(table), "t", Options{Sums: sums}, func(policies.Flow) error { return nil })
+	must(t, err)
+	if len(sums.groups) < 3000 || len(sums.ends.all) < 3000 || stats.Flows != rows {
+		t.Fatalf("%d groups of %d ends are few, of %+v", len(sums.groups), len(sums.ends.all), stats)
+	}
+	sums.Flush()
+	if diff := gocmp.Diff(one.Result(), summed.Result(), sumValues); diff != "" {
+		t.Errorf("-one by one +sums:\n%s", diff)
 	}
 }
 

@@ -17,9 +17,6 @@ import (
 // processor.
 const sumRows = 1024
 
-// mostKept is how many ends, and groups, are kept at a time.
-const mostEnds, mostGroups = 1 << 20, 1 << 18
-
 // sumTable reads a file for Sums.
 type sumTable struct {
 	*table
@@ -44,20 +41,23 @@ type sumTable struct {
 	since, until int64
 	selfs        []uint64
 	keys         []rowKey
+	slots        []uint64
+	numbers      []uint32 // of groups, as Sums.index has them
 	seen         uint64
+	asked        policies.Flow // of Taker.Together
 }
 
 // wantedRow is a row of a row group of which more is to be read.
 type wantedRow struct {
 	row   int
 	line  int
-	group int32     // of firsts: whose example it is
+	group uint32    // whose example it is
 	alone *tableRow // or that goes by itself
 }
 
 func newSumTable(t *table, s *Sums) *sumTable {
 	s.files = append(s.files, t.at.File)
-	st := &sumTable{table: t, Sums: s, most: mostEnds, file: int32(len(s.files) - 1), none: make([]int64, sumRows)}
+	st := &sumTable{table: t, Sums: s, most: s.mostEnds, file: int32(len(s.files) - 1), none: make([]int64, sumRows)}
 	st.onlySpan, st.since, st.until = s.isSpan(), nanos(s.Since), noTime
 	if !s.Until.IsZero() {
 		st.until = nanos(s.Until)
@@ -92,11 +92,18 @@ func (t *sumTable) group(g *file.RowGroupReader) error {
 	t.more, t.few = [len(moreFields)]*chunk{}, [len(moreFields)]*chunk{}
 	t.from.columns, t.to.columns = [5]*chunk{}, [5]*chunk{}
 	t.shapes.protocol, t.shapes.verdict = nil, nil
+	var opened []*chunk
+	defer func() {
+		for _, k := range opened {
+			k.close()
+		}
+	}()
 	for _, c := range t.columns {
 		k, err := newChunk(c, g, t.textsOf(c.field.name))
 		if err != nil {
 			return fmt.Errorf("column %s: %w", c.name, err)
 		}
+		opened = append(opened, k)
 		t.place(k)
 	}
 	err := t.rows(g)
@@ -159,7 +166,7 @@ func (t *sumTable) rows(g *file.RowGroupReader) error {
 func (t *sumTable) makeRoom() error {
 	ends := t.Sums.ends
 	full := ends.size()+t.others.len() > t.most
-	if !full && len(t.firsts) <= mostGroups {
+	if !full && len(t.firsts)+2*sumRows <= t.mostGroups {
 		return nil
 	}
 	if err := t.readWanted(); err != nil {
@@ -179,7 +186,7 @@ func (t *sumTable) makeRoom() error {
 				k.coded[i] = k.texts.number(was.text(number))
 			}
 		}
-		t.most = mostEnds + t.Sums.ends.size() + t.others.len()
+		t.most = t.mostEnds + t.Sums.ends.size() + t.others.len()
 	}
 	return nil
 }
@@ -498,14 +505,13 @@ func (t *sumTable) batch(n int) {
 	}
 	t.findKeys(n)
 	counts, sizes, began, ended := t.numbersOf(t.count, n), t.numbersOf(t.bytes, n), t.began[:n], t.ended[:n]
-	taken := uint64(0)
-	for i := range t.keys {
-		k := &t.keys[i]
-		g := &t.groups[k.slot]
+	taken, keys, numbers := uint64(0), t.keys[:n], t.numbers[:n]
+	for i := range keys {
+		k, g := &keys[i], &t.groups[numbers[i]]
 		if g.ends != k.ends || g.rest != k.rest {
-			g = t.Sums.group(k.ends, k.rest)
+			g = &t.groups[t.Sums.group(k.ends, k.rest)]
 		}
-		if start := began[i]; k.rest != 0 && g.rest != 0 && (start > g.earliest || start == g.earliest && t.file == g.file) {
+		if start := began[i]; g.rest != 0 && (start > g.earliest || start == g.earliest && t.file == g.file) {
 			g.flows += uint64(max(1, counts[i]))
 			g.bytes += uint64(sizes[i])
 			g.latest = max(g.latest, ended[i])
@@ -519,29 +525,40 @@ func (t *sumTable) batch(n int) {
 	t.stats.Flows += taken
 }
 
-// rowKey is the key of a row's group, and where that is to be looked for first. Of
-// rows that need a closer look, rest is 0.
-type rowKey struct {
-	ends, rest uint64
-	slot       int
-}
+// rowKey is the key of a row's group. Of rows that need a closer look, rest is 0.
+type rowKey struct{ ends, rest uint64 }
 
-// findKeys finds the keys of n sound rows. It looks at the places of their groups
-// too, so that memory answers many at a time.
+// findKeys finds the keys of n sound rows, and what may be the numbers of their
+// groups. It looks at those in loops that do nothing else, so that memory answers
+// many at a time.
 func (t *sumTable) findKeys(n int) {
-	t.keys = resized(t.keys, n)
-	from, to, shapes, keys := t.from.sorts[:n], t.to.sorts[:n], (*[shapeKeys]int32)(t.shapeKeys), t.shapes.keys[:n]
-	ports, selfs, groups, seen := t.numbersOf(t.port, n), t.selfsOf(n), t.groups, uint64(0)
-	mask := uint64(len(groups) - 1)
+	t.keys, t.slots, t.numbers = resized(t.keys, n), resized(t.slots, n), resized(t.numbers, n)
+	from, to, shapes, known := t.from.sorts[:n], t.to.sorts[:n], t.shapes.keys[:n], (*[shapeKeys]int32)(t.shapeKeys)
+	ports, selfs, keys, slots, numbers := t.numbersOf(t.port, n), t.selfsOf(n), t.keys[:n], t.slots[:n], t.numbers[:n]
 	for i, source := range from {
-		target, k := to[i], &t.keys[i]
-		is := shapes[(keys[i]|source&1)&(shapeKeys-1)] - 1
-		k.ends, k.rest = uint64(source)<<32|uint64(target), uint64(ports[i])|uint64(is)<<restShape|restUsed|selfs[i]
+		target := to[i]
+		is := known[(shapes[i]|source&1)&(shapeKeys-1)] - 1
+		k := rowKey{uint64(source)<<32 | uint64(target), uint64(ports[i]) | uint64(is)<<restShape | restUsed | selfs[i]}
 		if source|target|is < 0 || source == target {
-			k.ends, k.rest = 0, 0
+			k = rowKey{}
 		}
-		k.slot = int(hashOf(k.ends, k.rest) & mask)
-		seen |= groups[k.slot].rest
+		keys[i], slots[i] = k, hashOf(k.ends, k.rest)
+	}
+	index := t.index.slots
+	mask := uint64(len(index) - 1)
+	for i, hash := range slots {
+		numbers[i], slots[i] = uint32(hash>>32), index[hash&mask]
+	}
+	for i, slot := range slots {
+		number := uint32(slot)
+		if slot>>32 != uint64(numbers[i]) {
+			number = 0
+		}
+		numbers[i] = number
+	}
+	groups, seen := t.groups, uint64(0)
+	for _, number := range numbers {
+		seen |= groups[number].rest
 	}
 	t.seen = seen
 }
@@ -601,26 +618,25 @@ func (t *sumTable) alone(row int) {
 
 // groupOf returns the group of a row, which may be the first that it has.
 func (t *sumTable) groupOf(row int, is int32, ends, rest uint64) *sumGroup {
-	g, start := t.Sums.group(ends, rest), t.began[row]
-	if g.rest != 0 {
-		if g.file != apart && (start < g.earliest || start == g.earliest && g.file != t.file && t.at.File < t.files[g.file]) {
-			g.earliest, g.file = start, t.file
-			t.firsts[g.first] = t.soundRow(row, is)
-			t.wanted = append(t.wanted, wantedRow{row: t.read + row, line: t.at.Line, group: g.first})
+	number, start := t.Sums.group(ends, rest), t.began[row]
+	g := &t.groups[number]
+	switch {
+	case number == 0:
+		first := t.soundRow(row, is)
+		added := sumGroup{ends: ends, rest: rest, earliest: start, file: t.file}
+		if rest&restEnds == 0 && (t.Sums.ends.all[first.from].isLoose || t.Sums.ends.all[first.to].isLoose) {
+			if t.flowOf(&first, &t.asked); !t.Sums.to.Together(&t.asked) {
+				added.earliest, added.file = noTime, apart
+			}
 		}
+		number = t.begin(added, first)
+	case g.file != apart && (start < g.earliest || start == g.earliest && g.file != t.file && t.at.File < t.files[g.file]):
+		g.earliest, g.file, t.firsts[number] = start, t.file, t.soundRow(row, is)
+	default:
 		return g
 	}
-	first := t.soundRow(row, is)
-	*g = sumGroup{ends: ends, rest: rest, earliest: start, first: int32(len(t.firsts)), file: t.file}
-	if rest&restEnds == 0 && (t.Sums.ends.all[first.from].isLoose || t.Sums.ends.all[first.to].isLoose) {
-		if f := t.flowOf(&first); !t.Sums.to.Together(&f) {
-			g.earliest, g.file = noTime, apart
-		}
-	}
-	t.wanted = append(t.wanted, wantedRow{row: t.read + row, line: t.at.Line, group: g.first})
-	t.firsts = append(t.firsts, first)
-	t.grow()
-	return t.Sums.group(ends, rest)
+	t.wanted = append(t.wanted, wantedRow{row: t.read + row, line: t.at.Line, group: number})
+	return &t.groups[number]
 }
 
 // soundRow returns a row of the batch of which all is known to be sound.

@@ -1,0 +1,178 @@
+package k8s
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/weir-policy/weir/enforcer/nft"
+	"github.com/weir-policy/weir/internal/testkit/worlds"
+	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/reach"
+	"github.com/weir-policy/weir/policies/selector"
+)
+
+// populace is pods that come and go, in a store of one node and by themselves.
+type populace struct {
+	*rand.Rand
+	store *Store
+	model *policies.Model // of namespaces, nodes and policies
+	pods  map[Key]policies.Pod
+}
+
+func newPopulace(random *rand.Rand) *populace {
+	p := &populace{random, NewStore(Options{Node: "n1"}), worlds.Small(2), map[Key]policies.Pod{}}
+	p.model.Pods = nil
+	for i := range p.model.Namespaces {
+		n := &p.model.Namespaces[i]
+		p.store.Put(&Entry{key: Key{Kind: "Namespace", Name: n.Name}, room: n.Name, part: n})
+	}
+	for i := range 3 {
+		n := policies.Node{Name: fmt.Sprintf("n%d", i+1), Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 0, byte(i)})}}
+		p.model.Nodes = append(p.model.Nodes, n)
+		p.store.Put(&Entry{key: Key{Kind: "Node", Name: n.Name}, part: &node{Node: n}})
+	}
+	return p
+}
+
+// turn changes a pod: it comes, goes, or is another one than before.
+func (p *populace) turn() {
+	key := Key{Kind: "Pod", Namespace: []string{"a", "b"}[p.IntN(2)], Name: fmt.Sprintf("pod-%d", p.IntN(12))}
+	if p.IntN(3) == 0 {
+		delete(p.pods, key)
+		p.store.Delete(key)
+		return
+	}
+	one := policies.Pod{Ref: key.Ref(), Workload: key.Ref(), Replicas: 1, ServiceAccount: "default", Node: fmt.Sprintf("n%d", 1+p.IntN(3))}
+	one.Labels = map[string]string{"app": []string{"web", "api", "db"}[p.IntN(3)]}
+	if p.IntN(2) == 0 {
+		one.Labels[podName] = key.Name
+	}
+	switch p.IntN(12) {
+	case 0: // the address of a node
+		one.Addresses = append(one.Addresses, netip.AddrFrom4([4]byte{10, 9, 0, byte(p.IntN(3))}))
+	case 1:
+		one.HostNetwork = true
+		one.Addresses = append(one.Addresses, netip.AddrFrom4([4]byte{10, 9, 0, one.Node[1] - '1'}))
+	default:
+		if p.IntN(4) > 0 {
+			one.Addresses = append(one.Addresses, netip.AddrFrom4([4]byte{10, 0, byte(p.IntN(3)), byte(p.IntN(16))}))
+		}
+		if p.IntN(2) == 0 {
+			one.Addresses = append(one.Addresses, netip.MustParseAddr(fmt.Sprintf("fd00::%d:%x", p.IntN(2), p.IntN(16))))
+		}
+	}
+	p.pods[key] = one
+	p.store.Put(&Entry{key: key, room: key.Namespace, part: &pod{Pod: one, ignored: len(one.Addresses) == 0}})
+}
+
+// govern makes up other policies. One of them may ask for a label that tells pods of one
+// owner apart.
+func (p *populace) govern() {
+	for i := range p.model.Policies {
+		p.store.Delete(Key{Kind: "Policy", Name: p.model.Policies[i].Ref.Name})
+	}
+	p.model = worlds.Invented(p.Rand, p.model, 5)
+	if p.IntN(6) == 0 {
+		for _, rules := range p.model.Policies[0].Rules {
+			for i := range rules {
+				rules[i].Peers = append(rules[i].Peers, policies.Match{Namespaces: selector.Everything(), Pods: selector.Label(podName, "pod-1")})
+			}
+		}
+	}
+	for i := range p.model.Policies {
+		q := &policy{Policy: p.model.Policies[i]}
+		p.store.Put(&Entry{key: Key{Kind: "Policy", Name: q.Ref.Name}, part: q})
+	}
+}
+
+// rulesets returns the ruleset of the node by the store, and by all pods one by one.
+func (p *populace) rulesets(last *nft.Ruleset) (crowded, plain *nft.Ruleset, change Change) {
+	compile := func(w policies.World, last *nft.Ruleset) *nft.Ruleset {
+		m := *p.model
+		m.World = w
+		in := nft.Input{Judge: reach.New(&m, reach.Options{}), Crowd: w.Crowd}
+		for i := range m.Pods {
+			if q := &m.Pods[i]; q.Node == "n1" && !q.HostNetwork && len(q.Addresses) > 0 {
+				in.Pods = append(in.Pods, i)
+			}
+		}
+		return nft.Compile(in, last)
+	}
+	m, change := p.store.Model()
+	all := p.model.World
+	for _, k := range slices.SortedFunc(maps.Keys(p.pods), Key.compare) {
+		all.Pods = append(all.Pods, p.pods[k])
+	}
+	slices.SortFunc(all.Pods, func(a, b policies.Pod) int { return a.Ref.Compare(b.Ref) })
+	return compile(m.World, last), compile(all, last), change
+}
+
+// One pod of each kind, and who is like it, is enforced as all pods would be one by one,
+// whoever comes, goes, changes, or takes another one's address.
+func TestCrowdIsAsEachOfIt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := newPopulace(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)))
+		p.govern()
+		for range 6 {
+			for range 1 + p.IntN(8) {
+				p.turn()
+			}
+			if p.IntN(3) == 0 {
+				p.govern()
+			}
+			crowded, plain, _ := p.rulesets(nil)
+			if crowded.String() != plain.String() {
+				m, _ := p.store.Model()
+				t.Fatalf("%s\n%v\n%v", cmp.Diff(plain.String(), crowded.String()), p.pods, m.Pods)
+			}
+		}
+	})
+}
+
+// Whoever comes or goes and is like others changes nothing but the crowd.
+func TestCrowdChangesAlone(t *testing.T) {
+	s := NewStore(Options{Node: "n1"})
+	put := func(name, node, app, address string) {
+		p := policies.Pod{Ref: policies.Ref{Kind: "Pod", Namespace: "a", Name: name}, Replicas: 1, Node: node, Labels: map[string]string{"app": app, "pod-template-hash": name}}
+		p.Addresses = []netip.Addr{netip.MustParseAddr(address)}
+		s.Put(&Entry{key: Key{Kind: "Pod", Namespace: "a", Name: name}, room: "a", part: &pod{Pod: p, hash: name}})
+	}
+	put("here", "n1", "web", "10.0.0.1")
+	put("x", "n2", "web", "10.0.0.2")
+	tests := []struct {
+		what    string
+		do      func()
+		pods    int // of the model
+		members int
+		alone   bool
+	}{
+		{"the first model", func() {}, 2, 1, false},
+		{"one more like it", func() { put("y", "n3", "web", "10.0.0.3") }, 2, 2, true},
+		{"the one that stood for both goes", func() { s.Delete(Key{Kind: "Pod", Namespace: "a", Name: "x"}) }, 2, 1, true},
+		{"one of another kind", func() { put("z", "n3", "db", "10.0.0.4") }, 3, 2, false},
+		{"it takes the address that stood for both", func() { put("z", "n3", "db", "10.0.0.2") }, 3, 2, false},
+		{"one address for two", func() { put("y", "n3", "web", "10.0.0.2") }, 3, 0, false},
+		{"one of them moves", func() { put("y", "n3", "web", "10.0.0.9") }, 3, 2, false},
+		{"it is of this node now", func() { put("y", "n1", "web", "10.0.0.9") }, 3, 1, false},
+		{"nothing new", func() { put("z", "n3", "db", "10.0.0.2") }, 3, 1, true},
+		{"all of a kind go", func() { s.Delete(Key{Kind: "Pod", Namespace: "a", Name: "z"}) }, 2, 0, false},
+	}
+	for _, test := range tests {
+		test.do()
+		m, c := s.Model()
+		members := 0
+		if m.Crowd != nil {
+			members = m.Crowd.Members.Len()
+		}
+		if alone := !c.Whole && len(c.Pods)+len(c.World) == 0; len(m.Pods) != test.pods || members != test.members || alone != test.alone {
+			t.Errorf("%s: %d pods, %d members, alone %t (%+v)", test.what, len(m.Pods), members, alone, c)
+		}
+	}
+}
