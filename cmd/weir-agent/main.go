@@ -93,7 +93,14 @@ It wants root, or the capability NET_ADMIN.`,
 		Use:   "remove",
 		Short: "Take the table away, so that nothing is enforced on the node",
 		Args:  cobra.NoArgs,
-		RunE:  func(*cobra.Command, []string) error { return kernel.New(0).Remove() },
+		RunE: func(*cobra.Command, []string) error {
+			free, err := alone() // an agent would load it again
+			if err != nil {
+				return err
+			}
+			defer free()
+			return kernel.New(0).Remove()
+		},
 	})
 	return root
 }

@@ -161,6 +161,35 @@ func TestRealBrokenFile(t *testing.T) {
 	}
 }
 
+// A folder without manifests, as one is that is not mounted, opens nothing.
+func TestRealEmptyFolder(t *testing.T) {
+	a := newAgent(t)
+	a.write("pods.yaml", pods+"---\n"+policy)
+	a.start()
+	a.until("9441/status", "policies: 1, rules: 1, pods: 3")
+	a.write("pods.yaml", "")
+	a.until("9441/status", "the last good world stays in force: "+a.world+": there is no manifest in it")
+	a.until("9441/status", "policies: 1, rules: 1, pods: 3")
+	a.write("pods.yaml", pods)
+	a.until("9441/status", "policies: 0, rules: 0, pods: 3")
+}
+
+// There is one agent at a time, and while it runs its table is not taken away.
+func TestRealAlone(t *testing.T) {
+	a := newAgent(t)
+	a.write("pods.yaml", pods)
+	a.start()
+	a.until("9441/readyz", "ok")
+	for _, arguments := range [][]string{{"--world", a.world, "--health-addr", "0", "--metrics-addr", "0"}, {"remove"}} {
+		var out []byte
+		var err error
+		a.Inside(func() { out, err = exec.Command(a.program, arguments...).CombinedOutput() })
+		if err == nil || !strings.Contains(string(out), "another weir-agent guards this network namespace") {
+			t.Errorf("%v: %v: %s", arguments, err, out)
+		}
+	}
+}
+
 // The agent may be killed at any moment, in the middle of a transaction too: the next one
 // takes over, and meanwhile no packet that all policies deny leaks, and none that all
 // allow is lost.
