@@ -115,11 +115,13 @@ func (p *populace) rulesets(last *nft.Ruleset) (crowded, plain *nft.Ruleset, cha
 }
 
 // One pod of each kind, and who is like it, is enforced as all pods would be one by one,
-// whoever comes, goes, changes, or takes another one's address.
+// whoever comes, goes, changes, or takes another one's address; and what changes leads there.
 func TestCrowdIsAsEachOfIt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := newPopulace(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)))
 		p.govern()
+		var last *nft.Ruleset
+		loaded := elements{}
 		for range 6 {
 			for range 1 + p.IntN(8) {
 				p.turn()
@@ -127,13 +129,70 @@ func TestCrowdIsAsEachOfIt(t *testing.T) {
 			if p.IntN(3) == 0 {
 				p.govern()
 			}
-			crowded, plain, _ := p.rulesets(nil)
+			crowded, plain, change := p.rulesets(nil)
+			m, _ := p.store.Model()
 			if crowded.String() != plain.String() {
-				m, _ := p.store.Model()
 				t.Fatalf("%s\n%v\n%v", cmp.Diff(plain.String(), crowded.String()), p.pods, m.Pods)
 			}
+			next, _, _ := p.rulesets(last)
+			if last == nil {
+				loaded.load(next)
+			} else {
+				if isOfCrowd := !change.Whole && len(change.Pods)+len(change.World)+len(change.Policies)+len(change.Gone) == 0; isOfCrowd {
+					if among := last.Among(m.Crowd); among.String() != next.String() {
+						t.Fatalf("%s\n%v\n%v", cmp.Diff(next.String(), among.String()), p.pods, m.Pods)
+					}
+				}
+				loaded.apply(t, nft.Diff(last, next))
+			}
+			want := elements{}
+			want.load(next)
+			if diff := cmp.Diff(want, loaded); diff != "" {
+				t.Fatalf("what is loaded is other than what is compiled (-compiled +loaded)\n%s", diff)
+			}
+			last = next
 		}
 	})
+}
+
+// elements are those of each set, as a kernel has them.
+type elements map[string]map[nft.Element]bool
+
+func (e elements) load(r *nft.Ruleset) {
+	for i := range r.Sets {
+		e.add(&r.Sets[i])
+	}
+}
+
+func (e elements) add(s *nft.Set) {
+	e[s.Name] = map[nft.Element]bool{}
+	for x := range s.All() {
+		e[s.Name][x] = true
+	}
+}
+
+// apply takes away before it adds, as a kernel does.
+func (e elements) apply(t *rapid.T, c *nft.Change) {
+	for _, name := range c.DeleteSets {
+		delete(e, name)
+	}
+	for i := range c.AddSets {
+		e.add(&c.AddSets[i])
+	}
+	for _, u := range c.Update {
+		for _, x := range u.Delete {
+			if !e[u.Name][x] {
+				t.Fatalf("%s has no %+v to be taken away", u.Name, x)
+			}
+			delete(e[u.Name], x)
+		}
+		for _, x := range u.Add {
+			if e[u.Name][x] {
+				t.Fatalf("%s has %+v already", u.Name, x)
+			}
+			e[u.Name][x] = true
+		}
+	}
 }
 
 // Whoever comes or goes and is like others changes nothing but the crowd.
