@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -188,9 +187,7 @@ func (s *sender) next() ([]byte, error) {
 			return nil, nil // it went, and others are told of in a moment
 		case errors.As(err, &damage):
 			s.tell(fmt.Errorf("%s: %w; what is left of it is not sent", s.path(f.Name), err))
-			s.at.Records = f.Records - min(f.Records, s.at.Before)
-			s.lose(lostRefused, s.at.Records)
-			s.advance(f.Bytes, 0)
+			s.lose(lostRefused, s.skip(f))
 		case err != nil:
 			return nil, err
 		default:
@@ -303,7 +300,7 @@ func readFrame(r io.Reader) (frame []byte, text int64, err error) {
 	if text = int64(h.FrameContentSize); !h.HasFCS {
 		text = 1<<8 - 1 // the encoder says how long all others are
 	}
-	r, frame = io.MultiReader(bytes.NewReader(frame[h.HeaderSize:n]), r), frame[:h.HeaderSize]
+	r, frame = io.MultiReader(bytes.NewReader(slices.Clone(frame[h.HeaderSize:n])), r), frame[:h.HeaderSize]
 	take := func(n int) error {
 		at := len(frame)
 		frame = slices.Grow(frame, n)[:at+n]
@@ -326,7 +323,7 @@ func readFrame(r io.Reader) (frame []byte, text int64, err error) {
 		}
 	}
 	if h.HasCheckSum {
-		if err := take(binary.Size(uint32(0))); err != nil {
+		if err := take(4); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -402,6 +399,16 @@ func (s *sender) advance(to int64, taken uint64) {
 	s.sent, s.unsure = s.sent+taken, false
 	s.at.Number++
 	s.at.From, s.at.To, s.at.Before, s.at.Records = to, to, s.at.Before+s.at.Records, 0
+}
+
+// skip leaves out what is left of a file, and returns how many records that is.
+func (s *sender) skip(f file) uint64 {
+	s.mutex.Lock()
+	left := f.Records - min(f.Records, s.at.Before)
+	s.at.Records = left
+	s.mutex.Unlock()
+	s.advance(f.Bytes, 0)
+	return left
 }
 
 // post sends frames until an answer is one to go by, and fails where what answers does
