@@ -37,7 +37,7 @@ func TestRealCapture(t *testing.T) {
 	becomes := func(want string) (f v1alpha1.CaptureFiles) {
 		t.Helper()
 		testkit.Eventually(t, func() error {
-			text, err := os.ReadFile(filepath.Join(dir, capture.StateFile))
+			text, err := os.ReadFile(filepath.Join(dir, v1alpha1.CaptureStateFile))
 			if err != nil {
 				return err
 			}

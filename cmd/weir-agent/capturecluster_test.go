@@ -3,11 +3,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,13 +30,6 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/v1alpha1"
 )
-
-// weir capture --dir reads what the agent writes.
-func TestStateFile(t *testing.T) {
-	if stored.StateFile != capture.StateFile {
-		t.Errorf("%s is read, and %s is written", stored.StateFile, capture.StateFile)
-	}
-}
 
 // Agents follow the PacketCaptures of a cluster, and each says in their status what is
 // on its node, if anything is.
@@ -115,4 +114,76 @@ func TestRealPacketCaptures(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// The files of a cluster's capture come from the agents of its nodes, through the API
+// server.
+func TestRealDownload(t *testing.T) {
+	p := plane.Start(t, &envtest.Environment{CRDDirectoryPaths: []string{"../../policies/v1alpha1/crd"}, ErrorIfCRDPathMissing: true})
+	store, err := stored.NewCluster(cluster.Options{Kubeconfig: p.Kubeconfig})
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := bytes.Repeat([]byte("packets "), 1<<20)
+	dirs, kubelets := map[string]string{"n1": t.TempDir(), "n2": t.TempDir(), "n3": t.TempDir()}, map[string]*kubelet{}
+	var files []v1alpha1.CaptureFiles
+	for _, node := range slices.Sorted(maps.Keys(dirs)) {
+		kubelets[node] = newKubelet(t, p.Config, node)
+		at := filepath.Join(dirs[node], "default", "dns")
+		f := v1alpha1.CaptureFiles{Node: node, State: v1alpha1.CaptureCapturing, Directory: at}
+		if node != "n3" { // which has none yet
+			f.FileNames = []string{"web_veth0.pcapng"}
+			if err := errors.Join(os.MkdirAll(at, 0o700), os.WriteFile(filepath.Join(at, f.FileNames[0]), append(large, node...), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		files = append(files, f)
+	}
+	c := v1alpha1.PacketCapture{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindPacketCapture, Metadata: v1alpha1.Metadata{Namespace: "default", Name: "dns"}}
+	if _, err := store.Create(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	status, err := json.Marshal(map[string]any{"status": map[string]any{"files": files}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Kubectl(t, "patch", "packetcapture", "dns", "--subresource=status", "--type=merge", "--patch", string(status))
+
+	check := func(to string, nodes ...string) {
+		t.Helper()
+		got, err := filepath.Glob(filepath.Join(to, "default", "dns", "*", "*"))
+		if err != nil || len(got) != len(nodes) {
+			t.Errorf("%v, %v", got, err)
+		}
+		for _, node := range nodes {
+			text, err := os.ReadFile(filepath.Join(to, "default", "dns", node, "web_veth0.pcapng"))
+			if err != nil || !bytes.Equal(text, append(large, node...)) {
+				t.Errorf("%s: %d bytes, %v", node, len(text), err)
+			}
+		}
+	}
+	to := t.TempDir()
+	got, err := store.Download(t.Context(), "default", "dns", to)
+	if err != nil || got.Status.Files[1].Directory != filepath.Join(to, "default", "dns", "n2") {
+		t.Errorf("%+v, %v", got, err)
+	}
+	check(to, "n1", "n2")
+
+	// What one node cannot send keeps nobody from having the rest.
+	kubelets["n1"].down = true
+	to = t.TempDir()
+	if _, err := store.Download(t.Context(), "default", "dns", to); err == nil || !strings.Contains(err.Error(), "node n1: ") {
+		t.Errorf("%v", err)
+	}
+	check(to, "n2")
+	p.Kubectl(t, "delete", "pod", "weir-agent-n2", "--force", "--grace-period=0")
+	kubelets["n1"].down = false
+	to = t.TempDir()
+	if _, err := store.Download(t.Context(), "default", "dns", to); err == nil || !strings.Contains(err.Error(), "node n2: no agent runs there") {
+		t.Errorf("%v", err)
+	}
+	check(to, "n1")
+	if _, err := store.Download(t.Context(), "default", "none", to); err == nil || !strings.Contains(err.Error(), "there is no capture default/none") {
+		t.Errorf("%v", err)
+	}
 }

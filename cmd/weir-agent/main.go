@@ -10,11 +10,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weir-policy/weir/enforcer/kernel"
+	"github.com/weir-policy/weir/internal/pack"
+	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
 // version is set by the Makefile.
@@ -32,6 +35,7 @@ func main() {
 
 const usage = `Usage:
   {{.UseLine}}{{if .HasAvailableSubCommands}}
+  {{.CommandPath}} captures NAMESPACE NAME --capture-dir DIR
   {{.CommandPath}} remove{{end}}{{if .HasExample}}
 
 Examples:
@@ -89,7 +93,7 @@ It wants root, or the capability NET_ADMIN.`,
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.Flags().SortFlags = false
 	root.Flags().AddFlagSet(newFlags(o))
-	root.AddCommand(&cobra.Command{
+	root.AddCommand(newSend(out), &cobra.Command{
 		Use:   "remove",
 		Short: "Take the table away, so that nothing is enforced on the node",
 		Args:  cobra.NoArgs,
@@ -103,4 +107,24 @@ It wants root, or the capability NET_ADMIN.`,
 		},
 	})
 	return root
+}
+
+// newSend returns the command by which weir capture download gets the files of a node.
+func newSend(out io.Writer) *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "captures NAMESPACE NAME",
+		Short: "Write the files of a capture to standard output, as a tar archive",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			for _, name := range args {
+				if filepath.Base(name) != name || !filepath.IsLocal(name) || name == "." {
+					return fmt.Errorf("%q is not the name of a capture or namespace", name)
+				}
+			}
+			return pack.Write(out, filepath.Join(dir, args[0], args[1]), v1alpha1.CaptureFileSuffix)
+		},
+	}
+	c.Flags().StringVar(&dir, "capture-dir", "", "the `folder` for packets of the agent")
+	return c
 }

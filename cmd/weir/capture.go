@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -292,22 +293,21 @@ func newCaptureDownload(s streams) *cobra.Command {
 		Use:   "download NAME",
 		Short: "Copy the files of a capture",
 		Long: `Copy the files of a capture to NAMESPACE/NAME below a folder, the one that is
-being written too, as far as it is.
-
-Packets are secrets, so nobody serves them over the network: it runs on the node
-that has them. Of a cluster, it says which node that is, and what to run there.`,
+being written too, as far as it is. Of a cluster, each node has a folder of its
+own there: its agent sends them, to whom may run kubectl exec in its pod.`,
 		Example: `  weir capture download db -n shop --dir examples/captures --dest packets`,
-		Args:    takes(1, 1, "name the capture, as in: weir capture download dns --dir /var/log/weir/captures"),
+		Args:    takes(1, 1, "name the capture, as in: weir capture download dns"),
 		RunE: func(c *cobra.Command, args []string) error {
 			namespace := cmp.Or(flags.namespace, "default")
 			if err := errors.Join(out.check(), checkName(namespace), checkName(args[0])); err != nil {
 				return err
 			}
-			if flags.folder.Files == "" {
-				return flags.whereToDownload(c, namespace, args[0])
-			}
-			copied, err := flags.folder.Download(c.Context(), namespace, args[0], to)
+			store, err := flags.store()
 			if err != nil {
+				return err
+			}
+			copied, err := store.Download(c.Context(), namespace, args[0], to)
+			if err != nil && !isCopied(copied) {
 				return err
 			}
 			var names []string
@@ -319,7 +319,7 @@ that has them. Of a cluster, it says which node that is, and what to run there.`
 			if len(names) == 0 {
 				names = []string{fmt.Sprintf("Capture %s/%s has no files.", namespace, args[0])}
 			}
-			return writeCapture(&out, copied, strings.Join(names, "\n"))
+			return errors.Join(writeCapture(&out, copied, strings.Join(names, "\n")), err)
 		},
 	}
 	flags.addTo(c, false, true)
@@ -328,31 +328,7 @@ that has them. Of a cluster, it says which node that is, and what to run there.`
 	return c
 }
 
-// whereToDownload is an error that says on which nodes of a cluster the files are.
-func (f *captureFlags) whereToDownload(c *cobra.Command, namespace, name string) error {
-	store, err := f.store()
-	if err != nil {
-		return err
-	}
-	all, err := store.List(c.Context(), namespace)
-	if err != nil {
-		return err
-	}
-	for _, of := range all {
-		if of.Metadata.Name != name {
-			continue
-		}
-		lines := []string{"packets are not served over the network; on each of these nodes, run"}
-		for _, on := range of.Status.Files {
-			if len(on.FileNames) > 0 {
-				dir := filepath.Dir(filepath.Dir(on.Directory))
-				lines = append(lines, fmt.Sprintf("  %s: weir capture download %s -n %s --dir %s", on.Node, name, namespace, dir))
-			}
-		}
-		if len(lines) == 1 {
-			return fmt.Errorf("capture %s/%s has no files yet; weir capture list says how it is", namespace, name)
-		}
-		return errors.New(strings.Join(lines, "\n"))
-	}
-	return fmt.Errorf("there is no capture %s/%s; weir capture list says which there are", namespace, name)
+// isCopied reports whether a capture that was downloaded has any files.
+func isCopied(c v1alpha1.PacketCapture) bool {
+	return slices.ContainsFunc(c.Status.Files, func(f v1alpha1.CaptureFiles) bool { return len(f.FileNames) > 0 })
 }

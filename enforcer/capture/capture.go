@@ -45,10 +45,6 @@ const (
 	files     = 2
 )
 
-// StateFile is the name of the file beside the captures that says how they are: a
-// PacketCaptureList.
-const StateFile = "captures.json"
-
 // Options say where packets are kept, and how many.
 type Options struct {
 	Netns int    // file descriptor of the node's network namespace; 0 is the caller's
@@ -195,7 +191,7 @@ func (c *Capturer) prepare() error {
 		return fmt.Errorf("make the folder of captures: %w", err)
 	}
 	err := filepath.WalkDir(c.options.Dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || !strings.HasSuffix(path, suffix) || isFinished(entry.Name()) {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, v1alpha1.CaptureFileSuffix) || isFinished(entry.Name()) {
 			return err
 		}
 		return mend(path)
@@ -210,7 +206,7 @@ func (c *Capturer) prepare() error {
 
 // isFinished reports whether a file's name says when it began.
 func isFinished(name string) bool {
-	name = strings.TrimSuffix(name, suffix)
+	name = strings.TrimSuffix(name, v1alpha1.CaptureFileSuffix)
 	_, err := time.Parse(stampLayout, name[strings.LastIndex(name, "_")+1:])
 	return err == nil
 }
@@ -566,7 +562,7 @@ func (c *Capturer) publish() {
 		"apiVersion": v1alpha1.APIVersion, "kind": v1alpha1.KindPacketCapture + "List", "items": append([]v1alpha1.PacketCapture{}, states...),
 	}, "", "  ")
 	if err == nil && !bytes.Equal(text, c.written) {
-		if err = writeWhole(filepath.Join(c.options.Dir, StateFile), append(text, '\n')); err == nil {
+		if err = writeWhole(filepath.Join(c.options.Dir, v1alpha1.CaptureStateFile), append(text, '\n')); err == nil {
 			c.written = text
 		}
 	}
@@ -634,7 +630,7 @@ func (c *Capturer) status(k *capture, now time.Time) v1alpha1.PacketCapture {
 		c.options.Warn(err)
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), suffix) {
+		if strings.HasSuffix(e.Name(), v1alpha1.CaptureFileSuffix) {
 			f.FileNames = append(f.FileNames, e.Name())
 		}
 	}

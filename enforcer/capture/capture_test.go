@@ -22,6 +22,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/selector"
+	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
 // wire is a source that gives what it is told to.
@@ -322,7 +323,7 @@ func TestOrphansGo(t *testing.T) {
 	b := newBench(t)
 	b.ways["web"] = device{1, "veth1", 14}
 	orphan := filepath.Join(b.options.Dir, "shop", "old")
-	if err := errors.Join(os.MkdirAll(orphan, 0o700), os.WriteFile(filepath.Join(orphan, "x"+suffix), make([]byte, 5000), 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(orphan, 0o700), os.WriteFile(filepath.Join(orphan, "x"+v1alpha1.CaptureFileSuffix), make([]byte, 5000), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	b.room.used, b.room.most = 5000, 6000

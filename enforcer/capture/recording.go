@@ -18,10 +18,11 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/pcapgo"
 	"golang.org/x/sys/unix"
+
+	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
 const (
-	suffix = ".pcapng"
 	// stampLayout is how a finished file's name says when its first packet came. The
 	// names sort by time.
 	stampLayout = "20060102T150405.000000000Z"
@@ -55,7 +56,7 @@ type recording struct {
 }
 
 // name is that of the file that is being written.
-func (r *recording) name() string { return filepath.Join(r.dir, r.stem+suffix) }
+func (r *recording) name() string { return filepath.Join(r.dir, r.stem+v1alpha1.CaptureFileSuffix) }
 
 // packet adds a packet.
 func (r *recording) packet(ci gopacket.CaptureInfo, data []byte, comments []string) error {
@@ -182,7 +183,7 @@ func (r *recording) rotateFile() error {
 // putAside gives the file its final name.
 func (r *recording) putAside(begun time.Time) error {
 	for {
-		name := filepath.Join(r.dir, r.stem+"_"+begun.UTC().Format(stampLayout)+suffix)
+		name := filepath.Join(r.dir, r.stem+"_"+begun.UTC().Format(stampLayout)+v1alpha1.CaptureFileSuffix)
 		if _, err := os.Lstat(name); errors.Is(err, os.ErrNotExist) {
 			return os.Rename(r.name(), name)
 		}
@@ -198,7 +199,7 @@ func (r *recording) trim(keep int) error {
 	}
 	var names []string
 	for _, e := range entries {
-		stamp, ours := strings.CutPrefix(strings.TrimSuffix(e.Name(), suffix), r.stem+"_")
+		stamp, ours := strings.CutPrefix(strings.TrimSuffix(e.Name(), v1alpha1.CaptureFileSuffix), r.stem+"_")
 		if _, err := time.Parse(stampLayout, stamp); ours && err == nil {
 			names = append(names, e.Name())
 		}

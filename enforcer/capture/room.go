@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
 // errFull is wrapped where there is no more room for packets.
@@ -88,7 +90,7 @@ func freeBytes(dir string) (int64, error) {
 // sizeOf is how many bytes the captured files at and below a name have.
 func sizeOf(name string) (size int64, err error) {
 	err = filepath.WalkDir(name, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || !strings.HasSuffix(path, suffix) {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, v1alpha1.CaptureFileSuffix) {
 			return err
 		}
 		info, err := entry.Info()

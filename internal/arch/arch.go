@@ -79,6 +79,7 @@ var floors = map[string]floor{
 	"internal/standing":    hands,
 	"internal/regotest":    hands,
 	"internal/render":      hands,
+	"internal/pack":        hands,
 	"internal/repo":        hands,
 	"internal/review":      hands,
 	"webhook/cert":         hands,

@@ -1,5 +1,5 @@
-// Package captures starts, lists and stops PacketCaptures where somebody declares them:
-// in the folder of a router's agent, or in a cluster.
+// Package captures starts, lists, stops and downloads PacketCaptures where somebody
+// declares them: in the folder of a router's agent, or in a cluster.
 package captures
 
 import (
@@ -12,11 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/weir-policy/weir/internal/pack"
 	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
@@ -31,10 +31,11 @@ type Store interface {
 	Stop(ctx context.Context, namespace, name string, at time.Time) (v1alpha1.PacketCapture, error)
 	// Delete takes a capture away, and its files with it.
 	Delete(ctx context.Context, namespace, name string) error
+	// Download copies the files of a capture to a folder, below its namespace and name,
+	// and of a cluster the node's too. It returns the capture with what was copied as its
+	// state on each node. Only the owner may read the copies.
+	Download(ctx context.Context, namespace, name, to string) (v1alpha1.PacketCapture, error)
 }
-
-// StateFile is what an agent writes beside the files of captures.
-const StateFile = "captures.json"
 
 // Folder is where a router's agent reads its world, and where it keeps the files. Only
 // what is asked for needs to be set.
@@ -77,7 +78,7 @@ func writeCapture(name string, c v1alpha1.PacketCapture) error {
 
 // List returns what the agent last said of the captures.
 func (f Folder) List(_ context.Context, namespace string) ([]v1alpha1.PacketCapture, error) {
-	name := filepath.Join(f.Files, StateFile)
+	name := filepath.Join(f.Files, v1alpha1.CaptureStateFile)
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s is not there; is it the folder that weir-agent --capture-dir names, and does the agent run?", name)
@@ -145,10 +146,25 @@ func (f Folder) Delete(_ context.Context, namespace, name string) error {
 	return os.Remove(file)
 }
 
-// Download copies the files of a capture to a folder, below its namespace and name, and
-// returns what was copied, as its state there. Only the owner may read the copies.
+// Download copies the files of the capture to the folder.
 func (f Folder) Download(ctx context.Context, namespace, name, to string) (v1alpha1.PacketCapture, error) {
-	all, err := f.List(ctx, namespace)
+	c, err := find(ctx, f, namespace, name)
+	if err != nil {
+		return c, err
+	}
+	to = filepath.Join(to, namespace, name)
+	names, err := receive(to, func(w io.Writer) error {
+		return pack.Write(w, filepath.Join(f.Files, namespace, name), v1alpha1.CaptureFileSuffix)
+	})
+	for i := range c.Status.Files {
+		c.Status.Files[i].Directory, c.Status.Files[i].FileNames = to, names
+	}
+	return c, err
+}
+
+// find returns a capture.
+func find(ctx context.Context, s Store, namespace, name string) (v1alpha1.PacketCapture, error) {
+	all, err := s.List(ctx, namespace)
 	if err != nil {
 		return v1alpha1.PacketCapture{}, err
 	}
@@ -158,47 +174,22 @@ func (f Folder) Download(ctx context.Context, namespace, name, to string) (v1alp
 	if at < 0 {
 		return v1alpha1.PacketCapture{}, fmt.Errorf("there is no capture %s/%s; weir capture list says which there are", namespace, name)
 	}
-	c := all[at]
-	from, to := filepath.Join(f.Files, namespace, name), filepath.Join(to, namespace, name)
-	entries, err := os.ReadDir(from)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return c, err
-	}
-	var names []string
-	for _, e := range entries {
-		if !e.Type().IsRegular() || !strings.HasSuffix(e.Name(), ".pcapng") {
-			continue
-		}
-		if err := copyFile(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); errors.Is(err, fs.ErrNotExist) {
-			continue // it rotated away meanwhile
-		} else if err != nil {
-			return c, err
-		}
-		names = append(names, e.Name())
-	}
-	for i := range c.Status.Files {
-		c.Status.Files[i].Directory, c.Status.Files[i].FileNames = to, names
-	}
-	return c, nil
+	return all[at], nil
 }
 
-// copyFile copies a file, which appears as a whole.
-func copyFile(from, to string) (err error) {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
+// receive makes the files that send packs in a folder, and returns their names.
+func receive(to string, send func(io.Writer) error) ([]string, error) {
+	r, w := io.Pipe()
+	sent := make(chan error, 1)
+	go func() {
+		err := send(w)
+		sent <- err
+		w.CloseWithError(err)
+	}()
+	names, err := pack.Read(r, to)
+	r.CloseWithError(err)
+	if errSent := <-sent; errSent != nil && err != nil {
+		err = errSent // why the other one saw no end
 	}
-	defer func() { err = errors.Join(err, in.Close()) }()
-	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-		return err
-	}
-	out, err := os.OpenFile(to+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	if err = errors.Join(err, out.Close()); err != nil {
-		return errors.Join(err, os.Remove(to+".new"))
-	}
-	return os.Rename(to+".new", to)
+	return names, err
 }

@@ -20,7 +20,10 @@ import (
 )
 
 // Cluster is an API server that knows PacketCaptures.
-type Cluster struct{ client *rest.RESTClient }
+type Cluster struct {
+	client *rest.RESTClient
+	config *rest.Config // for requests that take as long as they take
+}
 
 // NewCluster returns the cluster that options name.
 func NewCluster(o cluster.Options) (*Cluster, error) {
@@ -33,13 +36,14 @@ func NewCluster(o cluster.Options) (*Cluster, error) {
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	config.AcceptContentTypes, config.ContentType = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 	config.GroupVersion, config.APIPath = &schema.GroupVersion{}, "/"
-	config.Timeout = time.Minute
 	config.UserAgent = o.UserAgent
+	streams := rest.CopyConfig(config)
+	config.Timeout = time.Minute
 	client, err := rest.UnversionedRESTClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	return &Cluster{client}, nil
+	return &Cluster{client, streams}, nil
 }
 
 const resource = "packetcaptures"

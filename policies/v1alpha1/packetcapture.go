@@ -59,6 +59,13 @@ const (
 	CaptureWaitingForTraffic = "WaitingForTraffic" // or for a pod
 )
 
+// An agent keeps files with packets below the namespace and the name of their capture,
+// and above all of them one that says how they are: a PacketCaptureList.
+const (
+	CaptureFileSuffix = ".pcapng"
+	CaptureStateFile  = "captures.json"
+)
+
 // CaptureFiles is what a node has of a capture.
 type CaptureFiles struct {
 	Node      string   `json:"node" yaml:"node"`
