@@ -45,6 +45,35 @@ func (r *Reader) Read(to []int32) bool {
 	return true
 }
 
+// Fits reports whether there is one of n things for each value of the width.
+func (r *Reader) Fits(n int) bool { return 1<<r.width <= n }
+
+// Or reads values until to is full, and puts the word of each, shifted by so many
+// bits, into the number there by or. Words has one for each value of the width.
+func (r *Reader) Or(to []uint64, words []int32, shift uint) bool {
+	words = words[:1<<r.width]
+	for len(to) > 0 {
+		switch {
+		case r.repeat > 0:
+			n := min(len(to), r.repeat)
+			word := uint64(words[r.value]) << (shift & 63)
+			for i := range to[:n] {
+				to[i] |= word
+			}
+			r.repeat -= n
+			to = to[n:]
+		case r.packed > 0:
+			n := min(len(to), r.packed)
+			r.orPacked(to[:n], words, shift)
+			r.packed -= n
+			to = to[n:]
+		case !r.next():
+			return false
+		}
+	}
+	return true
+}
+
 // Same returns the value that the next n have, which it then leaves out, where one
 // run has them all.
 func (r *Reader) Same(n int) (value int32, are bool) {
@@ -194,4 +223,31 @@ func (r *Reader) unpack(to []int32) {
 		bit += width
 	}
 	r.bit = bit
+}
+
+// orPacked does with packed values what Or does.
+func (r *Reader) orPacked(to []uint64, words []int32, shift uint) {
+	width, mask, bit, data := r.width, uint64(1)<<r.width-1, r.bit, r.data
+	done, by, up := 0, uint(width)&63, shift&63
+	if len(data) >= 8 && 0 < width && width <= 14 {
+		fast := min(len(to), max(0, ((len(data)-8)*8-bit)/width))
+		for ; done+4 <= fast; done += 4 {
+			word, four := binary.LittleEndian.Uint64(data[bit>>3:])>>(bit&7), (*[4]uint64)(to[done:])
+			four[0] |= uint64(words[word&mask]) << up
+			four[1] |= uint64(words[word>>by&mask]) << up
+			four[2] |= uint64(words[word>>(2*by&63)&mask]) << up
+			four[3] |= uint64(words[word>>(3*by&63)&mask]) << up
+			bit += 4 * width
+		}
+		r.bit = bit
+	}
+	var some [64]int32
+	for to = to[done:]; len(to) > 0; {
+		part := some[:min(len(to), len(some))]
+		r.unpack(part)
+		for i, value := range part {
+			to[i] |= uint64(words[value]) << up
+		}
+		to = to[len(part):]
+	}
 }

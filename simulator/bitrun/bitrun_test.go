@@ -2,6 +2,7 @@ package bitrun
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -58,7 +59,21 @@ func TestValuesComeBackAsTheyWere(t *testing.T) {
 		for at := 0; at < len(all); {
 			n := min(len(all)-at, rapid.IntRange(1, 300).Draw(t, "part"))
 			part := all[at : at+n]
-			switch rapid.IntRange(0, 4).Draw(t, "what") {
+			switch rapid.IntRange(0, 5).Draw(t, "what") {
+			case 5:
+				if !r.Fits(1 << 16) {
+					continue
+				}
+				got, want, words := make([]uint64, n), make([]uint64, n), make([]int32, 1<<16)
+				for i := range words {
+					words[i] = int32(i)*3 - 1
+				}
+				for i, v := range part {
+					got[i], want[i] = 1, uint64(v*3-1)<<7|1
+				}
+				if !r.Or(got, words, 7) || !slices.Equal(got, want) {
+					t.Fatalf("%d values of %d bits at %d: %v instead of %v", n, width, at, got, want)
+				}
 			case 0:
 				if !r.Skip(n) {
 					t.Fatalf("no %d values to skip at %d", n, at)
@@ -90,6 +105,9 @@ func TestValuesComeBackAsTheyWere(t *testing.T) {
 				}
 			}
 			at += n
+		}
+		if r.Fits(1<<16) && r.Or(make([]uint64, 1), make([]int32, 1<<16), 0) {
+			t.Fatal("there is more than was written")
 		}
 		if r.Read(make([]int32, 1)) || r.Skip(1) || r.Count(1, make([]uint64, 8)) || are(r.Same(1)) {
 			t.Fatal("there is more than was written")
@@ -135,6 +153,9 @@ func FuzzReader(f *testing.F) {
 			r.Count(int(n), counts)
 			r = New(data, width)
 			r.Skip(int(n))
+			if r = New(data, width); r.Fits(1 << 16) {
+				r.Or(make([]uint64, n), make([]int32, 1<<16), 0)
+			}
 		}
 	})
 }
@@ -157,5 +178,38 @@ func BenchmarkRead(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.N*len(values))/b.Elapsed().Seconds()/1e6, "Mvalues/s")
 		})
+	}
+}
+
+// BenchmarkOr compares words of values in one go with values, their words, and those
+// put together, one after the other.
+func BenchmarkOr(b *testing.B) {
+	for _, width := range []int{2, 9, 13, 17} {
+		values, words := make([]int32, 1<<20), make([]int32, 1<<width)
+		for i := range values {
+			values[i] = int32(uint32(i)*2654435761>>8) & (1<<width - 1)
+		}
+		data, codes, part := encode([]run{{values, true}}, width), make([]int32, 1024), make([]uint64, 1024)
+		for _, inOne := range []bool{true, false} {
+			b.Run(fmt.Sprintf("%d/one=%t", width, inOne), func(b *testing.B) {
+				for b.Loop() {
+					r := New(data, width)
+					for range len(values) / len(part) {
+						if inOne {
+							r.Or(part, words, 3)
+							continue
+						}
+						r.Read(codes)
+						for i, code := range codes {
+							codes[i] = words[code]
+						}
+						for i, code := range codes {
+							part[i] |= uint64(code) << 3
+						}
+					}
+				}
+				b.ReportMetric(b.Elapsed().Seconds()/float64(b.N*len(values))*1e9, "ns/value")
+			})
+		}
 	}
 }

@@ -204,6 +204,8 @@ type tableColumn struct {
 	at      int // of the next value
 }
 
+func (c *tableColumn) failed(err error) error { return fmt.Errorf("column %s: %w", c.name, err) }
+
 // readParquet reads a file whose rows are flows. The line of a flow is its row.
 func readParquet(_ io.Reader, s *sink) (err error) {
 	s.at.Line = 1
@@ -345,14 +347,14 @@ func (t *table) group(g *file.RowGroupReader) error {
 	for i, c := range t.columns {
 		var err error
 		if readers[i], err = g.Column(c.index); err != nil {
-			return fmt.Errorf("column %s: %w", c.name, err)
+			return c.failed(err)
 		}
 	}
 	for left := g.NumRows(); left > 0; {
 		n := int(min(left, batchRows))
 		for i, c := range t.columns {
 			if err := c.fill(readers[i], n); err != nil {
-				return fmt.Errorf("column %s: %w", c.name, err)
+				return c.failed(err)
 			}
 		}
 		if err := t.batch(n); err != nil || t.stopped != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -27,10 +28,11 @@ type chunk struct {
 	at     int  // the next row, where only some are read
 
 	texts   *vocabulary
-	coded   []int32 // the dictionary of texts
+	coded   []int32 // the dictionary of texts; up to its capacity, a power of two, are words that are none
 	values  []int64 // that of numbers
-	codes   []int32 // of the batch
+	codes   []int32 // of the batch, unless isAhead
 	numbers []int64 // of the batch
+	isAhead bool    // the batch's texts are still to be read from runs, by pack or settle
 
 	left    int // rows of the page that are not yet read
 	data    []byte
@@ -179,7 +181,10 @@ func (k *chunk) readDictionary(data []byte, n int) error {
 		k.plainNumbers(k.values, data)
 		return nil
 	}
-	k.coded = make([]int32, n)
+	k.coded = make([]int32, n, 1<<bits.Len(uint(max(1, n)-1)))
+	for i := n; i < cap(k.coded); i++ {
+		k.coded[:i+1][i] = noText
+	}
 	for i := range k.coded {
 		text, rest, err := k.plainText(data)
 		if err != nil {
@@ -227,7 +232,12 @@ func (k *chunk) plainText(data []byte) (text, rest []byte, err error) {
 	return data[:size:size], data[size:], nil
 }
 
-// fill reads a batch of n rows.
+// noText is in the place of a text that a dictionary does not have. As part of a
+// number that texts are packed into, it makes that negative.
+const noText = -1
+
+// fill reads a batch of n rows. Texts that are all of one page wait for pack, or for
+// settle.
 func (k *chunk) fill(n int) error {
 	if k.isNumber() {
 		k.numbers = slices.Grow(k.numbers[:0], n)[:n]
@@ -266,6 +276,9 @@ func (k *chunk) fillFrom(at, m int) error {
 			return err
 		}
 		spread(k.numbers[at:at+m], there, k.present)
+		return nil
+	}
+	if k.isAhead = there == len(k.codes) && k.isCoded && k.runs.Fits(cap(k.coded)); k.isAhead {
 		return nil
 	}
 	if err := k.readTexts(k.codes[at : at+there]); err != nil {
@@ -336,6 +349,30 @@ func (k *chunk) readTexts(to []int32) error {
 			return errCode
 		}
 		to[i] = coded[code]
+	}
+	return nil
+}
+
+// settle reads the texts of the batch, if they wait.
+func (k *chunk) settle() error {
+	if !k.isAhead {
+		return nil
+	}
+	k.isAhead = false
+	return k.readTexts(k.codes)
+}
+
+// pack puts the texts of the batch into the rows' numbers, shifted by so many bits.
+// Where one is not in its dictionary, the number becomes negative.
+func (k *chunk) pack(rows []uint64, shift uint) error {
+	if k.isAhead {
+		if k.isAhead = false; !k.runs.Or(rows, k.coded[:cap(k.coded)], shift) {
+			return errShort
+		}
+		return nil
+	}
+	for i, code := range k.codes[:len(rows)] {
+		rows[i] |= uint64(code) << (shift & 63)
 	}
 	return nil
 }

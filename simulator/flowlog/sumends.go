@@ -25,8 +25,8 @@ type sumEnds struct {
 	pods  []int32              // of those with a pod's name, what others with the same have too; else 0
 	index index
 
-	widths [5]int         // of numbers of texts, in bits
-	recent [5][]recentEnd // by the text of the field that says most
+	widths [5]uint        // of numbers of texts, in bits
+	recent [5][]recentEnd // by the text of the field that says most; one for each number of its width
 	names  map[podName]int32
 	asked  policies.FlowPeer // of Taker.Class
 }
@@ -55,7 +55,7 @@ func newSumEnds(to Taker) *sumEnds {
 		all: make([]sumEnd, 1), peers: make([]*policies.FlowPeer, 1), pods: make([]int32, 1), // the number 0 is of none
 	}
 	for i := range s.texts {
-		s.texts[i] = newVocabulary()
+		s.texts[i], s.recent[i] = newVocabulary(), make([]recentEnd, 1)
 	}
 	s.index.forget()
 	return s
@@ -74,22 +74,19 @@ func (s *sumEnds) size() int {
 
 // fit has keys hold all texts. It reports whether they can.
 func (s *sumEnds) fit() bool {
-	total, grown := 0, false
+	total, grown := uint(0), false
 	for i, t := range s.texts {
 		if t.len() > 1<<s.widths[i] {
-			s.widths[i], grown = bits.Len(uint(t.len())), true
+			s.widths[i], grown = uint(bits.Len(uint(t.len()))), true
 		}
 		total += s.widths[i]
-		if more := t.len() - len(s.recent[i]); more > 0 {
-			s.recent[i] = append(s.recent[i], make([]recentEnd, more)...)
-		}
 	}
 	if grown {
-		for i := range s.recent {
-			clear(s.recent[i])
+		for i, width := range s.widths {
+			s.recent[i] = make([]recentEnd, 1<<width)
 		}
 	}
-	return total <= 64
+	return total < 64
 }
 
 // hash returns that of an end's texts.
@@ -188,10 +185,9 @@ func sortsAt(start int64, from, to *sumEnd) (source, target int32, areSame bool)
 
 // endColumns find one end of each row of a batch.
 type endColumns struct {
-	columns [5]*chunk
-	keys    []uint64
-	ids     []int32
-	sorts   []int32
+	packedTexts
+	ids   []int32
+	sorts []int32
 }
 
 // widest returns which column says most.
@@ -205,58 +201,37 @@ func (e *endColumns) widest() int {
 	return widest
 }
 
-// pack makes a number of all that n rows say of an end.
-func (e *endColumns) pack(n int, widths *[5]int) []uint64 {
-	e.keys = resized(e.keys, n)
-	keys, isFirst, shift := e.keys, true, 0
-	for i, k := range e.columns {
-		switch by := uint(shift); {
-		case k == nil:
-		case isFirst:
-			for row, code := range k.codes[:n] {
-				keys[row] = uint64(code) << (by & 63)
-			}
-			isFirst = false
-		default:
-			for row, code := range k.codes[:n] {
-				keys[row] |= uint64(code) << (by & 63)
-			}
-		}
-		shift += widths[i]
-	}
-	return keys
-}
-
-func (e *endColumns) textsAt(row int) (texts endTexts) {
-	for i, k := range e.columns {
-		if k != nil {
-			texts[i] = k.codes[row]
-		}
-	}
-	return texts
-}
-
 // find finds one end of each of n rows.
-func (s *sumEnds) find(e *endColumns, n int) {
+func (s *sumEnds) find(e *endColumns, n int) error {
 	e.ids, e.sorts = resized(e.ids, n), resized(e.sorts, n)
 	if !s.fit() {
+		if err := e.settle(); err != nil {
+			return err
+		}
 		for row := range e.ids {
 			id := s.end(e.textsAt(row))
 			e.ids[row], e.sorts[row] = id, s.all[id].sort()
 		}
-		return
+		return nil
 	}
-	keys, widest := e.pack(n, &s.widths), e.widest()
-	codes, recent := e.columns[widest].codes[:n], s.recent[widest]
-	ids, sorts := e.ids[:n], e.sorts[:n]
-	for row, key := range keys {
-		r := &recent[codes[row]]
+	if err := e.pack(n, s.widths); err != nil {
+		return err
+	}
+	widest := e.widest()
+	shift, recent := e.shifts[widest]&63, s.recent[widest]
+	ids, sorts, mask := e.ids[:n], e.sorts[:n], uint64(len(recent)-1)
+	for row, key := range e.keys {
+		r := &recent[key>>shift&mask]
 		if r.key != key || r.end == 0 {
+			if int64(key) < 0 {
+				return errCode
+			}
 			id := s.end(e.textsAt(row))
 			*r = recentEnd{key, id, s.all[id].sort()}
 		}
 		ids[row], sorts[row] = r.end, r.sort
 	}
+	return nil
 }
 
 // resized returns a slice of n things, whatever they are.

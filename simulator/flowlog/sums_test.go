@@ -306,6 +306,7 @@ func TestSumsTellPodsApart(t *testing.T) {
 		{"from itself", "10.0.0.5", "10.0.0.5", "10.0.0.4"},
 		{"from its node", "192.168.0.1", "10.0.0.4", "10.0.0.5"},
 		{"at one of two addresses", "10.0.0.4", "10.0.0.5", "10.0.0.6"},
+		{"and nobody at all", "", "", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			table := tableOf(t, "SrcAddr", []string{row.from, row.from, row.from}, "DstAddr", []string{row.to, row.other, row.to},

@@ -21,9 +21,10 @@ const sumRows = 1024
 type sumTable struct {
 	*table
 	*Sums
-	chunks   []*chunk // but for those of which only some rows are read
-	from, to endColumns
-	shapes   shapeColumns
+	chunks     []*chunk // but for those of which only some rows are read
+	from, to   endColumns
+	shapes     shapeColumns
+	haveShapes bool // of the batch, all
 	// Those that the file does not have are nil.
 	start, end, port, count, bytes *chunk
 	more                           [len(moreFields)]*chunk
@@ -91,7 +92,7 @@ func (t *sumTable) group(g *file.RowGroupReader) error {
 	t.start, t.end, t.port, t.count, t.bytes = nil, nil, nil, nil, nil
 	t.more, t.few = [len(moreFields)]*chunk{}, [len(moreFields)]*chunk{}
 	t.from.columns, t.to.columns = [5]*chunk{}, [5]*chunk{}
-	t.shapes.protocol, t.shapes.verdict = nil, nil
+	t.shapes.columns, t.shapes.number = [5]*chunk{}, nil
 	var opened []*chunk
 	defer func() {
 		for _, k := range opened {
@@ -101,7 +102,7 @@ func (t *sumTable) group(g *file.RowGroupReader) error {
 	for _, c := range t.columns {
 		k, err := newChunk(c, g, t.textsOf(c.field.name))
 		if err != nil {
-			return fmt.Errorf("column %s: %w", c.name, err)
+			return c.failed(err)
 		}
 		opened = append(opened, k)
 		t.place(k)
@@ -150,11 +151,11 @@ func (t *sumTable) rows(g *file.RowGroupReader) error {
 		n := int(min(left, sumRows))
 		for _, k := range t.chunks {
 			if err := k.fill(n); err != nil {
-				return fmt.Errorf("column %s: %w", k.name, err)
+				return k.failed(err)
 			}
 		}
-		if t.batch(n); t.stopped != nil {
-			return nil
+		if err := t.batch(n); err != nil || t.stopped != nil {
+			return err
 		}
 		left -= int64(n)
 		t.read += n
@@ -199,7 +200,7 @@ func (t *sumTable) readWanted() error {
 		}
 		for _, w := range t.wanted {
 			if err := k.numberAt(w.row); err != nil {
-				return fmt.Errorf("column %s: %w", k.name, err)
+				return k.failed(err)
 			}
 			if w.alone != nil {
 				_ = k.field.set(w.alone, k.cell(0)) // the file says that it is a count
@@ -237,14 +238,14 @@ func (t *sumTable) place(k *chunk) {
 	}
 	for name, to := range map[string]**chunk{
 		"start": &t.start, "end": &t.end, "dst_port": &t.port, "flows": &t.count, "bytes": &t.bytes,
-		"protocol": &t.shapes.protocol, "verdict": &t.shapes.verdict,
+		"verdict": &t.shapes.columns[0], "protocol": t.shapes.protocol(k),
 	} {
 		if k.field.name == name {
 			*to = k
 		}
 	}
 	switch k {
-	case t.start, t.end, t.shapes.protocol, t.shapes.verdict:
+	case t.start, t.end, t.shapes.number, t.shapes.columns[0], t.shapes.columns[1]:
 	default:
 		if !k.counts {
 			t.counts = append(t.counts, k)
@@ -252,64 +253,62 @@ func (t *sumTable) place(k *chunk) {
 	}
 }
 
-// shapeColumns find the shapes of rows.
+// shapeColumns find the shapes of rows: of verdicts, and of protocols, which may be
+// numbers.
 type shapeColumns struct {
-	protocol, verdict *chunk
-	keys              []int32
-	areKeys           bool
+	packedTexts
+	number *chunk
 }
 
-// A key has two bits less one for each text, and for each number of a protocol.
+// protocol returns where the chunk of protocols is kept.
+func (c *shapeColumns) protocol(k *chunk) **chunk {
+	if k.isNumber() {
+		return &c.number
+	}
+	return &c.columns[1]
+}
+
+// A key has bits for each text, and for each number of a protocol and that it is one.
 const (
-	mostShapeTexts = 1 << 7
-	shapeProtocol  = 1 + 7
-	shapeNumber    = 1 << (shapeProtocol + 8)
-	shapeKeys      = shapeNumber << 1
+	shapeBits   = 7
+	shapeNumber = 1 << (shapeBits + 8)
+	shapeKeys   = shapeNumber << 2 // with one for the family
 )
 
-// find finds keys of n rows' shapes, of which the first bit is free, and reports
-// whether they could be made.
-func (c *shapeColumns) find(n int) bool {
-	c.keys = resized(c.keys, n)
-	keys := c.keys
-	if c.verdict == nil {
-		clear(keys)
-	} else {
-		most := int32(0)
-		for row, code := range c.verdict.codes[:n] {
-			keys[row] = code << 1
-			most |= code
-		}
-		if most >= mostShapeTexts {
-			return false
-		}
+// find finds keys of n rows' shapes, and reports whether they could be made.
+func (c *shapeColumns) find(n int, texts *vocabulary) (could bool, err error) {
+	if texts.len() > 1<<shapeBits {
+		return false, c.settle()
 	}
-	switch k := c.protocol; {
-	case k == nil:
-	case k.isNumber():
-		wrong := int64(0)
-		for row, v := range k.numbers[:n] {
-			keys[row] |= int32(v)<<shapeProtocol | shapeNumber
-			wrong |= v
-		}
-		return uint64(wrong) < 256
-	default:
-		most := int32(0)
-		for row, code := range k.codes[:n] {
-			keys[row] |= code << shapeProtocol
-			most |= code
-		}
-		return most < mostShapeTexts
+	if err := c.pack(n, [5]uint{shapeBits, shapeBits}); err != nil {
+		return false, err
 	}
-	return true
+	wrong := uint64(0)
+	if c.number != nil {
+		for row, v := range c.number.numbers[:n] {
+			c.keys[row] |= uint64(v)<<shapeBits | shapeNumber
+			wrong |= uint64(v)
+		}
+		return wrong < 1<<8, nil
+	}
+	for _, key := range c.keys {
+		wrong |= key
+	}
+	if int64(wrong) < 0 {
+		return false, errCode
+	}
+	return true, nil
 }
+
+// shapeKey returns where a shape is known, if it is.
+func shapeKey(key uint64, is6 uint64) uint64 { return (key<<1 | is6) & (shapeKeys - 1) }
 
 // knownShapeOf returns the shape of a row.
 func (t *sumTable) knownShapeOf(row int, is6 bool) int32 {
-	if !t.shapes.areKeys {
+	if !t.haveShapes {
 		return t.shapeOf(row, is6)
 	}
-	key := t.shapes.keys[row]
+	key := shapeKey(t.shapes.keys[row], 0)
 	if is6 {
 		key |= 1
 	}
@@ -322,9 +321,12 @@ func (t *sumTable) knownShapeOf(row int, is6 bool) int32 {
 func (t *sumTable) shapeOf(row int, is6 bool) int32 {
 	var r tableRow
 	var is shape
-	err := t.shapes.protocol.setAt(row, &r)
-	if err == nil {
-		err = t.shapes.verdict.setAt(row, &r)
+	t.shapes.tell(row)
+	err := t.shapes.number.setAt(row, &r)
+	for _, k := range t.shapes.columns {
+		if err == nil {
+			err = k.setAt(row, &r)
+		}
 	}
 	if err == nil {
 		is.verdict = cmp.Or(r.Verdict, policies.Unknown)
@@ -357,6 +359,9 @@ func (k *chunk) setAt(row int, r *tableRow) error {
 func (t *sumTable) rowAt(row int) (*tableRow, error) {
 	r := new(tableRow)
 	var wrong error
+	for _, p := range []*packedTexts{&t.from.packedTexts, &t.to.packedTexts, &t.shapes.packedTexts} {
+		p.tell(row)
+	}
 	for _, k := range t.chunks {
 		if err := k.setAt(row, r); err != nil && wrong == nil {
 			wrong = err
@@ -484,13 +489,19 @@ func (t *sumTable) selfsOf(n int) []uint64 {
 
 // batch adds up n rows. Those that are bad, or have times that are hardly any, go
 // by themselves.
-func (t *sumTable) batch(n int) {
-	t.Sums.ends.find(&t.from, n)
-	t.Sums.ends.find(&t.to, n)
+func (t *sumTable) batch(n int) (err error) {
+	if err = t.Sums.ends.find(&t.from, n); err == nil {
+		err = t.Sums.ends.find(&t.to, n)
+	}
+	if err == nil {
+		t.haveShapes, err = t.shapes.find(n, t.others)
+	}
+	if err != nil {
+		return err
+	}
 	areSound := t.span(n)
 	areSound = t.areCounts(n) && areSound
-	t.shapes.areKeys = t.shapes.find(n)
-	areSound = areSound && t.shapes.areKeys
+	areSound = areSound && t.haveShapes
 	areSound = areSound && (!t.onlySpan || t.areChosen())
 	line := t.at.Line
 	defer func() { t.at.Line = line + n }()
@@ -498,10 +509,10 @@ func (t *sumTable) batch(n int) {
 		t.selfsOf(n)
 		for i := range n {
 			if t.add(i, line+i+1); t.stopped != nil {
-				return
+				return nil
 			}
 		}
-		return
+		return nil
 	}
 	t.findKeys(n)
 	counts, sizes, began, ended := t.numbersOf(t.count, n), t.numbersOf(t.bytes, n), t.began[:n], t.ended[:n]
@@ -523,6 +534,7 @@ func (t *sumTable) batch(n int) {
 		}
 	}
 	t.stats.Flows += taken
+	return nil
 }
 
 // rowKey is the key of a row's group. Of rows that need a closer look, rest is 0.
@@ -537,7 +549,7 @@ func (t *sumTable) findKeys(n int) {
 	ports, selfs, keys, slots, numbers := t.numbersOf(t.port, n), t.selfsOf(n), t.keys[:n], t.slots[:n], t.numbers[:n]
 	for i, source := range from {
 		target := to[i]
-		is := known[(shapes[i]|source&1)&(shapeKeys-1)] - 1
+		is := known[shapeKey(shapes[i], uint64(source)&1)] - 1
 		k := rowKey{uint64(source)<<32 | uint64(target), uint64(ports[i]) | uint64(is)<<restShape | restUsed | selfs[i]}
 		if source|target|is < 0 || source == target {
 			k = rowKey{}
