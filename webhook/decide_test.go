@@ -243,7 +243,7 @@ func dryRun(r *admissionv1.AdmissionRequest) { yes := true; r.DryRun = &yes }
 
 const broken = `breaks invariant closed (deny)
 shop/web can open TCP/1 to payments/db
-by NetworkPolicy payments/in rule 0
+by NetworkPolicy payments/in, ingress rule 1
 weir explain -f cluster -f YOUR-FILE -n payments shop/deployment/web payments/deployment/db TCP/1`
 
 func (b *bench) allows(what string, r *admissionv1.AdmissionResponse) {
@@ -314,7 +314,7 @@ func TestDeletes(t *testing.T) {
 
 func TestSeverities(t *testing.T) {
 	for severity, want := range map[string][]string{
-		"warn":  {"breaks invariant closed: shop/web can open TCP/1 to payments/db, by NetworkPolicy payments/in rule 0"},
+		"warn":  {"breaks invariant closed: shop/web can open TCP/1 to payments/db, by NetworkPolicy payments/in, ingress rule 1"},
 		"audit": nil,
 	} {
 		b := newBench(t, severity, Options{})
@@ -469,7 +469,7 @@ func TestNothingElseMayBreak(t *testing.T) {
 	}
 	further := `breaks further invariant closed (deny)
 shop/web can open TCP/443 to payments/db
-by NetworkPolicy payments/in rule 0
+by NetworkPolicy payments/in, ingress rule 1
 weir explain -f cluster -f YOUR-FILE -n payments shop/deployment/web payments/deployment/db TCP/443`
 	b := newBench(t, "deny", Options{})
 	b.see(t, policy("shop", "out", "2", allEgress), "2")
