@@ -89,7 +89,7 @@ func seeOf(r *invariant.Result) policies.Place {
 }
 
 // invariantLines are what else there is to say of a result: what is wanted, by
-// whom, which rule decides, and how to learn more.
+// whom, which rule decides, and where and how to learn more.
 func invariantLines(r *invariant.Result, explain string) []string {
 	var lines []string
 	wanted := r.Description
@@ -98,6 +98,9 @@ func invariantLines(r *invariant.Result, explain string) []string {
 	}
 	if wanted != "" {
 		lines = append(lines, wanted)
+	}
+	if len(r.Links) > 0 {
+		lines = append(lines, strings.Join(r.Links, ", "))
 	}
 	x := foremostOf(r)
 	if x == nil {
@@ -118,6 +121,9 @@ func appendInvariant(b []byte, r *invariant.Result) []byte {
 	b = appendMember(append(b, '{'), "name", r.Ref.Name)
 	b = appendSome(b, "description", r.Description)
 	b = appendSome(b, "owner", r.Owner)
+	if len(r.Links) > 0 {
+		b = appendList(appendName(b, "links"), r.Links, appendString)
+	}
 	b = appendMember(b, "severity", r.Severity.String())
 	b = appendMember(b, "form", r.Form.String())
 	b = appendMember(b, "state", r.State.String())
