@@ -187,7 +187,7 @@ func invariantSentences(p *Preview) []sentence {
 		}
 	}
 	for i := range p.Invariants {
-		if c := &p.Invariants[i]; c.Edited && !c.Loosens() {
+		if c := &p.Invariants[i]; c.Edited && !c.Loosens() && !c.IsFalse() {
 			said = append(said, sentence{
 				Rule: "invariants", Level: "note", Lead: say("Edits an invariant:"),
 				Body: say(code(c.After.Ref.Name), " says something else than in the base"), At: c.After.FormPlace, key: "edited " + c.After.Ref.Name,
@@ -212,8 +212,13 @@ func invariantSentence(c *invariant.Change) sentence {
 	case invariant.Worsens:
 		s.Lead = say("Breaks an invariant further:")
 	case invariant.Stuck:
-		if s.Lead = say("Already broken:"); c.Added {
+		switch {
+		case c.Added:
 			s.Lead = say("Declares an invariant that does not hold:")
+		case c.IsFalse():
+			s.Lead = say("Edits an invariant so that it does not hold:")
+		default:
+			s.Lead = say("Already broken:")
 		}
 	case invariant.Doubts:
 		s.Level, s.Lead = min(findingSeverity(c.After.Severity), lint.Warning).String(), say("Leaves an invariant uncertain:")
@@ -231,7 +236,9 @@ func invariantSentence(c *invariant.Change) sentence {
 		return s
 	}
 	s.Body = say(name, wanted, ": ", c.After.Say())
-	s.decidedBy(&c.After)
+	if s.decidedBy(&c.After); c.IsFalse() {
+		s.Body = say(s.Body, "; adopt: true takes it as it is")
+	}
 	return s
 }
 
@@ -260,7 +267,12 @@ func loosenedSentence(c *invariant.Change) sentence {
 		wanted = say(" (", was.Description, ")")
 	}
 	s.Body = say(code(was.Ref.Name), wanted, ", ", now, ": ", was.Say())
-	if s.decidedBy(was); c.Turn == invariant.Removed {
+	cure := "; edit it in a change of its own, or waive this"
+	if c.Turn == invariant.Removed {
+		cure = "; remove it in a change of its own"
+	}
+	s.decidedBy(was)
+	if s.Body = say(s.Body, cure); c.Turn == invariant.Removed {
 		s.Declared = policies.Place{} // nowhere in the head
 		s.AtBase = s.At == c.After.FormPlace
 	}
