@@ -424,6 +424,8 @@ func TestInvariants(t *testing.T) {
 	b.allows("one that is adopted", b.ask(admissionv1.Create, fmt.Sprintf(never, "adopt: true, ")))
 	b.refuses("one that does not compile", b.ask(admissionv1.Create, `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: open}, spec: {cel: "pods.all(p, p.nam == 'x')"}}`),
 		"invariant/open:6:24: cel: no field nam in Pod; did you mean name?\n    pods.all(p, p.nam == 'x')\n                  ^")
+	b.refuses("one that cannot be evaluated", b.ask(admissionv1.Create, `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: open}, spec: {cel: 'pods[99].name == "x"'}}`),
+		"is invalid: invariant open (deny)\nit could not be evaluated: invariant/open:6:18: index out of bounds: 99")
 	if r := b.ask(admissionv1.Delete, fmt.Sprintf(keepClosed, "deny")); !r.Allowed || len(r.Warnings) != 1 {
 		t.Errorf("to delete one: %+v", r)
 	}
