@@ -236,7 +236,11 @@ func invariantSentence(c *invariant.Change) sentence {
 		return s
 	}
 	s.Body = say(name, wanted, ": ", c.After.Say())
-	if s.decidedBy(&c.After); c.IsFalse() {
+	s.decidedBy(&c.After)
+	if lapsed := c.After.Lapsed(); lapsed != "" && c.After.State == invariant.Broken {
+		s.Body = say(s.Body, "; ", lapsed)
+	}
+	if c.IsFalse() {
 		s.Body = say(s.Body, "; adopt: true takes it as it is")
 	}
 	return s
