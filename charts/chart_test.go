@@ -21,6 +21,7 @@ import (
 
 	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies/k8s"
+	"github.com/weir-policy/weir/policies/library"
 	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
@@ -173,6 +174,7 @@ func TestValuesThatAreRefused(t *testing.T) {
 		{"networkPolicy.apiServerCIDRs={10.0.0.256/8}", "networkPolicy/apiServerCIDRs"},
 		{"networkPolicy.apiServerCIDRs={fd00::/129}", "networkPolicy/apiServerCIDRs"},
 		{"calico.version=9.9", "calico/version"},
+		{"packs={baselin}", "packs/0"},
 		{"fullnameOverride=UPPER_case", "fullnameOverride"},
 		{"nameOverride=a.b", "nameOverride"},
 		{"certificates.duration=1h,certificates.renewBefore=61m", "certificates/renewBefore: 61m is not less than"},
@@ -211,7 +213,7 @@ func TestChoices(t *testing.T) {
 		most.of(t, kind, "weir")
 	}
 	for _, values := range []string{
-		"webhook.excludeNamespaces=null", "webhook.annotations=null", "replicas=1", "podDisruptionBudget.maxUnavailable=50%",
+		"packs={baseline,/packs/own}", "webhook.excludeNamespaces=null", "webhook.annotations=null", "replicas=1", "podDisruptionBudget.maxUnavailable=50%",
 		"networkPolicy.apiServerCIDRs={10.0.0.0/8,fd00::1/128,::/0}", "resources.limits.memory=1.5Gi,resources.requests.cpu=1", "image.tag=v1.2.3-rc_1",
 		"webhook.clientCA.configMap=issuer,webhook.clientCA.name=kube-apiserver,certificates.source=cert-manager",
 		`webhook.matchConditions[0].name=example.com/x,webhook.matchConditions[0].expression=!("a" in [request.name])`,
@@ -244,15 +246,23 @@ func TestAgent(t *testing.T) {
 	}
 }
 
-// The versions of Calico are those that the program knows.
-func TestVersionsOfCalico(t *testing.T) {
+// The versions of Calico, and the policy packs, are those that the program knows.
+func TestVersionsAndPacks(t *testing.T) {
 	text, err := os.ReadFile("weir/values.schema.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `"version": {"enum": ["", "` + strings.Join(k8s.CalicoVersions[:], `", "`) + `"]}`
-	if !bytes.Contains(text, []byte(want)) {
-		t.Errorf("values.schema.json does not say %s", want)
+	var packs []string
+	for _, p := range library.Packs {
+		packs = append(packs, p.Name)
+	}
+	for _, want := range []string{
+		`"version": {"enum": ["", "` + strings.Join(k8s.CalicoVersions[:], `", "`) + `"]}`,
+		`{"enum": ["` + strings.Join(packs, `", "`) + `"]}`,
+	} {
+		if !bytes.Contains(text, []byte(want)) {
+			t.Errorf("values.schema.json does not say %s", want)
+		}
 	}
 }
 

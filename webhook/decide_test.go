@@ -243,7 +243,7 @@ func dryRun(r *admissionv1.AdmissionRequest) { yes := true; r.DryRun = &yes }
 
 const broken = `breaks invariant closed (deny)
 shop/web can open TCP/1 to payments/db
-by NetworkPolicy payments/in rule 0
+by NetworkPolicy payments/in, ingress rule 1
 weir explain -f cluster -f YOUR-FILE -n payments shop/deployment/web payments/deployment/db TCP/1`
 
 func (b *bench) allows(what string, r *admissionv1.AdmissionResponse) {
@@ -314,7 +314,7 @@ func TestDeletes(t *testing.T) {
 
 func TestSeverities(t *testing.T) {
 	for severity, want := range map[string][]string{
-		"warn":  {"breaks invariant closed: shop/web can open TCP/1 to payments/db, by NetworkPolicy payments/in rule 0"},
+		"warn":  {"breaks invariant closed: shop/web can open TCP/1 to payments/db, by NetworkPolicy payments/in, ingress rule 1"},
 		"audit": nil,
 	} {
 		b := newBench(t, severity, Options{})
@@ -424,6 +424,8 @@ func TestInvariants(t *testing.T) {
 	b.allows("one that is adopted", b.ask(admissionv1.Create, fmt.Sprintf(never, "adopt: true, ")))
 	b.refuses("one that does not compile", b.ask(admissionv1.Create, `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: open}, spec: {cel: "pods.all(p, p.nam == 'x')"}}`),
 		"invariant/open:6:24: cel: no field nam in Pod; did you mean name?\n    pods.all(p, p.nam == 'x')\n                  ^")
+	b.refuses("one that cannot be evaluated", b.ask(admissionv1.Create, `{apiVersion: weir.dev/v1alpha1, kind: Invariant, metadata: {name: open}, spec: {cel: 'pods[99].name == "x"'}}`),
+		"is invalid: invariant open (deny)\nit could not be evaluated: invariant/open:6:18: index out of bounds: 99")
 	if r := b.ask(admissionv1.Delete, fmt.Sprintf(keepClosed, "deny")); !r.Allowed || len(r.Warnings) != 1 {
 		t.Errorf("to delete one: %+v", r)
 	}
@@ -469,7 +471,7 @@ func TestNothingElseMayBreak(t *testing.T) {
 	}
 	further := `breaks further invariant closed (deny)
 shop/web can open TCP/443 to payments/db
-by NetworkPolicy payments/in rule 0
+by NetworkPolicy payments/in, ingress rule 1
 weir explain -f cluster -f YOUR-FILE -n payments shop/deployment/web payments/deployment/db TCP/443`
 	b := newBench(t, "deny", Options{})
 	b.see(t, policy("shop", "out", "2", allEgress), "2")

@@ -66,7 +66,7 @@ const friends = `, friend: "yes"`
 func TestATemplateThatChangesCountsBesideItsPods(t *testing.T) {
 	b := newRollout(t, running)
 	b.refuses("a template of friends", b.ask(admissionv1.Update, labelled("Deployment", friends, ""), b.was(labelled("Deployment", "", ""))),
-		"breaks invariant closed (deny)\nshop/web (pod web-x-1) can open TCP/1 to payments/db\nby NetworkPolicy payments/in rule 0\nweir explain -f cluster -f YOUR-FILE -n shop shop/pod/web-x-1 payments/deployment/db TCP/1")
+		"breaks invariant closed (deny)\nshop/web (pod web-x-1) can open TCP/1 to payments/db\nby NetworkPolicy payments/in, ingress rule 1\nweir explain -f cluster -f YOUR-FILE -n shop shop/pod/web-x-1 payments/deployment/db TCP/1")
 	b.allows("a template of others", b.ask(admissionv1.Update, labelled("Deployment", ", version: two", ""), b.was(labelled("Deployment", "", ""))))
 	for _, kind := range []string{"Deployment", "ReplicaSet", "Pod"} { // while nobody was asked
 		b.see(t, labelled(kind, friends, running), "9")

@@ -221,7 +221,11 @@ func (v *verdict) declares(r *invariant.Result) {
 			v.warn("invariant %s does not hold today: %s", r.Ref.Name, r.Say())
 			return
 		}
-		v.tell(r, "does not hold today:")
+		verb := "does not hold today:"
+		if r.State == invariant.Invalid {
+			verb = "is invalid:"
+		}
+		v.tell(r, verb)
 		if v.isDenied() && r.State == invariant.Broken {
 			last := &v.denials[len(v.denials)-1]
 			*last += "\nspec.adopt: true accepts it as it is"

@@ -393,7 +393,7 @@ const (
 
 const opensDB = `breaks invariant payments-db (deny): the shop does not reach the payments database (owner team-payments)
 shop/web can open TCP/5432 to payments/db
-by NetworkPolicy %s rule 0
+by NetworkPolicy %s
 weir explain -f cluster %s shop/deployment/web payments/deployment/db TCP/5432
 `
 
@@ -404,15 +404,15 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 	c.apply(closed)
 	c.apply(openWeb)
 	created := `Error from server (Forbidden): error when creating "STDIN":` + because
-	c.says(created+fmt.Sprintf(opensDB, "payments/open", "-f YOUR-FILE -n payments"), openDB, "apply", "-f", "-")
-	c.says(created+fmt.Sprintf(opensDB, "payments/open", "-f YOUR-FILE -n payments"), openDB, "apply", "--dry-run=server", "-f", "-")
+	c.says(created+fmt.Sprintf(opensDB, "payments/open, ingress rule 1", "-f YOUR-FILE -n payments"), openDB, "apply", "-f", "-")
+	c.says(created+fmt.Sprintf(opensDB, "payments/open, ingress rule 1", "-f YOUR-FILE -n payments"), openDB, "apply", "--dry-run=server", "-f", "-")
 	file := filepath.Join(t.TempDir(), "open.yaml")
 	if err := os.WriteFile(file, []byte(strings.Replace(openDB, ", namespace: payments", "", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c.explains(&source.Loader{Options: k8s.Options{Namespace: "payments"}}, source.Cluster, file)
 	c.explains(&source.Loader{Without: []string{"networkpolicy/payments/deny"}}, source.Cluster)
-	c.says("Error from server (Forbidden):"+because+fmt.Sprintf(opensDB, "shop/open", "--without networkpolicy/payments/deny"), "", "delete", "networkpolicy", "-n", "payments", "deny")
+	c.says("Error from server (Forbidden):"+because+fmt.Sprintf(opensDB, "shop/open, egress rule 1", "--without networkpolicy/payments/deny"), "", "delete", "networkpolicy", "-n", "payments", "deny")
 	c.says("namespace \"payments\" deleted (server dry run)\n", "", "delete", "namespace", "payments", "--dry-run=server")
 
 	// A label of a Namespace says who may.
@@ -442,7 +442,7 @@ func TestRealKubectlTellsWhy(t *testing.T) {
 		}
 		return nil
 	})
-	c.says("Warning: breaks invariant payments-db: shop/web can open TCP/5432 to payments/db, by NetworkPolicy payments/open rule 0\nnetworkpolicy.networking.k8s.io/open configured\n", openDB, "apply", "-f", "-")
+	c.says("Warning: breaks invariant payments-db: shop/web can open TCP/5432 to payments/db, by NetworkPolicy payments/open, ingress rule 1\nnetworkpolicy.networking.k8s.io/open configured\n", openDB, "apply", "-f", "-")
 
 	// The controller says so, too.
 	testkit.Eventually(c, func() error {

@@ -87,6 +87,10 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{"preview", "preview -o json --staged -f STAGED --flows STAGED/flows.jsonl --each --fail-on opens"},
 		{"checkrun", "check -o json DEPLOY"},
 		{"checkrun", "check -o json DEPLOY --pod-cidr 10.244.0.0/16 --show-waived"},
+		{"checkrun", "check -o json DEPLOY --invariants INVARIANTS --pack cis,nsa --show-waived"},
+		{"preview", "preview -o json --repo REPO --pack baseline,cis,nsa"},
+		{"packlist", "packs -o json"},
+		{"testrun", "test -o json --pack baseline,cis,nsa"},
 		{"testrun", "test -o json TESTS -f DEPLOY"},
 		{"testrun", "test -o json TESTS --repo REPO -f git:pr"},
 		{"conversion", "convert -o json --to calico -f DEPLOY"},
@@ -99,7 +103,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	} {
 		t.Run(row.args, func(t *testing.T) {
 			imported := filepath.Join(t.TempDir(), "flows.jsonl")
-			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "TESTS", filepath.Join(shop, "tests"), "REPO", repo, "STAGED", filepath.Join(shop, "..", "staged"), "CONVERT", filepath.Join(shop, "..", "convert", "calico.yaml"), "CALICO", filepath.Join(shop, "..", "calico"), "FLOWS", flows, "IMPORTED", imported, "STORE", store).Replace(row.args))
+			args := strings.Fields(strings.NewReplacer("DEPLOY", deploy, "TESTS", filepath.Join(shop, "tests"), "INVARIANTS", filepath.Join(shop, "invariants.yaml"), "REPO", repo, "STAGED", filepath.Join(shop, "..", "staged"), "CONVERT", filepath.Join(shop, "..", "convert", "calico.yaml"), "CALICO", filepath.Join(shop, "..", "calico"), "FLOWS", flows, "IMPORTED", imported, "STORE", store).Replace(row.args))
 			printed := weir(t, questions, args...)
 			schema := testkit.Schema(t, row.schema)
 			answers := json.NewDecoder(bytes.NewReader(printed))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/internal/source"
+	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/lint"
@@ -64,6 +65,7 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 			if o.Now, wrong = moment(today); wrong != nil {
 				err = errors.Join(err, wrong)
 			}
+			asked := slices.Contains(o.Only, report.InvariantCheck.Name)
 			checks, invariants := chosen(&o)
 			_, wrong = o.Checks()
 			if err := errors.Join(err, wrong, out.check(), readOnce(slices.Concat(in.files, args, elsewhere, flows.patterns)...)); err != nil {
@@ -96,6 +98,9 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 					return err
 				}
 				run.AddInvariants(results, in.explain(args))
+			}
+			if asked && len(declared) == 0 {
+				run.Warnings = append(run.Warnings, policies.Warning{Message: "there is no Invariant among the sources, so none was checked; --invariants and --pack name some"})
 			}
 			err = out.write(func(w io.Writer, f report.Format, style report.Style) error {
 				return report.WriteCheckRun(w, f, &run, style)
@@ -132,6 +137,7 @@ The exit status is 1 when a finding is as bad as --fail-on says, or worse.`,
 // invariants are to be checked, and leaves the options to those of policies.
 func chosen(o *lint.Options) (checks, invariants bool) {
 	name := report.InvariantCheck.Name
+	o.Others = []string{name}
 	invariants = (len(o.Only) == 0 || slices.Contains(o.Only, name)) && !slices.Contains(o.Skip, name)
 	is := func(n string) bool { return n == name }
 	only := slices.DeleteFunc(slices.Clone(o.Only), is)
@@ -153,7 +159,7 @@ func (i *input) judgeInvariants(ctx context.Context, args, elsewhere []string, p
 		return nil, nil, err
 	}
 	if len(all) == 0 && len(elsewhere) > 0 {
-		return nil, nil, fmt.Errorf("--invariants: no Invariant found in %s", strings.Join(elsewhere, ", "))
+		return nil, nil, noneFound(elsewhere)
 	}
 	read, err := packs.read(ctx, i.streams, packs.names...)
 	if err != nil {
@@ -163,6 +169,11 @@ func (i *input) judgeInvariants(ctx context.Context, args, elsewhere []string, p
 		return nil, nil, err
 	}
 	return reach.New(m, invariant.Apart(o, all...)), all, nil
+}
+
+// noneFound is the error of --invariants where there are none.
+func noneFound(sources []string) error {
+	return fmt.Errorf("--invariants: no Invariant found in %s", strings.Join(sources, ", "))
 }
 
 // explain is the command that explains connections of the sources.

@@ -91,6 +91,11 @@ of what would change if its staged policies were enforced: together, and with
 			if err := load(c.Context(), &in, &request); err != nil {
 				return err
 			}
+			isOfPack := func(i invariant.Invariant) bool { return i.Pack != "" }
+			found := slices.DeleteFunc(slices.Concat(request.Declared.Base, request.Declared.Head), isOfPack)
+			if len(found) == 0 && len(change.invariants) > 0 {
+				return noneFound(change.invariants)
+			}
 			if len(flows.patterns) > 0 && request.Declared.AskFlows() {
 				if readsStdin(flows.patterns) {
 					return errors.New("--flows: an invariant asks for recorded flows, so they are read twice, and standard input cannot be; give them as a file")

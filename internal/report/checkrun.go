@@ -9,6 +9,7 @@ import (
 
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/lint"
+	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
 // severities prints "1 error, 2 warnings".
@@ -66,15 +67,20 @@ func checkRunText(out *bufio.Writer, r *CheckRun, paint paint) {
 		}
 		level := f.Severity.String()
 		fmt.Fprintf(out, "%s: %s %s  %s\n", paint.bold(clean(f.Place.String())), paint.level(level, level+":"), clean(f.Message), paint.dim("["+f.Check+"]"))
-		about := "    of " + f.Policy.What() + " " + f.Policy.String()
+		var about []string
+		if f.Policy.Kind != v1alpha1.KindInvariant { // which its message names
+			about = append(about, "of "+f.Policy.What()+" "+f.Policy.String())
+		}
 		isSaid := func(line string) bool { return strings.HasSuffix(line, " at "+f.See.String()) }
 		if f.See.File != "" && !slices.ContainsFunc(f.More, isSaid) {
-			about += ", see " + f.See.String()
+			about = append(about, "see "+f.See.String())
 		}
 		if f.Waiver != nil {
-			about += ", " + waiverText(f.Waiver)
+			about = append(about, waiverText(f.Waiver))
 		}
-		out.WriteString(paint.dim(clean(about)) + "\n")
+		if len(about) > 0 {
+			out.WriteString(paint.dim("    "+clean(strings.Join(about, ", "))) + "\n")
+		}
 		for _, line := range f.More {
 			out.WriteString(paint.dim("    "+clean(line)) + "\n")
 		}

@@ -89,7 +89,7 @@ func seeOf(r *invariant.Result) policies.Place {
 }
 
 // invariantLines are what else there is to say of a result: what is wanted, by
-// whom, which rule decides, and how to learn more.
+// whom, which rule decides, and where and how to learn more.
 func invariantLines(r *invariant.Result, explain string) []string {
 	var lines []string
 	wanted := r.Description
@@ -98,6 +98,9 @@ func invariantLines(r *invariant.Result, explain string) []string {
 	}
 	if wanted != "" {
 		lines = append(lines, wanted)
+	}
+	if len(r.Links) > 0 {
+		lines = append(lines, strings.Join(r.Links, ", "))
 	}
 	x := foremostOf(r)
 	if x == nil {
@@ -118,6 +121,9 @@ func appendInvariant(b []byte, r *invariant.Result) []byte {
 	b = appendMember(append(b, '{'), "name", r.Ref.Name)
 	b = appendSome(b, "description", r.Description)
 	b = appendSome(b, "owner", r.Owner)
+	if len(r.Links) > 0 {
+		b = appendList(appendName(b, "links"), r.Links, appendString)
+	}
 	b = appendMember(b, "severity", r.Severity.String())
 	b = appendMember(b, "form", r.Form.String())
 	b = appendMember(b, "state", r.State.String())
@@ -181,7 +187,7 @@ func invariantSentences(p *Preview) []sentence {
 		}
 	}
 	for i := range p.Invariants {
-		if c := &p.Invariants[i]; c.Edited && !c.Loosens() {
+		if c := &p.Invariants[i]; c.Edited && !c.Loosens() && !c.IsFalse() {
 			said = append(said, sentence{
 				Rule: "invariants", Level: "note", Lead: say("Edits an invariant:"),
 				Body: say(code(c.After.Ref.Name), " says something else than in the base"), At: c.After.FormPlace, key: "edited " + c.After.Ref.Name,
@@ -206,8 +212,13 @@ func invariantSentence(c *invariant.Change) sentence {
 	case invariant.Worsens:
 		s.Lead = say("Breaks an invariant further:")
 	case invariant.Stuck:
-		if s.Lead = say("Already broken:"); c.Added {
+		switch {
+		case c.Added:
 			s.Lead = say("Declares an invariant that does not hold:")
+		case c.IsFalse():
+			s.Lead = say("Edits an invariant so that it does not hold:")
+		default:
+			s.Lead = say("Already broken:")
 		}
 	case invariant.Doubts:
 		s.Level, s.Lead = min(findingSeverity(c.After.Severity), lint.Warning).String(), say("Leaves an invariant uncertain:")
@@ -226,6 +237,12 @@ func invariantSentence(c *invariant.Change) sentence {
 	}
 	s.Body = say(name, wanted, ": ", c.After.Say())
 	s.decidedBy(&c.After)
+	if lapsed := c.After.Lapsed(); lapsed != "" && c.After.State == invariant.Broken {
+		s.Body = say(s.Body, "; ", lapsed)
+	}
+	if c.IsFalse() {
+		s.Body = say(s.Body, "; adopt: true takes it as it is")
+	}
 	return s
 }
 
@@ -254,7 +271,12 @@ func loosenedSentence(c *invariant.Change) sentence {
 		wanted = say(" (", was.Description, ")")
 	}
 	s.Body = say(code(was.Ref.Name), wanted, ", ", now, ": ", was.Say())
-	if s.decidedBy(was); c.Turn == invariant.Removed {
+	cure := "; edit it in a change of its own, or waive this"
+	if c.Turn == invariant.Removed {
+		cure = "; remove it in a change of its own"
+	}
+	s.decidedBy(was)
+	if s.Body = say(s.Body, cure); c.Turn == invariant.Removed {
 		s.Declared = policies.Place{} // nowhere in the head
 		s.AtBase = s.At == c.After.FormPlace
 	}

@@ -170,17 +170,21 @@ func (p *packing) file(files careful, name, called string, top bool) {
 		}
 		maps.Copy(p.Data, values)
 	case isPackTest(name):
-		t, err := readPackTest(called, data)
+		tests, err := readPackTests(called, data)
 		if err != nil {
 			p.fail(err)
 		}
-		p.Worlds = append(p.Worlds, t)
+		p.Worlds = append(p.Worlds, tests...)
 	case isData:
 		p.fail(policies.Problem{Place: policies.Place{File: called}, Message: "data for Rego stands at the top of a pack; move it there, under the names of this folder"})
 	default:
 		documents, err := k8s.Parse(called, data)
 		if err != nil {
 			p.fail(err)
+		}
+		if at := slices.IndexFunc(documents, func(d k8s.Document) bool { return identify(d).Kind == v1alpha1.KindInvariantTest }); at >= 0 {
+			n := documents[at].Node
+			p.fail(policies.Problem{Place: policies.Place{File: called, Line: n.Line, Column: n.Column}, Message: "an InvariantTest stands with its world in a file whose name ends in _test" + path.Ext(name)})
 		}
 		p.documents = append(p.documents, documents...)
 	}

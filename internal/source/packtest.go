@@ -1,36 +1,26 @@
 package source
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/policies/conntest"
 	"github.com/weir-policy/weir/policies/invariant"
 	"github.com/weir-policy/weir/policies/k8s"
 	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/policies/rego"
-	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
-// kindInvariantTest is the kind of the document that says which invariants of a pack hold
-// in the world of its file, and which are broken.
-const kindInvariantTest = "InvariantTest"
-
-// PackTest is a file of a pack: a world, and which of the pack's invariants hold in it.
+// PackTest is a world of a pack, and which of the pack's invariants hold in it.
 type PackTest struct {
-	Name          string
-	Holds, Broken []string
-	Place         policies.Place
-	world         *policies.Model
+	k8s.InvariantTest
+	world *policies.Model
 }
 
 // isPackTest reports whether a manifest of a pack is a test, and no Invariant.
@@ -38,45 +28,25 @@ func isPackTest(name string) bool {
 	return strings.HasSuffix(strings.TrimSuffix(name, path.Ext(name)), "_test")
 }
 
-// readPackTest reads a file that is a test.
-func readPackTest(file string, text []byte) (PackTest, error) {
+// readPackTests reads a file that holds a world, and tests.
+func readPackTests(file string, text []byte) ([]PackTest, error) {
 	docs, err := k8s.Parse(file, text)
 	if err != nil {
-		return PackTest{}, err
+		return nil, err
 	}
-	t := PackTest{Name: strings.TrimSuffix(path.Base(file), path.Ext(file)), Place: policies.Place{File: file, Line: 1, Column: 1}}
-	wrong := func(format string, args ...any) error {
-		return policies.Problem{Place: t.Place, Message: fmt.Sprintf(format, args...)}
+	tests, errTests := k8s.ReadInvariantTests(docs)
+	world, err := k8s.Read(docs, k8s.Options{})
+	if err := errors.Join(errTests, err); err != nil {
+		return nil, err
 	}
-	at := slices.IndexFunc(docs, func(d k8s.Document) bool { return identify(d).Kind == kindInvariantTest })
-	if at < 0 {
-		return t, wrong("a test of a pack has an %s, which says what holds in the world of its file, and what is broken", kindInvariantTest)
+	if len(tests) == 0 {
+		return nil, policies.Problem{Place: policies.Place{File: file, Line: 1, Column: 1}, Message: "a test of a pack has an InvariantTest, which says what holds in the world of its file, and what is broken"}
 	}
-	t.Place.Line, t.Place.Column = docs[at].Node.Line, docs[at].Node.Column
-	raw, err := yaml.Marshal(docs[at].Node)
-	if err != nil {
-		return t, err
+	var all []PackTest
+	for _, t := range tests {
+		all = append(all, PackTest{t, world})
 	}
-	var test struct {
-		APIVersion string `yaml:"apiVersion"`
-		Kind       string
-		Metadata   struct{ Name string }
-		Spec       struct{ Holds, Broken []string }
-	}
-	d := yaml.NewDecoder(bytes.NewReader(raw))
-	d.KnownFields(true)
-	if err := d.Decode(&test); err != nil && !errors.Is(err, io.EOF) {
-		return t, wrong("%s", strings.TrimPrefix(err.Error(), "yaml: "))
-	}
-	switch {
-	case test.APIVersion != v1alpha1.APIVersion:
-		return t, wrong("an %s is of %s, not of %q", kindInvariantTest, v1alpha1.APIVersion, test.APIVersion)
-	case len(test.Spec.Holds)+len(test.Spec.Broken) == 0:
-		return t, wrong("spec says nothing; name invariants that hold here, or that are broken")
-	}
-	t.Name, t.Holds, t.Broken = test.Metadata.Name, test.Spec.Holds, test.Spec.Broken
-	t.world, err = k8s.Read(slices.Delete(docs, at, at+1), k8s.Options{})
-	return t, err
+	return all, nil
 }
 
 // RunTests asks in the world of each of a pack's tests whether the invariants that it
@@ -93,13 +63,15 @@ func (p *Pack) RunTests(ctx context.Context) ([]rego.TestResult, error) {
 		if err != nil {
 			return nil, err
 		}
-		expect := func(name string, want invariant.State) {
-			r := rego.TestResult{Package: p.Name + " in " + t.Name, Name: name, Place: t.Place}
-			k := slices.IndexFunc(found, func(r invariant.Result) bool { return r.Ref.Name == name })
+		expect := func(name conntest.Text, want invariant.State) {
+			r := rego.TestResult{Package: p.Name + " in " + t.Name, Name: name.Text, Place: name.Place}
+			k := slices.IndexFunc(found, func(r invariant.Result) bool { return r.Ref.Name == name.Text })
 			switch {
 			case k < 0:
-				r.Because = "there is no such invariant"
-			case found[k].State != want || want == invariant.Holds && found[k].Vacuous != "":
+				r.Because = "there is no such invariant" + policies.Near(name.Text, p.names())
+			case found[k].State == invariant.Holds && want == invariant.Holds && found[k].Vacuous != "":
+				r.Because = "want it to hold of somebody: " + found[k].Say()
+			case found[k].State != want:
 				r.Because = fmt.Sprintf("want %s, found %s: %s", want, found[k].State, found[k].Say())
 			default:
 				r.Passed = true
@@ -114,4 +86,12 @@ func (p *Pack) RunTests(ctx context.Context) ([]rego.TestResult, error) {
 		}
 	}
 	return all, nil
+}
+
+// names returns those of the pack's invariants.
+func (p *Pack) names() (all []string) {
+	for i := range p.Invariants {
+		all = append(all, p.Invariants[i].Ref.Name)
+	}
+	return all
 }

@@ -32,6 +32,7 @@ type Expression struct {
 	text string
 	ast  *cel.Ast
 	plan plan
+	at   func(line, column int) policies.Place // nil where the text is a file of its own
 
 	offending func() *Offending
 }
@@ -46,7 +47,15 @@ func Compile(text string) (*Expression, error) {
 		return nil, e.problems(text, issues)
 	}
 	lists := sync.OnceValue(func() *Offending { return offending(text, checked.NativeRep()) })
-	return &Expression{text, checked, newPlan(checked.NativeRep()), lists}, nil
+	return &Expression{text, checked, newPlan(checked.NativeRep()), nil, lists}, nil
+}
+
+// Placed returns the expression as a part of a file, where at says where its lines and
+// columns are: what fails when it is evaluated is told there, in one line.
+func (x *Expression) Placed(at func(line, column int) policies.Place) *Expression {
+	placed := *x
+	placed.at = at
+	return &placed
 }
 
 // String returns the expression as it was written.
@@ -102,7 +111,11 @@ func (x *Expression) failure(err error) error {
 	if at := (*types.Err)(nil); errors.As(err, &at) {
 		if id := at.NodeID(); id > 0 {
 			if l := x.ast.NativeRep().SourceInfo().GetStartLocation(id); l.Line() > 0 {
-				return problem(x.text, l.Line(), nameStart(lineOf(x.text, l.Line()), l.Column()), err.Error())
+				column := nameStart(lineOf(x.text, l.Line()), l.Column())
+				if x.at != nil {
+					return policies.Problem{Place: x.at(l.Line(), column+1), Message: err.Error()}
+				}
+				return problem(x.text, l.Line(), column, err.Error())
 			}
 		}
 	}

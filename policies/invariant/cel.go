@@ -37,7 +37,7 @@ func (s *Set) evaluate(ctx context.Context, k int, f *finder) error {
 		}
 		return nil
 	}
-	if errors.As(err, &p) {
+	if errors.As(err, &p) && p.Place.Line == 0 {
 		err = errors.New(p.Message)
 	}
 	if err == nil {

@@ -546,7 +546,8 @@ func (f *finder) explain(x *Counterexample) {
 	x.Decision = f.judge.DecideBriefly(x.ends[0], x.ends[1], x.Protocol, x.Port)
 	x.From, x.To = x.Decision.From, x.Decision.To
 	x.Because = x.Decision.Because
-	if side := decisive(&x.Decision); side != nil {
+	if d, ok := decisive(&x.Decision); ok {
+		side := &x.Decision.Sides[d]
 		x.Policy, x.At = side.Policy, side.At
 		if side.Because != "" {
 			x.Because = side.Because
@@ -554,21 +555,21 @@ func (f *finder) explain(x *Counterexample) {
 	}
 }
 
-// decisive returns the side of a decision that tells most about it: one with a
-// rule, the destination's first where both sides allow, unless that is outside.
-func decisive(d *policies.Decision) *policies.Side {
-	var best *policies.Side
+// decisive returns the direction that tells most about a decision: one with a rule,
+// the destination's first where both sides allow, unless that is outside. It is false
+// where none says the verdict.
+func decisive(d *policies.Decision) (best policies.Direction, ok bool) {
 	order := [...]policies.Direction{policies.Ingress, policies.Egress}
 	if d.To.IsOutside() {
 		order = [...]policies.Direction{policies.Egress, policies.Ingress}
 	}
 	for _, direction := range order {
 		side := &d.Sides[direction]
-		if side.Verdict == d.Verdict && (best == nil || best.At.File == "" && side.At.File != "") {
-			best = side
+		if side.Verdict == d.Verdict && (!ok || d.Sides[best].At.File == "" && side.At.File != "") {
+			best, ok = direction, true
 		}
 	}
-	return best
+	return best, ok
 }
 
 // lowest returns the lowest port of some; false where there is none.

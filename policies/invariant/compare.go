@@ -42,10 +42,17 @@ type Change struct {
 }
 
 // Fails reports whether the change must not be made: it breaks an invariant of
-// severity deny, or breaks it further, or declares one that does not hold and that
-// does not say adopt; or it loosens one that it breaks.
+// severity deny, or breaks it further, or declares one that is false; or it loosens one
+// that it breaks.
 func (c *Change) Fails() bool {
-	return c.After.Severity == Deny && (c.IsBroken() || c.Turn == Stuck && c.Added && !c.After.Adopt) || c.Loosens()
+	return c.After.Severity == Deny && c.IsBroken() || c.IsFalse() || c.Loosens()
+}
+
+// IsFalse reports whether the change declares an invariant of severity deny, or makes it
+// say something else, that does not hold and does not say adopt. Admission refuses such a
+// one, too.
+func (c *Change) IsFalse() bool {
+	return c.After.Severity == Deny && c.Turn == Stuck && (c.Added || c.Edited) && !c.After.Adopt
 }
 
 // IsBroken reports whether the change breaks it, or breaks it further.

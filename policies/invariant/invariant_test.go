@@ -100,7 +100,7 @@ func TestForms(t *testing.T) {
 		{
 			"never, and it is", "never: {from: [" + bot + "], to: [" + db + "]}",
 			`broken: ops/bot can open TCP/5432 to shop/db; 1 other pair breaks it too
-NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
+NetworkPolicy shop/db, ingress rule 1 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
 		},
 		{"never, and it is not", "never: {from: [{outside: true}], to: [" + db + "]}", `holds: it holds`},
 		{
@@ -151,21 +151,24 @@ NetworkPolicy shop/db at shop.yaml:13:1: weir explain shop/pod/web shop/deployme
 		{
 			"an expression about connections", `cel: 'connections.all(c, c.from.namespace != "ops" || c.to.name != "db")'`,
 			`broken: ops/bot can open TCP/5432 to shop/db
-NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
+NetworkPolicy shop/db, ingress rule 1 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
 		},
 		{
 			"an expression that lists connections", `cel: 'connections.filter(c, c.to.name == "db" && c.from.namespace == "ops")'`,
 			`broken: ops/bot can open TCP/5432 to shop/db
-NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
+NetworkPolicy shop/db, ingress rule 1 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
 		},
 		{"an expression that lists texts", `cel: 'pods.filter(p, p.namespace != "shop").map(p, p.name)'`, `broken: stray; 1 other item breaks it too`},
+		{"an expression that errs", `cel: 'pods[99].name == "x"'`, `invalid: it could not be evaluated: shop.yaml:26:17: index out of bounds: 99`},
+		{"an expression of several lines that errs", "cel: |\n    pods.all(p,\n      1 / (p.name.size() - p.name.size()) == 0)", `invalid: it could not be evaluated: shop.yaml:28:9: division by zero`},
+		{"an expression of folded lines that errs", "cel: >\n    pods.all(p,\n    1 / (p.name.size() - p.name.size()) == 0)", `invalid: it could not be evaluated: shop.yaml:28:7: division by zero`},
 		{"an expression that takes too long", `cel: 'pods.all(a, pods.all(b, pods.all(c, pods.all(d, pods.all(e, pods.all(f, pods.all(g, true)))))))'`, `invalid: it could not be evaluated: it takes more than 10000 steps; let it go through less`},
 		{"Rego that says nothing", `rego: 'deny contains "x" if weir.reach("shop/web", "shop/db", 5432) != "allow"'`, `holds: it holds`},
 		{"Rego that says texts", `rego: 'deny contains p.name if { some p in data.weir.world.pods; p.namespace != "shop" }'`, `broken: bot; 1 other item breaks it too`},
 		{
 			"Rego that names a connection", `rego: 'deny contains {"msg": "ops opens the database", "from": p, "to": "shop/db", "port": "any"} if { some p in data.weir.world.pods; p.namespace == "ops" }'`,
 			`broken: ops opens the database
-NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
+NetworkPolicy shop/db, ingress rule 1 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432`,
 		},
 		{
 			"Rego that names one that is denied", `rego: 'deny contains {"msg": "ops needs 9090", "from": "ops/bot", "to": "shop/db", "port": 9090}'`,
@@ -192,29 +195,29 @@ func TestWaivers(t *testing.T) {
 		{
 			"all of it", "[{reason: move, owner: ann, until: 2026-06-01}]",
 			`waived: ops/bot can open TCP/5432 to shop/db; 1 other pair breaks it too
-NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432, waived until 2026-06-01 by ann: move`,
+NetworkPolicy shop/db, ingress rule 1 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432, waived until 2026-06-01 by ann: move`,
 		},
 		{
 			"one that has expired", "[{reason: move, owner: ann, until: 2026-05-31}]",
 			`broken: ops/bot can open TCP/5432 to shop/db; 1 other pair breaks it too
-NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432
+NetworkPolicy shop/db, ingress rule 1 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432
 expired move`,
 		},
 		{
 			"one of others", "[{reason: move, owner: ann, until: 2027-06-01, from: [{outside: true}]}]",
 			`broken: ops/bot can open TCP/5432 to shop/db; 1 other pair breaks it too
-NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432
+NetworkPolicy shop/db, ingress rule 1 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432
 unused move`,
 		},
 		{
 			"one of these, and others that may be meant", "[{reason: move, owner: ann, until: 2027-06-01, from: [{podSelector: {matchLabels: {app: bot}}}], to: [{namespaceSelector: {}}]}]",
 			`unknown: it cannot be told whether lost/stray can open TCP/5432 to shop/db: whether the invariant speaks of them cannot be told, for labels of a namespace are not known
-NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain lost/pod/stray shop/deployment/db TCP/5432`,
+NetworkPolicy shop/db, ingress rule 1 at shop.yaml:19:5: weir explain lost/pod/stray shop/deployment/db TCP/5432`,
 		},
 		{
 			"one of these", "[{reason: move, owner: ann, until: 2027-06-01, from: [{podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [web]}]}}], to: [{namespaceSelector: {}}]}]",
 			`waived: ops/bot can open TCP/5432 to shop/db; 1 other pair breaks it too
-NetworkPolicy shop/db rule 0 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432, waived until 2027-06-01 by ann: move`,
+NetworkPolicy shop/db, ingress rule 1 at shop.yaml:19:5: weir explain ops/pod/bot shop/deployment/db TCP/5432, waived until 2027-06-01 by ann: move`,
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package invariant
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -105,15 +104,16 @@ func (x *Counterexample) PortText() string {
 	return netset.PortSpan(x.Protocol, x.Port, x.Port).String()
 }
 
-// Rule says which rule decides and where it stands, "NetworkPolicy payments/db
-// rule 0 at db.yaml:14:7"; empty where no policy has a say.
+// Rule says which rule decides and where it stands, "NetworkPolicy payments/db,
+// ingress rule 1 at db.yaml:14:7", counted as weir explain does; empty where no policy
+// has a say.
 func (x *Counterexample) Rule() string {
 	if x.Policy == nil {
 		return ""
 	}
 	text := x.Policy.What() + " " + x.Policy.String()
-	if side := decisive(&x.Decision); side != nil && side.Rule != nil {
-		text += " rule " + strconv.Itoa(*side.Rule)
+	if d, ok := decisive(&x.Decision); ok && x.Decision.Sides[d].Rule != nil {
+		text += fmt.Sprintf(", %s rule %d", d, *x.Decision.Sides[d].Rule+1)
 	}
 	if at := x.At.String(); at != "" {
 		text += " at " + at

@@ -517,7 +517,7 @@ func (v value) cel() *expression.Expression {
 		v.problem("cel uses flows, which no invariant is about: what was recorded changes from day to day")
 		return nil
 	}
-	return x
+	return x.Placed(v.scalar().place)
 }
 
 // rego compiles a policy in Rego.
@@ -532,10 +532,9 @@ func (v value) rego() expression.Program {
 	if len(text) > longestRego {
 		return nil
 	}
-	lines := make([]policies.Place, 1+strings.Count(text, "\n"))
+	lines, in := make([]policies.Place, 1+strings.Count(text, "\n")), v.scalar()
 	for k := range lines {
-		lines[k] = v.place()
-		lines[k].Line, lines[k].Column = v.inText(k+1, 1)
+		lines[k] = in.place(k+1, 1)
 	}
 	p, err := v.r.rego(text, lines)
 	if err != nil {
@@ -558,32 +557,42 @@ func (v value) expressionProblems(err error) {
 			v.problem("%s: %s", v.name, err)
 			continue
 		}
-		at := v.place()
-		at.Line, at.Column = v.inText(p.Place.Line, p.Place.Column)
-		v.r.problems = append(v.r.problems, policies.Problem{Place: at, Message: v.name + ": " + p.Message})
+		v.r.problems = append(v.r.problems, policies.Problem{Place: v.scalar().place(p.Place.Line, p.Place.Column), Message: v.name + ": " + p.Message})
 	}
 }
 
-// inText returns where the file has a line and column of a scalar's text.
-func (v value) inText(line, column int) (inFile, columnInFile int) {
-	n := v.node
-	switch b := v.r.blocks[n]; {
-	case n.Style&yaml.LiteralStyle != 0:
-		return n.Line + line, b.indent + column
-	case n.Style&yaml.FoldedStyle != 0:
-		for k, width := range b.widths {
+// scalarText is how the text of a scalar stands in its file.
+type scalarText struct {
+	at    policies.Place
+	style yaml.Style
+	block textBlock
+}
+
+func (v value) scalar() scalarText {
+	return scalarText{v.place(), v.node.Style, v.r.blocks[v.node]}
+}
+
+// place returns where the file has a line and column of the text.
+func (s scalarText) place(line, column int) policies.Place {
+	at := s.at
+	switch {
+	case s.style&yaml.LiteralStyle != 0:
+		at.Line, at.Column = at.Line+line, s.block.indent+column
+	case s.style&yaml.FoldedStyle != 0:
+		for k, width := range s.block.widths {
 			if column <= width+1 {
-				return n.Line + 1 + k, b.indent + column
+				at.Line, at.Column = at.Line+1+k, s.block.indent+column
+				break
 			}
 			column -= width + 1
 		}
-		return n.Line, n.Column
 	case line > 1: // of a quoted text
-		return n.Line, n.Column
-	case n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0:
-		return n.Line, n.Column + column
+	case s.style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0:
+		at.Column += column
+	default:
+		at.Column += column - 1
 	}
-	return n.Line, n.Column + column - 1
+	return at
 }
 
 // textBlock is how a block scalar stands in its file.

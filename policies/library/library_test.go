@@ -1,16 +1,22 @@
 package library_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/weir-policy/weir/internal/regotest"
 	"github.com/weir-policy/weir/internal/source"
+	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/expression"
 	"github.com/weir-policy/weir/policies/invariant"
@@ -18,6 +24,7 @@ import (
 	"github.com/weir-policy/weir/policies/library"
 	"github.com/weir-policy/weir/policies/reach"
 	"github.com/weir-policy/weir/policies/rego"
+	"github.com/weir-policy/weir/policies/v1alpha1"
 )
 
 // What worlds are made of.
@@ -238,6 +245,38 @@ func TestExemptions(t *testing.T) {
 		if r := check(t, *invariant.Named(all(t), name), parts...); r.State != invariant.Holds {
 			t.Errorf("%s is %s: %s", name, r.State, r.Say())
 		}
+	}
+}
+
+// Editors are told what an InvariantTest is.
+func TestTestsAreAsDocumented(t *testing.T) {
+	schema, checked := testkit.Schema(t, "invarianttest"), 0
+	files, err := fs.Glob(library.Files, "*/*_test.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := library.Files.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for documents := yaml.NewDecoder(bytes.NewReader(text)); ; {
+			var document map[string]any
+			if err := documents.Decode(&document); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+			if document["kind"] != v1alpha1.KindInvariantTest {
+				continue
+			}
+			if checked++; schema.Validate(document) != nil {
+				t.Errorf("%s: %v", file, schema.Validate(document))
+			}
+		}
+	}
+	if checked == 0 {
+		t.Error("there are no tests")
 	}
 }
 

@@ -99,6 +99,8 @@ type Options struct {
 	// Only and Skip are names of checks: those that are run, all where it is
 	// empty, and those that are not.
 	Only, Skip []string
+	// Others are names of checks that somebody else runs; hints know them.
+	Others []string
 }
 
 // Result is what the checks found, in the order of places.
@@ -149,7 +151,7 @@ func (o Options) Checks() ([]Check, error) {
 	}
 	for _, name := range slices.Concat(o.Only, o.Skip) {
 		if !slices.Contains(names, name) {
-			unknown = append(unknown, fmt.Sprintf("there is no check %q%s", name, policies.Near(name, names)))
+			unknown = append(unknown, fmt.Sprintf("there is no check %q%s", name, policies.Near(name, slices.Concat(names, o.Others))))
 		}
 	}
 	if len(unknown) > 0 {

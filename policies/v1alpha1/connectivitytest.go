@@ -9,7 +9,7 @@ const (
 )
 
 // Kinds are the kinds of the resources.
-var Kinds = []string{KindConnectivityTest, KindInvariant, KindPacketCapture}
+var Kinds = []string{KindConnectivityTest, KindInvariant, KindInvariantTest, KindPacketCapture}
 
 // KindConnectivityTest is the kind of a ConnectivityTest.
 const KindConnectivityTest = "ConnectivityTest"

@@ -10,6 +10,10 @@ import (
 // KindInvariant is the kind of an Invariant.
 const KindInvariant = "Invariant"
 
+// KindInvariantTest is the kind of an InvariantTest: which invariants of a policy pack hold
+// in the world of its file.
+const KindInvariantTest = "InvariantTest"
+
 // InvariantCRD is the CustomResourceDefinition of Invariant, as YAML.
 //
 //go:embed crd/weir.dev_invariants.yaml
