@@ -10,21 +10,33 @@ import (
 	"github.com/weir-policy/weir/simulator/flowstore"
 )
 
+// scratches are the files that are open of what does not fit in memory.
+type scratches map[*scratch]bool
+
 // scratch is a file that has no name any more, where the system allows that: it is
 // gone when the process is, however that ends.
 type scratch struct {
 	*os.File
 	named bool
+	among scratches
 }
 
-// newScratch returns room for what does not fit in memory, in the folder for
-// temporary files.
-func newScratch() (simulator.Scratch, error) {
+// open returns room in the folder for temporary files.
+func (s scratches) open() (simulator.Scratch, error) {
 	f, err := os.CreateTemp("", "weir-*.tmp")
 	if err != nil {
 		return nil, fmt.Errorf("what does not fit in memory has no place: %w; set TMPDIR to a folder that may be written", err)
 	}
-	return &scratch{f, os.Remove(f.Name()) != nil}, nil
+	one := &scratch{f, os.Remove(f.Name()) != nil, s}
+	s[one] = true
+	return one, nil
+}
+
+// close gives up all that are still open, and the space that they take.
+func (s scratches) close() {
+	for one := range s {
+		_ = one.Close() // nobody reads it any more
+	}
 }
 
 func (s *scratch) Write(p []byte) (int, error) {
@@ -36,6 +48,7 @@ func (s *scratch) Write(p []byte) (int, error) {
 }
 
 func (s *scratch) Close() error {
+	delete(s.among, s)
 	err := s.File.Close()
 	if s.named {
 		err = errors.Join(err, os.Remove(s.Name()))
