@@ -249,23 +249,26 @@ func (r *reading) report(tuple uint64, of owner) error {
 // bothReport returns the tuples of those owners of which both sides report any.
 func (r *reading) bothReport() (*sorter[paired], error) {
 	all := &sorter[paired]{open: r.open, most: r.reports.most, compare: byTuple, append: appendPaired, read: r.readPaired}
-	var same []paired
-	by := r.undone
+	var failed error
+	next, stop := iter.Pull(r.reports.all(&failed)) // behind those of which it is known
+	defer stop()
+	var last owner
+	tuples, by := 0, sides(0)
 	end := func() (err error) {
-		for i := 0; i < len(same) && by == bothSides && err == nil; i++ {
-			err = all.add(same[i])
-		}
-		same, by = same[:0], r.undone
-		return err
-	}
-	err := r.reports.each(func(next *paired) error {
-		if len(same) > 0 && byOwner(&same[0], next) != 0 {
-			if err := end(); err != nil {
-				return err
+		for ; tuples > 0; tuples-- {
+			if p, ok := next(); ok && by|r.undone == bothSides {
+				err = errors.Join(err, all.add(p))
 			}
 		}
-		same, by = append(same, *next), by|next.by
-		return nil
+		by = 0
+		return errors.Join(err, failed)
+	}
+	err := r.reports.each(func(p *paired) (err error) {
+		if tuples > 0 && last.compare(&p.owner) != 0 {
+			err = end()
+		}
+		last, tuples, by = p.owner, tuples+1, by|p.by
+		return err
 	})
 	return all, errors.Join(err, end())
 }

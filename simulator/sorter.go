@@ -28,10 +28,11 @@ type sorter[T any] struct {
 	append  func(b []byte, v *T) []byte
 	read    func(b []byte) (T, error)
 
-	held []T
-	file *spool
-	runs []run
-	text []byte
+	held  []T
+	order []int32 // of what is held
+	file  *spool
+	runs  []run
+	text  []byte
 }
 
 // run is where on a spool values stand in order.
@@ -61,9 +62,8 @@ func (s *sorter[T]) spill() (err error) {
 			return err
 		}
 	}
-	s.sort()
 	from := s.file.size
-	for i := range s.held {
+	for _, i := range s.sort() {
 		s.text = s.append(s.text[:0], &s.held[i])
 		if err := s.file.write(s.text); err != nil {
 			return err
@@ -77,7 +77,15 @@ func (s *sorter[T]) spill() (err error) {
 	return s.join()
 }
 
-func (s *sorter[T]) sort() { slices.SortFunc(s.held, func(a, b T) int { return s.compare(&a, &b) }) }
+// sort returns the places of what is held, in order. They are the same until more is.
+func (s *sorter[T]) sort() []int32 {
+	s.order = s.order[:0]
+	for i := range s.held {
+		s.order = append(s.order, int32(i))
+	}
+	slices.SortFunc(s.order, func(i, j int32) int { return s.compare(&s.held[i], &s.held[j]) })
+	return s.order
+}
 
 // join makes one of all runs, on a Scratch of its own.
 func (s *sorter[T]) join() error {
@@ -102,8 +110,7 @@ func (s *sorter[T]) each(take func(*T) error) error {
 	if len(s.runs) > 0 {
 		return s.merge(take)
 	}
-	s.sort()
-	for i := range s.held {
+	for _, i := range s.sort() {
 		if err := take(&s.held[i]); err != nil {
 			return err
 		}
