@@ -94,6 +94,8 @@ type reading struct {
 	wanted    map[*tally]*firstSeen
 	sides     []Side // of the tuple at hand
 	variants  variantsByEnd
+	hourly    []paired // whose hours are asked for
+	ids       []uint64 // of those
 }
 
 // paired is a tuple whose reports may be twins of others of an owner.
@@ -330,46 +332,49 @@ func lacking(tuple uint64) error {
 
 // Of so many tuples hours or records are asked for at a time.
 const (
-	mostHourly = 1 << 18
+	mostHourly = 1 << 17
 	mostTuples = 1 << 16
 )
 
 // readHours counts the hours of a day.
 func (r *reading) readHours(ctx context.Context, recorded Recorded, day time.Time, of *sorter[paired]) error {
-	var some []paired
-	var ids []uint64
 	read := func() error {
-		err := recorded.Hours(ctx, day, ids, func(tuple uint64, of *Side, hours []HourFlows) error {
-			for i, _ := slices.BinarySearchFunc(some, tuple, func(p paired, id uint64) int { return cmp.Compare(p.tuple, id) }); i < len(some) && some[i].tuple == tuple; i++ {
-				p := r.pairsOf(&some[i].owner)
-				before := p.days()
-				p.addHours(of.of(), hours)
-				r.held += p.days() - before
-			}
-			return r.relieve()
-		})
+		err := recorded.Hours(ctx, day, r.ids, r.addHours)
 		if err != nil {
-			return fmt.Errorf("read hours of %d tuples on %s: %w", len(ids), day.Format(time.DateOnly), err)
+			return fmt.Errorf("read hours of %d tuples on %s: %w", len(r.ids), day.Format(time.DateOnly), err)
 		}
-		some, ids = some[:0], ids[:0]
+		clear(r.hourly)
+		r.hourly, r.ids = r.hourly[:0], r.ids[:0]
 		return nil
 	}
 	err := of.each(func(next *paired) error {
-		if n := len(ids); n == 0 || ids[n-1] != next.tuple {
+		if n := len(r.ids); n == 0 || r.ids[n-1] != next.tuple {
 			if n == mostHourly {
 				if err := read(); err != nil {
 					return err
 				}
 			}
-			ids = append(ids, next.tuple)
+			r.ids = append(r.ids, next.tuple)
 		}
-		some = append(some, *next)
+		r.hourly = append(r.hourly, *next)
 		return nil
 	})
-	if err != nil || len(ids) == 0 {
+	if err != nil || len(r.ids) == 0 {
 		return err
 	}
 	return read()
+}
+
+// addHours puts hours of a tuple among those of which they may be twins.
+func (r *reading) addHours(tuple uint64, of *Side, hours []HourFlows) error {
+	i, _ := slices.BinarySearchFunc(r.hourly, tuple, func(p paired, id uint64) int { return cmp.Compare(p.tuple, id) })
+	for ; i < len(r.hourly) && r.hourly[i].tuple == tuple; i++ {
+		p := r.pairsOf(&r.hourly[i].owner)
+		before := p.days()
+		p.addHours(of.of(), hours)
+		r.held += p.days() - before
+	}
+	return r.relieve()
 }
 
 // readFlows takes the records of a day that are wanted, or decided one by one. Wants
