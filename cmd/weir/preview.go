@@ -77,7 +77,7 @@ of what would change if its staged policies were enforced: together, and with
 					return err
 				}
 			}
-			room := scratches{}
+			room := newScratches(c.Context().Err)
 			defer room.close()
 			request := preview.Request{FailOn: conditions, Recorded: recorded, LeftOut: leftOut, Scratch: room.open}
 			if request.Declared.Now, err = moment(today); err != nil {

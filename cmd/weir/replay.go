@@ -56,7 +56,7 @@ and by which line.`,
 			if err != nil {
 				return err
 			}
-			room := scratches{}
+			room := newScratches(c.Context().Err)
 			defer room.close()
 			replay := simulator.New(before, after)
 			replay.Spill(room.open, 0)
