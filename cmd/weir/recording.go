@@ -161,7 +161,7 @@ func (p *replaySpan) addTo(c *cobra.Command) {
 // added up in memory before they are replayed.
 const (
 	replayMemory = 280 << 20
-	filesMemory  = 380 << 20
+	filesMemory  = 340 << 20
 )
 
 // keepTo has garbage collected in time. It is the user's to say otherwise.
