@@ -30,6 +30,7 @@ type recorded struct {
 	*whereabouts
 	outside bool      // it is one address outside; each record says which
 	since   time.Time // of place, by which ends do not differ
+	kept    int32     // the last generation of which an example has it
 	next    *recorded // of the same peerKey
 }
 

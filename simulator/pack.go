@@ -37,36 +37,81 @@ func readRow(b []byte) (row, error) {
 	return r, u.done()
 }
 
-// appendTuple appends a tuple as readTuple reads it.
-func appendTuple(b []byte, t *Tuple) []byte {
+// appendPart appends a part as readPart reads it.
+func appendPart(b []byte, of *part) []byte {
 	p := packer(b)
-	p.numbers(t.ID, uint64(t.Flow.Port), uint64(len(t.Sides)))
-	p.bytes(uint8(t.Flow.Protocol))
-	p.end(&t.Flow.From)
-	p.end(&t.Flow.To)
-	for i := range t.Sides {
-		s := &t.Sides[i]
-		p.bytes(uint8(s.Reporter), uint8(s.Verdict))
-		p.flags(s.EgressOnly)
-		p.numbers(s.Flows, s.Bytes)
-		p.span(spanOf(s.First, s.Last))
+	p.owner(&of.owner)
+	p.flags(of.pairs != nil, of.example != nil, of.key.half)
+	if of.pairs != nil {
+		p.pairing(of.pairs)
+		return p
+	}
+	p.bytes(uint8(of.key.verdict))
+	p.address(of.key.from)
+	p.address(of.key.to)
+	p.numbers(of.flows, of.bytes)
+	p.span(of.seen)
+	if of.example != nil {
+		p.example(of.example)
 	}
 	return p
 }
 
-func readTuple(b []byte) (Tuple, error) {
+func (r *Replayer) readPart(b []byte) (part, error) {
 	u := unpacker{left: b}
-	t := Tuple{ID: u.number()}
-	t.Flow.Port = uint16(u.number())
-	sides := u.length()
-	t.Flow.Protocol, t.Flow.From, t.Flow.To = netset.Protocol(u.byte()), u.end(), u.end()
-	for range sides {
-		s := Side{Reporter: policies.Reporter(u.byte()), Verdict: policies.Verdict(u.byte()), EgressOnly: u.flags()[0], Flows: u.number(), Bytes: u.number()}
-		seen := u.span()
-		s.First, s.Last = seen.First(), seen.Last()
-		t.Sides = append(t.Sides, s)
+	of := part{owner: u.owner(r)}
+	is := u.flags()
+	if is[0] {
+		of.pairs = u.pairing()
+		return of, u.done()
 	}
-	return t, u.done()
+	of.key = tallyKey{kind: kind{policies.Verdict(u.byte()), is[2]}, from: u.address(), to: u.address()}
+	of.flows, of.bytes, of.seen = u.number(), u.number(), u.span()
+	if is[1] {
+		of.example = u.example()
+		f := of.example.flow()
+		of.example.from, of.example.to = r.find(&f.From), r.find(&f.To)
+	}
+	return of, u.done()
+}
+
+// appendPaired appends a tuple as readPaired reads it.
+func appendPaired(b []byte, of *paired) []byte {
+	p := packer(b)
+	p.owner(&of.owner)
+	p.numbers(of.tuple)
+	p.bytes(uint8(of.by))
+	return p
+}
+
+func (r *Replayer) readPaired(b []byte) (paired, error) {
+	u := unpacker{left: b}
+	of := paired{owner: u.owner(r), tuple: u.number(), by: sides(u.byte())}
+	return of, u.done()
+}
+
+func appendWant(b []byte, w *want) []byte {
+	p := packer(b)
+	p.signed(w.day)
+	p.numbers(w.tuple)
+	p.signed(w.at.second)
+	p.signed(int64(w.at.nanos))
+	return p
+}
+
+func readWant(b []byte) (want, error) {
+	u := unpacker{left: b}
+	w := want{day: u.signed(), tuple: u.number(), at: moment{u.signed(), int32(u.signed())}}
+	return w, u.done()
+}
+
+func appendID(b []byte, id *uint64) []byte { return binary.BigEndian.AppendUint64(b, *id) }
+
+func readID(b []byte) (uint64, error) {
+	if len(b) != 8 {
+		return 0, errUnpacked
+	}
+	return binary.BigEndian.Uint64(b), nil
 }
 
 // packer writes values one after another.
@@ -194,6 +239,34 @@ func (p *packer) example(e *example) {
 	}
 }
 
+func (p *packer) owner(o *owner) {
+	p.flags(o.named != nil, o.leaves)
+	if n := o.named; n != nil {
+		p.text(n.cause)
+		p.texts([]string{n.from.namespace, n.from.name, n.to.namespace, n.to.name})
+		p.bytes(uint8(n.protocol))
+		p.numbers(uint64(n.port))
+		return
+	}
+	p.numbers(uint64(o.from), uint64(o.to), uint64(o.port))
+	p.bytes(uint8(o.protocol))
+	for _, is := range [...]*ruling{o.before, o.after} {
+		p.bytes(uint8(is.verdict))
+		p.text(is.cause)
+	}
+}
+
+// pairing appends what is counted of each hour, of which most days have few.
+func (p *packer) pairing(of *pairing) {
+	p.numbers(of.settled)
+	p.signed(of.left.hour)
+	p.numbers(of.left.counts[:]...)
+	for hour, counts := range of.hours(of.days) {
+		p.signed(hour)
+		p.numbers(counts[:]...)
+	}
+}
+
 // unpacker reads what a packer wrote.
 type unpacker struct {
 	left []byte
@@ -239,6 +312,42 @@ func (u *unpacker) flags() (is [8]bool) {
 		is[i] = bits>>i&1 == 1
 	}
 	return is
+}
+
+func (u *unpacker) owner(r *Replayer) (o owner) {
+	is := u.flags()
+	if is[0] {
+		n := &namedConnection{cause: u.text()}
+		texts := listOf(u, u.text)
+		if len(texts) != 4 {
+			u.bad = true
+			return o
+		}
+		n.from, n.to = endName{texts[0], texts[1]}, endName{texts[2], texts[3]}
+		n.protocol, n.port = netset.Protocol(u.byte()), uint16(u.number())
+		return owner{named: n}
+	}
+	o.leaves = is[1]
+	o.from, o.to, o.port = int32(u.number()), int32(u.number()), uint16(u.number())
+	o.protocol = netset.Protocol(u.byte())
+	for _, to := range [...]**ruling{&o.before, &o.after} {
+		*to = r.ruling(ruling{policies.Verdict(u.byte()), u.text()})
+	}
+	return o
+}
+
+// pairing reads one to the end.
+func (u *unpacker) pairing() *pairing {
+	p := &pairing{settled: u.number(), left: remains{hour: u.signed(), counts: [2]uint64{u.number(), u.number()}}}
+	for len(u.left) > 0 && !u.bad {
+		hour := u.signed()
+		for s := range p.left.counts {
+			if flows := u.number(); flows > 0 {
+				p.addHours(side(s), []HourFlows{{hour, flows}})
+			}
+		}
+	}
+	return p
 }
 
 // length returns how many of something there are, each of which takes a byte at least.

@@ -26,10 +26,7 @@ type pairing struct {
 }
 
 // pairs are the reports of one question. Most have none that may be twins.
-type pairs struct {
-	among *pairing
-	both  sides // who reports at all, as far as that was noted
-}
+type pairs struct{ among *pairing }
 
 func (p *pairs) addHours(s side, hours []HourFlows) {
 	if s == neither {
@@ -43,6 +40,14 @@ func (p *pairs) addHours(s side, hours []HourFlows) {
 
 func (p *pairs) add(f *policies.Flow) {
 	p.addHours(sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), []HourFlows{{floorDiv(f.First.Unix(), 3600), f.Count}})
+}
+
+// days returns how many days are held.
+func (p *pairs) days() int {
+	if p.among == nil {
+		return 0
+	}
+	return len(p.among.days)
 }
 
 func (p *pairs) matched() uint64 {
@@ -162,6 +167,21 @@ func (p *pairing) hours(days []day) iter.Seq2[int64, [2]uint64] {
 				if counts != [2]uint64{} && !yield(hour, counts) {
 					return
 				}
+			}
+		}
+	}
+}
+
+// join adds reports of the same question. Of one of the two at most may days be settled.
+func (p *pairing) join(of *pairing) {
+	p.settled += of.settled
+	if of.left != (remains{}) {
+		p.left = of.left
+	}
+	for hour, counts := range of.hours(of.days) {
+		for s, flows := range counts {
+			if flows > 0 {
+				p.addHours(side(s), []HourFlows{{hour, flows}})
 			}
 		}
 	}

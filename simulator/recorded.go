@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -61,64 +62,59 @@ type HourFlows struct {
 // says that it is there is taken to be there, and is named as one of IPv4.
 //
 // It reads a day at a time: its memory does not grow with flows or with time. It does
-// with the distinct ends, questions and tuples, and with the addresses outside whose
-// flows do not stay as they are; but with Spill, what is too much is taken in portions, for
-// each of which the recording is read again. A Replayer takes nothing more after that.
+// with the distinct questions and tuples, and with the addresses outside whose flows
+// do not stay as they are, unless there is Spill: then what is too much is put aside.
 func (r *Replayer) Replay(ctx context.Context, recorded Recorded) error {
-	reading := reading{Replayer: r}
-	left := []*share{{portion: everything}}
-	for len(left) > 0 {
-		at := left[0]
-		left = left[1:]
-		r.portion = at.portion
-		err := reading.read(ctx, recorded, at.tuples)
-		if errors.Is(err, errFull) {
-			r.forget()
-			smaller, err := reading.smaller(at)
-			if err != nil {
-				return err
-			}
-			left = append(smaller, left...)
-			continue
-		}
-		if err == nil && at.tuples != nil {
-			err = at.tuples.Close()
-		}
-		if err == nil && (len(left) > 0 || r.settled != nil) {
-			err = r.settle()
-		}
-		if err != nil {
-			return err
-		}
+	most := max(2, r.most/8)
+	reading := reading{
+		Replayer:  r,
+		undecided: &sorter[uint64]{open: r.open, most: most, compare: compareIDs, append: appendID, read: readID},
+		reports:   &sorter[paired]{open: r.open, most: most, compare: byOwner, append: appendPaired, read: r.readPaired},
+		wants:     &sorter[want]{open: r.open, most: most, compare: compareWants, append: appendWant, read: readWant},
+		wanted:    map[*tally]*firstSeen{}, variants: variantsByEnd{},
 	}
-	r.portion = everything
+	if err := recorded.Tuples(ctx, reading.take); err != nil {
+		return fmt.Errorf("read tuples: %w", err)
+	}
+	if err := reading.settle(); err != nil {
+		return err
+	}
+	err := reading.readDays(ctx, recorded)
 	clear(r.questions) // they take room, and are answered again where they are asked
-	return nil
+	return errors.Join(err, reading.close())
 }
 
 // reading is a recording on its way into a Replayer.
 type reading struct {
 	*Replayer
-	undecided []uint64 // tuples that are decided record by record
-	undone    sides    // who reports those
-	known     bool     // they are, from a portion before
-	others    []*share // whose tuples are put aside
-	line      []byte
-
-	// Of the portion:
-	paired   []paired // tuples that may have twins
-	wanted   map[*tally]*firstSeen
-	sides    []Side // of the tuple at hand
-	variants variantsByEnd
-	spread   spread // of its tuples
-	full     bool   // they are too many, and counted only
+	undecided *sorter[uint64] // tuples that are decided record by record
+	undone    sides           // who reports those
+	reports   *sorter[paired] // tuples that may have twins
+	wants     *sorter[want]   // where examples are
+	wanted    map[*tally]*firstSeen
+	sides     []Side // of the tuple at hand
+	variants  variantsByEnd
+	hourly    []paired // whose hours are asked for
+	ids       []uint64 // of those
 }
 
-// paired is a tuple whose reports may be twins of others.
+// paired is a tuple whose reports may be twins of others of an owner.
 type paired struct {
+	owner
 	tuple uint64
-	of    *pairs
+	by    sides
 }
+
+func byOwner(a, b *paired) int { return a.owner.compare(&b.owner) }
+
+func byTuple(a, b *paired) int {
+	if c := cmp.Compare(a.tuple, b.tuple); c != 0 {
+		return c
+	}
+	return a.owner.compare(&b.owner)
+}
+
+func compareIDs(a, b *uint64) int { return cmp.Compare(*a, *b) }
 
 // firstSeen is the tuples among whose records the example of a tally is.
 type firstSeen struct {
@@ -126,82 +122,84 @@ type firstSeen struct {
 	tuples []uint64
 }
 
-// read takes the portion of a recording, or finds that it is too much. Its tuples may
-// have been put aside.
-func (r *reading) read(ctx context.Context, recorded Recorded, aside *spool) error {
-	r.paired, r.wanted, r.variants, r.spread, r.full = nil, map[*tally]*firstSeen{}, variantsByEnd{}, spread{}, false
-	tuples := recorded.Tuples
-	if aside != nil {
-		tuples = aside.tuples
-	}
-	if err := tuples(ctx, r.take); err != nil {
-		return fmt.Errorf("read tuples: %w", err)
-	}
-	for _, other := range r.others {
-		if err := other.tuples.flush(); err != nil {
-			return err
+// want is a tuple that has an example among its records of a moment.
+type want struct {
+	day   int64
+	tuple uint64
+	at    moment
+}
+
+type moment struct {
+	second int64
+	nanos  int32
+}
+
+func momentAt(t time.Time) moment { return moment{t.Unix(), int32(t.Nanosecond())} }
+
+func compareWants(a, b *want) int {
+	return cmp.Or(
+		cmp.Compare(a.day, b.day), cmp.Compare(a.tuple, b.tuple),
+		cmp.Compare(a.at.second, b.at.second), cmp.Compare(a.at.nanos, b.at.nanos),
+	)
+}
+
+// close gives up what was put aside of the recording.
+func (r *reading) close() error {
+	return errors.Join(r.undecided.close(), r.reports.close(), r.wants.close())
+}
+
+// settle notes what is wanted of tallies before they are put aside, or when there are
+// no more tuples.
+func (r *reading) settle() error {
+	for _, first := range r.wanted {
+		for _, tuple := range first.tuples {
+			if err := r.wants.add(want{dayOf(first.at), tuple, momentAt(first.at)}); err != nil {
+				return err
+			}
 		}
 	}
-	r.others = nil
-	if !r.known {
-		slices.Sort(r.undecided)
-		r.known = true
-	}
-	r.variants = nil
-	if r.full {
-		return errFull
-	}
-	return r.readDays(ctx, recorded)
+	clear(r.wanted)
+	return nil
 }
 
 // take counts a tuple, or puts it with those that are decided record by record.
 func (r *reading) take(t *Tuple) error {
-	if r.known {
-		if _, is := slices.BinarySearch(r.undecided, t.ID); is {
-			return nil
-		}
-	}
 	if len(r.variants) >= mostEnds {
 		clear(r.variants)
+	}
+	if r.open != nil && r.held > r.most {
+		if err := r.settle(); err != nil {
+			return err
+		}
+	}
+	if err := r.relieve(); err != nil {
+		return err
 	}
 	r.sides = t.Sides
 	from, to := r.locate(&t.Flow.From), r.locate(&t.Flow.To)
 	if from == nil || to == nil || !from.since.IsZero() || !to.since.IsZero() {
-		r.postpone(t)
-		return nil
+		return r.postpone(t)
 	}
 	f := t.Flow
-	cause := missing(&f, from, to)
-	mine, err := r.mine(t, from, to, cause)
-	if err != nil {
-		return err
-	}
-	if cause != nil {
-		if !mine {
-			return nil
-		}
+	if cause := missing(&f, from, to); cause != nil {
+		connects := false
 		for i := range r.sides {
 			side := &r.sides[i]
 			side.describe(&f)
 			r.total.add(&f)
-			u := r.miss(cause, f.Count)
-			if c := r.connection(u, &f); c != nil {
+			if c := r.connection(r.miss(cause, f.Count), &f); c != nil {
 				c.add(side.of(), f.Count, f.Bytes)
-				r.pair(t.ID, &c.pairs)
+				connects = true
 			}
 		}
-		return nil
-	}
-	if r.known && !mine {
-		return nil
+		if !connects {
+			return nil
+		}
+		return r.report(t.ID, owner{named: &namedConnection{cause.cause, connectionKeyOf(&f)}})
 	}
 	a := r.ask(&f, from, to)
-	if !r.known && r.dependsOnRecord(t, a, from, to) {
-		r.postpone(t)
-		return nil
-	}
-	if !mine {
-		return nil
+	if r.dependsOnRecord(t, a, from, to) {
+		return r.postpone(t)
 	}
 	for i := range r.sides {
 		side := &r.sides[i]
@@ -209,73 +207,29 @@ func (r *reading) take(t *Tuple) error {
 		r.total.add(&f)
 		counts := r.tally(a, &f, from, to)
 		counts.add(&f)
-		switch r.of(a, r.countedBy(a, &f, from, to).kind).outcome {
-		case Breaks, Opens, Drifts:
+		if r.of(a, r.countedBy(a, &f, from, to).kind).hasRecord() {
 			r.want(counts, f.First, t.ID)
-		default:
-			counts.keep(&f, from, to)
+		} else {
+			r.keep(counts, &f, from, to)
 		}
 	}
 	if hasTwins(&f) {
-		r.pair(t.ID, &a.pairs)
+		return r.report(t.ID, owner{answerKey: a.answerKey})
 	}
 	return nil
 }
 
-// mine reports whether a tuple is to be counted: it is of the portion, which is not
-// too much so far. It puts tuples of others aside.
-func (r *reading) mine(t *Tuple, from, to *recorded, nowhere *place) (bool, error) {
-	if r.isFull() {
-		if !r.full {
-			r.full, r.paired, r.wanted = true, nil, nil
-			r.spread.fit = r.spread.all
-		}
-		r.forget()
-	}
-	if r.open == nil {
-		return true, nil
-	}
-	at := partOf(&t.Flow, from, to, nowhere)
-	if r.portion.has(at) {
-		r.spread.add(r.portion, at)
-		return !r.full, nil
-	}
-	for _, other := range r.others {
-		if other.has(at) {
-			r.line = appendTuple(r.line[:0], t)
-			return false, other.tuples.write(r.line)
-		}
-	}
-	return false, nil
-}
-
-// smaller returns shares of one that was too much. The tuples of the first are still
-// among those of the whole; when they are read, those of the others are put aside.
-func (r *reading) smaller(of *share) (all []*share, err error) {
-	middle := of.from + (of.to-of.from)/2
-	portions := []portion{{of.from, middle}, {middle, of.to}}
-	if r.full {
-		portions = r.spread.portions(of.portion, r.most)
-	}
-	for i, p := range portions {
-		s := &share{p, of.tuples}
-		if i > 0 {
-			if s.tuples, err = newSpool(r.open); err != nil {
-				return nil, err
-			}
-		}
-		all = append(all, s)
-	}
-	r.others = all[1:]
-	return all, nil
+// hasRecord reports whether a record is the example of flows.
+func (s *sentence) hasRecord() bool {
+	return s.outcome == Breaks || s.outcome == Opens || s.outcome == Drifts
 }
 
 // postpone notes that a tuple is decided record by record.
-func (r *reading) postpone(t *Tuple) {
-	r.undecided = append(r.undecided, t.ID)
+func (r *reading) postpone(t *Tuple) error {
 	if hasTwins(&t.Flow) {
 		r.undone |= r.whoReports()
 	}
+	return r.undecided.add(t.ID)
 }
 
 // whoReports returns which sides report the tuple at hand.
@@ -286,86 +240,207 @@ func (r *reading) whoReports() (all sides) {
 	return all
 }
 
-// pair notes among which reports those of the tuple at hand may have twins.
-func (r *reading) pair(tuple uint64, of *pairs) {
-	reporting := r.whoReports()
-	if n := len(r.paired); reporting == 0 || n > 0 && r.paired[n-1] == (paired{tuple, of}) {
-		return
+// report notes whose reports those of the tuple at hand are.
+func (r *reading) report(tuple uint64, of owner) error {
+	if by := r.whoReports(); by != 0 {
+		return r.reports.add(paired{of, tuple, by})
 	}
-	of.both |= reporting
-	r.paired = append(r.paired, paired{tuple, of})
+	return nil
+}
+
+// bothReport returns the tuples of those owners of which both sides report any.
+func (r *reading) bothReport() (*sorter[paired], error) {
+	all := &sorter[paired]{open: r.open, most: r.reports.most, compare: byTuple, append: appendPaired, read: r.readPaired}
+	var failed error
+	next, stop := iter.Pull(r.reports.all(&failed)) // behind those of which it is known
+	defer stop()
+	var last owner
+	tuples, by := 0, sides(0)
+	end := func() (err error) {
+		for ; tuples > 0; tuples-- {
+			if p, ok := next(); ok && by|r.undone == bothSides {
+				err = errors.Join(err, all.add(p))
+			}
+		}
+		by = 0
+		return errors.Join(err, failed)
+	}
+	err := r.reports.each(func(p *paired) (err error) {
+		if tuples > 0 && last.compare(&p.owner) != 0 {
+			err = end()
+		}
+		last, tuples, by = p.owner, tuples+1, by|p.by
+		return err
+	})
+	return all, errors.Join(err, end())
 }
 
 // readDays reads of each day the hours of tuples that both sides report, and the
 // records that tell more than their tuples.
-func (r *reading) readDays(ctx context.Context, recorded Recorded) error {
-	r.paired = slices.DeleteFunc(r.paired, func(p paired) bool { return p.of.both|r.undone != bothSides })
-	slices.SortFunc(r.paired, func(a, b paired) int { return cmp.Compare(a.tuple, b.tuple) })
-	if len(r.paired)+len(r.undecided)+len(r.wanted) == 0 {
+func (r *reading) readDays(ctx context.Context, recorded Recorded) (err error) {
+	hours, err := r.bothReport()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hours.close()) }()
+	if hours.isEmpty() && r.undecided.isEmpty() && r.wants.isEmpty() {
 		return nil
-	}
-	ids := make([]uint64, len(r.paired))
-	for i := range ids {
-		ids[i] = r.paired[i].tuple
-	}
-	firsts, moments := map[int64][]uint64{}, map[time.Time]bool{}
-	for _, first := range r.wanted {
-		day := dayOf(first.at)
-		firsts[day] = append(firsts[day], first.tuples...)
-		moments[first.at.UTC()] = true
 	}
 	days, err := recorded.Days(ctx)
 	if err != nil {
 		return fmt.Errorf("find days of flows: %w", err)
 	}
+	var failed error
+	nextWant, stop := iter.Pull(r.wants.all(&failed))
+	defer stop()
+	first, more := nextWant()
 	for _, day := range days {
-		if len(ids) > 0 {
-			if err := recorded.Hours(ctx, day, ids, r.addHours); err != nil {
-				return fmt.Errorf("read hours of %d tuples on %s: %w", len(ids), day.Format(time.DateOnly), err)
-			}
+		if err := r.readHours(ctx, recorded, day, hours); err != nil {
+			return err
 		}
-		tuples := slices.Concat(r.undecided, firsts[dayOf(day)])
-		slices.Sort(tuples)
-		for tuples := range slices.Chunk(slices.Compact(tuples), mostTuples) {
-			err := recorded.Flows(ctx, day, tuples, func(tuple uint64, f *policies.Flow) error {
-				if _, is := slices.BinarySearch(r.undecided, tuple); is {
-					r.Add(*f)
-					if r.isFull() {
-						return errFull
-					}
-				} else if moments[f.First.UTC()] {
-					r.example(*f)
-				}
-				return nil
+		wants := func() (w want, ok bool) {
+			if !more || first.day != dayOf(day) {
+				return w, false
+			}
+			w = first
+			first, more = nextWant()
+			return w, true
+		}
+		if err := r.readFlows(ctx, recorded, day, wants); err != nil {
+			return err
+		}
+		if r.aside == nil { // else what was put aside is not settled either
+			r.eachPairing(func(p *pairing) {
+				before := len(p.days)
+				p.settle(int32(dayOf(day)) + 1)
+				r.held += len(p.days) - before
 			})
-			if err != nil {
-				return fmt.Errorf("read flows of %d tuples on %s: %w", len(tuples), day.Format(time.DateOnly), err)
-			}
-		}
-		r.eachPairing(func(p *pairing) { p.settle(int32(dayOf(day)) + 1) })
-	}
-	r.eachPairing(func(p *pairing) { p.days = nil }) // all are settled
-	var lacking []uint64
-	for t, first := range r.wanted {
-		if t.example == nil {
-			lacking = append(lacking, first.tuples...)
 		}
 	}
-	if len(lacking) > 0 {
-		return fmt.Errorf("tuple %d counts flows of which there is no record; verify the store", slices.Min(lacking))
+	if r.aside == nil {
+		r.eachPairing(func(p *pairing) { p.days = nil }) // all are settled
 	}
-	return nil
+	if more && failed == nil {
+		return lacking(first.tuple)
+	}
+	return failed
 }
 
-// mostTuples is of how many tuples records are asked for at a time.
-const mostTuples = 1 << 16
+func lacking(tuple uint64) error {
+	return fmt.Errorf("tuple %d counts flows of which there is no record; verify the store", tuple)
+}
+
+// Of so many tuples hours or records are asked for at a time.
+const (
+	mostHourly = 1 << 17
+	mostTuples = 1 << 16
+)
+
+// readHours counts the hours of a day.
+func (r *reading) readHours(ctx context.Context, recorded Recorded, day time.Time, of *sorter[paired]) error {
+	read := func() error {
+		err := recorded.Hours(ctx, day, r.ids, r.addHours)
+		if err != nil {
+			return fmt.Errorf("read hours of %d tuples on %s: %w", len(r.ids), day.Format(time.DateOnly), err)
+		}
+		clear(r.hourly)
+		r.hourly, r.ids = r.hourly[:0], r.ids[:0]
+		return nil
+	}
+	err := of.each(func(next *paired) error {
+		if n := len(r.ids); n == 0 || r.ids[n-1] != next.tuple {
+			if n == mostHourly {
+				if err := read(); err != nil {
+					return err
+				}
+			}
+			r.ids = append(r.ids, next.tuple)
+		}
+		r.hourly = append(r.hourly, *next)
+		return nil
+	})
+	if err != nil || len(r.ids) == 0 {
+		return err
+	}
+	return read()
+}
 
 // addHours puts hours of a tuple among those of which they may be twins.
 func (r *reading) addHours(tuple uint64, of *Side, hours []HourFlows) error {
-	if i, known := slices.BinarySearchFunc(r.paired, tuple, func(p paired, id uint64) int { return cmp.Compare(p.tuple, id) }); known {
-		r.paired[i].of.addHours(of.of(), hours)
+	i, _ := slices.BinarySearchFunc(r.hourly, tuple, func(p paired, id uint64) int { return cmp.Compare(p.tuple, id) })
+	for ; i < len(r.hourly) && r.hourly[i].tuple == tuple; i++ {
+		p := r.pairsOf(&r.hourly[i].owner)
+		before := p.days()
+		p.addHours(of.of(), hours)
+		r.held += p.days() - before
 	}
-	return nil
+	return r.relieve()
+}
+
+// readFlows takes the records of a day that are wanted, or decided one by one. Wants
+// yields those of the day, in order.
+func (r *reading) readFlows(ctx context.Context, recorded Recorded, day time.Time, wants func() (want, bool)) error {
+	var failed error
+	undecided, stop := iter.Pull(r.undecided.all(&failed))
+	defer stop()
+	id, isUndecided := undecided()
+	w, isWanted := wants()
+	for failed == nil && (isUndecided || isWanted) {
+		var some recordsOf
+		for len(some.ids) < mostTuples && (isUndecided || isWanted) {
+			if isUndecided && (!isWanted || id <= w.tuple) {
+				some.add(id)
+				some.undecided = append(some.undecided, id)
+				id, isUndecided = undecided()
+				continue
+			}
+			some.add(w.tuple)
+			if n := len(some.wants); n == 0 || some.wants[n-1] != w {
+				some.wants = append(some.wants, w)
+			}
+			w, isWanted = wants()
+		}
+		some.found = make([]bool, len(some.wants))
+		err := recorded.Flows(ctx, day, some.ids, func(tuple uint64, f *policies.Flow) error {
+			if _, is := slices.BinarySearch(some.undecided, tuple); is {
+				r.Add(*f)
+				return r.failed
+			}
+			if some.has(tuple, f.First) {
+				return r.example(*f)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("read flows of %d tuples on %s: %w", len(some.ids), day.Format(time.DateOnly), err)
+		}
+		if i := slices.Index(some.found, false); i >= 0 {
+			return lacking(some.wants[i].tuple)
+		}
+	}
+	return failed
+}
+
+// recordsOf says which records are asked for: all, or those of a moment.
+type recordsOf struct {
+	ids, undecided []uint64
+	wants          []want
+	found          []bool // of wants
+}
+
+func (o *recordsOf) add(id uint64) {
+	if n := len(o.ids); n == 0 || o.ids[n-1] != id {
+		o.ids = append(o.ids, id)
+	}
+}
+
+// has reports whether a record is wanted.
+func (o *recordsOf) has(tuple uint64, at time.Time) bool {
+	i, found := slices.BinarySearchFunc(o.wants, want{dayOf(at), tuple, momentAt(at)}, func(a, b want) int { return compareWants(&a, &b) })
+	if found {
+		o.found[i] = true
+	}
+	return found
 }
 
 func (r *Replayer) eachPairing(each func(*pairing)) {
@@ -478,6 +553,7 @@ func (r *reading) want(t *tally, at time.Time, tuple uint64) {
 	first := r.wanted[t]
 	switch {
 	case first == nil:
+		r.held++
 		r.wanted[t] = &firstSeen{at, []uint64{tuple}}
 	case at.Equal(first.at):
 		first.tuples = append(first.tuples, tuple)
@@ -487,14 +563,15 @@ func (r *reading) want(t *tally, at time.Time, tuple uint64) {
 }
 
 // example keeps a record as an example where one is wanted.
-func (r *reading) example(f policies.Flow) {
+func (r *reading) example(f policies.Flow) error {
 	f.Count = max(1, f.Count)
 	from, to := r.find(&f.From), r.find(&f.To)
 	if missing(&f, from, to) != nil {
-		return
+		return nil
 	}
 	a := r.ask(&f, from, to)
-	if t := a.tally(r.countedBy(a, &f, from, to)); r.wanted[t] != nil {
-		t.keep(&f, from, to)
+	if key := r.countedBy(a, &f, from, to); r.of(a, key.kind).hasRecord() {
+		r.keep(r.tally(a, &f, from, to), &f, from, to)
 	}
+	return r.relieve()
 }

@@ -14,7 +14,7 @@ import (
 // Replayer asks what would become of recorded flows. Its memory grows with the
 // distinct questions, with the hours in which both sides report, and with the
 // addresses outside whose flows do not stay as they are; not with the flows. With
-// Spill, a replay of a recording has a bound.
+// Spill, it has a bound.
 // It is not safe for concurrent use.
 type Replayer struct {
 	before, after *directory // after is nil where there is one model
@@ -27,11 +27,12 @@ type Replayer struct {
 	unresolved    map[string]*unresolved // by cause
 	total         tally
 
-	open    func() (Scratch, error)
-	most    int     // that may be held
-	held    int     // answers and what is counted of them, but for addresses; and connections of ends that are nowhere
-	portion portion // that is taken
-	settled *sum    // of portions that were
+	open       func() (Scratch, error)
+	most       int           // that may be held
+	held       int           // answers and what is counted of them, their days and ends; and connections of ends that are nowhere
+	aside      *sorter[part] // what was held before; nil where all is
+	generation int32         // how often that was put aside
+	failed     error         // to be
 }
 
 // New returns a Replayer under the policies before a change and after it.
@@ -41,7 +42,7 @@ func New(before, after *reach.Judge) *Replayer {
 		before: newDirectory(before), ends: newEnds(), classes: map[classKey]int{},
 		questions: map[question]*answer{}, answers: map[answerKey]*answer{},
 		rulings: map[ruling]*ruling{}, sentences: map[sentence]*sentence{}, unresolved: map[string]*unresolved{},
-		portion: everything,
+		generation: 1,
 	}
 	if after != nil {
 		r.after = newDirectory(after)
@@ -151,7 +152,8 @@ type tally struct {
 	example      *example
 }
 
-// Add takes one flow. The flow's maps and slices must not change afterwards.
+// Add takes one flow. The flow's maps and slices must not change afterwards. Where
+// a Scratch fails, the Rows of the Result say so.
 func (r *Replayer) Add(f policies.Flow) {
 	f.Count = max(1, f.Count)
 	r.take(&f, &f)
@@ -160,27 +162,50 @@ func (r *Replayer) Add(f policies.Flow) {
 // take counts flows that get one answer, of which one may be an example.
 func (r *Replayer) take(f, example *policies.Flow) {
 	from, to := r.find(&f.From), r.find(&f.To)
-	nowhere := missing(f, from, to)
-	if !r.takes(f, from, to, nowhere) {
+	if r.relieve() != nil {
 		return
 	}
 	r.total.add(f)
-	if nowhere != nil {
+	if nowhere := missing(f, from, to); nowhere != nil {
 		u := r.miss(nowhere, f.Count)
 		if c := r.connection(u, f); c != nil {
-			c.pairs.add(f)
+			r.pair(&c.pairs, f)
 			c.add(sideOf(known(f.Verdict), f.EgressOnly, f.Origin.Reporter), f.Count, f.Bytes)
 		}
 		return
 	}
 	a := r.ask(f, from, to)
 	if hasTwins(f) {
-		a.pairs.add(f)
+		r.pair(&a.pairs, f)
 	}
 	t := r.tally(a, f, from, to)
 	t.add(f)
-	t.keep(example, from, to)
+	r.keep(t, example, from, to)
 }
+
+// pair counts a report that may have a twin.
+func (r *Replayer) pair(p *pairs, f *policies.Flow) {
+	days := p.days()
+	p.add(f)
+	r.held += p.days() - days
+}
+
+// keep keeps a flow as an example, and counts the ends that are held by it.
+func (r *Replayer) keep(t *tally, f *policies.Flow, from, to *recorded) {
+	before := t.example
+	if t.keep(f, from, to); t.example == before {
+		return
+	}
+	for _, e := range [...]*recorded{from, to} {
+		if e.kept != r.generation {
+			e.kept = r.generation
+			r.held += endWeight
+		}
+	}
+}
+
+// endWeight is how many counts take as much room as an end.
+const endWeight = 2
 
 // missing returns the place of the first of a flow's ends that is nowhere; nil
 // where each is somewhere.
@@ -217,16 +242,21 @@ func (r *Replayer) ask(f *policies.Flow, from, to *recorded) *answer {
 			d := r.before.judge.Decide(source, target, q.protocol, q.port)
 			key.leaves = d.Sides[policies.Egress].Verdict == policies.Allow
 		}
-		a = r.answers[key]
-		if a == nil {
-			a = &answer{answerKey: key}
-			r.answers[key] = a
-			r.held++
-		}
+		a = r.answer(key)
 		if len(r.questions) >= mostQuestions {
 			clear(r.questions)
 		}
 		r.questions[q] = a
+	}
+	return a
+}
+
+func (r *Replayer) answer(key answerKey) *answer {
+	a := r.answers[key]
+	if a == nil {
+		a = &answer{answerKey: key}
+		r.answers[key] = a
+		r.held++
 	}
 	return a
 }
@@ -259,18 +289,18 @@ func hasTwins(f *policies.Flow) bool {
 func (r *Replayer) tally(a *answer, f *policies.Flow, from, to *recorded) *tally {
 	key := r.countedBy(a, f, from, to)
 	t := a.tally(key)
-	switch {
-	case t != nil:
+	if t != nil {
 		return t
+	}
+	t = &tally{}
+	r.held++
+	switch {
 	case !key.isApart():
-		t = &tally{}
-		r.held++
 		r.of(a, key.kind).tally = t
 		return t
 	case a.apart == nil:
 		a.apart = map[tallyKey]*tally{}
 	}
-	t = &tally{}
 	a.apart[key] = t
 	return t
 }
@@ -327,13 +357,16 @@ func (r *Replayer) connection(u *unresolved, f *policies.Flow) *halved {
 	if !isConnection(f) {
 		return nil
 	}
-	key := connectionKeyOf(f)
+	return r.named(u, connectionKeyOf(f))
+}
+
+func (r *Replayer) named(u *unresolved, key connectionKey) *halved {
 	if u.named == nil {
 		u.named = map[connectionKey]*halved{}
 	}
 	if u.named[key] == nil {
 		u.named[key] = &halved{}
-		r.held++
+		r.held += 2 // for its names
 	}
 	return u.named[key]
 }

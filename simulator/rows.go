@@ -159,33 +159,23 @@ func (r *Replayer) newSum() *sum {
 // their order. Its rows are made of what the Replayer holds, which stays as long as
 // they do; they must not be made while it takes flows.
 func (r *Replayer) Result() *Result {
-	s := r.settled
-	var err error
-	if s == nil {
-		s = r.newSum()
+	s, err := r.newSum(), r.failed
+	if err == nil && r.aside != nil {
+		err = r.putAside()
+	}
+	if err == nil {
 		err = s.add()
 	}
 	return s.result(err)
 }
 
-// add adds what the Replayer holds.
+// add adds what the Replayer holds, and what it put aside.
 func (s *sum) add() error {
-	s.Flows += s.total.flows
-	s.Bytes += s.total.bytes
-	s.seen = s.seen.join(s.total.seen.First(), s.total.seen.Last())
+	s.Flows, s.Bytes, s.seen = s.total.flows, s.total.bytes, s.total.seen
 	for cause, u := range s.Replayer.unresolved {
-		known := s.unresolved[cause]
-		if known == nil {
-			known = &unresolved{example: u.example}
-			s.unresolved[cause] = known
-		}
-		known.also(u.example, u.several)
-		known.flows += u.flows
+		s.unresolved[cause] = &unresolved{flows: u.flows, example: u.example, several: u.several}
 		for _, c := range u.named {
-			matched, half := c.pairs.matched(), c.half
-			s.Bytes -= half.drop(matched)
-			s.Paired += matched
-			known.flows -= matched
+			s.addNamed(cause, c.half, c.pairs.matched())
 		}
 	}
 	for _, a := range s.answers {
@@ -193,7 +183,17 @@ func (s *sum) add() error {
 			return err
 		}
 	}
-	return nil
+	if s.aside == nil {
+		return nil
+	}
+	return s.addAside()
+}
+
+// addNamed leaves out reports of ends that are nowhere which have a twin.
+func (s *sum) addNamed(cause string, half tally, matched uint64) {
+	s.Bytes -= half.drop(matched)
+	s.Paired += matched
+	s.unresolved[cause].flows -= matched
 }
 
 // result returns what was added.
@@ -225,27 +225,13 @@ func (s *sum) ordered(err error) Rows {
 		all[rank] = &sorter[row]{open: s.rows.open, most: max(2, s.most/64), compare: compareRows, append: appendRow, read: readRow}
 	}
 	rows := Rows{failed: new(error)}
-	var one *row
-	end := func() error {
-		if one == nil {
-			return nil
-		}
-		rows.counts[one.outcome]++
-		return all[one.outcome].add(*one)
-	}
 	if err == nil {
-		err = s.rows.each(func(next *row) error {
-			if one != nil && compareKeys(one, next) == 0 {
-				one.join(next)
-				return nil
-			}
-			err := end()
-			copied := *next
-			one = &copied
-			return err
+		err = s.rows.eachJoined((*row).join, func(one *row) error {
+			rows.counts[one.outcome]++
+			return all[one.outcome].add(*one)
 		})
 	}
-	*rows.failed = errors.Join(err, end())
+	*rows.failed = err
 	rows.of = func(rank int) iter.Seq[Row] {
 		return func(yield func(Row) bool) {
 			err := all[rank].each(func(of *row) error {
@@ -264,36 +250,57 @@ func (s *sum) ordered(err error) Rows {
 
 // take adds up what was counted of an answer.
 func (s *sum) take(a *answer) error {
-	keys := a.keys()
-	if len(keys) > 0 && (a.before.verdict != policies.Undecided || a.after.verdict != policies.Undecided) {
-		s.Questions++
-	}
-	matched := a.pairs.matched()
-	s.Paired += matched
-	for _, key := range keys {
-		t := *a.tally(key)
-		if key.half {
-			n := min(matched, t.flows)
-			matched -= n
-			s.Bytes -= t.drop(n)
-		}
-		if t.flows == 0 {
-			continue
-		}
-		said := s.of(a, key.kind).sentence
-		s.Outcomes[said.outcome] += t.flows
-		if said.explained {
-			s.Explained += t.flows
-		}
-		if said.outcome == Undecided {
-			s.causes[said.cause] += t.flows
-		}
-		if err := s.note(a, key.verdict, said, &t); err != nil {
+	of := counting{answer: a}
+	s.match(&of, a.pairs.matched())
+	for _, key := range a.keys() {
+		if err := s.count(&of, key, *a.tally(key)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// counting is an answer of which what was counted is added up.
+type counting struct {
+	*answer
+	matched uint64 // reports that have a twin, and were not left out yet
+	asked   bool
+}
+
+func (s *sum) match(of *counting, matched uint64) {
+	of.matched = matched
+	s.Paired += matched
+}
+
+// count adds one of an answer's tallies, of which the next is in order.
+func (s *sum) count(of *counting, key tallyKey, t tally) error {
+	if !of.asked && (of.before.verdict != policies.Undecided || of.after.verdict != policies.Undecided) {
+		s.Questions++
+	}
+	of.asked = true
+	if key.half {
+		n := min(of.matched, t.flows)
+		of.matched -= n
+		s.Bytes -= t.drop(n)
+	}
+	if t.flows == 0 {
+		return nil
+	}
+	if t.example == nil {
+		return errNoRecord
+	}
+	said := s.of(of.answer, key.kind).sentence
+	s.Outcomes[said.outcome] += t.flows
+	if said.explained {
+		s.Explained += t.flows
+	}
+	if said.outcome == Undecided {
+		s.causes[said.cause] += t.flows
+	}
+	return s.note(of.answer, key.verdict, said, &t)
+}
+
+var errNoRecord = errors.New("tuples count flows of which there is no record; verify the store")
 
 // keys returns what the tallies of an answer are counted by, in order.
 func (a *answer) keys() []tallyKey {

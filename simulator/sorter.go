@@ -3,11 +3,11 @@ package simulator
 import (
 	"bufio"
 	"cmp"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 )
 
@@ -28,10 +28,11 @@ type sorter[T any] struct {
 	append  func(b []byte, v *T) []byte
 	read    func(b []byte) (T, error)
 
-	held []T
-	file *spool
-	runs []run
-	text []byte
+	held  []T
+	order []int32 // of what is held
+	file  *spool
+	runs  []run
+	text  []byte
 }
 
 // run is where on a spool values stand in order.
@@ -53,14 +54,16 @@ func (s *sorter[T]) add(v T) error {
 
 // spill writes what is held as a run.
 func (s *sorter[T]) spill() (err error) {
+	if len(s.held) == 0 {
+		return nil
+	}
 	if s.file == nil {
 		if s.file, err = newSpool(s.open); err != nil {
 			return err
 		}
 	}
-	s.sort()
 	from := s.file.size
-	for i := range s.held {
+	for _, i := range s.sort() {
 		s.text = s.append(s.text[:0], &s.held[i])
 		if err := s.file.write(s.text); err != nil {
 			return err
@@ -74,7 +77,15 @@ func (s *sorter[T]) spill() (err error) {
 	return s.join()
 }
 
-func (s *sorter[T]) sort() { slices.SortFunc(s.held, func(a, b T) int { return s.compare(&a, &b) }) }
+// sort returns the places of what is held, in order. They are the same until more is.
+func (s *sorter[T]) sort() []int32 {
+	s.order = s.order[:0]
+	for i := range s.held {
+		s.order = append(s.order, int32(i))
+	}
+	slices.SortFunc(s.order, func(i, j int32) int { return s.compare(&s.held[i], &s.held[j]) })
+	return s.order
+}
 
 // join makes one of all runs, on a Scratch of its own.
 func (s *sorter[T]) join() error {
@@ -99,13 +110,61 @@ func (s *sorter[T]) each(take func(*T) error) error {
 	if len(s.runs) > 0 {
 		return s.merge(take)
 	}
-	s.sort()
-	for i := range s.held {
+	for _, i := range s.sort() {
 		if err := take(&s.held[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *sorter[T]) isEmpty() bool { return len(s.held)+len(s.runs) == 0 }
+
+// close gives up what there is.
+func (s *sorter[T]) close() error {
+	s.held, s.runs = nil, nil
+	if s.file == nil {
+		return nil
+	}
+	file := s.file
+	s.file = nil
+	return file.Close()
+}
+
+// eachJoined is each for what values come to that are equal. They must not be changed.
+func (s *sorter[T]) eachJoined(join func(to, of *T), take func(*T) error) error {
+	var one *T
+	err := s.each(func(next *T) error {
+		if one != nil && s.compare(one, next) == 0 {
+			join(one, next)
+			return nil
+		}
+		last, copied := one, *next
+		one = &copied
+		if last == nil {
+			return nil
+		}
+		return take(last)
+	})
+	if err == nil && one != nil {
+		err = take(one)
+	}
+	return err
+}
+
+// all yields the values in order, or as many as it takes until one fails.
+func (s *sorter[T]) all(failed *error) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		err := s.each(func(v *T) error {
+			if !yield(*v) {
+				return errEnough
+			}
+			return nil
+		})
+		if !errors.Is(err, errEnough) {
+			*failed = errors.Join(*failed, err)
+		}
+	}
 }
 
 // merge is each where there are runs.
@@ -196,25 +255,6 @@ func (s *spool) write(text []byte) error {
 
 func (s *spool) reader(at run) *spoolReader {
 	return &spoolReader{in: bufio.NewReaderSize(io.NewSectionReader(s.Scratch, at.from, at.to-at.from), runBuffer)}
-}
-
-// tuples calls each for the tuples that were written, as Recorded does.
-func (s *spool) tuples(ctx context.Context, each func(*Tuple) error) error {
-	in := s.reader(run{0, s.size})
-	for ctx.Err() == nil {
-		text, err := in.next()
-		if err != nil || text == nil {
-			return err
-		}
-		t, err := readTuple(text)
-		if err != nil {
-			return err
-		}
-		if err := each(&t); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
 }
 
 // spoolReader reads what was written to a part of a spool.

@@ -77,7 +77,9 @@ of what would change if its staged policies were enforced: together, and with
 					return err
 				}
 			}
-			request := preview.Request{FailOn: conditions, Recorded: recorded, LeftOut: leftOut, Scratch: newScratch}
+			room := newScratches(c.Context().Err)
+			defer room.close()
+			request := preview.Request{FailOn: conditions, Recorded: recorded, LeftOut: leftOut, Scratch: room.open}
 			if request.Declared.Now, err = moment(today); err != nil {
 				return err
 			}

@@ -156,9 +156,20 @@ func (p *replaySpan) addTo(c *cobra.Command) {
 	c.Flags().StringVar(&p.until, "until", "", "only flows first seen before this `moment`")
 }
 
-// replayMemory is from where on a replay collects garbage ever more often rather
-// than take more memory, in bytes. What is not the collector's comes on top, 100 to 150 MB.
-const replayMemory = 280 << 20
+// From so many bytes on, replays of stores and of files collect garbage ever more often
+// rather than take more memory. The program itself comes on top, some 65 MB. Tables are
+// added up in memory before they are replayed.
+const (
+	replayMemory = 280 << 20
+	filesMemory  = 340 << 20
+)
+
+// keepTo has garbage collected in time. It is the user's to say otherwise.
+func keepTo(bytes int64) {
+	if os.Getenv("GOGC")+os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(bytes)
+	}
+}
 
 // store returns the flows of a store, if --flows names one, and what is left out of
 // them.
@@ -172,9 +183,7 @@ func (p *replaySpan) store(ctx context.Context, f *flowFiles) (simulator.Recorde
 	if err != nil {
 		return nil, left, err
 	}
-	if os.Getenv("GOGC")+os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(replayMemory)
-	}
+	keepTo(replayMemory)
 	r := opened.(store)
 	if !since.IsZero() || !until.IsZero() {
 		without, err := r.Untimed(ctx)
@@ -199,6 +208,7 @@ func (p *replaySpan) read(ctx context.Context, f *flowFiles, s streams, files []
 	if err != nil {
 		return flowlog.Stats{}, err
 	}
+	keepTo(filesMemory)
 	sums, summing := flowlog.NewSums(to), *f
 	sums.Since, sums.Until, summing.options.Sums = since, until, sums
 	filter := simulator.Filter{Since: since, Until: until}

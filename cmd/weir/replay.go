@@ -56,8 +56,10 @@ and by which line.`,
 			if err != nil {
 				return err
 			}
+			room := newScratches(c.Context().Err)
+			defer room.close()
 			replay := simulator.New(before, after)
-			replay.Spill(newScratch, 0)
+			replay.Spill(room.open, 0)
 			if recorded != nil {
 				err = replay.Replay(c.Context(), recorded)
 			} else {

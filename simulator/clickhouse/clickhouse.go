@@ -204,8 +204,10 @@ func (s *schema) suit(v proto.Version) error {
 
 // wished are the settings for reading: what has no room in memory goes to disk.
 // What is grouped by all that its table is sorted by comes in that order, which
-// takes half the time; what has few groups takes longer so.
+// takes half the time; what has few groups takes longer so. Answers come in blocks of
+// so many rows, of which several are held.
 var wished = driver.Settings{
+	"max_block_size":                     1 << 14,
 	inOrder:                              1,
 	"max_bytes_before_external_sort":     1 << 30,
 	"max_bytes_before_external_group_by": 1 << 30,

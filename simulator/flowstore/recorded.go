@@ -252,7 +252,7 @@ func (s *Store) joinRolls(ctx context.Context, all []*rollReader) (_ *rollReader
 }
 
 // Tuples calls each for every tuple, in the order of their IDs. It reads a day at a
-// time, and holds 260,000 tuples at most, of some 150 bytes; where there are more, it
+// time, and holds 130,000 tuples at most, of some 300 bytes; where there are more, it
 // reads the days again for the others.
 func (r *recorded) Tuples(ctx context.Context, each func(*simulator.Tuple) error) error {
 	days, err := r.Days(ctx)

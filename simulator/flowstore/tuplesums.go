@@ -56,8 +56,8 @@ func setKey(side *simulator.Side, key uint32) {
 	side.Reporter, side.Verdict, side.EgressOnly = policies.Reporter(key>>16), policies.Verdict(key>>8&0xff), key&1 == 1
 }
 
-// heldTuples is how many tuples are held at a time.
-func (s *Store) heldTuples() int { return int(max(64, s.options.Memory>>12)) }
+// heldTuples is how many tuples are held at a time, of some 300 bytes.
+func (s *Store) heldTuples() int { return int(max(64, s.options.Memory>>13)) }
 
 // newTupleSums returns the sums of tuples from an ID on.
 func newTupleSums(from uint64, most int) *tupleSums {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -44,16 +45,18 @@ func inMemory(room int) func() (Scratch, error) {
 	return func() (Scratch, error) { return &memory{room: room}, nil }
 }
 
-// TestPortionsMakeNoDifference replays recordings at once and in portions, however
-// little is held of them.
-func TestPortionsMakeNoDifference(t *testing.T) {
+// TestWhatIsPutAsideMakesNoDifference replays recordings, and their flows one by one,
+// however little is held of them.
+func TestWhatIsPutAsideMakesNoDifference(t *testing.T) {
 	before, after := shop()
 	rapid.Check(t, func(t *rapid.T) {
-		recorded := shelve(someFlows(t), rapid.Bool().Draw(t, "by prefix"))
+		flows := someFlows(t)
+		recorded := shelve(flows, rapid.Bool().Draw(t, "by prefix"))
 		change := after
 		if rapid.Bool().Draw(t, "one model") {
 			change = nil
 		}
+		oneByOne := rapid.Bool().Draw(t, "one by one")
 		replayed := func(most int) *Result {
 			b, h := reach.New(before, reach.Options{}), (*reach.Judge)(nil)
 			if change != nil {
@@ -63,7 +66,14 @@ func TestPortionsMakeNoDifference(t *testing.T) {
 			if most > 0 {
 				r.Spill(inMemory(1<<20), most)
 			}
-			if err := r.Replay(context.Background(), recorded); err != nil {
+			if oneByOne {
+				for i, f := range flows {
+					r.Add(f)
+					if i == len(flows)/2 {
+						r.Result()
+					}
+				}
+			} else if err := r.Replay(context.Background(), recorded); err != nil {
 				t.Fatal(err)
 			}
 			all := r.Result()
@@ -78,29 +88,55 @@ func TestPortionsMakeNoDifference(t *testing.T) {
 			return all
 		}
 		if d := cmp.Diff(replayed(0), replayed(rapid.IntRange(1, 30).Draw(t, "most")), exact); d != "" {
-			t.Fatal("(-at once +in portions)\n" + d)
+			t.Fatal("(-at once +put aside)\n" + d)
 		}
 	})
 }
 
-// TestPortionsOfOneAnswer has connections of which each is a portion of its
-// own, and more records than may be held.
-func TestPortionsOfOneAnswer(t *testing.T) {
+// TestLittleIsHeld counts what is held of flows of ever more ports, and of ever more
+// addresses outside of one connection that breaks.
+func TestLittleIsHeld(t *testing.T) {
 	before, after := shop()
-	var flows []policies.Flow
-	for i := range 40 {
-		f := flow(web, db, uint16(5400+i), policies.Allow)
-		f.First = time.Date(2026, 3, 1, 0, i, 0, 0, time.UTC)
-		flows = append(flows, f)
-	}
-	recorded := shelve(flows, false)
-	r := New(reach.Pair(before, after, reach.Options{}))
-	r.Spill(inMemory(1<<20), 1)
-	if err := r.Replay(t.Context(), recorded); err != nil {
-		t.Fatal(err)
-	}
-	if got := r.Result(); got.Flows != 40 || got.Questions != 40 {
-		t.Errorf("%d flows in %d questions, want 40 in 40", got.Flows, got.Questions)
+	at := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	const most = 20
+	for name, of := range map[string]func(i int) policies.Flow{
+		"ports": func(i int) policies.Flow { return flow(web, db, uint16(5000+i), policies.Allow) },
+		"addresses": func(i int) policies.Flow {
+			f := flow(web, db, 5432, policies.Allow)
+			f.From = policies.FlowPeer{Outside: true, Address: netip.AddrFrom4([4]byte{203, 0, 113, byte(i)})}
+			return f
+		},
+		"days": func(i int) policies.Flow {
+			f := flow(web, db, 5432, policies.Allow)
+			f.First = at.AddDate(0, 0, i)
+			return f
+		},
+		"names that are nowhere": func(i int) policies.Flow {
+			gone := policies.FlowPeer{Namespace: "shop", Pod: fmt.Sprint("gone-", i), Workloads: []policies.Ref{{Kind: "Deployment", Namespace: "shop", Name: fmt.Sprint("gone-", i)}}}
+			f := flow(web, db, 5432, policies.Allow)
+			f.From = gone
+			return f
+		},
+	} {
+		r := New(reach.Pair(before, after, reach.Options{}))
+		r.Spill(inMemory(1<<20), most)
+		for i := range 200 {
+			f := of(i)
+			if f.First.IsZero() {
+				f.First = at
+			}
+			f.Origin.Reporter = policies.DestinationSide
+			r.Add(f)
+			if r.held > most+8 {
+				t.Fatalf("%s: %d are held, of %d that may be", name, r.held, most)
+			}
+		}
+		if r.aside == nil {
+			t.Errorf("%s: nothing was put aside", name)
+		}
+		if got := r.Result(); got.Flows != 200 || got.Rows.Err() != nil {
+			t.Errorf("%s: %d flows of 200, %v", name, got.Flows, got.Rows.Err())
+		}
 	}
 }
 
@@ -157,16 +193,37 @@ func TestSorter(t *testing.T) {
 	})
 }
 
-// TestTuplesArePacked has recordings of all kinds of ends.
-func TestTuplesArePacked(t *testing.T) {
+// TestPartsArePacked has what is put aside of reports, of which some have very many flows.
+func TestPartsArePacked(t *testing.T) {
+	r := New(reach.New(&policies.Model{}, reach.Options{}), nil)
 	rapid.Check(t, func(t *rapid.T) {
-		for _, want := range shelve(someFlows(t), rapid.Bool().Draw(t, "by prefix")).tuples {
-			got, err := readTuple(appendTuple(nil, &want))
-			if err != nil {
-				t.Fatal(err)
+		want := part{owner: owner{answerKey: answerKey{
+			from: rapid.Int32Min(0).Draw(t, "from"), to: 7, port: rapid.Uint16().Draw(t, "port"), protocol: netset.TCP, leaves: rapid.Bool().Draw(t, "leaves"),
+			before: r.ruling(ruling{policies.Deny, rapid.String().Draw(t, "cause")}), after: r.ruling(ruling{}),
+		}}}
+		if rapid.Bool().Draw(t, "named") {
+			want.owner = owner{named: &namedConnection{"it is nowhere", connectionKey{"", endName{"shop", "web"}, endName{"", "203.0.113.9"}, netset.UDP, 53}}}
+		}
+		if rapid.Bool().Draw(t, "reports") {
+			want.pairs = &pairing{settled: rapid.Uint64().Draw(t, "settled"), left: remains{hour: rapid.Int64().Draw(t, "last hour")}}
+			for range rapid.IntRange(0, 9).Draw(t, "hours") {
+				want.pairs.addHours(side(rapid.IntRange(0, 1).Draw(t, "side")), []HourFlows{{rapid.Int64Range(-100, 100_000).Draw(t, "hour"), rapid.Uint64Range(0, 1<<40).Draw(t, "flows")}})
 			}
-			if d := cmp.Diff(want, got, exact); d != "" {
-				t.Fatal("(-want +got)\n" + d)
+		} else {
+			want.key = tallyKey{kind{policies.Allow, rapid.Bool().Draw(t, "half")}, netip.Addr{}, netip.MustParseAddr("2001:db8::1")}
+			want.flows, want.bytes = rapid.Uint64().Draw(t, "flows"), 9
+		}
+		got, err := r.readPart(appendPart(nil, &want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if compareParts(&got, &want) != 0 || got.flows != want.flows || got.bytes != want.bytes {
+			t.Fatalf("got %+v, want %+v", got, want)
+		}
+		if want.pairs != nil {
+			counts := func(p *pairing) map[int64][2]uint64 { return maps.Collect(p.hours(p.days)) }
+			if got.pairs.settled != want.pairs.settled || got.pairs.left != want.pairs.left || !cmp.Equal(counts(got.pairs), counts(want.pairs)) {
+				t.Fatalf("got %+v, want %+v", got.pairs, want.pairs)
 			}
 		}
 	})
