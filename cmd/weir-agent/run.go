@@ -149,7 +149,7 @@ func newWorlds(o *options, agent *enforcer.Agent, captures *captures, log *slog.
 	read := o.reading()
 	read.Node = o.node
 	w.live, err = live.New(config, live.Options{
-		Read: read, Wanted: wanted, Settle: 10 * time.Millisecond,
+		Read: read, Wanted: wanted, Settle: 10 * time.Millisecond, Unversioned: true,
 		Told: func(what string) { log.Warn("the cluster", "says", what) },
 	})
 	if err != nil {

@@ -84,7 +84,7 @@ func (c *crowd) put(e *Entry) {
 	switch {
 	case isFar && p.ignored:
 		c.remove(e.key)
-	case isFar && p.Node != "" && !p.HostNetwork && len(c.hosts) == 0 && isPlain(p.Addresses):
+	case isPod && c.takes(p):
 		c.join(e, p)
 	default:
 		c.forget(e.key)
@@ -92,6 +92,35 @@ func (c *crowd) put(e *Entry) {
 		c.listen(e)
 	}
 	c.settle()
+}
+
+// says is Store.Says.
+func (c *crowd) says(e *Entry) bool {
+	if has := c.entries[e.key]; has != nil {
+		return has.Says(e)
+	}
+	p, isPod := e.part.(*pod)
+	was := c.people[name{e.key.Namespace, e.key.Name}]
+	return isPod && was != nil && c.takes(p) && was.text == c.describe(p) && was.node == p.Node && was.addresses == byFamily(p.Addresses)
+}
+
+// takes reports whether a pod may be of the crowd, unless its addresses are somebody else's.
+func (c *crowd) takes(p *pod) bool {
+	return p.Node != c.options.Node && !p.ignored && p.Node != "" && !p.HostNetwork && len(c.hosts) == 0 && isPlain(p.Addresses)
+}
+
+// byFamily returns plain addresses, that of IPv4 first.
+func byFamily(all []netip.Addr) (at [2]netip.Addr) {
+	for _, a := range all {
+		at[family(a)] = a
+	}
+	return at
+}
+
+// isSample reports whether an entry stands for a kind, and is nobody itself.
+func isSample(e *Entry) bool {
+	p, isPod := e.part.(*pod)
+	return isPod && p.Kind != 0
 }
 
 func (c *crowd) delete(k Key) {
@@ -121,10 +150,7 @@ func isPlain(all []netip.Addr) bool {
 
 // join takes a pod into the crowd.
 func (c *crowd) join(e *Entry, p *pod) {
-	next := &person{node: p.Node}
-	for _, a := range p.Addresses {
-		next.addresses[family(a)] = a
-	}
+	next := &person{node: p.Node, addresses: byFamily(p.Addresses)}
 	text := c.describe(p)
 	if was := c.people[name{e.key.Namespace, e.key.Name}]; was != nil {
 		if was.text == text && was.addresses == next.addresses {

@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"net/netip"
 	"reflect"
@@ -155,6 +156,35 @@ func NewStore(o Options) *Store {
 
 // Get returns the entry of an object, nil where there is none.
 func (s *Store) Get(k Key) *Entry { return s.entries[k] }
+
+// Each yields the names of the objects of a kind, in no order. The store must not change
+// meanwhile.
+func (s *Store) Each(group, kind string) iter.Seq[Key] {
+	return func(yield func(Key) bool) {
+		for k, e := range s.entries {
+			if k.Group == group && k.Kind == kind && !isSample(e) && !yield(k) {
+				return
+			}
+		}
+		if s.crowd == nil || group != "" || kind != "Pod" {
+			return
+		}
+		for n := range s.crowd.people {
+			if !yield(Key{Kind: kind, Namespace: n.namespace, Name: n.name}) {
+				return
+			}
+		}
+	}
+}
+
+// Says reports whether the store has an object as the entry has it, so that Put would
+// change nothing.
+func (s *Store) Says(e *Entry) bool {
+	if s.crowd != nil {
+		return s.crowd.says(e)
+	}
+	return s.entries[e.key].Says(e)
+}
 
 // Orphaned returns the Namespaces that are not there while something in them is.
 func (s *Store) Orphaned() (all []Key) {
