@@ -45,6 +45,8 @@ type Options struct {
 	LogRate  uint64
 	// Recorder hears of all that is put in force, if it is set.
 	Recorder Recorder
+	// Settled is called once in a while, when all that a change led to is done, if it is set.
+	Settled func()
 	// Settle is for how long changes are gathered, 10 milliseconds.
 	Settle time.Duration
 	// Verify is how often what is loaded is compared with what should be, a minute.

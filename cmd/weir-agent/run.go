@@ -33,7 +33,14 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	settled := make(chan struct{}, 1)
 	settings := enforcer.Options{
+		Settled: func() {
+			select {
+			case settled <- struct{}{}:
+			default:
+			}
+		},
 		Node: o.node, Observe: o.mode == enforcer.ModeObserve, Closed: o.unknown == "deny", Ranges: o.prefixes,
 		LogGroup: o.group, LogRate: o.rate, Log: log,
 	}
@@ -53,7 +60,7 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	parts := slices.Concat(servers, []part{{"the agent", agent.Run}, {"the world", worlds.watch}})
+	parts := slices.Concat(servers, []part{{"the agent", agent.Run}, {"the world", worlds.watch}, {"its memory", func(ctx context.Context) error { return tidy(ctx, settled) }}})
 	if o.guards != "" {
 		parts = append(parts, part{"the guards", worlds.watchGuards})
 	}
