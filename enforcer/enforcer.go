@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -339,6 +340,9 @@ func (a *Agent) sync() error {
 	begin := time.Now()
 	ruleset := a.compile(next, change, loaded)
 	compiled := time.Now()
+	if loaded == nil {
+		debug.FreeOSMemory() // of what judging all left behind, before all of it is told
+	}
 	var update *nft.Change
 	var err error
 	if loaded == nil || alarm != "" {

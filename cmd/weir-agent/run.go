@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -162,7 +163,12 @@ func newWorlds(o *options, agent *enforcer.Agent, captures *captures, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	w.live.Subscribe(func(m *policies.Model, c k8s.Change) { w.tell(c, func() { w.model = m }) })
+	w.live.Subscribe(func(m *policies.Model, c k8s.Change) {
+		if w.model == nil {
+			debug.FreeOSMemory() // of what all lists left behind
+		}
+		w.tell(c, func() { w.model = m })
+	})
 	return w, nil
 }
 
