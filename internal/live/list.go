@@ -13,10 +13,11 @@ type listing struct {
 type listed struct{ namespace, name string }
 
 // beginList takes note that a list begins, perhaps in place of one that could not be ended.
-func (w *World) beginList(k *kind) {
+func (w *World) beginList(k *kind) *listing {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	k.begin()
+	return k.listing
 }
 
 func (k *kind) begin() {
@@ -27,12 +28,13 @@ func (k *kind) begin() {
 	}
 }
 
-// takeListed takes an object that is told of while a list is on its way, or that one went.
-func (w *World) takeListed(k *kind, i *item, isGone bool) {
+// takeListed takes an object that a list tells of, or that one went meanwhile, unless another
+// list has begun since.
+func (w *World) takeListed(k *kind, of *listing, i *item, isGone bool) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	switch {
-	case !w.isCurrent(k) || i.entry == nil:
+	case !w.isCurrent(k) || k.listing != of || i.entry == nil:
 	case isGone:
 		w.untake(k, i.entry.Key())
 	default:

@@ -80,10 +80,10 @@ func list(t *testing.T, w *World, p pages) {
 	}
 	w.client = from.client
 	k := w.watched[idOf(podKind)]
-	w.beginList(k)
+	into := w.beginList(k)
 	o := metav1.ListOptions{}
 	for {
-		page, err := w.list(context.Background(), k, o)
+		page, err := w.list(context.Background(), k, into, o)
 		if err != nil {
 			return
 		}

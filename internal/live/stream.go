@@ -37,7 +37,7 @@ const bufferSize = 16 << 10
 
 // list takes the objects of a list, or of a page of one, as they come. What it returns has
 // none of them.
-func (w *World) list(ctx context.Context, k *kind, o metav1.ListOptions) (*internalversion.List, error) {
+func (w *World) list(ctx context.Context, k *kind, into *listing, o metav1.ListOptions) (*internalversion.List, error) {
 	body, err := w.get(k.served, &o).Stream(ctx)
 	if err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func (w *World) list(ctx context.Context, k *kind, o metav1.ListOptions) (*inter
 				if i, failed = w.readItem(k, &unstructured.Unstructured{Object: object}); failed != nil {
 					return false
 				}
-				w.takeListed(k, i, false)
+				w.takeListed(k, into, i, false)
 				return true
 			})
 		default:

@@ -25,13 +25,14 @@ const pageSize = 500
 // where to take up a watch again, when to list anew, and how long to wait.
 func (w *World) watch(ctx context.Context, k *kind) {
 	fields, _ := w.wants(k.served)
+	var pages *listing
 	both := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = fields
 			if o.Continue == "" {
-				w.beginList(k)
+				pages = w.beginList(k)
 			}
-			list, err := w.list(ctx, k, o)
+			list, err := w.list(ctx, k, pages, o)
 			if err != nil {
 				return nil, w.failed(k, err)
 			}
@@ -44,17 +45,20 @@ func (w *World) watch(ctx context.Context, k *kind) {
 				return nil, w.failed(k, err)
 			}
 			w.begins(k, o)
-			isList := o.SendInitialEvents != nil && *o.SendInitialEvents
-			if isList {
-				w.beginList(k)
+			var listing *listing // nil once it is whole
+			if o.SendInitialEvents != nil && *o.SendInitialEvents {
+				listing = w.beginList(k)
 			}
 			return watch.Filter(events, func(e watch.Event) (watch.Event, bool) {
 				e = w.readEvent(k, e)
-				if i, is := e.Object.(*item); is && isList {
-					if isList = e.Type != watch.Bookmark || i.Annotations[metav1.InitialEventsAnnotationKey] != "true"; isList {
-						w.takeListed(k, i, e.Type == watch.Deleted)
-						e.Object = &item{ObjectMeta: metav1.ObjectMeta{ResourceVersion: i.ResourceVersion}}
-					}
+				i, is := e.Object.(*item)
+				switch {
+				case !is || listing == nil:
+				case e.Type == watch.Bookmark && i.Annotations[metav1.InitialEventsAnnotationKey] == "true":
+					listing = nil
+				default:
+					w.takeListed(k, listing, i, e.Type == watch.Deleted)
+					e.Object = &item{ObjectMeta: metav1.ObjectMeta{ResourceVersion: i.ResourceVersion}}
 				}
 				return e, true
 			}), nil
