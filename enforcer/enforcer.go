@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -45,6 +46,8 @@ type Options struct {
 	LogRate  uint64
 	// Recorder hears of all that is put in force, if it is set.
 	Recorder Recorder
+	// Settled is called once in a while, when all that a change led to is done, if it is set.
+	Settled func()
 	// Settle is for how long changes are gathered, 10 milliseconds.
 	Settle time.Duration
 	// Verify is how often what is loaded is compared with what should be, a minute.
@@ -337,6 +340,9 @@ func (a *Agent) sync() error {
 	begin := time.Now()
 	ruleset := a.compile(next, change, loaded)
 	compiled := time.Now()
+	if loaded == nil {
+		debug.FreeOSMemory() // of what judging all left behind, before all of it is told
+	}
 	var update *nft.Change
 	var err error
 	if loaded == nil || alarm != "" {

@@ -113,6 +113,9 @@ func (a *Agent) doubtAlways(ctx context.Context) {
 		asked := a.asked
 		a.mutex.Unlock()
 		a.refuse(append(slices.Clip(asked.refusals), nft.Doubts(asked.in)...))
+		if a.options.Settled != nil {
+			a.options.Settled()
+		}
 		if !sleep(ctx, time.Second) {
 			return
 		}

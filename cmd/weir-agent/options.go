@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -135,10 +136,31 @@ func (o *options) handler(to io.Writer) slog.Handler {
 
 // garbagePercent is how much more memory than what is in use the heap may have before
 // garbage is collected, unless GOGC says otherwise: a node has better uses for it.
-const garbagePercent = 50
+const garbagePercent = 25
 
 func limitMemory(env func(string) string) {
 	if env("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
+	}
+}
+
+// tidyEvery is how often memory is given back at most.
+const tidyEvery = time.Minute
+
+// tidy gives back the memory that a change took, each time that one is done. The runtime
+// would keep it for as long as there is little other garbage.
+func tidy(ctx context.Context, done <-chan struct{}) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-done:
+		}
+		debug.FreeOSMemory()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(tidyEvery):
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -33,7 +34,14 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	settled := make(chan struct{}, 1)
 	settings := enforcer.Options{
+		Settled: func() {
+			select {
+			case settled <- struct{}{}:
+			default:
+			}
+		},
 		Node: o.node, Observe: o.mode == enforcer.ModeObserve, Closed: o.unknown == "deny", Ranges: o.prefixes,
 		LogGroup: o.group, LogRate: o.rate, Log: log,
 	}
@@ -53,7 +61,7 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	parts := slices.Concat(servers, []part{{"the agent", agent.Run}, {"the world", worlds.watch}})
+	parts := slices.Concat(servers, []part{{"the agent", agent.Run}, {"the world", worlds.watch}, {"its memory", func(ctx context.Context) error { return tidy(ctx, settled) }}})
 	if o.guards != "" {
 		parts = append(parts, part{"the guards", worlds.watchGuards})
 	}
@@ -149,13 +157,18 @@ func newWorlds(o *options, agent *enforcer.Agent, captures *captures, log *slog.
 	read := o.reading()
 	read.Node = o.node
 	w.live, err = live.New(config, live.Options{
-		Read: read, Wanted: wanted, Settle: 10 * time.Millisecond,
+		Read: read, Wanted: wanted, Settle: 10 * time.Millisecond, Unversioned: true,
 		Told: func(what string) { log.Warn("the cluster", "says", what) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	w.live.Subscribe(func(m *policies.Model, c k8s.Change) { w.tell(c, func() { w.model = m }) })
+	w.live.Subscribe(func(m *policies.Model, c k8s.Change) {
+		if w.model == nil {
+			debug.FreeOSMemory() // of what all lists left behind
+		}
+		w.tell(c, func() { w.model = m })
+	})
 	return w, nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weir-policy/weir/internal/preview"
 	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/simulator/flowline"
 	"github.com/weir-policy/weir/simulator/flowlisten"
 	"github.com/weir-policy/weir/simulator/flowlog"
 )
@@ -136,7 +137,7 @@ in its place then. With --store too, what arrives becomes part of the store ever
 // listen writes what arrives at an address until ctx ends, and says on
 // told where that is.
 func (f *flowFiles) listen(ctx context.Context, address string, told, w io.Writer) (flowlog.Stats, error) {
-	records := flowlog.NewWriter(w)
+	records := flowline.NewWriter(w)
 	l, err := flowlisten.Open(address, flowlisten.Options{Flows: f.options, Idle: records.Flush})
 	if err != nil {
 		return flowlog.Stats{}, err
@@ -147,7 +148,7 @@ func (f *flowFiles) listen(ctx context.Context, address string, told, w io.Write
 }
 
 func importFlows(ctx context.Context, flows *flowFiles, s streams, files []string, w io.Writer) (flowlog.Stats, error) {
-	records := flowlog.NewWriter(w)
+	records := flowline.NewWriter(w)
 	stats, err := flows.read(ctx, s, files, records.Write)
 	if err != nil {
 		return stats, err

@@ -14,6 +14,7 @@ import (
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/flowline"
 	"github.com/weir-policy/weir/simulator/flowlog"
 	"github.com/weir-policy/weir/simulator/flowstore"
 )
@@ -85,7 +86,7 @@ flows go to standard output.`,
 // export writes the flows that the flags choose.
 func (o *choice) export(ctx context.Context, f *simulator.Filter, w io.Writer, answer *report.FlowExport) error {
 	lost := map[string]uint64{}
-	var to lineWriter = flowlog.NewWriter(w)
+	var to lineWriter = flowline.NewWriter(w)
 	switch answer.As {
 	case "parquet":
 		var err error

@@ -10,7 +10,7 @@ import (
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/simulator"
-	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
 
 func newFlowsList(s streams) *cobra.Command {
@@ -41,7 +41,7 @@ A page ends with the cursor of the next one, for --after.`,
 			flows, next := page.Flows()
 			return out.write(func(w io.Writer, f report.Format, style report.Style) error {
 				return report.WriteFlowList(w, f, &report.FlowList{
-					Selection: chosen.selection(), Flows: flows, Matched: page.Matched(), Next: next, Encode: flowlog.Encode,
+					Selection: chosen.selection(), Flows: flows, Matched: page.Matched(), Next: next, Encode: flowline.Encode,
 				}, style)
 			})
 		},

@@ -13,6 +13,7 @@ import (
 	"github.com/weir-policy/weir/internal/report"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/simulator"
+	"github.com/weir-policy/weir/simulator/flowline"
 	"github.com/weir-policy/weir/simulator/flowlog"
 )
 
@@ -55,7 +56,7 @@ of each.`,
 					if f.Match(flow) != simulator.Yes {
 						return false, nil
 					}
-					return true, report.WriteFlow(w, format, flow, flowlog.Encode, style)
+					return true, report.WriteFlow(w, format, flow, flowline.Encode, style)
 				})
 			})
 		},

@@ -21,7 +21,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/selector"
-	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
 
 var (
@@ -114,7 +114,7 @@ func monthOf(b *testing.B, dir string, n int) {
 	importing := program(b, "flows", "import", "-", "--flow-format", "weir", "--store", dir+"/store")
 	importing.Stdin = records
 	go func() {
-		w := flowlog.NewWriter(into)
+		w := flowline.NewWriter(into)
 		var err error
 		for range n {
 			f := g.Next()

@@ -19,7 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
-	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
 
 // record is what one line of a file says.
@@ -32,7 +32,7 @@ type record struct {
 type unit struct {
 	at         time.Time
 	records    []record
-	losses     []flowlog.Loss
+	losses     []flowline.Loss
 	lost       map[string]uint64 // what the book lost so far
 	checkpoint *checkpoint
 }
@@ -274,7 +274,7 @@ func (d *disk) write(u *unit) (err error) {
 	}
 	slices.SortFunc(u.records, func(a, b record) int { return cmp.Compare(a.first, b.first) })
 	for i := range u.records {
-		line, err := flowlog.Encode(flowOf(u.records[i].line, &u.records[i].sum))
+		line, err := flowline.Encode(flowOf(u.records[i].line, &u.records[i].sum))
 		if err != nil {
 			return err
 		}
@@ -286,7 +286,7 @@ func (d *disk) write(u *unit) (err error) {
 		}
 	}
 	for _, l := range losses {
-		line, err := flowlog.EncodeLoss(l)
+		line, err := flowline.EncodeLoss(l)
 		if err != nil {
 			return err
 		}
@@ -311,7 +311,7 @@ func (d *disk) write(u *unit) (err error) {
 }
 
 // lossesOf returns what is lost and not written down yet.
-func (d *disk) lossesOf(u *unit) []flowlog.Loss {
+func (d *disk) lossesOf(u *unit) []flowline.Loss {
 	lost := maps.Clone(u.lost)
 	if lost == nil {
 		lost = map[string]uint64{}
@@ -324,7 +324,7 @@ func (d *disk) lossesOf(u *unit) []flowlog.Loss {
 	all := u.losses
 	for _, cause := range slices.Sorted(maps.Keys(lost)) {
 		if n := lost[cause] - d.told[cause]; n > 0 {
-			all = append(all, flowlog.Loss{Node: d.options.Node, First: d.toldAt, Last: u.at, Cause: cause, Count: n})
+			all = append(all, flowline.Loss{Node: d.options.Node, First: d.toldAt, Last: u.at, Cause: cause, Count: n})
 		}
 	}
 	return all

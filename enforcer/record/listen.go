@@ -13,7 +13,7 @@ import (
 
 	"github.com/weir-policy/weir/enforcer/conntrack"
 	"github.com/weir-policy/weir/enforcer/nft"
-	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
 
 // listener is what goes on while a Recorder runs: one goroutine does all of it.
@@ -36,7 +36,7 @@ type listener struct {
 	took     time.Time // when what is in force was taken over
 	reading  bool      // somebody reads the counters
 	readings chan map[string]uint64
-	losses   []flowlog.Loss // to be written down
+	losses   []flowline.Loss // to be written down
 }
 
 // How much of a thing is done before others get their turn, in messages of netlink.
@@ -76,7 +76,7 @@ func (r *Recorder) listen(ctx context.Context, remembered *checkpoint) (err erro
 	}
 	remembered.restore(l.book)
 	if remembered != nil {
-		l.losses = append(l.losses, flowlog.Loss{Node: o.Node, First: remembered.At, Last: o.Clock(), Cause: lostDowntime})
+		l.losses = append(l.losses, flowline.Loss{Node: o.Node, First: remembered.At, Last: o.Clock(), Cause: lostDowntime})
 	}
 	l.told = r.stream.told
 	l.takeAll(0)

@@ -23,7 +23,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"k8s.io/apimachinery/pkg/util/rand"
 
-	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
 
 // sender sends what is in the files to a server that takes flows, in batches of whole
@@ -275,7 +275,7 @@ func (s *sender) read(f file) ([]byte, error) {
 func (s *sender) count(frames []byte) (n uint64, err error) {
 	text, err := s.unpack.DecodeAll(frames, nil)
 	for line := range bytes.Lines(text) {
-		if !flowlog.IsLoss(line) {
+		if !flowline.IsLoss(line) {
 			n++
 		}
 	}

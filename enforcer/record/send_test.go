@@ -23,7 +23,7 @@ import (
 	"github.com/weir-policy/weir/internal/ingest"
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
-	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowline"
 	"github.com/weir-policy/weir/simulator/flowstore"
 )
 
@@ -204,7 +204,7 @@ func (o *oddServer) take(frames []byte) {
 		o.Fatal(err)
 	}
 	for line := range bytes.Lines(text) {
-		if !flowlog.IsLoss(line) {
+		if !flowline.IsLoss(line) {
 			o.taken[string(line)]++
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/weir-policy/weir/policies"
-	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
 
 // stream tells whoever listens at a socket what happens, a flow a line. Nobody who is
@@ -167,10 +167,10 @@ func (s *stream) pass(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case f := <-s.queue:
-			s.tell(flowlog.Encode(f))
+			s.tell(flowline.Encode(f))
 		}
 		if n := s.missed.Load(); n > missed {
-			s.tell(flowlog.EncodeLoss(flowlog.Loss{Node: s.options.Node, Last: s.options.Clock(), Cause: lostStream, Count: n - missed}))
+			s.tell(flowline.EncodeLoss(flowline.Loss{Node: s.options.Node, Last: s.options.Clock(), Cause: lostStream, Count: n - missed}))
 			missed = n
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
 	"github.com/weir-policy/weir/policies/reach"
-	"github.com/weir-policy/weir/simulator/flowlog"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
 
 // view is a generation, ready to be asked who has an address and what decided. It
@@ -321,7 +321,7 @@ func (v *view) roll(s *story, from, to *peer) *story {
 	if v.options.Level >= 3 {
 		rolled.flow.Port = 0
 	}
-	text, err := flowlog.Encode(rolled.flow)
+	text, err := flowline.Encode(rolled.flow)
 	if err != nil {
 		return s
 	}

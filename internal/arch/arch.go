@@ -62,6 +62,7 @@ var floors = map[string]floor{
 
 	"enforcer/conntrack": letters,
 	"policies/k8s":       letters,
+	"simulator/flowline": letters,
 	"simulator/flowlog":  letters,
 	"simulator/flowrow":  letters,
 	"internal/report":    letters,
@@ -114,8 +115,8 @@ var folders = []string{
 }
 
 // shared are the packages that others of their own floor may import: languages
-// in which several of them are asked.
-var shared = map[string]bool{"policies/expression": true, "policies/rego": true}
+// in which several of them are asked, or speak.
+var shared = map[string]bool{"policies/expression": true, "policies/rego": true, "simulator/flowline": true}
 
 // evaluators are the libraries that a pure package may use, for they are pure
 // too. Every other pure package makes do with the standard library.

@@ -20,8 +20,9 @@ import (
 type kind struct {
 	served   k8s.Served
 	stop     context.CancelFunc
-	held     map[k8s.Key]Version
-	going    map[k8s.Key]bool // of these, those that are being deleted
+	listing  *listing
+	held     map[k8s.Key]Version // nothing where Options.Unversioned
+	going    map[k8s.Key]bool    // of these, those that are being deleted
 	listed   bool
 	revision string
 	heard    time.Time
@@ -79,7 +80,7 @@ func (w *World) discover(ctx context.Context, running *sync.WaitGroup) error {
 			continue
 		case k != nil: // another version: what is held stays until the new list is there
 			k.stop()
-			next := &kind{served: s, held: k.held, going: k.going, listed: k.listed, revision: k.revision, heard: k.heard, failing: k.failing, err: k.err}
+			next := &kind{served: s, held: k.held, going: k.going, listed: k.listed, listing: k.listing, revision: k.revision, heard: k.heard, failing: k.failing, err: k.err}
 			w.watched[id] = next
 			k = next
 		default:
@@ -96,7 +97,7 @@ func (w *World) discover(ctx context.Context, running *sync.WaitGroup) error {
 		}
 		k.stop()
 		delete(w.watched, id)
-		for key := range k.held {
+		for _, key := range slices.Collect(w.store.Each(id.group, id.kind)) {
 			w.drop(k, key)
 		}
 	}
@@ -206,9 +207,11 @@ func (w *World) changed() {
 // put, drop and told want the mutex.
 func (w *World) put(k *kind, i *item) {
 	key := i.entry.Key()
-	k.held[key] = Version{i.UID, i.ResourceVersion}
-	if delete(k.going, key); i.DeletionTimestamp != nil {
-		k.going[key] = true
+	if !w.options.Unversioned {
+		k.held[key] = Version{i.UID, i.ResourceVersion}
+		if delete(k.going, key); i.DeletionTimestamp != nil {
+			k.going[key] = true
+		}
 	}
 	w.store.Put(i.entry)
 	w.told(key)

@@ -2,7 +2,8 @@
 // kind that has a bearing on network policy is listed once and watched from then
 // on. Package cluster reads the same world once.
 //
-// It keeps nothing of an object but what the model needs, see k8s.Store. After a
+// It keeps nothing of an object but what the model needs, see k8s.Store, and reads little
+// more: of the first list nothing is in memory but that. After a
 // broken watch the picture stays as it was until the new list is whole.
 package live
 
@@ -46,13 +47,16 @@ type Options struct {
 	// Wanted says of a kind whether it is watched at all, and which of its objects are,
 	// as a field selector; all of all kinds are unless it is set.
 	Wanted func(k8s.Served) (fields string, wanted bool)
+	// Unversioned spares the memory of knowing which version of each object is held: none
+	// seems to be, nor to be going, to whoever looks.
+	Unversioned bool
 }
 
 // World is the world of one cluster. It is safe for concurrent use.
 type World struct {
 	options Options
 	config  *rest.Config
-	kinds   dynamic.Interface
+	client  rest.Interface
 	served  discovery.DiscoveryInterface
 	dirty   chan struct{} // holds one where something changed since the last model
 	ready   chan struct{} // closed once there is a model
@@ -95,7 +99,7 @@ func New(config *rest.Config, o Options) (*World, error) {
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = 100, 200
 	config.WarningHandler = rest.NoWarnings{}
-	kinds, err := dynamic.NewForConfig(config)
+	client, err := rest.UnversionedRESTClientFor(dynamic.ConfigFor(config))
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +110,7 @@ func New(config *rest.Config, o Options) (*World, error) {
 	return &World{
 		options: o,
 		config:  config,
-		kinds:   kinds,
+		client:  client,
 		served:  served,
 		dirty:   make(chan struct{}, 1),
 		ready:   make(chan struct{}),

@@ -7,11 +7,9 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
@@ -19,32 +17,51 @@ import (
 	"github.com/weir-policy/weir/policies/k8s"
 )
 
-// pageSize is how many objects of a list are asked for at a time, where the server
-// does not stream them: no more than these are in memory untrimmed.
+// pageSize is how many objects of a list a server is asked for at a time, where it does
+// not stream them.
 const pageSize = 500
 
 // watch lists and watches a kind until ctx ends. The library does the hard parts:
 // where to take up a watch again, when to list anew, and how long to wait.
 func (w *World) watch(ctx context.Context, k *kind) {
-	resource := w.kinds.Resource(schema.GroupVersionResource{Group: k.served.Group, Version: k.served.Version, Resource: k.served.Name})
 	fields, _ := w.wants(k.served)
+	var pages *listing
 	both := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = fields
-			list, err := resource.List(ctx, o)
-			if err == nil {
-				return w.readList(k, list)
+			if o.Continue == "" {
+				pages = w.beginList(k)
 			}
-			return nil, w.failed(k, err)
+			list, err := w.list(ctx, k, pages, o)
+			if err != nil {
+				return nil, w.failed(k, err)
+			}
+			return list, nil
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.FieldSelector = fields
-			events, err := resource.Watch(ctx, o)
+			events, err := w.events(ctx, k, o)
 			if err != nil {
 				return nil, w.failed(k, err)
 			}
 			w.begins(k, o)
-			return watch.Filter(events, func(e watch.Event) (watch.Event, bool) { return w.readEvent(k, e), true }), nil
+			var listing *listing // nil once it is whole
+			if o.SendInitialEvents != nil && *o.SendInitialEvents {
+				listing = w.beginList(k)
+			}
+			return watch.Filter(events, func(e watch.Event) (watch.Event, bool) {
+				e = w.readEvent(k, e)
+				i, is := e.Object.(*item)
+				switch {
+				case !is || listing == nil:
+				case e.Type == watch.Bookmark && i.Annotations[metav1.InitialEventsAnnotationKey] == "true":
+					listing = nil
+				default:
+					w.takeListed(k, listing, i, e.Type == watch.Deleted)
+					e.Object = &item{ObjectMeta: metav1.ObjectMeta{ResourceVersion: i.ResourceVersion}}
+				}
+				return e, true
+			}), nil
 		},
 	}
 	r := cache.NewReflectorWithOptions(both, nil, &sink{w, k}, cache.ReflectorOptions{Name: "live", TypeDescription: k.served.String()})
@@ -79,27 +96,13 @@ func (w *World) begins(k *kind, o metav1.ListOptions) {
 type item struct {
 	metav1.TypeMeta
 	metav1.ObjectMeta
-	entry *k8s.Entry // nil in a bookmark
+	entry *k8s.Entry // nil in a bookmark, and where the reflector need not know
 }
 
 // DeepCopyObject makes an item an object as the library wants them.
 func (i *item) DeepCopyObject() runtime.Object {
 	copied := *i
 	return &copied
-}
-
-func (w *World) readList(k *kind, list *unstructured.UnstructuredList) (runtime.Object, error) {
-	read := &internalversion.List{Items: make([]runtime.Object, 0, len(list.Items))}
-	read.ResourceVersion, read.Continue = list.GetResourceVersion(), list.GetContinue()
-	for n := range list.Items {
-		i, err := w.readItem(k, &list.Items[n])
-		if err != nil {
-			return nil, w.failed(k, err)
-		}
-		list.Items[n].Object = nil
-		read.Items = append(read.Items, i)
-	}
-	return read, nil
 }
 
 // readEvent returns an event about an item. One that cannot be read ends the watch,
@@ -217,35 +220,34 @@ func (s *sink) take(o any, do func(*item)) error {
 	return nil
 }
 
-// Replace puts a whole list in place of what is held.
+// Replace puts the list that was told, with what the reflector has of it, in place of what
+// is held.
 func (s *sink) Replace(list []any, resourceVersion string) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if !s.isCurrent() {
 		return nil
 	}
-	gone := make(map[k8s.Key]bool, len(s.kind.held))
-	for key := range s.kind.held {
-		gone[key] = true
+	if s.listing == nil {
+		s.kind.begin()
 	}
 	for _, o := range list {
 		i, ok := o.(*item)
 		if !ok {
 			return fmt.Errorf("%s: an object of type %T", s.kind.served, o)
 		}
-		delete(gone, i.entry.Key())
-		s.put(s.kind, i)
+		if i.entry != nil {
+			s.takeInto(s.kind, i)
+		}
 	}
-	for key := range gone {
-		s.drop(s.kind, key)
-	}
+	s.finish(s.kind)
 	s.listed = true
 	s.hear(resourceVersion)
 	return nil
 }
 
 // isCurrent reports whether nobody else watches the kind by now.
-func (s *sink) isCurrent() bool { return s.watched[idOf(s.kind.served)] == s.kind }
+func (s *sink) isCurrent() bool { return s.World.isCurrent(s.kind) }
 
 func (s *sink) hear(resourceVersion string) {
 	s.revision, s.heard = resourceVersion, time.Now()

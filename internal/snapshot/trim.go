@@ -93,18 +93,8 @@ const annotationPrefix = "weir.dev/"
 func Trim(o Object) Object {
 	_, kind := o.Kind()
 	group := o.group()
-	wanted := written[kind]
-	switch group {
-	case "", "apps", "batch":
-	case "networking.k8s.io", "policy.networking.k8s.io", "weir.dev":
-		wanted = policyFields
-	case "projectcalico.org", "crd.projectcalico.org":
-		wanted = calicoFields
-	default:
-		wanted = nil
-	}
 	trimmed := Object(mapping(prune(map[string]any(o), common)))
-	for name, value := range mapping(prune(map[string]any(o), wanted)) {
+	for name, value := range mapping(prune(map[string]any(o), fieldsOf(group, kind))) {
 		if into := mapping(trimmed[name]); into != nil {
 			for k, v := range mapping(value) {
 				into[k] = v
@@ -135,6 +125,19 @@ func Trim(o Object) Object {
 		}
 	}
 	return trimmed
+}
+
+// fieldsOf returns what is written of objects of a kind beside common.
+func fieldsOf(group, kind string) fields {
+	switch group {
+	case "", "apps", "batch":
+		return written[kind]
+	case "networking.k8s.io", "policy.networking.k8s.io", "weir.dev":
+		return policyFields
+	case "projectcalico.org", "crd.projectcalico.org":
+		return calicoFields
+	}
+	return nil
 }
 
 // prune returns what the fields name of v. What becomes empty thereby is left

@@ -14,7 +14,7 @@ import (
 // on.
 type policy struct {
 	policies.Policy
-	origin  object // that it was read from
+	origin  *object // that it was read from; nil in an Entry
 	hook    policies.Hook
 	staged  policies.Ref // the staged object, zero for what is enforced
 	deletes bool
@@ -34,7 +34,7 @@ func isZero(n *yaml.Node) bool {
 
 // add adds a policy of a kind that is not Calico's, read from an object.
 func (r *reader) add(o object, p policies.Policy) {
-	r.policies = append(r.policies, policy{Policy: p, origin: o})
+	r.policies = append(r.policies, policy{Policy: p, origin: &o})
 }
 
 var (
@@ -45,7 +45,7 @@ var (
 // readCalicoPolicy reads a NetworkPolicy or GlobalNetworkPolicy of Calico,
 // enforced or staged.
 func (r *reader) readCalicoPolicy(o object) {
-	p := policy{Policy: policies.Policy{Ref: o.ref, Annotations: o.annotations(), Place: o.place()}, origin: o}
+	p := policy{Policy: policies.Policy{Ref: o.ref, Annotations: o.annotations(), Place: o.place()}, origin: &o}
 	spec, fields := o.field("spec"), policyFields
 	if o.ref.Namespace == "" {
 		fields = globalFields

@@ -1,12 +1,14 @@
 package k8s
 
 import (
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
 	"sort"
 	"strconv"
 	"time"
+	"unique"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
@@ -22,7 +24,7 @@ import (
 type crowd struct {
 	*Store
 	members netset.AddressBuilder[policies.Member]
-	people  map[name]*person
+	people  map[string]map[string]*person // by namespace and name
 	lots    map[string]*lot
 	kinds   map[ilkKey]*ilk
 	numbers []bool // which are in use
@@ -37,15 +39,36 @@ type crowd struct {
 	last    *policies.Crowd
 }
 
-type name struct{ namespace, name string }
-
-// person is a pod of the crowd.
+// person is a pod of the crowd. There may be very many.
 type person struct {
 	policies.Individual
 	*lot
-	ilk       *ilk
-	node      string
-	addresses [2]netip.Addr // of IPv4 and IPv6
+	ilk  *ilk
+	node unique.Handle[string]
+	at6  *netip.Addr // nil where it has none
+	at4  [4]byte
+	has4 bool
+}
+
+// setAddresses gives the person plain addresses.
+func (p *person) setAddresses(all [2]netip.Addr) {
+	if a := all[0]; a.IsValid() {
+		p.at4, p.has4 = a.As4(), true
+	}
+	if a := all[1]; a.IsValid() {
+		p.at6 = &a
+	}
+}
+
+// addresses returns those of IPv4 and IPv6.
+func (p *person) addresses() (all [2]netip.Addr) {
+	if p.has4 {
+		all[0] = netip.AddrFrom4(p.at4)
+	}
+	if p.at6 != nil {
+		all[1] = *p.at6
+	}
+	return all
 }
 
 // lot is pods that are alike in all but names, addresses and nodes.
@@ -54,7 +77,6 @@ type lot struct {
 	owner policies.Ref
 	text  string
 	kind  string // what policies may ask for of it, in which others may be alike
-	node  string // of the last
 	count int
 }
 
@@ -73,7 +95,7 @@ type ilk struct {
 
 func newCrowd(s *Store) *crowd {
 	return &crowd{
-		Store: s, people: map[name]*person{}, lots: map[string]*lot{}, kinds: map[ilkKey]*ilk{}, numbers: []bool{true}, samples: map[netip.Addr]*ilk{},
+		Store: s, people: map[string]map[string]*person{}, lots: map[string]*lot{}, kinds: map[ilkKey]*ilk{}, numbers: []bool{true}, samples: map[netip.Addr]*ilk{},
 		taken: map[netip.Addr]int{}, apart: map[Key]*Entry{}, heeded: map[string]bool{},
 	}
 }
@@ -84,7 +106,7 @@ func (c *crowd) put(e *Entry) {
 	switch {
 	case isFar && p.ignored:
 		c.remove(e.key)
-	case isFar && p.Node != "" && !p.HostNetwork && len(c.hosts) == 0 && isPlain(p.Addresses):
+	case isPod && c.takes(p):
 		c.join(e, p)
 	default:
 		c.forget(e.key)
@@ -92,6 +114,35 @@ func (c *crowd) put(e *Entry) {
 		c.listen(e)
 	}
 	c.settle()
+}
+
+// says is Store.Says.
+func (c *crowd) says(e *Entry) bool {
+	if has := c.entries[e.key]; has != nil {
+		return has.Says(e)
+	}
+	p, isPod := e.part.(*pod)
+	was := c.people[e.key.Namespace][e.key.Name]
+	return isPod && was != nil && c.takes(p) && was.text == c.describe(p) && was.node.Value() == p.Node && was.addresses() == byFamily(p.Addresses)
+}
+
+// takes reports whether a pod may be of the crowd, unless its addresses are somebody else's.
+func (c *crowd) takes(p *pod) bool {
+	return p.Node != c.options.Node && !p.ignored && p.Node != "" && !p.HostNetwork && len(c.hosts) == 0 && isPlain(p.Addresses)
+}
+
+// byFamily returns plain addresses, that of IPv4 first.
+func byFamily(all []netip.Addr) (at [2]netip.Addr) {
+	for _, a := range all {
+		at[family(a)] = a
+	}
+	return at
+}
+
+// isSample reports whether an entry stands for a kind, and is nobody itself.
+func isSample(e *Entry) bool {
+	p, isPod := e.part.(*pod)
+	return isPod && p.Kind != 0
 }
 
 func (c *crowd) delete(k Key) {
@@ -108,7 +159,7 @@ func (c *crowd) remove(k Key) {
 func (c *crowd) forget(k Key) {
 	delete(c.apart, k)
 	if k.Kind == "Pod" && k.Group == "" {
-		if p := c.people[name{k.Namespace, k.Name}]; p != nil {
+		if p := c.people[k.Namespace][k.Name]; p != nil {
 			c.leave(p)
 		}
 	}
@@ -121,20 +172,18 @@ func isPlain(all []netip.Addr) bool {
 
 // join takes a pod into the crowd.
 func (c *crowd) join(e *Entry, p *pod) {
-	next := &person{node: p.Node}
-	for _, a := range p.Addresses {
-		next.addresses[family(a)] = a
-	}
+	next := &person{node: unique.Make(p.Node)}
+	next.setAddresses(byFamily(p.Addresses))
 	text := c.describe(p)
-	if was := c.people[name{e.key.Namespace, e.key.Name}]; was != nil {
-		if was.text == text && was.addresses == next.addresses {
+	if was := c.people[e.key.Namespace][e.key.Name]; was != nil {
+		if was.text == text && was.addresses() == next.addresses() {
 			return
 		}
 		c.leave(was)
 	}
 	for _, a := range p.Addresses {
 		if m, has := c.members.Get(a); has {
-			c.tell(c.people[name{m.Like.Ref.Namespace, m.Name}])
+			c.tell(c.people[m.Like.Ref.Namespace][m.Name])
 		}
 	}
 	if slices.ContainsFunc(p.Addresses, func(a netip.Addr) bool { return c.taken[a] > 0 }) {
@@ -149,9 +198,11 @@ func (c *crowd) join(e *Entry, p *pod) {
 	}
 	next.lot.count++
 	next.Individual = policies.Individual{Name: e.key.Name, Like: next.like}
-	next.node = share(next.node, next.lot.node)
-	next.lot.node = next.node
-	c.people[name{next.like.Ref.Namespace, e.key.Name}] = next
+	namespace := next.like.Ref.Namespace
+	if c.people[namespace] == nil {
+		c.people[namespace] = map[string]*person{}
+	}
+	c.people[namespace][e.key.Name] = next
 	c.enter(next)
 }
 
@@ -165,13 +216,13 @@ func family(a netip.Addr) int {
 // enter makes one of the crowd one of its kind.
 func (c *crowd) enter(p *person) {
 	key := ilkKey{text: p.lot.kind}
-	for i, a := range p.addresses {
+	for i, a := range p.addresses() {
 		if a.IsValid() {
 			key.ranges[i] = c.rangeOf(a)
 		}
 	}
 	p.ilk = c.kinds[key]
-	for _, a := range p.addresses {
+	for _, a := range p.addresses() {
 		if k := c.samples[a]; k != nil && k != p.ilk {
 			c.replace(k)
 		}
@@ -182,7 +233,7 @@ func (c *crowd) enter(p *person) {
 		c.stand(p)
 	}
 	p.ilk.count++
-	for _, a := range p.addresses {
+	for _, a := range p.addresses() {
 		if a.IsValid() {
 			c.members.Put(a, policies.Member{Kind: p.ilk.number, Individual: &p.Individual})
 		}
@@ -214,8 +265,8 @@ func (c *crowd) stand(p *person) {
 	e, sample := *k.entry, pod{Pod: *p.like}
 	sample.Ref, sample.Workload, sample.Labels = e.key.Ref(), policies.Ref{}, maps.Clone(p.like.Labels)
 	maps.DeleteFunc(sample.Labels, func(key, _ string) bool { return c.isMoot(key) })
-	sample.Kind, sample.Node, sample.Addresses = k.number, p.node, nil
-	for _, a := range p.addresses {
+	sample.Kind, sample.Node, sample.Addresses = k.number, p.node.Value(), nil
+	for _, a := range p.addresses() {
 		if a.IsValid() {
 			sample.Addresses = append(sample.Addresses, a)
 			c.samples[a] = k
@@ -242,7 +293,7 @@ func (c *crowd) replace(k *ilk) {
 	}
 	for _, m := range c.members.Map().All() {
 		if m.Kind == k.number {
-			c.stand(c.people[name{m.Like.Ref.Namespace, m.Name}])
+			c.stand(c.people[m.Like.Ref.Namespace][m.Name])
 			return
 		}
 	}
@@ -250,7 +301,7 @@ func (c *crowd) replace(k *ilk) {
 
 // exit takes one of the crowd out of the kind.
 func (c *crowd) exit(p *person) {
-	for _, a := range p.addresses {
+	for _, a := range p.addresses() {
 		c.members.Delete(a)
 	}
 	if k := p.ilk; k.count > 1 {
@@ -268,7 +319,10 @@ func (c *crowd) exit(p *person) {
 
 func (c *crowd) leave(p *person) {
 	c.exit(p)
-	delete(c.people, name{p.like.Ref.Namespace, p.Name})
+	namespace := p.like.Ref.Namespace
+	if delete(c.people[namespace], p.Name); len(c.people[namespace]) == 0 {
+		delete(c.people, namespace)
+	}
 	if p.count--; p.count == 0 {
 		delete(c.lots, p.text)
 	}
@@ -279,8 +333,8 @@ func (c *crowd) leave(p *person) {
 func (c *crowd) tell(p *person) {
 	c.leave(p)
 	own := pod{Pod: *p.like, owner: p.owner, hash: p.like.Labels[templateHash]}
-	own.Ref.Name, own.Workload, own.Node = p.Name, policies.Ref{}, p.node
-	for _, a := range p.addresses {
+	own.Ref.Name, own.Workload, own.Node = p.Name, policies.Ref{}, p.node.Value()
+	for _, a := range p.addresses() {
 		if a.IsValid() {
 			own.Addresses = append(own.Addresses, a)
 		}
@@ -295,7 +349,7 @@ func (c *crowd) yields(e *Entry) {
 	for _, a := range addressesOf(e) {
 		c.taken[a]++
 		if m, has := c.members.Get(a); has {
-			c.tell(c.people[name{m.Like.Ref.Namespace, m.Name}])
+			c.tell(c.people[m.Like.Ref.Namespace][m.Name])
 		}
 		if k := c.samples[a]; k != nil {
 			c.replace(k)
@@ -434,7 +488,7 @@ func (c *crowd) listen(e *Entry) {
 			c.heed(slices.Collect(maps.Keys(p.selector))...)
 		}
 	case *host: // which makes nodes count
-		for _, p := range slices.Collect(maps.Values(c.people)) {
+		for p := range c.everybody() {
 			c.tell(p)
 		}
 		clear(c.apart)
@@ -489,6 +543,19 @@ func (c *crowd) gather() (now *policies.Crowd, isNew bool) {
 	return c.last, isNew
 }
 
+// everybody yields all of the crowd, who may leave meanwhile.
+func (c *crowd) everybody() iter.Seq[*person] {
+	return func(yield func(*person) bool) {
+		for _, of := range c.people {
+			for _, p := range of {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // sort finds the kinds of all anew.
 func (c *crowd) sort() {
 	c.asked = false
@@ -499,9 +566,9 @@ func (c *crowd) sort() {
 		l.text = c.describe(&pod{Pod: *l.like, owner: l.owner, hash: l.like.Labels[templateHash]})
 		c.lots[l.text] = l
 	}
-	for _, p := range c.people {
+	for p := range c.everybody() {
 		key := ilkKey{text: p.lot.kind}
-		for i, a := range p.addresses {
+		for i, a := range p.addresses() {
 			if a.IsValid() {
 				key.ranges[i] = c.rangeOf(a)
 			}

@@ -69,7 +69,43 @@ func (p *populace) turn() {
 		}
 	}
 	p.pods[key] = one
-	p.store.Put(&Entry{key: key, room: key.Namespace, part: &pod{Pod: one, ignored: len(one.Addresses) == 0}})
+	p.store.Put(entryOf(one))
+}
+
+func entryOf(one policies.Pod) *Entry {
+	key := Key{Kind: "Pod", Namespace: one.Ref.Namespace, Name: one.Ref.Name}
+	return &Entry{key: key, room: key.Namespace, part: &pod{Pod: one, ignored: len(one.Addresses) == 0}}
+}
+
+// again checks what is held against a list of all pods.
+func (p *populace) again(t *rapid.T) {
+	before, _ := p.store.Model()
+	held := map[Key]bool{}
+	for k := range p.store.Each("", "Pod") {
+		held[k] = true
+	}
+	for k, one := range p.pods {
+		isHeld := len(one.Addresses) > 0 || one.Node == p.store.options.Node
+		if held[k] != isHeld {
+			t.Fatalf("%v is held: %v", one, held[k])
+		}
+		delete(held, k)
+		says := p.store.Says(entryOf(one))
+		if p.store.crowd.people[k.Namespace][k.Name] != nil && !says {
+			t.Fatalf("%v is held otherwise", one)
+		}
+		if says {
+			p.store.Put(entryOf(one))
+		}
+		other := one
+		other.Labels = map[string]string{"app": "other"}
+		if p.store.Says(entryOf(other)) {
+			t.Fatalf("%v is held as %v", one, other)
+		}
+	}
+	if after, _ := p.store.Model(); len(held) > 0 || after != before {
+		t.Fatalf("%v are held besides, or what is held changes the model", held)
+	}
 }
 
 // govern makes up other policies. One of them may ask for a label that tells pods of one
@@ -131,6 +167,7 @@ func TestCrowdIsAsEachOfIt(t *testing.T) {
 			}
 			crowded, plain, change := p.rulesets(nil)
 			m, _ := p.store.Model()
+			p.again(t)
 			if crowded.String() != plain.String() {
 				t.Fatalf("%s\n%v\n%v", cmp.Diff(plain.String(), crowded.String()), p.pods, m.Pods)
 			}

@@ -128,7 +128,7 @@ func (r *reader) part(k Key) any {
 		return &r.hosts[0]
 	case len(r.policies) > 0:
 		p := r.policies[0]
-		p.origin = object{}
+		p.origin = nil
 		return &p
 	}
 	if t, is := r.tiers[k.Name]; is {

@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"net/netip"
 	"reflect"
@@ -155,6 +156,35 @@ func NewStore(o Options) *Store {
 
 // Get returns the entry of an object, nil where there is none.
 func (s *Store) Get(k Key) *Entry { return s.entries[k] }
+
+// Each yields the names of the objects of a kind, in no order. The store must not change
+// meanwhile.
+func (s *Store) Each(group, kind string) iter.Seq[Key] {
+	return func(yield func(Key) bool) {
+		for k, e := range s.entries {
+			if k.Group == group && k.Kind == kind && !isSample(e) && !yield(k) {
+				return
+			}
+		}
+		if s.crowd == nil || group != "" || kind != "Pod" {
+			return
+		}
+		for p := range s.crowd.everybody() {
+			if !yield(Key{Kind: kind, Namespace: p.like.Ref.Namespace, Name: p.Name}) {
+				return
+			}
+		}
+	}
+}
+
+// Says reports whether the store has an object as the entry has it, so that Put would
+// change nothing.
+func (s *Store) Says(e *Entry) bool {
+	if s.crowd != nil {
+		return s.crowd.says(e)
+	}
+	return s.entries[e.key].Says(e)
+}
 
 // Orphaned returns the Namespaces that are not there while something in them is.
 func (s *Store) Orphaned() (all []Key) {
@@ -943,7 +973,7 @@ func (n *next) buildPolicies(m *policies.Model) {
 	if !n.stale.policies {
 		return
 	}
-	m.Tiers, m.Policies, m.Staged, n.remarks = tiers(), make([]policies.Policy, 0, len(n.policies)), nil, nil
+	m.Tiers, m.Policies, m.Staged, n.remarks = tiers(), nil, nil, nil
 	add := func(p *policies.Policy, of *policy) {
 		if of.staged == (policies.Ref{}) {
 			m.Policies = append(m.Policies, *p)
@@ -953,15 +983,21 @@ func (n *next) buildPolicies(m *policies.Model) {
 	}
 	if n.isCalico() {
 		all := n.arrange(m)
+		m.Policies = make([]policies.Policy, 0, len(all))
 		for i := range all {
 			add(&all[i].Policy, &all[i])
 		}
 		slices.SortFunc(m.Policies, policies.Policy.Compare)
 	} else {
+		matter := make([]*ranked, 0, len(n.policies))
 		for _, r := range n.policies {
 			if n.concerns(r.key.Namespace) {
-				add(&r.Policy, r.policy)
+				matter = append(matter, r)
 			}
+		}
+		m.Policies = make([]policies.Policy, 0, len(matter))
+		for _, r := range matter {
+			add(&r.Policy, r.policy)
 		}
 	}
 	slices.SortFunc(m.Staged, func(a, b policies.Staged) int { return a.Ref.Compare(b.Ref) })
@@ -973,7 +1009,7 @@ func (n *next) arrange(m *policies.Model) []policy {
 	r := newReader(n.options)
 	r.tiers, r.profiles, r.hosts = n.tiers, n.profiles, n.allHosts()
 	known := r.knownTiers()
-	all := make([]policy, 0, len(n.policies))
+	var all []policy
 	for _, of := range n.policies {
 		if !n.concerns(of.key.Namespace) {
 			continue

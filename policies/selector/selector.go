@@ -173,10 +173,24 @@ func (r Requirement) calico(b []byte) []byte {
 // Selector is a set of label sets: those that meet all of its requirements and
 // groups, or any of them. The zero value matches nothing.
 type Selector struct {
-	join         join
+	join    join
+	content *content // nil where it matches all or nothing
+}
+
+// content is what a selector says. It never changes.
+type content struct {
 	requirements []Requirement
 	groups       []Selector // joined the other way
 	text         string
+}
+
+var noContent content
+
+func (s Selector) get() *content {
+	if s.content == nil {
+		return &noContent
+	}
+	return s.content
 }
 
 // join is how the parts of a selector belong together.
@@ -266,12 +280,12 @@ func Not(s Selector) Selector {
 	case s.IsEverything():
 		return Selector{}
 	}
-	requirements := make([]Requirement, len(s.requirements))
-	for i, r := range s.requirements {
+	requirements := make([]Requirement, len(s.get().requirements))
+	for i, r := range s.get().requirements {
 		requirements[i] = Requirement{r.Key, opposite(r.Operator), r.Values}
 	}
-	groups := make([]Selector, len(s.groups))
-	for i, g := range s.groups {
+	groups := make([]Selector, len(s.get().groups))
+	for i, g := range s.get().groups {
 		groups[i] = Not(g)
 	}
 	if s.join == allOf {
@@ -300,8 +314,8 @@ func (p *parts) add(s Selector) {
 	switch {
 	case s.IsNothing() || s.IsEverything():
 		p.settled = p.settled || s.IsEverything() == (p.join == anyOf)
-	case s.join == p.join || len(s.requirements) == 1 && len(s.groups) == 0:
-		p.requirements, p.groups = append(p.requirements, s.requirements...), append(p.groups, s.groups...)
+	case s.join == p.join || len(s.get().requirements) == 1 && len(s.get().groups) == 0:
+		p.requirements, p.groups = append(p.requirements, s.get().requirements...), append(p.groups, s.get().groups...)
 	default:
 		p.groups = append(p.groups, s)
 	}
@@ -319,18 +333,18 @@ func (p *parts) selector() Selector {
 func canonical(j join, requirements []Requirement, groups []Selector) Selector {
 	slices.SortFunc(requirements, compareRequirements)
 	requirements = slices.CompactFunc(requirements, func(a, b Requirement) bool { return compareRequirements(a, b) == 0 })
-	slices.SortFunc(groups, func(a, b Selector) int { return strings.Compare(a.text, b.text) })
-	groups = slices.CompactFunc(groups, func(a, b Selector) bool { return a.text == b.text })
+	slices.SortFunc(groups, func(a, b Selector) int { return strings.Compare(a.get().text, b.get().text) })
+	groups = slices.CompactFunc(groups, func(a, b Selector) bool { return a.get().text == b.get().text })
 	switch {
-	case len(requirements)+len(groups) == 0 && j == anyOf:
-		return Selector{}
+	case len(requirements)+len(groups) == 0:
+		return constant(j == allOf)
 	case len(requirements) == 0 && len(groups) == 1:
 		return groups[0]
 	case len(requirements)+len(groups) <= 1:
 		j = allOf
 	}
-	s := Selector{join: j, requirements: requirements, groups: groups}
-	s.text = s.print()
+	s := Selector{j, &content{requirements: requirements, groups: groups}}
+	s.content.text = s.print()
 	return s
 }
 
@@ -342,11 +356,11 @@ func compareRequirements(a, b Requirement) int {
 // everything else as Calico does.
 func (s *Selector) print() string {
 	var buffer [128]byte
-	if !s.IsConjunction() || slices.ContainsFunc(s.requirements, func(r Requirement) bool { return !r.isPlain() }) {
+	if !s.IsConjunction() || slices.ContainsFunc(s.get().requirements, func(r Requirement) bool { return !r.isPlain() }) {
 		return string(s.calico(buffer[:0]))
 	}
 	b := buffer[:0]
-	for i, r := range s.requirements {
+	for i, r := range s.get().requirements {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -361,17 +375,17 @@ func (s *Selector) calico(b []byte) []byte {
 	if s.join == anyOf {
 		between = " || "
 	}
-	for i, r := range s.requirements {
+	for i, r := range s.get().requirements {
 		if i > 0 {
 			b = append(b, between...)
 		}
 		b = r.calico(b)
 	}
-	for i := range s.groups {
-		if i+len(s.requirements) > 0 {
+	for i := range s.get().groups {
+		if i+len(s.get().requirements) > 0 {
 			b = append(b, between...)
 		}
-		b = append(s.groups[i].calico(append(b, '(')), ')')
+		b = append(s.get().groups[i].calico(append(b, '(')), ')')
 	}
 	return b
 }
@@ -391,9 +405,9 @@ func (s Selector) Matches(labels map[string]string) bool {
 func (s Selector) Test(label func(key string) (value string, has, known bool)) (sure, possible bool) {
 	all := s.join == allOf
 	sure, possible = all, all
-	for i := range s.requirements {
-		value, has, known := label(s.requirements[i].Key)
-		holds := known && s.requirements[i].Holds(value, has)
+	for i := range s.get().requirements {
+		value, has, known := label(s.get().requirements[i].Key)
+		holds := known && s.get().requirements[i].Holds(value, has)
 		switch {
 		case !known:
 			sure, possible = false, possible || !all
@@ -403,8 +417,8 @@ func (s Selector) Test(label func(key string) (value string, has, known bool)) (
 			return true, true
 		}
 	}
-	for i := range s.groups {
-		isSure, isPossible := s.groups[i].Test(label)
+	for i := range s.get().groups {
+		isSure, isPossible := s.get().groups[i].Test(label)
 		switch {
 		case all && !isPossible:
 			return false, false
@@ -422,7 +436,7 @@ func (s Selector) Test(label func(key string) (value string, has, known bool)) (
 // IsEverything reports whether every label set matches, as far as that shows
 // without looking at values: "has(a) || !has(a)" does not count.
 func (s Selector) IsEverything() bool {
-	return s.join == allOf && len(s.requirements)+len(s.groups) == 0
+	return s.join == allOf && len(s.get().requirements)+len(s.get().groups) == 0
 }
 
 // IsNothing reports whether s is the zero value, which matches nothing.
@@ -430,7 +444,7 @@ func (s Selector) IsNothing() bool { return s.join == nothing }
 
 // IsConjunction reports whether a label set that meets every one of the
 // Requirements matches.
-func (s Selector) IsConjunction() bool { return s.join == allOf && len(s.groups) == 0 }
+func (s Selector) IsConjunction() bool { return s.join == allOf && len(s.get().groups) == 0 }
 
 // Requirements returns the conditions that every label set in the selector
 // meets, in canonical order; of a selector that is no conjunction there are
@@ -439,7 +453,7 @@ func (s Selector) Requirements() []Requirement {
 	if s.join != allOf {
 		return nil
 	}
-	return s.requirements
+	return s.get().requirements
 }
 
 // Keys returns the keys of the labels that the selector looks at, sorted.
@@ -450,10 +464,10 @@ func (s Selector) Keys() []string {
 }
 
 func (s Selector) keys(keys []string) []string {
-	for _, r := range s.requirements {
+	for _, r := range s.get().requirements {
 		keys = append(keys, r.Key)
 	}
-	for _, g := range s.groups {
+	for _, g := range s.get().groups {
 		keys = g.keys(keys)
 	}
 	return keys
@@ -464,7 +478,7 @@ func (s Selector) Key() string {
 	if s.IsNothing() {
 		return "\x00" // no label key begins so
 	}
-	return s.text
+	return s.get().text
 }
 
 // String prints the selector as kubectl writes it, "app=web,tier in (a,b),!old",
@@ -477,7 +491,7 @@ func (s Selector) String() string {
 	case s.IsEverything():
 		return "all"
 	}
-	return s.text
+	return s.get().text
 }
 
 // Calico prints the selector as Calico writes it: `app == "web" && !has(old)`.

@@ -25,10 +25,10 @@ func (s Selector) Ways(most int) []Selector {
 		}
 		ways = ways[:min(most, len(ways))]
 	}
-	for _, r := range s.requirements {
+	for _, r := range s.get().requirements {
 		join([]Selector{Where(r.Key, r.Operator, r.Values...)})
 	}
-	for _, g := range s.groups {
+	for _, g := range s.get().groups {
 		join(g.Ways(most))
 	}
 	return ways

@@ -17,6 +17,7 @@ import (
 
 	"github.com/weir-policy/weir/internal/testkit"
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
 
 // told says a flow in one line; what is not recorded is not said.
@@ -519,7 +520,7 @@ func FuzzDatagrams(f *testing.F) {
 			if f.Last.Before(f.First) || f.Count == 0 || !f.From.Address.IsValid() {
 				t.Errorf("%+v", f)
 			}
-			return NewWriter(&bytes.Buffer{}).Write(f)
+			return flowline.NewWriter(&bytes.Buffer{}).Write(f)
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/weir-policy/weir/internal/testkit"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
 
 // exampleFiles returns the example files of a format, of which each has one or
@@ -68,7 +69,7 @@ func outcome(t *testing.T, text, format string) string {
 		t.Fatal(err)
 	}
 	var got bytes.Buffer
-	w := NewWriter(&got)
+	w := flowline.NewWriter(&got)
 	for _, f := range flows {
 		if err := w.Write(f); err != nil {
 			t.Fatal(err)

@@ -130,3 +130,11 @@ func (c counted[K]) add(connection K) bool {
 
 // serviceName is how the Service in front of an end is told to people.
 func serviceName(namespace, name string) string { return name + "." + namespace + ".svc" }
+
+// utc drops a time's zone and its clock reading, so that equal times are equal.
+func utc(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC()
+}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
 
 // forwarded is a packet of web to db, as Cilium 1.20's exporter writes it.
@@ -293,7 +294,7 @@ func TestWeirRoundTrip(t *testing.T) {
 		{From: shopWeb, To: policies.FlowPeer{Outside: true, Address: netip.MustParseAddr("2001:db8::1"), Names: []string{"example.com"}}, Protocol: 47, Verdict: policies.Unknown, Count: 1},
 	}
 	var text bytes.Buffer
-	w := NewWriter(&text)
+	w := flowline.NewWriter(&text)
 	for _, f := range flows {
 		if err := w.Write(f); err != nil {
 			t.Fatal(err)
@@ -338,7 +339,7 @@ func TestSchema(t *testing.T) {
 		}
 	}
 	var text bytes.Buffer
-	w := NewWriter(&text)
+	w := flowline.NewWriter(&text)
 	flows, _, err := read(t, forwarded, Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 
 	"github.com/weir-policy/weir/policies"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
 
 func seeds() []string {
@@ -51,7 +52,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var flows []policies.Flow
 		var again bytes.Buffer
-		w := NewWriter(&again)
+		w := flowline.NewWriter(&again)
 		stats, _ := Read(context.Background(), bytes.NewReader(text), "f", Options{}, func(f policies.Flow) error {
 			if err := w.Write(f); err != nil {
 				t.Fatalf("%+v: %v", f, err)

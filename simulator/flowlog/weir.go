@@ -1,95 +1,13 @@
 package flowlog
 
 import (
-	"bufio"
 	"fmt"
-	"io"
-	"net/netip"
 	"time"
-
-	"github.com/goccy/go-json"
 
 	"github.com/weir-policy/weir/policies"
 	"github.com/weir-policy/weir/policies/netset"
+	"github.com/weir-policy/weir/simulator/flowline"
 )
-
-const apiVersion = "weir.dev/v1alpha1"
-
-// weirLine is a flow as docs/schemas/flow.json describes it, to be written. A
-// field that is absent was not recorded.
-type weirLine struct {
-	APIVersion string          `json:"apiVersion"`
-	Kind       string          `json:"kind"`
-	First      time.Time       `json:"first,omitzero"`
-	Last       time.Time       `json:"last,omitzero"`
-	From       json.RawMessage `json:"from,omitempty"`
-	To         json.RawMessage `json:"to,omitempty"`
-	Protocol   string          `json:"protocol,omitempty"`
-	Port       uint16          `json:"port,omitempty"`
-	Verdict    string          `json:"verdict,omitempty"`
-	EgressOnly bool            `json:"egressOnly,omitempty"`
-	Count      uint64          `json:"count,omitempty"`
-	Started    uint64          `json:"started,omitempty"`
-	Ended      uint64          `json:"ended,omitempty"`
-	SourcePort uint16          `json:"sourcePort,omitempty"`
-
-	Bytes        uint64 `json:"bytes,omitempty"`
-	Packets      uint64 `json:"packets,omitempty"`
-	ReplyBytes   uint64 `json:"replyBytes,omitempty"`
-	ReplyPackets uint64 `json:"replyPackets,omitempty"`
-
-	Policies []weirHit   `json:"policies,omitempty"`
-	Origin   *weirOrigin `json:"origin,omitempty"`
-}
-
-type weirOrigin struct {
-	Format   string  `json:"format,omitempty"`
-	Reporter string  `json:"reporter,omitempty"`
-	Window   float64 `json:"window,omitempty"` // in seconds
-	Node     string  `json:"node,omitempty"`
-
-	Generation uint64 `json:"generation,omitempty"`
-}
-
-type weirHit struct {
-	Tier      string `json:"tier,omitempty"`
-	Group     string `json:"group,omitempty"`
-	Kind      string `json:"kind,omitempty"`
-	Namespace string `json:"namespace,omitempty"`
-	Name      string `json:"name,omitempty"`
-	Action    string `json:"action,omitempty"`
-	Rule      *int   `json:"rule,omitempty"`
-	EndOfTier bool   `json:"endOfTier,omitempty"`
-	Staged    bool   `json:"staged,omitempty"`
-}
-
-type weirPeer struct {
-	Namespace     string            `json:"namespace,omitempty"`
-	Pod           string            `json:"pod,omitempty"`
-	PodPrefix     string            `json:"podPrefix,omitempty"`
-	Workload      *weirWorkload     `json:"workload,omitempty"`
-	Labels        map[string]string `json:"labels,omitempty"`
-	LabelsPartial bool              `json:"labelsPartial,omitempty"`
-	Address       netip.Addr        `json:"address,omitzero"`
-	Network       string            `json:"network,omitempty"`
-	Set           *weirSet          `json:"set,omitempty"`
-	Outside       bool              `json:"outside,omitempty"`
-	Host          bool              `json:"host,omitempty"`
-	OwnNode       bool              `json:"ownNode,omitempty"`
-	Names         []string          `json:"names,omitempty"`
-}
-
-type weirWorkload struct {
-	Kind string `json:"kind"`
-	Name string `json:"name"`
-}
-
-type weirSet struct {
-	Group     string `json:"group,omitempty"`
-	Kind      string `json:"kind,omitempty"`
-	Namespace string `json:"namespace,omitempty"`
-	Name      string `json:"name"`
-}
 
 var weirFormat = format{
 	name:   "weir",
@@ -122,11 +40,11 @@ func (d *weirDecoder) decode(record []byte) error {
 		return err
 	}
 	switch {
-	case string(l.kind) != "Flow" && string(l.kind) != lossKind:
+	case string(l.kind) != "Flow" && string(l.kind) != flowline.LossKind:
 		return fmt.Errorf("kind %q is not Flow", l.kind)
-	case string(l.apiVersion) != apiVersion:
-		return fmt.Errorf("apiVersion %q is not %s", l.apiVersion, apiVersion)
-	case string(l.kind) == lossKind:
+	case string(l.apiVersion) != flowline.APIVersion:
+		return fmt.Errorf("apiVersion %q is not %s", l.apiVersion, flowline.APIVersion)
+	case string(l.kind) == flowline.LossKind:
 		return d.lose(flow.Count)
 	}
 	if flow.First.IsZero() {
@@ -365,90 +283,4 @@ func takeWeirRef(s *scan) (r policies.Ref) {
 		}
 	}
 	return r
-}
-
-// Writer writes flows as Weir's own JSON lines. Equal flows give equal lines.
-type Writer struct{ w *bufio.Writer }
-
-// NewWriter returns a Writer to w, which gets all lines only after Flush.
-func NewWriter(w io.Writer) *Writer { return &Writer{bufio.NewWriter(w)} }
-
-// Write writes one flow. Of its ends' workloads it keeps the outermost.
-func (w *Writer) Write(f policies.Flow) error {
-	text, err := Encode(f)
-	if err != nil {
-		return err
-	}
-	_, err = w.w.Write(append(text, '\n'))
-	return err
-}
-
-// Encode returns a flow as the line that a Writer writes, without its end.
-func Encode(f policies.Flow) ([]byte, error) {
-	from, err := encodeWeirPeer(f.From)
-	if err != nil {
-		return nil, err
-	}
-	to, err := encodeWeirPeer(f.To)
-	if err != nil {
-		return nil, err
-	}
-	l := weirLine{
-		APIVersion: apiVersion, Kind: "Flow", First: utc(f.First), Last: utc(f.Last), From: from, To: to,
-		Port: f.Port, SourcePort: f.SourcePort, EgressOnly: f.EgressOnly, Count: max(1, f.Count),
-		Started: f.Started, Ended: f.Ended,
-		Bytes: f.Bytes, Packets: f.Packets, ReplyBytes: f.ReplyBytes, ReplyPackets: f.ReplyPackets,
-	}
-	if f.Origin != (policies.Origin{}) {
-		l.Origin = &weirOrigin{f.Origin.Format, f.Origin.Reporter.String(), f.Origin.Window.Seconds(), f.Origin.Node, f.Origin.Generation}
-	}
-	for _, h := range f.Hits {
-		l.Policies = append(l.Policies, encodeWeirHit(h))
-	}
-	if f.Protocol != 0 {
-		l.Protocol = f.Protocol.String()
-	}
-	if f.Verdict != policies.Undecided {
-		l.Verdict = f.Verdict.String()
-	}
-	return json.Marshal(l)
-}
-
-// Flush hands on what was written.
-func (w *Writer) Flush() error { return w.w.Flush() }
-
-func encodeWeirHit(h policies.Hit) weirHit {
-	w := weirHit{
-		Tier: h.Tier, Group: h.Policy.Group, Kind: h.Policy.Kind, Namespace: h.Policy.Namespace, Name: h.Policy.Name,
-		EndOfTier: h.Rule == policies.EndOfTier, Staged: h.Staged,
-	}
-	if h.Rule >= 0 {
-		w.Rule = &h.Rule
-	}
-	if h.Action != policies.NoAction {
-		w.Action = h.Action.String()
-	}
-	return w
-}
-
-func encodeWeirPeer(p policies.FlowPeer) (json.RawMessage, error) {
-	w := weirPeer{
-		Namespace: p.Namespace, Pod: p.Pod, PodPrefix: p.PodPrefix, Labels: p.Labels, LabelsPartial: p.LabelsPartial,
-		Address: p.Address, Network: p.Network.String(), Outside: p.Outside, Host: p.Host, OwnNode: p.OwnNode, Names: p.Names,
-	}
-	if p.Set.Name != "" {
-		w.Set = &weirSet{p.Set.Group, p.Set.Kind, p.Set.Namespace, p.Set.Name}
-	}
-	if len(p.Workloads) > 0 {
-		w.Workload = &weirWorkload{p.Workloads[0].Kind, p.Workloads[0].Name}
-	}
-	return json.Marshal(w)
-}
-
-// utc drops a time's zone and its clock reading, so that equal times are equal.
-func utc(t time.Time) time.Time {
-	if t.IsZero() {
-		return time.Time{}
-	}
-	return t.UTC()
 }
