@@ -41,7 +41,7 @@ func (a *Agent) compile(next told, change k8s.Change, loaded *nft.Ruleset) *nft.
 			return last.ruleset
 		}
 	}
-	last.ruleset = nft.Compile(last.in, loaded)
+	last.ruleset = a.compiler.Compile(last.in, loaded)
 	return last.ruleset
 }
 

@@ -21,6 +21,7 @@ import (
 // is never alike. A column is a class with one of its address families, or a
 // range of addresses that no rule tells apart.
 type frame struct {
+	origin  *frame // that it was made of by adding, or itself
 	options Options
 	vocabulary
 	namespaces []namespace
@@ -104,6 +105,7 @@ func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 	f := &frame{
 		options: o, vocabulary: vocabularyOf(models, o), doubt: map[int32]int32{}, nodeIDs: nodeIDs(models), faces: map[int32][]int32{},
 	}
+	f.origin = f
 	f.cutAddresses()
 	f.findSpace(models)
 	namespaceOf := f.internNamespaces(models)
