@@ -602,8 +602,10 @@ func (s *Store) next() *next {
 		n.stale = stale{true, true, true, true, true, true, true}
 	}
 	n.Whole = s.model == nil || s.calico != s.isCalico() || s.isCalico() && s.relabelled
-	for _, r := range s.rooms {
-		n.Whole = n.Whole || r.wasNear != (r.near > 0)
+	for name, r := range s.rooms {
+		if r.wasNear != (r.near > 0) {
+			n.turn(name, r)
+		}
 	}
 	again, services := map[string]bool{}, map[policies.Ref]bool{}
 	moved := s.model == nil // the addresses of nodes
@@ -661,6 +663,28 @@ func (s *Store) next() *next {
 	return n
 }
 
+// turn adds to the change the policies of a room that are in the model from now on, for
+// there are pods of Options.Node, or are not any more.
+func (n *next) turn(name string, r *room) {
+	n.stale.policies = true
+	if r.near == 0 {
+		for i := range n.last.Policies {
+			if ref := n.last.Policies[i].Ref; ref.Namespace == name {
+				n.Gone = append(n.Gone, ref)
+			}
+		}
+	}
+	for _, of := range n.policies {
+		if of.key.Namespace != name {
+			continue
+		}
+		if r.near > 0 && of.staged == (policies.Ref{}) {
+			n.Policies = append(n.Policies, n.resolve(of))
+		}
+		n.Whole = n.Whole || n.isCalico() || n.named[of.Ref] > 1 // whose tiers there are depends on their policies
+	}
+}
+
 // touch adds to the change what an object that changed is by itself.
 func (n *next) touch(k Key, old, now *Entry) {
 	for _, e := range []*Entry{old, now} {
@@ -668,8 +692,8 @@ func (n *next) touch(k Key, old, now *Entry) {
 			n.touchNamespace(e.room)
 		}
 	}
-	if !n.concerns(k.Namespace) {
-		// Its policies are none of the model's.
+	if !n.concerns(k.Namespace) || n.crowd != nil && k.Namespace != "" && !n.rooms[k.Namespace].wasNear {
+		// Its policies are none of the model's, or all of them are new.
 	} else if of := n.ofPolicy[k]; of != nil && of.staged == (policies.Ref{}) {
 		n.Policies = append(n.Policies, n.resolve(of))
 		n.Whole = n.Whole || n.named[of.Ref] > 1
@@ -958,8 +982,12 @@ func (n *next) buildPolicies(m *policies.Model) {
 		}
 		slices.SortFunc(m.Policies, policies.Policy.Compare)
 	} else {
+		namespace, concerns := "", true // of the last, as most have that of the one before
 		for _, r := range n.policies {
-			if n.concerns(r.key.Namespace) {
+			if r.key.Namespace != namespace {
+				namespace, concerns = r.key.Namespace, n.concerns(r.key.Namespace)
+			}
+			if concerns {
 				add(&r.Policy, r.policy)
 			}
 		}
