@@ -139,6 +139,7 @@ type builder struct {
 	asked    [2]bool
 	// vectorsOf are what each judge says, of both families.
 	vectorsOf [2][3][]reach.Vector
+	firstOf   func(int32) netip.Addr // of ranges that kinds of the way at hand are in
 	sets      map[string]*Set
 	chains    []Chain
 	counters  []string
@@ -318,7 +319,7 @@ func (b *builder) place(w way, all []*vector) {
 		ranges, is := int32(-1), false
 		v.kinds = slices.DeleteFunc(v.kinds, func(k reach.Kind) bool {
 			if k.Range != ranges {
-				ranges, is = k.Range, at(spans, b.in.Judge.FirstOf(k.Range)) == v
+				ranges, is = k.Range, at(spans, b.firstOf(k.Range)) == v
 			}
 			if is {
 				peers.Crowd.lead(k.Number, noClass)
@@ -424,9 +425,9 @@ func (b *builder) cellsOf(w way) []cell {
 			}
 		}
 		if n == 0 {
-			cells = all
+			cells, b.firstOf = all, judge.FirstOf
 		} else {
-			cells = overlay(cells, all, n)
+			cells = b.overlay(cells, all, n, judge.FirstOf)
 		}
 	}
 	b.asked[w.Direction] = true
@@ -434,16 +435,37 @@ func (b *builder) cellsOf(w way) []cell {
 }
 
 // overlay cuts the cells of some judges by those of the n-th.
-func overlay(cells, by []cell, n int) []cell {
-	of, ofKind := map[netip.Addr]int{}, map[reach.Kind]int{}
+func (b *builder) overlay(cells, by []cell, n int, firstOf func(int32) netip.Addr) []cell {
+	type seat struct {
+		cell   int
+		ranges int32
+	}
+	of, ofKind := map[netip.Addr]int{}, map[int32]seat{}
 	for i := range by {
 		for _, a := range by[i].peers {
 			of[a] = i
 		}
-		for _, kind := range by[i].kinds {
-			ofKind[kind] = i
+		for _, k := range by[i].kinds {
+			ofKind[k.Number] = seat{i, k.Range}
 		}
 	}
+	// What two judges do not cut is what is in a range of both.
+	var firsts []netip.Addr
+	both, before := map[[2]int32]int32{}, b.firstOf
+	rangeOf := func(x, y int32) int32 {
+		r, known := both[[2]int32{x, y}]
+		if !known {
+			r = int32(len(firsts))
+			both[[2]int32{x, y}] = r
+			first := before(x)
+			if first.Less(firstOf(y)) {
+				first = firstOf(y)
+			}
+			firsts = append(firsts, first)
+		}
+		return r
+	}
+	b.firstOf = func(r int32) netip.Addr { return firsts[r] }
 	var all []cell
 	for _, c := range cells {
 		parts := make([]cell, len(by))
@@ -451,9 +473,10 @@ func overlay(cells, by []cell, n int) []cell {
 			p := &parts[of[a]]
 			p.peers = append(p.peers, a)
 		}
-		for _, kind := range c.kinds {
-			p := &parts[ofKind[kind]]
-			p.kinds = append(p.kinds, kind)
+		for _, k := range c.kinds {
+			at := ofKind[k.Number]
+			p := &parts[at.cell]
+			p.kinds = append(p.kinds, reach.Kind{Number: k.Number, Range: rangeOf(k.Range, at.ranges)})
 		}
 		for i := range by {
 			parts[i].outside = c.outside.Intersect(by[i].outside)

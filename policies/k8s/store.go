@@ -587,7 +587,8 @@ type next struct {
 	last    *policies.Model
 	names   nodeNames
 	remarks []policies.Warning  // on how policies go together
-	joined  map[string]contents // the rooms that are not as they were
+	again   map[string]bool     // the rooms that are not as they were
+	joined  map[string]contents // those of them that there are
 	stale   stale
 }
 
@@ -596,7 +597,7 @@ type stale struct{ namespaces, nodes, accounts, sets, hosts, policies, rooms boo
 
 // next works out what is different from the last model.
 func (s *Store) next() *next {
-	n := &next{Store: s, last: s.model, names: s.names, remarks: s.remarks, joined: map[string]contents{}}
+	n := &next{Store: s, last: s.model, names: s.names, remarks: s.remarks, joined: map[string]contents{}, again: map[string]bool{}}
 	if s.model == nil {
 		n.last = &policies.Model{}
 		n.stale = stale{true, true, true, true, true, true, true}
@@ -607,7 +608,7 @@ func (s *Store) next() *next {
 			n.turn(name, r)
 		}
 	}
-	again, services := map[string]bool{}, map[policies.Ref]bool{}
+	again, services := n.again, map[policies.Ref]bool{}
 	moved := s.model == nil // the addresses of nodes
 	for k, old := range s.touched {
 		for _, e := range []*Entry{old, s.entries[k]} {
@@ -646,16 +647,18 @@ func (s *Store) next() *next {
 	}
 	if flips := s.calico != s.isCalico(); moved || flips {
 		for name, r := range s.rooms {
-			again[name] = again[name] || flips || r.onHost > 0
+			if flips || r.onHost > 0 {
+				again[name] = true
+			}
 		}
 	}
-	for name, joins := range again {
-		if r := s.rooms[name]; joins && r.isThere() {
+	for name := range again {
+		if r := s.rooms[name]; r.isThere() {
 			n.joined[name] = r.join(n.names, s.isCalico())
 		}
 	}
 	n.stale.rooms = n.stale.rooms || len(again) > 0
-	n.findPods(again)
+	n.findPods()
 	slices.SortFunc(n.Policies, policies.Policy.Compare)
 	slices.SortFunc(n.Gone, policies.Ref.Compare)
 	slices.SortFunc(n.World, policies.Ref.Compare)
@@ -758,24 +761,21 @@ func isAbout(p *policies.Policy, one func(policies.Ref) bool) bool {
 
 // findPods adds to the change the pods of the rooms that were joined anew, and of
 // those that are no more.
-func (n *next) findPods(again map[string]bool) {
-	old := func(name string) []policies.Pod {
-		at, _ := slices.BinarySearchFunc(n.last.Pods, name, inNamespace)
-		end := at
-		for end < len(n.last.Pods) && n.last.Pods[end].Ref.Namespace == name {
-			end++
-		}
-		return n.last.Pods[at:end]
-	}
-	for _, name := range slices.Sorted(maps.Keys(n.joined)) {
-		n.comparePods(old(name), n.joined[name].pods)
-	}
-	for _, name := range slices.Sorted(maps.Keys(again)) {
-		if !n.rooms[name].isThere() {
-			n.comparePods(old(name), nil)
-		}
+func (n *next) findPods() {
+	for name := range n.again {
+		n.comparePods(n.before(name), n.joined[name].pods)
 	}
 	slices.SortFunc(n.Pods, policies.Ref.Compare)
+}
+
+// before returns the pods of a namespace in the last model.
+func (n *next) before(namespace string) []policies.Pod {
+	at, _ := slices.BinarySearchFunc(n.last.Pods, namespace, inNamespace)
+	end := at
+	for end < len(n.last.Pods) && n.last.Pods[end].Ref.Namespace == namespace {
+		end++
+	}
+	return n.last.Pods[at:end]
 }
 
 func inNamespace(p policies.Pod, name string) int { return strings.Compare(p.Ref.Namespace, name) }
@@ -927,30 +927,41 @@ func sorted[T any](parts map[Key]*T, compare func(a, b T) int) []T {
 
 // buildRooms puts the pods and Services of all namespaces one behind the other.
 func (n *next) buildRooms(w *policies.World) {
-	pods, services, members := 0, 0, 0
-	for _, name := range n.order {
-		j := n.joinedOf(name)
-		pods += len(j.pods)
-		services += len(j.services)
-		for i := range j.services {
-			members += len(j.services[i].Pods)
+	total := len(n.last.Pods)
+	for name := range n.again {
+		total += len(n.joined[name].pods) - len(n.before(name))
+	}
+	w.Pods = make([]policies.Pod, 0, total)
+	rest := n.last.Pods
+	for _, name := range slices.Sorted(maps.Keys(n.again)) {
+		at, _ := slices.BinarySearchFunc(rest, name, inNamespace)
+		w.Pods = append(append(w.Pods, rest[:at]...), n.joined[name].pods...)
+		rest = rest[at+len(n.before(name)):]
+	}
+	w.Pods = append(w.Pods, rest...)
+	all := make([]contents, len(n.order))
+	services, members := 0, 0
+	for i, name := range n.order {
+		all[i] = n.joinedOf(name)
+		services += len(all[i].services)
+		for k := range all[i].services {
+			members += len(all[i].services[k].Pods)
 		}
 	}
-	w.Pods, w.Services = make([]policies.Pod, 0, pods), make([]policies.Service, 0, services)
-	indexes := make([]int, 0, members)
-	for _, name := range n.order {
-		j := n.joinedOf(name)
+	w.Services = make([]policies.Service, 0, services)
+	indexes, pods := make([]int, 0, members), 0
+	for _, j := range all {
 		for _, s := range j.services {
 			first := len(indexes)
 			for _, i := range s.Pods {
-				indexes = append(indexes, len(w.Pods)+i)
+				indexes = append(indexes, pods+i)
 			}
 			if s.Pods != nil {
 				s.Pods = indexes[first:len(indexes):len(indexes)]
 			}
 			w.Services = append(w.Services, s)
 		}
-		w.Pods = append(w.Pods, j.pods...)
+		pods += len(j.pods)
 	}
 }
 
@@ -967,7 +978,7 @@ func (n *next) buildPolicies(m *policies.Model) {
 	if !n.stale.policies {
 		return
 	}
-	m.Tiers, m.Policies, m.Staged, n.remarks = tiers(), make([]policies.Policy, 0, len(n.policies)), nil, nil
+	m.Tiers, m.Policies, m.Staged, n.remarks = tiers(), make([]policies.Policy, 0, len(n.last.Policies)+len(n.Policies)), nil, nil
 	add := func(p *policies.Policy, of *policy) {
 		if of.staged == (policies.Ref{}) {
 			m.Policies = append(m.Policies, *p)
