@@ -497,39 +497,51 @@ func (b *builder) fill(cells []cell) (open []bool) {
 	for i, s := range b.subjects {
 		index[s.at] = i
 	}
+	var groups [3][][]int // which subjects are in each group of each judge
+	members := func(n int, g *reach.Granted) []int {
+		groups[n] = append(groups[n], make([][]int, max(0, g.Group+1-len(groups[n])))...)
+		some := &groups[n][g.Group]
+		if *some == nil {
+			for _, a := range g.At {
+				*some = append(*some, index[a])
+			}
+		}
+		return *some
+	}
+	known := map[saying]*pattern{}
 	passing := make([]int, len(b.subjects)) // with how many cells all traffic passes
-	said := make([]saying, len(b.subjects))
+	grants := make([][3]*reach.Granted, len(b.subjects))
 	for i := range cells {
 		c := &cells[i]
-		clear(said)
+		clear(grants)
 		for n := range c.grants {
 			for k := range c.grants[n] {
 				g := &c.grants[n][k]
-				for _, a := range g.At {
-					said[index[a]][n] = g
+				for _, subject := range members(n, g) {
+					grants[subject][n] = g
 				}
 			}
 		}
-		known := map[saying][2]*pattern{}
-		for i, says := range said {
-			observed := 0
-			if b.subjects[i].observed {
-				observed = 1
+		for k, of := range grants {
+			s := saying{observed: b.subjects[k].observed}
+			for n, g := range of {
+				if g != nil {
+					s.traffic[n] = g.Traffic + 1
+				}
 			}
-			if says == (saying{}) && observed == 0 {
+			if s == (saying{}) {
 				continue
 			}
-			both := known[says]
-			if both[observed] == nil {
-				both[observed] = b.patternOf(says, observed == 1)
-				known[says] = both
+			p := known[s]
+			if p == nil {
+				p = b.patternOf(of, s.observed)
+				known[s] = p
 			}
-			p := both[observed]
 			if p.isAll(allowed) {
-				passing[i]++
+				passing[k]++
 			}
 			if !p.isAll(denied) {
-				c.content = append(c.content, entry{b.subjects[i].at, p, i})
+				c.content = append(c.content, entry{b.subjects[k].at, p, k})
 			}
 		}
 	}
@@ -540,11 +552,14 @@ func (b *builder) fill(cells []cell) (open []bool) {
 	return open
 }
 
-// saying is what each judge grants.
-type saying [3]*reach.Granted
+// saying is what each judge grants somebody, by numbers, 0 where it grants nothing.
+type saying struct {
+	traffic  [3]int
+	observed bool
+}
 
 // patternOf returns what becomes of traffic with an address of which judges say something.
-func (b *builder) patternOf(s saying, isObserved bool) *pattern {
+func (b *builder) patternOf(s [3]*reach.Granted, isObserved bool) *pattern {
 	allow := func(n int) netset.Ports {
 		if s[n] == nil {
 			return netset.Ports{}

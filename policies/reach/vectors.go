@@ -44,6 +44,9 @@ func (j *Judge) FirstOf(r int32) netip.Addr { return j.atoms[r].first }
 type Granted struct {
 	At             []netip.Addr // of pods that were asked about, ascending
 	Allow, Unknown netset.Ports
+	// Group and Traffic are numbers for At, and for Allow and Unknown: no two that differ
+	// have the same in what one question is answered with.
+	Group, Traffic int
 }
 
 // Vectors groups all addresses by what they may do with some pods of one node: at
@@ -88,6 +91,12 @@ func (v *Vectors) Of(j *Judge, pods []int) []Vector {
 	v.turn(x.Judge, x.rows)
 	for i := range x.own {
 		x.own[i] = make([]int32, len(v.first))
+	}
+	for i := range x.subjects {
+		s := &x.subjects[i]
+		for _, r := range s.rows {
+			s.given = append(s.given, [2][]grantID{v.rows[r.row], v.rows[r.local]})
+		}
 	}
 	x.seatKinds()
 	for _, p := range x.whereabouts() {
@@ -198,9 +207,10 @@ type vectors struct {
 
 // subject is addresses at which all pods have the same rows: of one pod as a rule.
 type subject struct {
-	at   []netip.Addr
-	fam  family
-	rows []rowsOf
+	at    []netip.Addr
+	fam   family
+	rows  []rowsOf
+	given [][2][]grantID // by part, what each of rows grants, and what it does locally
 }
 
 // rowsOf is a row, and that for what comes from the pod's own node.
@@ -359,22 +369,24 @@ func (v *vectors) ofPart(fam family, part int32) int {
 }
 
 func (v *vectors) vectorOf(fam family, seats []seat) int {
-	key := []byte{byte(fam)}
-	var given []Granted
-	grants := v.by.grants
+	key := append(make([]byte, 0, 1+4*len(v.subjects)), byte(fam))
 	for i := range v.subjects {
-		s := &v.subjects[i]
-		if s.fam != fam {
-			continue
-		}
-		g := v.given(s.rows, seats)
-		key = binary.LittleEndian.AppendUint32(key, uint32(g))
-		if g != noGrant {
-			given = append(given, Granted{s.at, grants.ports.sets[grants.all[g].allow], grants.ports.sets[grants.all[g].unknown]})
+		if s := &v.subjects[i]; s.fam == fam {
+			key = binary.LittleEndian.AppendUint32(key, uint32(v.given(s.given, seats)))
 		}
 	}
 	at, ok := v.index[string(key)]
 	if !ok {
+		var given []Granted
+		for i := range v.subjects {
+			s := &v.subjects[i]
+			if s.fam != fam {
+				continue
+			}
+			if g := v.given(s.given, seats); g != noGrant {
+				given = append(given, v.granted(i, g))
+			}
+		}
 		at = len(v.all)
 		v.index[string(key)] = at
 		v.all = append(v.all, Vector{IPv6: fam == ipv6, Grants: given})
@@ -382,13 +394,18 @@ func (v *vectors) vectorOf(fam family, seats []seat) int {
 	return at
 }
 
+func (v *vectors) granted(subject int, g grantID) Granted {
+	ports := v.by.grants.ports.sets
+	x := v.by.all[g]
+	return Granted{v.subjects[subject].at, ports[x.allow], ports[x.unknown], subject, int(g)}
+}
+
 // given is what all rows grant to all seats; where they differ, that is unknown.
-func (v *vectors) given(rows []rowsOf, seats []seat) grantID {
+func (v *vectors) given(rows [][2][]grantID, seats []seat) grantID {
 	all, first := noGrant, true
 	for _, r := range rows {
-		elsewhere, there := v.by.rows[r.row], v.by.rows[r.local]
 		for _, s := range seats {
-			g := v.by.fromNode(elsewhere[s.part], there[s.part], s.onNode)
+			g := v.by.fromNode(r[0][s.part], r[1][s.part], s.onNode)
 			if first {
 				all, first = g, false
 			} else {

@@ -54,6 +54,13 @@ func TestVectorsOfOneJudgeAfterTheOther(t *testing.T) {
 			for _, way := range policies.Directions {
 				pods := pick(d, append(nodesOf(j.Model()), nil)...)
 				want, got := j.Vectors(way, pods), follow[way].Of(j, pods)
+				for _, some := range [][]reach.Vector{want, got} {
+					for _, v := range some {
+						for i := range v.Grants {
+							v.Grants[i].Traffic = 0 // is of one question
+						}
+					}
+				}
 				if !reflect.DeepEqual(want, got) {
 					t.Fatalf("%v of %v: got\n%+v, want\n%+v", way, pods, got, want)
 				}
