@@ -285,7 +285,12 @@ func (b *builder) compile(w way) {
 			index[string(k)] = v
 			all = append(all, v)
 		}
-		v.peers, v.kinds = append(v.peers, c.peers...), append(v.kinds, c.kinds...)
+		if v.kinds == nil {
+			v.kinds = c.kinds // of which most vectors have no others
+		} else {
+			v.kinds = append(v.kinds, c.kinds...)
+		}
+		v.peers = append(v.peers, c.peers...)
 		if !c.outside.IsEmpty() {
 			v.outside = append(v.outside, c.outside)
 		}
@@ -314,7 +319,13 @@ func (b *builder) place(w way, all []*vector) {
 		}
 	}
 	slices.SortFunc(list, func(x, y peer) int { return x.address.Compare(y.address) })
-	peers.Crowd = newCrowd(b.in.Crowd, w.ipv6)
+	kinds := int32(-1)
+	for _, v := range all {
+		for _, k := range v.kinds {
+			kinds = max(kinds, k.Number)
+		}
+	}
+	peers.Crowd = newCrowd(b.in.Crowd, w.ipv6, kinds+1)
 	for _, v := range all {
 		ranges, is := int32(-1), false
 		v.kinds = slices.DeleteFunc(v.kinds, func(k reach.Kind) bool {
@@ -322,7 +333,7 @@ func (b *builder) place(w way, all []*vector) {
 				ranges, is = k.Range, at(spans, b.firstOf(k.Range)) == v
 			}
 			if is {
-				peers.Crowd.lead(k.Number, noClass)
+				peers.Crowd.classes[k.Number] = noClass
 			}
 			return is
 		})
@@ -336,7 +347,7 @@ func (b *builder) place(w way, all []*vector) {
 	}
 	for _, v := range all {
 		for _, kind := range v.kinds {
-			peers.Crowd.lead(kind.Number, v.class())
+			peers.Crowd.classes[kind.Number] = v.class()
 		}
 		v.used = v.used || len(v.kinds) > 0
 	}
@@ -514,14 +525,17 @@ func (b *builder) fill(cells []cell) (open []bool) {
 	for i := range cells {
 		c := &cells[i]
 		clear(grants)
+		some := 0
 		for n := range c.grants {
 			for k := range c.grants[n] {
 				g := &c.grants[n][k]
+				some += len(g.At)
 				for _, subject := range members(n, g) {
 					grants[subject][n] = g
 				}
 			}
 		}
+		c.content = make([]entry, 0, some)
 		for k, of := range grants {
 			s := saying{observed: b.subjects[k].observed}
 			for n, g := range of {

@@ -18,19 +18,11 @@ type Crowd struct {
 // noClass is that of a kind whose members have no elements.
 const noClass = 0xffff_ffff
 
-func newCrowd(of *policies.Crowd, ipv6 bool) Crowd {
+func newCrowd(of *policies.Crowd, ipv6 bool, kinds int32) Crowd {
 	if of == nil {
 		of = &policies.Crowd{}
 	}
-	return Crowd{members: of, ipv6: ipv6}
-}
-
-// lead makes a kind lead to a class.
-func (c *Crowd) lead(kind int32, class uint32) {
-	if n := int(kind) + 1; n > len(c.classes) {
-		c.classes = append(c.classes, make([]uint32, n-len(c.classes))...)
-	}
-	c.classes[kind] = class
+	return Crowd{members: of, ipv6: ipv6, classes: make([]uint32, kinds)}
 }
 
 // classOf returns the class of a kind, 0 where there is none.

@@ -281,20 +281,32 @@ func (v *vectors) findSubjects(pods []int) {
 // seatKinds puts the pods that stand for others of their kind into vectors. Nobody else
 // has an address of theirs.
 func (v *vectors) seatKinds() {
-	for i := range v.world.Pods {
-		kind := v.world.Pods[i].Kind
-		if kind == 0 {
-			continue
-		}
-		for f, fam := range families {
-			if v.families&fam == 0 {
+	type seated struct {
+		vector int
+		Kind
+	}
+	all := make([]seated, 0, len(v.world.Pods))
+	for f, fam := range families {
+		for i := range v.world.Pods {
+			kind := v.world.Pods[i].Kind
+			if kind == 0 || v.families&fam == 0 {
 				continue
 			}
 			if p := v.placeOf(i, f); p != (place{}) {
-				at := v.ofPart(fam, v.by.parts[p.column-1])
-				v.all[at].Kinds = append(v.all[at].Kinds, Kind{kind, p.atom - 1})
+				all = append(all, seated{v.ofPart(fam, v.by.parts[p.column-1]), Kind{kind, p.atom - 1}})
 			}
 		}
+	}
+	count := make([]int, len(v.all))
+	for _, s := range all {
+		count[s.vector]++
+	}
+	for _, s := range all {
+		of := &v.all[s.vector]
+		if of.Kinds == nil {
+			of.Kinds = make([]Kind, 0, count[s.vector])
+		}
+		of.Kinds = append(of.Kinds, s.Kind)
 	}
 }
 
@@ -370,21 +382,24 @@ func (v *vectors) ofPart(fam family, part int32) int {
 
 func (v *vectors) vectorOf(fam family, seats []seat) int {
 	key := append(make([]byte, 0, 1+4*len(v.subjects)), byte(fam))
+	some := 0
 	for i := range v.subjects {
 		if s := &v.subjects[i]; s.fam == fam {
-			key = binary.LittleEndian.AppendUint32(key, uint32(v.given(s.given, seats)))
+			g := v.given(s.given, seats)
+			key = binary.LittleEndian.AppendUint32(key, uint32(g))
+			if g != noGrant {
+				some++
+			}
 		}
 	}
 	at, ok := v.index[string(key)]
 	if !ok {
-		var given []Granted
+		given := make([]Granted, 0, some)
 		for i := range v.subjects {
-			s := &v.subjects[i]
-			if s.fam != fam {
-				continue
-			}
-			if g := v.given(s.given, seats); g != noGrant {
-				given = append(given, v.granted(i, g))
+			if s := &v.subjects[i]; s.fam == fam {
+				if g := v.given(s.given, seats); g != noGrant {
+					given = append(given, v.granted(i, g))
+				}
 			}
 		}
 		at = len(v.all)
