@@ -66,7 +66,7 @@ func (j *Judge) Vectors(d policies.Direction, pods []int) []Vector {
 type Vectors struct {
 	direction policies.Direction
 	*grants
-	origin *frame
+	origin *origin
 	parts  []int32            // of each column: those of one part are in the same sets of every row
 	first  []int32            // of each part: one of its columns
 	sizes  []int32            // how many it has
@@ -124,7 +124,7 @@ func (v *Vectors) turn(j *Judge, rows []*row) {
 	if v.origin != j.origin || len(v.parts) != len(j.columns) || len(v.first) > 4*len(v.rows)+mostParts || len(v.all)+len(v.ports.sets) > mostGrants {
 		*v = Vectors{
 			direction: v.direction, grants: newGrants(newPortTable()), origin: j.origin, parts: make([]int32, len(j.columns)),
-			first: []int32{0}, sizes: []int32{int32(len(j.columns))}, from: []int32{0}, seats: [2][]place{make([]place, len(j.origin.classes)), make([]place, len(j.origin.classes))},
+			first: []int32{0}, sizes: []int32{int32(len(j.columns))}, from: []int32{0}, seats: [2][]place{make([]place, j.origin.classes), make([]place, j.origin.classes)},
 		}
 	}
 	known, before := v.rows, len(v.first)
