@@ -99,6 +99,7 @@ type Agent struct {
 	// By the loop alone.
 	accepted nft.Accepted
 	judged   judgement
+	compiler nft.Compiler
 
 	refused map[string]bool // what was logged, by who finds what is in doubt
 }

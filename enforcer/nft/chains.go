@@ -1,11 +1,9 @@
 package nft
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -54,7 +52,7 @@ func suffixDenied(name string) string {
 }
 
 func (b *builder) log(verdict byte, w way, id uint64) Log {
-	return Log{Mark{verdict, w.Direction, id}.String(), b.in.LogGroup, cmp.Or(b.in.LogRate, DefaultLogRate)}
+	return Log{Mark{verdict, w.Direction, id}.String(), b.in.LogGroup, b.in.LogRate}
 }
 
 // lead makes a class lead to a chain.
@@ -63,11 +61,29 @@ func (b *builder) lead(w way, class uint32, chain string) {
 	b.set(w.name("vectors_"), []Type{Class}, true, false).add(Element{First: k, Last: k, To: Verdict{Goto, chain}})
 }
 
+// part is what of a ruleset a vector is.
+type part struct {
+	content  []entry
+	sets     []Set
+	chains   []Chain
+	counters []string
+}
+
 // addVector adds the chain of a vector, with its maps and counters.
 func (b *builder) addVector(w way, v *vector) {
 	b.vectors = append(b.vectors, Vector{v.id, w.Direction, w.ipv6, v.name})
 	b.lead(w, v.class(), v.name)
-	b.counters = append(b.counters, v.name, v.name+"_denied")
+	p := b.memory.parts[v.name]
+	same := func(x, y entry) bool { return x.at == y.at && x.pattern == y.pattern }
+	if p == nil || !slices.EqualFunc(p.content, v.content, same) {
+		p = b.partOf(w, v)
+	}
+	b.parts[v.name] = p
+}
+
+// partOf makes a part.
+func (b *builder) partOf(w way, v *vector) *part {
+	p := &part{content: v.content, counters: []string{v.name, v.name + "_denied"}}
 	rest, seen := v.name+"_rest", v.name+"_seen"
 	to := func(o outcome) Verdict {
 		switch o {
@@ -79,37 +95,39 @@ func (b *builder) addVector(w way, v *vector) {
 		return Verdict{Goto, rest}
 	}
 	observes, denies := false, false
+	elements := map[string][]Element{}
 	for _, e := range v.content {
 		observes = observes || e.whole == observed || e.excepts(observed)
 		denies = denies || e.excepts(denied)
 		e.elements(e.at, to, func(suffix, first, last string, to Verdict) {
-			for _, t := range tables(w.ipv6) {
-				if t.suffix == suffix {
-					b.set(v.name+"_"+suffix, append([]Type{w.address}, t.key...), true, t.interval).add(Element{First: first, Last: last, To: to})
-				}
-			}
+			elements[suffix] = append(elements[suffix], Element{First: first, Last: last, To: to})
 		})
 	}
 	rules := []Rule{{Declassify{}, Count{v.name}, Label{LabelOf(w.Direction, v.id)}}}
 	for _, t := range tables(w.ipv6) {
-		if b.sets[v.name+"_"+t.suffix] != nil {
-			rules = append(rules, Rule{Dispatch{append([]Field{w.own()}, t.fields...), v.name + "_" + t.suffix}})
+		if len(elements[t.suffix]) == 0 {
+			continue
 		}
+		s := Set{Name: v.name + "_" + t.suffix, Key: append([]Type{w.address}, t.key...), Map: true, Interval: t.interval, Elements: elements[t.suffix]}
+		s.finish()
+		p.sets = append(p.sets, s)
+		rules = append(rules, Rule{Dispatch{append([]Field{w.own()}, t.fields...), s.Name}})
 	}
 	end := b.deny(w, v.name, v.id)
 	if denies {
-		b.chains = append(b.chains, Chain{Name: rest, Rules: end})
+		p.chains = append(p.chains, Chain{Name: rest, Rules: end})
 		end = []Rule{{Verdict{Goto, rest}}}
 	}
-	b.chains = append(b.chains, Chain{Name: v.name, Rules: append(rules, end...)})
+	p.chains = append(p.chains, Chain{Name: v.name, Rules: append(rules, end...)})
 	if observes {
-		b.counters = append(b.counters, v.name+"_observed")
-		b.chains = append(b.chains, Chain{Name: seen, Rules: []Rule{
+		p.counters = append(p.counters, v.name+"_observed")
+		p.chains = append(p.chains, Chain{Name: seen, Rules: []Rule{
 			w.toItself(),
 			{Count{v.name + "_observed"}, Label{Bit(ObservedBit + int(w.Direction))}, b.log('O', w, v.id)},
 			{w.pass()},
 		}})
 	}
+	return p
 }
 
 // The base chains. Connections that were let in and not revoked pass at once, by way of
@@ -157,48 +175,51 @@ func (b *builder) addBase() {
 // ruleset returns what was built, in order.
 func (b *builder) ruleset() *Ruleset {
 	b.addBase()
-	b.nameIntervals()
-	r := &Ruleset{Counters: b.counters, Chains: b.chains, Vectors: b.vectors}
-	slices.Sort(r.Counters)
-	for _, name := range slices.Sorted(maps.Keys(b.sets)) {
-		s := b.sets[name]
-		slices.SortFunc(s.Elements, byKey)
+	r := &Ruleset{Counters: b.counters, Vectors: b.vectors}
+	names := map[string]string{}
+	for name, s := range b.sets {
+		s.finish()
+		names[name] = s.Name
 		r.Sets = append(r.Sets, *s)
 	}
+	for _, c := range b.chains {
+		c.rename(names)
+	}
+	r.Chains = b.chains
+	for _, p := range b.parts {
+		r.Sets, r.Chains, r.Counters = append(r.Sets, p.sets...), append(r.Chains, p.chains...), append(r.Counters, p.counters...)
+	}
+	slices.Sort(r.Counters)
+	slices.SortFunc(r.Sets, func(x, y Set) int { return strings.Compare(x.Name, y.Name) })
 	slices.SortFunc(r.Chains, func(x, y Chain) int { return strings.Compare(x.Name, y.Name) })
 	slices.SortFunc(r.Vectors, func(x, y Vector) int { return strings.Compare(x.Name, y.Name) })
 	return r
 }
 
-// nameIntervals names the sets with intervals after their contents, too: what is found
-// in one that changes is not certain for a moment, so such sets never change, see
-// docs/decisions/0016.
-func (b *builder) nameIntervals() {
-	names := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(b.sets)) {
-		s := b.sets[name]
-		if !s.Interval {
-			continue
-		}
-		slices.SortFunc(s.Elements, byKey)
-		sum := sha256.New()
-		for _, e := range s.Elements {
-			fmt.Fprintf(sum, "%x-%x:%s\n", e.First, e.Last, e.To)
-		}
-		s.Name = fmt.Sprintf("%s_%x", name, sum.Sum(nil)[:4])
-		names[name] = s.Name
-		delete(b.sets, name)
-		b.sets[s.Name] = s
+// finish orders the elements of a set. One with intervals is named after its contents,
+// too: what is found in one that changes is not certain for a moment, so such sets never
+// change, see docs/decisions/0016.
+func (s *Set) finish() {
+	slices.SortFunc(s.Elements, byKey)
+	if !s.Interval {
+		return
 	}
-	for _, c := range b.chains {
-		for _, r := range c.Rules {
-			for i, s := range r {
-				switch s := s.(type) {
-				case Dispatch:
-					r[i] = Dispatch{s.Fields, cmp.Or(names[s.Map], s.Map)}
-				case In:
-					r[i] = In{s.Fields, cmp.Or(names[s.Set], s.Set)}
-				}
+	sum := sha256.New()
+	for _, e := range s.Elements {
+		fmt.Fprintf(sum, "%x-%x:%s\n", e.First, e.Last, e.To)
+	}
+	s.Name = fmt.Sprintf("%s_%x", s.Name, sum.Sum(nil)[:4])
+}
+
+// rename calls sets in the rules of a chain by other names.
+func (c *Chain) rename(names map[string]string) {
+	for _, r := range c.Rules {
+		for i, s := range r {
+			switch s := s.(type) {
+			case Dispatch:
+				r[i] = Dispatch{s.Fields, names[s.Map]}
+			case In:
+				r[i] = In{s.Fields, names[s.Set]}
 			}
 		}
 	}

@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"cmp"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 
@@ -44,27 +46,41 @@ const DefaultLogRate = 10
 // Vectors are named after what they allow. Where last is the ruleset before, they
 // keep the names that they have there as long as most of their peers are the same,
 // so that little changes, see Diff.
-func Compile(in Input, last *Ruleset) *Ruleset {
+func Compile(in Input, last *Ruleset) *Ruleset { return new(Compiler).Compile(in, last) }
+
+// Compiler compiles what Compile does. It remembers what it found, so that of judges that
+// With made of those that it was asked about last only that is asked, and made, which is
+// other than it was. It serves one goroutine.
+type Compiler struct {
+	vectors  [2][3]*reach.Vectors   // of each judge
+	patterns map[[2]string]*pattern // by what is allowed and what passes
+	alike    map[string]*pattern    // by their texts
+	parts    map[string]*part       // of the last ruleset, by the vectors' names
+	log      [2]uint64              // the group and rate that are in them
+}
+
+// mostPatterns is how many may be remembered.
+const mostPatterns = 10_000
+
+// Compile is Compile.
+func (c *Compiler) Compile(in Input, last *Ruleset) *Ruleset {
 	if last == nil {
 		last = &Ruleset{}
 	}
-	b := builder{in: in, last: last.byName(), sets: map[string]*Set{}, patterns: map[[2]string]*pattern{}}
-	b.observed = map[netip.Addr]bool{}
-	for _, i := range in.Pods {
-		if p := &in.Judge.World().Pods[i]; !p.HostNetwork && in.Observed[p.Ref.Namespace] {
-			for _, a := range p.Addresses {
-				b.observed[a] = true
-			}
-		}
+	in.LogRate = cmp.Or(in.LogRate, DefaultLogRate)
+	if log := [2]uint64{uint64(in.LogGroup), in.LogRate}; c.log != log || len(c.patterns) > mostPatterns {
+		c.log, c.patterns, c.alike, c.parts = log, map[[2]string]*pattern{}, map[string]*pattern{}, nil
 	}
-	b.findKinds()
+	b := builder{in: in, memory: c, last: last.byName(), sets: map[string]*Set{}, parts: map[string]*part{}}
 	for _, f := range bothFamilies {
+		b.findSubjects(f)
 		b.itself(f)
 		b.strangers(f)
 		for _, d := range policies.Directions {
 			b.compile(way{d, f})
 		}
 	}
+	c.parts = b.parts
 	return b.ruleset()
 }
 
@@ -117,24 +133,33 @@ func (w way) pass() Verdict {
 // builder is a ruleset in the making.
 type builder struct {
 	in       Input
+	memory   *Compiler
 	last     names
-	observed map[netip.Addr]bool
-	kinds    map[netip.Addr]int32 // by the addresses that stand for those of the crowd
+	subjects []subject // of the family at hand, by address
 	asked    [2]bool
 	// vectorsOf are what each judge says, of both families.
 	vectorsOf [2][3][]reach.Vector
-	patterns  map[[2]string]*pattern // by what is allowed and what is observed
+	firstOf   func(int32) netip.Addr // of ranges that kinds of the way at hand are in
 	sets      map[string]*Set
 	chains    []Chain
 	counters  []string
 	vectors   []Vector
+	parts     map[string]*part // by vector
+}
+
+// subject is an address of local pods.
+type subject struct {
+	at       netip.Addr
+	observed bool
 }
 
 // cell is addresses that mean the same to every judge.
 type cell struct {
 	peers   []netip.Addr
+	kinds   []reach.Kind
 	outside netset.Addresses
-	grants  [3]map[netip.Addr]*reach.Granted // of each judge, by the local pod's address
+	grants  [3][]reach.Granted // of each judge
+	content []entry
 }
 
 // vector is cells with the same contents.
@@ -143,7 +168,9 @@ type vector struct {
 	id      uint64
 	content []entry // by address
 	peers   []netip.Addr
+	kinds   []reach.Kind
 	outside []netset.Addresses
+	used    bool // something leads to it
 }
 
 // class is the number by which peers lead to the vector: each way has others.
@@ -168,6 +195,7 @@ func classOf(id uint64) uint32 {
 type entry struct {
 	at netip.Addr
 	*pattern
+	subject int // its index
 }
 
 // set returns the set of a name, making it where there is none.
@@ -220,8 +248,8 @@ func (b *builder) strangers(f family) {
 		all.add(Element{First: key(first.AsSlice()), Last: key(last.AsSlice())})
 	}
 	known := b.set("known"+f.suffix, []Type{f.address}, false, false)
-	for _, a := range b.addresses(f) {
-		known.add(Element{First: key(a.AsSlice()), Last: key(a.AsSlice())})
+	for _, s := range b.subjects {
+		known.add(Element{First: key(s.at.AsSlice()), Last: key(s.at.AsSlice())})
 	}
 	for _, d := range policies.Directions {
 		w := way{d, f}
@@ -238,27 +266,33 @@ func (b *builder) strangers(f family) {
 // compile adds one direction of a family.
 func (b *builder) compile(w way) {
 	cells := b.cellsOf(w)
-	open := b.openOf(w, cells)
 	isolated := b.set(w.name("isolated_"), []Type{w.address}, false, false)
-	index := map[string]*vector{}
-	var all []*vector
-	for _, a := range b.addresses(w.family) {
-		if !open[a] {
-			isolated.add(Element{First: key(a.AsSlice()), Last: key(a.AsSlice())})
+	open := b.fill(cells)
+	for i, s := range b.subjects {
+		if !open[i] {
+			isolated.add(Element{First: key(s.at.AsSlice()), Last: key(s.at.AsSlice())})
 		}
 	}
+	index := map[string]*vector{}
+	var all []*vector
 	for i := range cells {
-		content := b.contentOf(w, &cells[i], open)
-		k := contentKey(content)
-		v := index[k]
+		c := &cells[i]
+		content := slices.DeleteFunc(c.content, func(e entry) bool { return open[e.subject] })
+		k := b.keyOf(content)
+		v := index[string(k)]
 		if v == nil {
 			v = &vector{content: content}
-			index[k] = v
+			index[string(k)] = v
 			all = append(all, v)
 		}
-		v.peers = append(v.peers, cells[i].peers...)
-		if !cells[i].outside.IsEmpty() {
-			v.outside = append(v.outside, cells[i].outside)
+		if v.kinds == nil {
+			v.kinds = c.kinds // of which most vectors have no others
+		} else {
+			v.kinds = append(v.kinds, c.kinds...)
+		}
+		v.peers = append(v.peers, c.peers...)
+		if !c.outside.IsEmpty() {
+			v.outside = append(v.outside, c.outside)
 		}
 	}
 	b.place(w, all)
@@ -277,42 +311,55 @@ func (b *builder) place(w way, all []*vector) {
 	}
 	slices.SortFunc(spans, func(x, y span) int { return x.first.Compare(y.first) })
 	var list []peer
-	crowd := map[int32]*vector{}
 	for _, v := range all {
 		for _, a := range v.peers {
-			if at(spans, a) == v {
-				continue
-			}
-			if kind := b.kinds[a]; kind != 0 {
-				crowd[kind] = v
-			} else {
+			if at(spans, a) != v {
 				list = append(list, peer{a, v})
 			}
 		}
 	}
 	slices.SortFunc(list, func(x, y peer) int { return x.address.Compare(y.address) })
-	b.name(w, all, list, crowd, spans)
+	kinds := int32(-1)
+	for _, v := range all {
+		for _, k := range v.kinds {
+			kinds = max(kinds, k.Number)
+		}
+	}
+	peers.Crowd = newCrowd(b.in.Crowd, w.ipv6, kinds+1)
+	for _, v := range all {
+		ranges, is := int32(-1), false
+		v.kinds = slices.DeleteFunc(v.kinds, func(k reach.Kind) bool {
+			if k.Range != ranges {
+				ranges, is = k.Range, at(spans, b.firstOf(k.Range)) == v
+			}
+			if is {
+				peers.Crowd.classes[k.Number] = noClass
+			}
+			return is
+		})
+	}
+	b.name(w, all, list, spans)
 	nobody := w.name("") + "_none"
-	used := map[*vector]bool{}
 	for _, p := range list {
 		k := key(p.address.AsSlice())
 		peers.add(Element{First: k, Last: k, Class: p.class()})
-		used[p.vector] = true
+		p.used = true
 	}
-	peers.Crowd = newCrowd(b.in.Crowd, w.ipv6)
-	for kind, v := range crowd {
-		peers.Crowd.lead(kind, v.class())
-		used[v] = true
+	for _, v := range all {
+		for _, kind := range v.kinds {
+			peers.Crowd.classes[kind.Number] = v.class()
+		}
+		v.used = v.used || len(v.kinds) > 0
 	}
 	for _, s := range spans {
-		if s.vector.name != "" {
+		if s.name != "" {
 			blocks.add(Element{First: key(s.first.AsSlice()), Last: key(s.last.AsSlice()), To: Verdict{Goto, s.name}})
-			used[s.vector] = true
+			s.used = true
 		}
 	}
 	b.addWay(w, nobody)
 	for _, v := range all {
-		if used[v] && v.name != "" {
+		if v.used && v.name != "" {
 			b.addVector(w, v)
 		}
 	}
@@ -342,19 +389,28 @@ func at(spans []span, a netip.Addr) *vector {
 	return spans[i].vector
 }
 
-// addresses returns the addresses of the local pods, ascending.
-func (b *builder) addresses(f family) []netip.Addr {
-	var all []netip.Addr
+// findSubjects finds the addresses of the local pods.
+func (b *builder) findSubjects(f family) {
+	b.subjects = nil
 	for _, i := range b.in.Pods {
 		p := &b.in.Judge.World().Pods[i]
 		for _, a := range p.Addresses {
 			if !p.HostNetwork && a.Is6() == f.ipv6 {
-				all = append(all, a)
+				b.subjects = append(b.subjects, subject{a, b.in.Observed[p.Ref.Namespace]})
 			}
 		}
 	}
-	slices.SortFunc(all, netip.Addr.Compare)
-	return slices.Compact(all)
+	// Of those that share one address the observed come first.
+	slices.SortFunc(b.subjects, func(x, y subject) int {
+		if x.observed != y.observed && x.at == y.at {
+			if x.observed {
+				return -1
+			}
+			return 1
+		}
+		return x.at.Compare(y.at)
+	})
+	b.subjects = slices.CompactFunc(b.subjects, func(x, y subject) bool { return x.at == y.at })
 }
 
 // cellsOf asks every judge, and cuts what they say into cells.
@@ -364,64 +420,78 @@ func (b *builder) cellsOf(w way) []cell {
 		if judge == nil {
 			continue
 		}
-		var all []cell
 		if !b.asked[w.Direction] {
-			b.vectorsOf[w.Direction][n] = judge.Vectors(w.Direction, b.in.Pods)
+			vectors := &b.memory.vectors[w.Direction][n]
+			if *vectors == nil {
+				*vectors = reach.NewVectors(w.Direction)
+			}
+			b.vectorsOf[w.Direction][n] = (*vectors).Of(judge, b.in.Pods)
 		}
+		var all []cell
 		for _, v := range b.vectorsOf[w.Direction][n] {
-			c := cell{outside: v.Outside, grants: [3]map[netip.Addr]*reach.Granted{}}
-			if len(v.Peers) > 0 && v.Peers[0].Is6() == w.ipv6 {
-				c.peers = v.Peers
+			if v.IPv6 == w.ipv6 {
+				c := cell{peers: v.Peers, kinds: v.Kinds, outside: v.Outside}
+				c.grants[n] = v.Grants
+				all = append(all, c)
 			}
-			if !isOf(v, w.ipv6) {
-				continue
-			}
-			c.grants[n] = map[netip.Addr]*reach.Granted{}
-			for i := range v.Grants {
-				for _, a := range v.Grants[i].At {
-					c.grants[n][a] = &v.Grants[i]
-				}
-			}
-			all = append(all, c)
 		}
 		if n == 0 {
-			cells = all
+			cells, b.firstOf = all, judge.FirstOf
 		} else {
-			cells = overlay(cells, all, n)
+			cells = b.overlay(cells, all, n, judge.FirstOf)
 		}
 	}
 	b.asked[w.Direction] = true
 	return cells
 }
 
-// isOf reports whether a vector is of a family.
-func isOf(v reach.Vector, ipv6 bool) bool {
-	for _, a := range v.Peers {
-		return a.Is6() == ipv6
-	}
-	for first := range v.Outside.Spans() {
-		return first.Is6() == ipv6
-	}
-	return false
-}
-
 // overlay cuts the cells of some judges by those of the n-th.
-func overlay(cells, by []cell, n int) []cell {
-	of := map[netip.Addr]int{}
+func (b *builder) overlay(cells, by []cell, n int, firstOf func(int32) netip.Addr) []cell {
+	type seat struct {
+		cell   int
+		ranges int32
+	}
+	of, ofKind := map[netip.Addr]int{}, map[int32]seat{}
 	for i := range by {
 		for _, a := range by[i].peers {
 			of[a] = i
 		}
+		for _, k := range by[i].kinds {
+			ofKind[k.Number] = seat{i, k.Range}
+		}
 	}
+	// What two judges do not cut is what is in a range of both.
+	var firsts []netip.Addr
+	both, before := map[[2]int32]int32{}, b.firstOf
+	rangeOf := func(x, y int32) int32 {
+		r, known := both[[2]int32{x, y}]
+		if !known {
+			r = int32(len(firsts))
+			both[[2]int32{x, y}] = r
+			first := before(x)
+			if first.Less(firstOf(y)) {
+				first = firstOf(y)
+			}
+			firsts = append(firsts, first)
+		}
+		return r
+	}
+	b.firstOf = func(r int32) netip.Addr { return firsts[r] }
 	var all []cell
 	for _, c := range cells {
 		parts := make([]cell, len(by))
 		for _, a := range c.peers {
-			parts[of[a]].peers = append(parts[of[a]].peers, a)
+			p := &parts[of[a]]
+			p.peers = append(p.peers, a)
+		}
+		for _, k := range c.kinds {
+			at := ofKind[k.Number]
+			p := &parts[at.cell]
+			p.kinds = append(p.kinds, reach.Kind{Number: k.Number, Range: rangeOf(k.Range, at.ranges)})
 		}
 		for i := range by {
 			parts[i].outside = c.outside.Intersect(by[i].outside)
-			if len(parts[i].peers) > 0 || !parts[i].outside.IsEmpty() {
+			if len(parts[i].peers)+len(parts[i].kinds) > 0 || !parts[i].outside.IsEmpty() {
 				parts[i].grants = c.grants
 				parts[i].grants[n] = by[i].grants[n]
 				all = append(all, parts[i])
@@ -431,52 +501,115 @@ func overlay(cells, by []cell, n int) []cell {
 	return all
 }
 
-// patternAt returns what becomes of traffic between a local address and a cell.
-func (b *builder) patternAt(c *cell, at netip.Addr) *pattern {
-	allow := func(n int) netset.Ports {
-		if g := c.grants[n][at]; g != nil {
-			return g.Allow
+// fill finds what the subjects make of traffic with each cell, and which of them no
+// policy keeps from anything.
+func (b *builder) fill(cells []cell) (open []bool) {
+	index := make(map[netip.Addr]int, len(b.subjects))
+	for i, s := range b.subjects {
+		index[s.at] = i
+	}
+	var groups [3][][]int // which subjects are in each group of each judge
+	members := func(n int, g *reach.Granted) []int {
+		groups[n] = append(groups[n], make([][]int, max(0, g.Group+1-len(groups[n])))...)
+		some := &groups[n][g.Group]
+		if *some == nil {
+			for _, a := range g.At {
+				*some = append(*some, index[a])
+			}
 		}
-		return netset.Ports{}
+		return *some
+	}
+	known := map[saying]*pattern{}
+	passing := make([]int, len(b.subjects)) // with how many cells all traffic passes
+	grants := make([][3]*reach.Granted, len(b.subjects))
+	for i := range cells {
+		c := &cells[i]
+		clear(grants)
+		some := 0
+		for n := range c.grants {
+			for k := range c.grants[n] {
+				g := &c.grants[n][k]
+				some += len(g.At)
+				for _, subject := range members(n, g) {
+					grants[subject][n] = g
+				}
+			}
+		}
+		c.content = make([]entry, 0, some)
+		for k, of := range grants {
+			s := saying{observed: b.subjects[k].observed}
+			for n, g := range of {
+				if g != nil {
+					s.traffic[n] = g.Traffic + 1
+				}
+			}
+			if s == (saying{}) {
+				continue
+			}
+			p := known[s]
+			if p == nil {
+				p = b.patternOf(of, s.observed)
+				known[s] = p
+			}
+			if p.isAll(allowed) {
+				passing[k]++
+			}
+			if !p.isAll(denied) {
+				c.content = append(c.content, entry{b.subjects[k].at, p, k})
+			}
+		}
+	}
+	open = make([]bool, len(b.subjects))
+	for i, n := range passing {
+		open[i] = n == len(cells)
+	}
+	return open
+}
+
+// saying is what each judge grants somebody, by numbers, 0 where it grants nothing.
+type saying struct {
+	traffic  [3]int
+	observed bool
+}
+
+// patternOf returns what becomes of traffic with an address of which judges say something.
+func (b *builder) patternOf(s [3]*reach.Granted, isObserved bool) *pattern {
+	allow := func(n int) netset.Ports {
+		if s[n] == nil {
+			return netset.Ports{}
+		}
+		return s[n].Allow
 	}
 	wanted := allow(0)
 	passes := wanted
 	switch {
-	case b.observed[at] && b.in.Guards == nil:
+	case isObserved && b.in.Guards == nil:
 		passes = netset.AllTraffic()
-	case b.observed[at]:
+	case isObserved:
 		passes = allow(2)
 	case b.in.Enforced != nil:
 		passes = allow(1)
 	}
 	k := [2]string{wanted.Key(), passes.Key()}
-	p := b.patterns[k]
+	p := b.memory.patterns[k]
 	if p == nil {
 		p = patternOf(passes.Intersect(wanted), passes.Minus(wanted))
-		b.patterns[k] = p
+		if same := b.memory.alike[p.text()]; same != nil {
+			p = same
+		} else {
+			p.number = len(b.memory.alike)
+			b.memory.alike[p.text()] = p
+		}
+		b.memory.patterns[k] = p
 	}
 	return p
 }
 
-// openOf returns the local addresses that no policy keeps from anything.
-func (b *builder) openOf(w way, cells []cell) map[netip.Addr]bool {
-	open := map[netip.Addr]bool{}
-	for _, a := range b.addresses(w.family) {
-		open[a] = !slices.ContainsFunc(cells, func(c cell) bool { return !b.patternAt(&c, a).isAll(allowed) })
+// keyOf returns a text that is the same for equal contents.
+func (b *builder) keyOf(content []entry) []byte {
+	k := make([]byte, 0, 8*len(content))
+	for _, e := range content {
+		k = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(k, uint32(e.subject)), uint32(e.number))
 	}
-	return open
-}
-
-// contentOf returns what the isolated pods make of traffic with a cell.
-func (b *builder) contentOf(w way, c *cell, open map[netip.Addr]bool) []entry {
-	var content []entry
-	for _, a := range b.addresses(w.family) {
-		if open[a] {
-			continue
-		}
-		if p := b.patternAt(c, a); !p.isAll(denied) {
-			content = append(content, entry{a, p})
-		}
-	}
-	return content
+	return k
 }

@@ -12,25 +12,20 @@ import (
 type Crowd struct {
 	members *policies.Crowd
 	ipv6    bool
-	classes []uint32 // by kind; 0 where its members have no elements
+	classes []uint32 // by kind; 0 where there is none, empty where nobody is asked about
 }
 
-func newCrowd(of *policies.Crowd, ipv6 bool) Crowd {
+// noClass is that of a kind whose members have no elements.
+const noClass = 0xffff_ffff
+
+func newCrowd(of *policies.Crowd, ipv6 bool, kinds int32) Crowd {
 	if of == nil {
 		of = &policies.Crowd{}
 	}
-	return Crowd{members: of, ipv6: ipv6}
+	return Crowd{members: of, ipv6: ipv6, classes: make([]uint32, kinds)}
 }
 
-// lead makes a kind lead to a class.
-func (c *Crowd) lead(kind int32, class uint32) {
-	if n := int(kind) + 1; n > len(c.classes) {
-		c.classes = append(c.classes, make([]uint32, n-len(c.classes))...)
-	}
-	c.classes[kind] = class
-}
-
-// classOf returns the class of a kind, 0 where its members have no elements.
+// classOf returns the class of a kind, 0 where there is none.
 func (c *Crowd) classOf(kind int32) uint32 {
 	if int(kind) >= len(c.classes) {
 		return 0
@@ -44,7 +39,7 @@ func (c *Crowd) elementOf(a netip.Addr, m *policies.Member) (e Element, has bool
 		return Element{}, false
 	}
 	class := c.classOf(m.Kind)
-	if class == 0 {
+	if class == 0 || class == noClass {
 		return Element{}, false
 	}
 	k := key(a.AsSlice())
@@ -89,7 +84,7 @@ func (s *Set) Len() int {
 		return n
 	}
 	for a, m := range s.Crowd.members.Members.All() {
-		if a.Is6() == s.Crowd.ipv6 && s.Crowd.classOf(m.Kind) != 0 {
+		if _, has := s.Crowd.elementOf(a, &m); has {
 			n++
 		}
 	}
@@ -118,8 +113,12 @@ func (u *Update) crowds(was, is *Crowd) {
 	for a, m := range is.members.Members.Differ(was.members.Members) {
 		put(a, m[0], m[1])
 	}
-	if slices.Equal(was.classes, is.classes) {
-		return
+	lead := (len(was.classes) == 0) != (len(is.classes) == 0) // some kind that there was leads elsewhere
+	for kind := range min(len(was.classes), len(is.classes)) {
+		lead = lead || was.classes[kind] != is.classes[kind] && was.classes[kind] != 0 && is.classes[kind] != 0
+	}
+	if !lead {
+		return // who is of a new kind is new, or of another one than before
 	}
 	for a, m := range is.members.Members.All() {
 		if was.classOf(m.Kind) == is.classOf(m.Kind) {
@@ -141,17 +140,4 @@ func (r *Ruleset) Among(crowd *policies.Crowd) *Ruleset {
 		}
 	}
 	return &next
-}
-
-// findKinds finds the addresses that stand for others.
-func (b *builder) findKinds() {
-	b.kinds = map[netip.Addr]int32{}
-	pods := b.in.Judge.World().Pods
-	for i := range pods {
-		if pods[i].Kind != 0 {
-			for _, a := range pods[i].Addresses {
-				b.kinds[a] = pods[i].Kind
-			}
-		}
-	}
 }

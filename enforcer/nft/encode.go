@@ -21,6 +21,7 @@ const (
 // pattern is what becomes of all traffic with one address: what the whole of it
 // meets, but for whole protocols, but for some ports or types of them.
 type pattern struct {
+	number    int // no two that differ have the same
 	whole     outcome
 	protocols []exception // by protocol
 	ports     []exception // by protocol and port
@@ -30,6 +31,19 @@ type pattern struct {
 type exception struct {
 	netset.PortRange
 	outcome
+}
+
+// text is the same for patterns that are.
+func (p *pattern) text() string {
+	k := []byte{byte(p.whole)}
+	for _, list := range [][]exception{p.protocols, p.ports} {
+		k = binary.BigEndian.AppendUint32(k, uint32(len(list)))
+		for _, x := range list {
+			k = append(k, byte(x.Protocol), byte(x.outcome))
+			k = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(k, x.First), x.Last)
+		}
+	}
+	return string(k)
 }
 
 // isAll reports whether all traffic meets an outcome.

@@ -36,51 +36,53 @@ func (r *Ruleset) byName() names {
 	return n
 }
 
-// contentKey returns a text that is the same for equal contents.
-func contentKey(content []entry) string {
+// textOf returns a text that is the same for equal contents.
+func textOf(content []entry) []byte {
 	var k []byte
 	for _, e := range content {
-		k = append(k, e.at.AsSlice()...)
-		k = append(k, byte(e.whole))
-		for _, list := range [][]exception{e.protocols, e.ports} {
-			k = binary.BigEndian.AppendUint32(k, uint32(len(list)))
-			for _, x := range list {
-				k = append(k, byte(x.Protocol), byte(x.outcome))
-				k = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(k, x.First), x.Last)
-			}
-		}
+		k = append(append(k, e.at.AsSlice()...), e.text()...)
 	}
-	return string(k)
+	return k
 }
 
 // name gives vectors the names of those that most of their peers were in before, and
 // all others names of their own. What lets nobody do anything has none.
-func (b *builder) name(w way, all []*vector, peers []peer, crowd map[int32]*vector, spans []span) {
+func (b *builder) name(w way, all []*vector, peers []peer, spans []span) {
+	type ballot struct {
+		name  string
+		count int
+	}
 	type vote struct {
 		*vector
 		of    int // vector
 		name  string
 		count int
 	}
-	index := map[*vector]int{}
-	for i, v := range all {
-		index[v] = i
-	}
-	count := map[*vector]map[string]int{}
-	cast := func(v *vector, name string) {
+	count := map[*vector][]ballot{}
+	cast := func(v *vector, name string, n int) {
 		if _, known := b.last.vectors[name]; !known || len(v.content) == 0 {
 			return
 		}
-		if count[v] == nil {
-			count[v] = map[string]int{}
+		if i := slices.IndexFunc(count[v], func(b ballot) bool { return b.name == name }); i >= 0 {
+			count[v][i].count += n
+		} else {
+			count[v] = append(count[v], ballot{name, n})
 		}
-		count[v][name]++
 	}
 	was := b.last.sets[w.name("peers_")]
-	for kind, v := range crowd {
-		if was != nil {
-			cast(v, b.last.classes[w.name("")][was.Crowd.classOf(kind)])
+	for _, v := range all {
+		if was == nil || len(v.content) == 0 {
+			continue
 		}
+		class, n := uint32(0), 0 // of several one behind the other
+		for _, kind := range v.kinds {
+			if before := was.Crowd.classOf(kind.Number); before != class {
+				cast(v, b.last.classes[w.name("")][class], n)
+				class, n = before, 0
+			}
+			n++
+		}
+		cast(v, b.last.classes[w.name("")][class], n)
 	}
 	for i := 0; was != nil && len(peers) > 0 && i < len(was.Elements); {
 		e := was.Elements[i]
@@ -90,7 +92,7 @@ func (b *builder) name(w way, all []*vector, peers []peer, crowd map[int32]*vect
 		case k > e.First:
 			i++
 		default:
-			cast(peers[0].vector, b.last.classes[w.name("")][e.Class])
+			cast(peers[0].vector, b.last.classes[w.name("")][e.Class], 1)
 			peers, i = peers[1:], i+1
 		}
 	}
@@ -100,13 +102,13 @@ func (b *builder) name(w way, all []*vector, peers []peer, crowd map[int32]*vect
 			before[e.First] = e.To.Chain
 		}
 		for _, s := range spans {
-			cast(s.vector, before[key(s.first.AsSlice())])
+			cast(s.vector, before[key(s.first.AsSlice())], 1)
 		}
 	}
 	var votes []vote
-	for _, v := range all {
-		for name, n := range count[v] {
-			votes = append(votes, vote{v, index[v], name, n})
+	for i, v := range all {
+		for _, b := range count[v] {
+			votes = append(votes, vote{v, i, b.name, b.count})
 		}
 	}
 	slices.SortFunc(votes, func(x, y vote) int {
@@ -128,7 +130,7 @@ func (b *builder) name(w way, all []*vector, peers []peer, crowd map[int32]*vect
 		// before, so none is of two vectors.
 		before := b.last.classes[w.name("")]
 		for salt := uint32(0); v.name == "" || taken[v.class()] || before[v.class()] != "" && before[v.class()] != v.name; salt++ {
-			sum := sha256.Sum256(binary.BigEndian.AppendUint32([]byte(contentKey(v.content)), salt))
+			sum := sha256.Sum256(binary.BigEndian.AppendUint32(textOf(v.content), salt))
 			v.id = binary.BigEndian.Uint64(sum[:]) >> 16
 			v.name = fmt.Sprintf("%s_%012x", w.name(""), v.id)
 		}

@@ -115,7 +115,7 @@ func closed(p policies.Policy, reason string) policies.Policy {
 // the judge is not sure of, which is denied; what keeps a pod's own node out, which is
 // let in; and what is for host endpoints, which are not guarded.
 func Doubts(in Input) []Refusal {
-	f := finder{in: in, judge: in.Judge, ends: map[netip.Addr]reach.End{}, found: map[doubt]map[policies.Ref]bool{}}
+	f := finder{in: in, judge: in.Judge, ends: map[netip.Addr]reach.End{}, kinds: map[int32]reach.End{}, found: map[doubt]map[policies.Ref]bool{}}
 	if in.Enforced != nil {
 		f.judge = in.Enforced
 	}
@@ -126,6 +126,10 @@ func Doubts(in Input) []Refusal {
 		}
 	}
 	for i := range m.Pods {
+		if kind := m.Pods[i].Kind; kind != 0 {
+			f.kinds[kind] = f.judge.Pod(i)
+			continue
+		}
 		for _, a := range m.Pods[i].Addresses {
 			f.ends[a] = f.judge.At(f.judge.Pod(i), a)
 		}
@@ -147,6 +151,7 @@ type finder struct {
 	in    Input
 	judge *reach.Judge
 	ends  map[netip.Addr]reach.End
+	kinds map[int32]reach.End             // that stand for others of theirs
 	found map[doubt]map[policies.Ref]bool // the pods that are concerned
 }
 
@@ -191,6 +196,9 @@ func (f *finder) peerOf(v *reach.Vector, itself netip.Addr) (end reach.End, ok b
 		if f.judge.Peer(f.ends[a]).String() != f.judge.Peer(f.ends[itself]).String() {
 			return f.ends[a], true
 		}
+	}
+	for _, kind := range v.Kinds {
+		return f.kinds[kind.Number], true
 	}
 	for first := range v.Outside.Spans() {
 		return f.judge.Outside(first), true

@@ -24,10 +24,13 @@ type populace struct {
 	store *Store
 	model *policies.Model // of namespaces, nodes and policies
 	pods  map[Key]policies.Pod
+
+	judge    *reach.Judge // that is made of the one before
+	compiler nft.Compiler // that remembers
 }
 
 func newPopulace(random *rand.Rand) *populace {
-	p := &populace{random, NewStore(Options{Node: "n1"}), worlds.Small(2), map[Key]policies.Pod{}}
+	p := &populace{Rand: random, store: NewStore(Options{Node: "n1"}), model: worlds.Small(2), pods: map[Key]policies.Pod{}}
 	p.model.Pods = nil
 	for i := range p.model.Namespaces {
 		n := &p.model.Namespaces[i]
@@ -133,13 +136,7 @@ func (p *populace) rulesets(last *nft.Ruleset) (crowded, plain *nft.Ruleset, cha
 	compile := func(w policies.World, last *nft.Ruleset) *nft.Ruleset {
 		m := *p.model
 		m.World = w
-		in := nft.Input{Judge: reach.New(&m, reach.Options{}), Crowd: w.Crowd}
-		for i := range m.Pods {
-			if q := &m.Pods[i]; q.Node == "n1" && !q.HostNetwork && len(q.Addresses) > 0 {
-				in.Pods = append(in.Pods, i)
-			}
-		}
-		return nft.Compile(in, last)
+		return nft.Compile(inputOf(reach.New(&m, reach.Options{})), last)
 	}
 	m, change := p.store.Model()
 	all := p.model.World
@@ -148,6 +145,29 @@ func (p *populace) rulesets(last *nft.Ruleset) (crowded, plain *nft.Ruleset, cha
 	}
 	slices.SortFunc(all.Pods, func(a, b policies.Pod) int { return a.Ref.Compare(b.Ref) })
 	return compile(m.World, last), compile(all, last), change
+}
+
+// inputOf is what a judge asks of the node.
+func inputOf(j *reach.Judge) nft.Input {
+	in := nft.Input{Judge: j, Crowd: j.World().Crowd}
+	for i := range j.World().Pods {
+		if q := &j.World().Pods[i]; q.Node == "n1" && !q.HostNetwork && len(q.Addresses) > 0 {
+			in.Pods = append(in.Pods, i)
+		}
+	}
+	return in
+}
+
+// follow returns the ruleset of the node, made of no more than what changed.
+func (p *populace) follow(w *policies.World, change Change, last *nft.Ruleset) *nft.Ruleset {
+	if p.judge == nil || change.Whole {
+		m := *p.model
+		m.World = *w
+		p.judge = reach.New(&m, reach.Options{Lasting: true})
+	} else {
+		p.judge, _ = p.judge.With(reach.Edit{World: w, Pods: change.Pods, Others: change.World, Put: change.Policies, Delete: change.Gone})
+	}
+	return p.compiler.Compile(inputOf(p.judge), last)
 }
 
 // One pod of each kind, and who is like it, is enforced as all pods would be one by one,
@@ -172,6 +192,11 @@ func TestCrowdIsAsEachOfIt(t *testing.T) {
 				t.Fatalf("%s\n%v\n%v", cmp.Diff(plain.String(), crowded.String()), p.pods, m.Pods)
 			}
 			next, _, _ := p.rulesets(last)
+			if followed := p.follow(&m.World, change, last); followed.String() != next.String() {
+				t.Fatalf("what changed leads to another ruleset than is compiled anew (-anew +followed)\n%s\n%v\n%v", cmp.Diff(next.String(), followed.String()), p.pods, m.Pods)
+			} else {
+				next = followed
+			}
 			if last == nil {
 				loaded.load(next)
 			} else {

@@ -617,7 +617,8 @@ type next struct {
 	last    *policies.Model
 	names   nodeNames
 	remarks []policies.Warning  // on how policies go together
-	joined  map[string]contents // the rooms that are not as they were
+	again   map[string]bool     // the rooms that are not as they were
+	joined  map[string]contents // those of them that there are
 	stale   stale
 }
 
@@ -626,16 +627,18 @@ type stale struct{ namespaces, nodes, accounts, sets, hosts, policies, rooms boo
 
 // next works out what is different from the last model.
 func (s *Store) next() *next {
-	n := &next{Store: s, last: s.model, names: s.names, remarks: s.remarks, joined: map[string]contents{}}
+	n := &next{Store: s, last: s.model, names: s.names, remarks: s.remarks, joined: map[string]contents{}, again: map[string]bool{}}
 	if s.model == nil {
 		n.last = &policies.Model{}
 		n.stale = stale{true, true, true, true, true, true, true}
 	}
 	n.Whole = s.model == nil || s.calico != s.isCalico() || s.isCalico() && s.relabelled
-	for _, r := range s.rooms {
-		n.Whole = n.Whole || r.wasNear != (r.near > 0)
+	for name, r := range s.rooms {
+		if r.wasNear != (r.near > 0) {
+			n.turn(name, r)
+		}
 	}
-	again, services := map[string]bool{}, map[policies.Ref]bool{}
+	again, services := n.again, map[policies.Ref]bool{}
 	moved := s.model == nil // the addresses of nodes
 	for k, old := range s.touched {
 		for _, e := range []*Entry{old, s.entries[k]} {
@@ -674,21 +677,45 @@ func (s *Store) next() *next {
 	}
 	if flips := s.calico != s.isCalico(); moved || flips {
 		for name, r := range s.rooms {
-			again[name] = again[name] || flips || r.onHost > 0
+			if flips || r.onHost > 0 {
+				again[name] = true
+			}
 		}
 	}
-	for name, joins := range again {
-		if r := s.rooms[name]; joins && r.isThere() {
+	for name := range again {
+		if r := s.rooms[name]; r.isThere() {
 			n.joined[name] = r.join(n.names, s.isCalico())
 		}
 	}
 	n.stale.rooms = n.stale.rooms || len(again) > 0
-	n.findPods(again)
+	n.findPods()
 	slices.SortFunc(n.Policies, policies.Policy.Compare)
 	slices.SortFunc(n.Gone, policies.Ref.Compare)
 	slices.SortFunc(n.World, policies.Ref.Compare)
 	n.World = slices.Compact(n.World)
 	return n
+}
+
+// turn adds to the change the policies of a room that are in the model from now on, for
+// there are pods of Options.Node, or are not any more.
+func (n *next) turn(name string, r *room) {
+	n.stale.policies = true
+	if r.near == 0 {
+		for i := range n.last.Policies {
+			if ref := n.last.Policies[i].Ref; ref.Namespace == name {
+				n.Gone = append(n.Gone, ref)
+			}
+		}
+	}
+	for _, of := range n.policies {
+		if of.key.Namespace != name {
+			continue
+		}
+		if r.near > 0 && of.staged == (policies.Ref{}) {
+			n.Policies = append(n.Policies, n.resolve(of))
+		}
+		n.Whole = n.Whole || n.isCalico() || n.named[of.Ref] > 1 // whose tiers there are depends on their policies
+	}
 }
 
 // touch adds to the change what an object that changed is by itself.
@@ -698,8 +725,8 @@ func (n *next) touch(k Key, old, now *Entry) {
 			n.touchNamespace(e.room)
 		}
 	}
-	if !n.concerns(k.Namespace) {
-		// Its policies are none of the model's.
+	if !n.concerns(k.Namespace) || n.crowd != nil && k.Namespace != "" && !n.rooms[k.Namespace].wasNear {
+		// Its policies are none of the model's, or all of them are new.
 	} else if of := n.ofPolicy[k]; of != nil && of.staged == (policies.Ref{}) {
 		n.Policies = append(n.Policies, n.resolve(of))
 		n.Whole = n.Whole || n.named[of.Ref] > 1
@@ -764,24 +791,21 @@ func isAbout(p *policies.Policy, one func(policies.Ref) bool) bool {
 
 // findPods adds to the change the pods of the rooms that were joined anew, and of
 // those that are no more.
-func (n *next) findPods(again map[string]bool) {
-	old := func(name string) []policies.Pod {
-		at, _ := slices.BinarySearchFunc(n.last.Pods, name, inNamespace)
-		end := at
-		for end < len(n.last.Pods) && n.last.Pods[end].Ref.Namespace == name {
-			end++
-		}
-		return n.last.Pods[at:end]
-	}
-	for _, name := range slices.Sorted(maps.Keys(n.joined)) {
-		n.comparePods(old(name), n.joined[name].pods)
-	}
-	for _, name := range slices.Sorted(maps.Keys(again)) {
-		if !n.rooms[name].isThere() {
-			n.comparePods(old(name), nil)
-		}
+func (n *next) findPods() {
+	for name := range n.again {
+		n.comparePods(n.before(name), n.joined[name].pods)
 	}
 	slices.SortFunc(n.Pods, policies.Ref.Compare)
+}
+
+// before returns the pods of a namespace in the last model.
+func (n *next) before(namespace string) []policies.Pod {
+	at, _ := slices.BinarySearchFunc(n.last.Pods, namespace, inNamespace)
+	end := at
+	for end < len(n.last.Pods) && n.last.Pods[end].Ref.Namespace == namespace {
+		end++
+	}
+	return n.last.Pods[at:end]
 }
 
 func inNamespace(p policies.Pod, name string) int { return strings.Compare(p.Ref.Namespace, name) }
@@ -933,30 +957,41 @@ func sorted[T any](parts map[Key]*T, compare func(a, b T) int) []T {
 
 // buildRooms puts the pods and Services of all namespaces one behind the other.
 func (n *next) buildRooms(w *policies.World) {
-	pods, services, members := 0, 0, 0
-	for _, name := range n.order {
-		j := n.joinedOf(name)
-		pods += len(j.pods)
-		services += len(j.services)
-		for i := range j.services {
-			members += len(j.services[i].Pods)
+	total := len(n.last.Pods)
+	for name := range n.again {
+		total += len(n.joined[name].pods) - len(n.before(name))
+	}
+	w.Pods = make([]policies.Pod, 0, total)
+	rest := n.last.Pods
+	for _, name := range slices.Sorted(maps.Keys(n.again)) {
+		at, _ := slices.BinarySearchFunc(rest, name, inNamespace)
+		w.Pods = append(append(w.Pods, rest[:at]...), n.joined[name].pods...)
+		rest = rest[at+len(n.before(name)):]
+	}
+	w.Pods = append(w.Pods, rest...)
+	all := make([]contents, len(n.order))
+	services, members := 0, 0
+	for i, name := range n.order {
+		all[i] = n.joinedOf(name)
+		services += len(all[i].services)
+		for k := range all[i].services {
+			members += len(all[i].services[k].Pods)
 		}
 	}
-	w.Pods, w.Services = make([]policies.Pod, 0, pods), make([]policies.Service, 0, services)
-	indexes := make([]int, 0, members)
-	for _, name := range n.order {
-		j := n.joinedOf(name)
+	w.Services = make([]policies.Service, 0, services)
+	indexes, pods := make([]int, 0, members), 0
+	for _, j := range all {
 		for _, s := range j.services {
 			first := len(indexes)
 			for _, i := range s.Pods {
-				indexes = append(indexes, len(w.Pods)+i)
+				indexes = append(indexes, pods+i)
 			}
 			if s.Pods != nil {
 				s.Pods = indexes[first:len(indexes):len(indexes)]
 			}
 			w.Services = append(w.Services, s)
 		}
-		w.Pods = append(w.Pods, j.pods...)
+		pods += len(j.pods)
 	}
 }
 
@@ -990,8 +1025,12 @@ func (n *next) buildPolicies(m *policies.Model) {
 		slices.SortFunc(m.Policies, policies.Policy.Compare)
 	} else {
 		matter := make([]*ranked, 0, len(n.policies))
+		namespace, concerns := "", true // of the last, as most have that of the one before
 		for _, r := range n.policies {
-			if n.concerns(r.key.Namespace) {
+			if r.key.Namespace != namespace {
+				namespace, concerns = r.key.Namespace, n.concerns(r.key.Namespace)
+			}
+			if concerns {
 				matter = append(matter, r)
 			}
 		}

@@ -21,6 +21,7 @@ import (
 // is never alike. A column is a class with one of its address families, or a
 // range of addresses that no rule tells apart.
 type frame struct {
+	origin  *origin
 	options Options
 	vocabulary
 	namespaces []namespace
@@ -61,6 +62,10 @@ type frame struct {
 	spare       [ipv4 | ipv6 + 1][]int32 // by families
 	pairs       []int32                  // the first of each two, of both families
 }
+
+// origin is that of all frames that were made of one by adding to it, and how many classes
+// are the same in each.
+type origin struct{ classes int }
 
 // family is a set of address families; a pod with unknown addresses has both,
 // and one column for both where no IPv6 address or block tells them apart.
@@ -110,6 +115,7 @@ func newFrame(o Options, models ...*policies.Model) (*frame, []placement) {
 	places := f.classify(models, namespaceOf)
 	f.findFamilies()
 	f.layColumns()
+	f.origin = &origin{len(f.classes)}
 	if o.Lasting {
 		f.spareColumns()
 	}

@@ -2,6 +2,7 @@ package reach_test
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -34,6 +35,49 @@ func TestVectorsAgreeWithDecide(t *testing.T) {
 		for _, node := range nodesOf(v.model) {
 			for _, direction := range policies.Directions {
 				v.check(direction, node)
+			}
+		}
+	})
+}
+
+// What is remembered of one judge serves the next ones, whatever they are made of.
+func TestVectorsOfOneJudgeAfterTheOther(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := dice{t}
+		m, another := drawTwoModels(d, t)
+		j := reach.New(m, reach.Options{Lasting: true, Apart: []policies.Match{{Any: peersOf(another.Policies)}}})
+		var follow [2]*reach.Vectors
+		for _, way := range policies.Directions {
+			follow[way] = reach.NewVectors(way)
+		}
+		for range d.between(2, 6) {
+			for _, way := range policies.Directions {
+				pods := pick(d, append(nodesOf(j.Model()), nil)...)
+				want, got := j.Vectors(way, pods), follow[way].Of(j, pods)
+				for _, some := range [][]reach.Vector{want, got} {
+					for _, v := range some {
+						for i := range v.Grants {
+							v.Grants[i].Traffic = 0 // is of one question
+						}
+					}
+				}
+				if !reflect.DeepEqual(want, got) {
+					t.Fatalf("%v of %v: got\n%+v, want\n%+v", way, pods, got, want)
+				}
+			}
+			e := drawEdit(d, j.Model(), another.Policies)
+			if d.chance(60) {
+				e = reach.Edit{}
+			}
+			if d.chance(80) {
+				drawMoves(d, &e, &j.Model().World, &another.World)
+			}
+			if head, _ := j.With(e); d.chance(80) {
+				j = head
+			} else { // which is no judge of the last one
+				for _, way := range policies.Directions {
+					follow[way].Of(head, pick(d, append(nodesOf(head.Model()), nil)...))
+				}
 			}
 		}
 	})
