@@ -1,6 +1,7 @@
 package reach_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/weir-policy/weir/policies"
@@ -34,6 +35,36 @@ func TestPortsByNameAtHostEndpoints(t *testing.T) {
 		}
 		if got := j.Decide(outside, j.Node(0), netset.TCP, port); got.Verdict != want {
 			t.Errorf("port %d is explained as %s, want %s: %+v", port, got.Verdict, want, got)
+		}
+	}
+}
+
+// What a policy selects is found for a pod of a node that no policy governs, however many
+// nodes there are beside it whose host endpoints are under one for what they forward.
+func TestPoliciesOfPodsOnUngovernedNodes(t *testing.T) {
+	const other = `
+{apiVersion: v1, kind: Node, metadata: {name: other}, status: {addresses: [{type: InternalIP, address: 192.168.1.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {nodeName: other, containers: [{name: main}]}}
+---
+{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: closed}, spec: {selector: app == 'web', types: [Ingress, Egress]}}
+---
+{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: forwarded}, spec: {selector: role == 'node', applyOnForward: true, ingress: [{action: Allow}]}}
+`
+	world := other
+	for i := range 8 {
+		world += fmt.Sprintf(`
+---
+{apiVersion: v1, kind: Node, metadata: {name: n%[1]d}, status: {addresses: [{type: InternalIP, address: 192.168.0.%[1]d}]}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: n%[1]d, labels: {role: node}}, spec: {node: n%[1]d, interfaceName: "*"}}
+`, i)
+		m := readModel(t, world, nil)
+		audit := reach.NewAudit(reach.New(m, reach.Options{}))
+		for p := range m.Policies {
+			if m.Policies[p].Ref.Name == "closed" && !audit.Selects(p) {
+				t.Errorf("beside %d nodes the policy of a pod is said to select nothing", i+1)
+			}
 		}
 	}
 }
