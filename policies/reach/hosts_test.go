@@ -2,6 +2,7 @@ package reach_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/weir-policy/weir/policies"
@@ -65,6 +66,30 @@ func TestPoliciesOfPodsOnUngovernedNodes(t *testing.T) {
 			if m.Policies[p].Ref.Name == "closed" && !audit.Selects(p) {
 				t.Errorf("beside %d nodes the policy of a pod is said to select nothing", i+1)
 			}
+		}
+	}
+}
+
+// A pod lets in what comes from its own node, whatever its policies say. So a rule about what
+// nodes open to it counts where nobody else is let in, too.
+func TestRulesForNodesTowardsPods(t *testing.T) {
+	const world = `
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop}, spec: {containers: [{name: main}]}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: n1, labels: {role: node}}, spec: {node: n1, interfaceName: eth1, profiles: [projectcalico-default-allow]}}
+---
+{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: nodes}, spec: {tier: kube-admin, selector: role == 'node', egress: [{action: Deny, destination: {namespaceSelector: all()}}]}}
+`
+	const closed = `
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: closed, namespace: shop}, spec: {podSelector: {}}}
+`
+	for _, row := range []struct{ name, world string }{{"a pod that all may reach", world}, {"one that only its own node may", world + closed}} {
+		m := readModel(t, row.world, nil)
+		j := reach.New(m, reach.Options{})
+		nodes := slices.IndexFunc(m.Policies, func(p policies.Policy) bool { return p.Ref.Name == "nodes" })
+		if got := reach.NewAudit(j).Removal(reach.RuleID{Policy: nodes, Rule: reach.WholePolicy}); got != reach.Changes {
+			t.Errorf("%s: the policy of nodes has effect %d, want %d", row.name, got, reach.Changes)
 		}
 	}
 }

@@ -113,9 +113,12 @@ func (a *Audit) tells(d policies.Direction, class int32, was, is *row, hosts boo
 				if a.columns[mine].families&c.families == 0 {
 					continue
 				}
-				other := a.grants.of(a.rowOf(1-d, c.class), mine)
-				if a.grants.both(a.grants.of(was, column), other) != a.grants.both(a.grants.of(is, column), other) {
-					return true
+				before, after := a.grants.of(was, column), a.grants.of(is, column)
+				for _, there := range a.rowsOf(1-d, c.class, a.classes[class].host()) {
+					other := a.grants.of(there, mine)
+					if a.grants.both(before, other) != a.grants.both(after, other) {
+						return true
+					}
 				}
 			}
 		}
@@ -132,12 +135,18 @@ func (a *Audit) differ(x, y *row) relation {
 	)
 }
 
-// rowOf returns the row of a class, among those of the audit.
-func (a *Audit) rowOf(d policies.Direction, class int32) *row {
-	if at := a.groupOf[d][class]; at >= 0 {
-		return a.groups[d][at].row
+// rowsOf returns the row of a class, among those of the audit, and for what comes from a
+// node's network the one for its own node.
+func (a *Audit) rowsOf(d policies.Direction, class int32, fromHost bool) []*row {
+	at := a.groupOf[d][class]
+	if at < 0 {
+		return []*row{a.e.open}
 	}
-	return a.e.open
+	g := &a.groups[d][at]
+	if d == policies.Ingress && fromHost && !a.classes[class].host() && g.fromOwner != g.row {
+		return []*row{g.row, g.fromOwner}
+	}
+	return []*row{g.row}
 }
 
 func governs(list []governing, policy int) bool {
