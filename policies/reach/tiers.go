@@ -259,7 +259,11 @@ func (e *evaluation) stage(d policies.Direction, class int32, list []governing) 
 func (e *evaluation) appendSubjectKey(key []byte, d policies.Direction, class int32, list []governing) []byte {
 	c, named := &e.classes[class], false
 	for _, g := range list {
-		rules := e.policy(g.policy).Rules[d]
+		p := e.book.policies.at(g.policy)
+		if !p.depends[d] {
+			continue
+		}
+		rules := p.Rules[d]
 		for i := range rules {
 			if rules[i].Own != nil {
 				yes, possible := e.ownFamilies(c, rules[i].Own)
