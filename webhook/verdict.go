@@ -250,8 +250,13 @@ func (v *verdict) tell(r *invariant.Result, verb string) {
 	switch r.Severity {
 	case invariant.Deny:
 		v.denied = append(v.denied, r.Ref.Name)
-		v.deny(http.StatusForbidden, v.lines(r, verb)...)
+		if v.isDenied() {
+			v.deny(http.StatusForbidden) // the first is told, of the others the names
+			return
+		}
+		v.deny(http.StatusForbidden, v.lines(r.Explained(), verb)...)
 	case invariant.Warn:
+		r = r.Explained()
 		text := fmt.Sprintf("%s invariant %s: %s", verb, r.Ref.Name, r.Say())
 		if rule := ruleOf(r); rule != "" {
 			text += ", by " + rule

@@ -75,7 +75,7 @@ func (d *Declared) compare(ctx context.Context, base, head *reach.Judge) ([]inva
 			continue
 		}
 		if x := sets[1].Worse(sets[0], k, d.Now); x != nil {
-			c.Turn, c.After = invariant.Worsens, *c.After.Foremost(x)
+			c.Turn, c.After = invariant.Worsens, *c.After.Foremost(x).Explained()
 		}
 	}
 	changes, former := slices.Clip(changes[:len(d.Head)]), changes[len(d.Head):]

@@ -99,13 +99,30 @@ func (k *Keeper) Standing(ctx context.Context) (*Standing, error) {
 		k.heard = append(heard, k.heard...)
 		return nil, err
 	}
-	if next.Model != model {
+	if next != k.last || next.Model != model {
 		copied := *next
-		copied.Model = model
+		copied.Model, copied.Results = model, explained(next.Results)
 		next = &copied
 	}
 	k.last, k.lastEdition = next, edition
 	return next, nil
+}
+
+// explained returns results all of whose counterexamples are explained, so that they keep
+// no judge of a world that was.
+func explained(results []*invariant.Result) []*invariant.Result {
+	copied := false
+	for i, r := range results {
+		told := r.Explained()
+		if told == r {
+			continue
+		}
+		if !copied {
+			results, copied = slices.Clone(results), true
+		}
+		results[i] = told
+	}
+	return results
 }
 
 func (k *Keeper) look(ctx context.Context, m *policies.Model, heard []k8s.Change, declared []invariant.Invariant, edition int) (*Standing, error) {

@@ -2,6 +2,7 @@ package diff_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -117,6 +118,52 @@ removed shop/db base.yaml:30:1
 		t.Run(row.name, func(t *testing.T) {
 			if d := cmp.Diff(row.want, said(compare(t, row.base, row.head))); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// Where nothing speaks of IPv6, nobody has an address of it. Where something does, all
+// whose addresses are not known may have one, over which what IPv4 denies is allowed.
+func TestWhoeverMaySpeakIPv6(t *testing.T) {
+	pod := func(name, spec, status string) string {
+		return fmt.Sprintf("---\n{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: shop}, spec: {%s containers: [{name: c}]}, status: {%s}}\n", name, spec, status)
+	}
+	const at7, at8 = "phase: Running, podIPs: [{ip: 10.0.0.7}]", "phase: Running, podIPs: [{ip: 10.0.0.8}]"
+	const denied = `---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: shut}
+spec:
+  tier: Admin
+  priority: 0
+  subject: {namespaces: {}}
+  egress: [{action: Deny, to: [{networks: [0.0.0.0/0]}]}]
+`
+	quiet := denied + policy("nobody", `{podSelector: {matchLabels: {app: none}}}`)
+	speaks := denied + policy("nobody", `{podSelector: {matchLabels: {app: none}}, ingress: [{from: [{ipBlock: {cidr: "::/0"}}]}]}`)
+	for _, row := range []struct{ name, world, want string }{
+		{"addresses are not known", pod("web", "", "") + pod("db", "", ""), "shop/db > shop/web, shop/web > shop/db"},
+		{"nor that of a node", pod("web", "", "") + pod("agent", "hostNetwork: true,", ""), "shop/web > shop/agent"},
+		{"one is known", pod("web", "", at7) + pod("agent", "hostNetwork: true,", ""), ""},
+		{"all are known", pod("web", "", at7) + pod("db", "", at8), ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			for _, way := range []struct {
+				base, head    string
+				before, after policies.Verdict
+			}{{quiet, speaks, policies.Deny, policies.Unknown}, {speaks, quiet, policies.Unknown, policies.Deny}} {
+				var got []string
+				for _, x := range compare(t, row.world+way.base, row.world+way.head).Differences {
+					got = append(got, fmt.Sprint(x.From, " > ", x.To))
+					if x.Before != way.before || x.After != way.after {
+						t.Errorf("%s > %s turns from %s to %s, want %s to %s", x.From, x.To, x.Before, x.After, way.before, way.after)
+					}
+				}
+				slices.Sort(got)
+				if d := cmp.Diff(row.want, strings.Join(got, ", ")); d != "" {
+					t.Errorf("from %s to %s (-want +got):\n%s", way.before, way.after, d)
+				}
 			}
 		})
 	}

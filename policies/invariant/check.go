@@ -67,7 +67,8 @@ func (r Result) Unseen(why string) *Result {
 func (r *Result) IsUnseen() bool { return r.unseen }
 
 // Counterexample is what breaks an invariant: a connection, a pod that is not
-// isolated, or whatever an expression or a policy in Rego says.
+// isolated, or whatever an expression or a policy in Rego says. Of a connection that
+// Recheck or Worse found only Ports, Pairs and Waiver are set until it is explained.
 type Counterexample struct {
 	From, To policies.Peer
 	Ports    netset.Ports // all on which it does; none for a pod or a text
@@ -85,7 +86,8 @@ type Counterexample struct {
 	Waiver  *Waiver
 
 	ends  [2]reach.End
-	named string // the ends, as an expression or a policy in Rego names them
+	judge *reach.Judge // that is to explain it; nil where nothing is left to explain
+	named string       // the ends, as an expression or a policy in Rego names them
 }
 
 // Set is invariants that are ready to be checked against one judge. It serves one
@@ -207,6 +209,7 @@ type sight struct {
 	all       *numbers // that there are; nil where it is not plain, so that they are to be counted
 	here      numbers  // of them, that can be seen
 	most      int      // how many examples are enough
+	brief     bool     // whoever shows them explains them
 	crossings func(...policies.Verdict) iter.Seq[reach.Crossing]
 	members   iter.Seq[reach.Member]
 }
@@ -261,7 +264,7 @@ func (s *Set) check(ctx context.Context, k int, now time.Time, at sight) (Result
 	}
 	i, g := &s.invariants[k], &s.groups[k]
 	f := s.finderOf(k, now)
-	f.sight = at
+	f.sight, f.brief = at, at.brief && !i.Form.isProgram()
 	switch i.Form {
 	case CEL:
 		if err := s.evaluate(ctx, k, f); err != nil {
@@ -461,6 +464,7 @@ type finder struct {
 	used    []bool
 	now     time.Time
 	waived  []Counterexample
+	brief   bool // what is found is explained by whoever shows it
 	sight
 }
 
@@ -492,7 +496,8 @@ func (f *finder) doubts(c reach.Crossing) {
 	if f.Unknown += c.Pairs; f.Doubt != nil {
 		return
 	}
-	f.explain(&x)
+	x.judge = f.judge
+	x.explain()
 	if c.Perhaps {
 		x.Because = "whether the invariant speaks of them cannot be told, for labels of a namespace are not known"
 	}
@@ -512,10 +517,16 @@ func (f *finder) breaks(x Counterexample) {
 	if *count += x.Pairs; x.named != "" && x.Waiver == nil {
 		f.whom = append(f.whom, whom{x.named, x.Ports})
 	}
-	if len(*kept) < MostCounterexamples {
-		f.explain(&x)
-		*kept = append(*kept, x)
+	if len(*kept) >= MostCounterexamples {
+		return
 	}
+	if *kept == nil && f.all != nil {
+		*kept = make([]Counterexample, 0, max(1, min(f.most, f.here.broken)))
+	}
+	if x.judge = f.judge; !f.brief {
+		x.explain()
+	}
+	*kept = append(*kept, x)
 }
 
 // forgives reports whether a waiver covers what breaks the invariant.
@@ -537,13 +548,32 @@ func (f *finder) forgives(x *Counterexample) bool {
 	return false
 }
 
+// Explained returns a result whose counterexamples are explained; the result itself where
+// they are.
+func (r *Result) Explained() *Result {
+	told := r
+	for i := range r.Counterexamples {
+		if r.Counterexamples[i].judge == nil {
+			continue
+		}
+		if told == r {
+			copied := *r
+			copied.Counterexamples = slices.Clone(r.Counterexamples)
+			told = &copied
+		}
+		told.Counterexamples[i].explain()
+	}
+	return told
+}
+
 // explain adds the decision on the lowest port.
-func (f *finder) explain(x *Counterexample) {
-	var ok bool
+func (x *Counterexample) explain() {
+	j, ok := x.judge, false
+	x.judge = nil
 	if x.Protocol, x.Port, ok = lowest(x.Ports); !ok {
 		return
 	}
-	x.Decision = f.judge.DecideBriefly(x.ends[0], x.ends[1], x.Protocol, x.Port)
+	x.Decision = j.DecideBriefly(x.ends[0], x.ends[1], x.Protocol, x.Port)
 	x.From, x.To = x.Decision.From, x.Decision.To
 	x.Because = x.Decision.Because
 	if d, ok := decisive(&x.Decision); ok {

@@ -412,8 +412,9 @@ func TestRecheckIsCheck(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, c := range checked {
-				found[c.Index] = c.Result
+			for i := range checked {
+				checked[i].Result = *checked[i].Explained()
+				found[checked[i].Index] = checked[i].Result
 			}
 			again += len(all) - len(checked)
 			_, same := checkAll(t, head, all)

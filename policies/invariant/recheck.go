@@ -23,7 +23,9 @@ type Checked struct {
 //
 // What is found is what Check finds, but for the counterexamples: where the change
 // concerns some of what breaks an invariant they are of that, else there is one. Where
-// it touches very many invariants there is one of each but the first.
+// it touches very many invariants there is one of each but the first. Most are never
+// shown, so they are explained when they are, see Result.Explained; until then the
+// results keep the judge.
 //
 // Expressions and policies in Rego are evaluated whenever anybody is touched at all, for nothing tells what
 // they ask; where SkipExpressions is set they are not.
@@ -46,13 +48,13 @@ func (s *Set) Recheck(ctx context.Context, head *reach.Judge, change *reach.Chan
 		if !touched {
 			continue
 		}
-		if len(checked) >= mostShown {
+		if at.brief = true; len(checked) >= mostShown {
 			at.most = 1
 		}
 		r, err := next.check(ctx, k, now, at)
 		if err == nil && at.missed(&r) {
 			at = next.sight(k)
-			at.most = 1
+			at.most, at.brief = 1, true
 			r, err = next.check(ctx, k, now, at)
 		}
 		if err != nil {

@@ -36,7 +36,7 @@ func namesMore(before, after *Result) bool {
 // Worse returns something that breaks the k-th invariant and that did not break it in
 // another set of the same invariants, whose judge shares its classes: a pair on some
 // port, or a pod in some direction. It is nil where there is nothing, and for sentences
-// that are not about pairs or pods: Exists, CEL and Rego.
+// that are not about pairs or pods: Exists, CEL and Rego. It is not explained yet.
 func (s *Set) Worse(before *Set, k int, now time.Time) *Counterexample {
 	i := &s.invariants[k]
 	switch {
@@ -56,7 +56,7 @@ func (s *Set) Worse(before *Set, k int, now time.Time) *Counterexample {
 			continue
 		}
 		if x.Ports = x.Ports.Minus(before.brokenOn(k, was, m)); !x.Ports.IsEmpty() {
-			is.explain(&x)
+			x.judge = s.judge
 			return &x
 		}
 	}

@@ -116,12 +116,13 @@ func (a *Audit) group(d policies.Direction) {
 		if len(list) == 0 && len(a.hosts.forwarded) == 0 || a.people[class] == 0 {
 			continue
 		}
+		c, itself := &a.classes[class], int32(-1)
+		if c.host() || c.role == faced { // its addresses may count
+			itself = class
+		}
 		var key []byte
-		if c := &a.classes[class]; len(a.nodeIDs) > 0 || c.role == faced {
-			key = binary.LittleEndian.AppendUint32(key, uint32(c.node))
-			if c.host() || c.role == faced { // its addresses may count
-				key = binary.LittleEndian.AppendUint32(key, uint32(class))
-			}
+		for _, n := range []int32{c.node, itself, int32(len(list))} {
+			key = binary.LittleEndian.AppendUint32(key, uint32(n))
 		}
 		for _, g := range list {
 			key = binary.LittleEndian.AppendUint32(key, uint32(g.policy)<<2|uint32(g.truth))

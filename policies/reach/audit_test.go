@@ -118,6 +118,28 @@ func TestRemovalsThatChangeNothing(t *testing.T) {
 	t.Logf("%v; %d changes that no connection asked about shows", found, cautious)
 }
 
+// A policy that keeps two pods apart at both ends, each of which would be enough, is what
+// keeps them apart.
+func TestRemovalOfBothEnds(t *testing.T) {
+	const world = `
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {containers: [{name: main}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop, labels: {app: db}}, spec: {containers: [{name: main}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: closed, namespace: shop}, spec: {podSelector: {}, policyTypes: [Ingress, Egress]}}
+---
+{apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: early, namespace: shop}, spec: {tier: early, ingress: [{action: Pass, source: {selector: app == 'web'}}], egress: [{action: Pass, destination: {selector: all()}}]}}
+---
+{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: early}, spec: {order: 1}}
+`
+	m := readModel(t, world, nil)
+	audit := reach.NewAudit(reach.New(m, reach.Options{}))
+	closed := slices.IndexFunc(m.Policies, func(p policies.Policy) bool { return p.Ref.Name == "closed" })
+	if got := audit.Removal(reach.RuleID{Policy: closed, Rule: reach.WholePolicy}); got != reach.Changes {
+		t.Errorf("without it: effect %d, want %d", got, reach.Changes)
+	}
+}
+
 // A rule that never decides may go, and may do anything else where order counts.
 func TestRulesThatNeverDecide(t *testing.T) {
 	hidden := 0

@@ -219,17 +219,23 @@ func (c *comparison) run(yield func(Shift) bool) {
 }
 
 // moves reports whether a workload's rows differ, or may let in other traffic
-// because of the nodes.
+// because of the nodes, or of addresses that IPv6 gives it in one model only.
 func (c *comparison) moves(d policies.Direction, u *jointUnit) bool {
 	if d == policies.Egress && (u.base.host || u.head.host) {
 		return true
 	}
 	for _, x := range u.joints {
-		if c.changed[d][x] {
+		if c.changed[d][x] || c.base.ipv6 != c.head.ipv6 && (c.base.mayGainIPv6(x.base) || c.head.mayGainIPv6(x.head)) {
 			return true
 		}
 	}
 	return false
+}
+
+// mayGainIPv6 reports whether those of a class are taken to have an IPv6 address,
+// perhaps, where IPv6 plays a part.
+func (f *frame) mayGainIPv6(class int32) bool {
+	return class >= 0 && slices.ContainsFunc(f.classes[class].columns, func(column int32) bool { return f.columns[column].perhaps&ipv6 != 0 })
 }
 
 // turn is a pair of verdicts that differ.

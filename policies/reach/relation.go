@@ -42,6 +42,10 @@ func (t *portTable) id(p netset.Ports) portsID {
 	id, ok := t.ids.get(key)
 	if !ok {
 		id = portsID(len(t.sets))
+		if len(t.sets) == cap(t.sets) {
+			// A fork adds few to many, and appending would make room for as many again.
+			t.sets = append(make([]netset.Ports, 0, len(t.sets)+len(t.sets)/8+8), t.sets...)
+		}
 		t.sets = append(t.sets, p)
 		t.ids.put(key, id)
 	}

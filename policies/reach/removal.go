@@ -28,21 +28,14 @@ func (a *Audit) Removal(r RuleID) Effect {
 		return Changes
 	}
 	effect := Nothing
+	x := &removal{Audit: a, id: r, now: [2]map[int32][2]*row{{}, {}}}
 	for _, d := range policies.Directions {
-		if r.Rule != WholePolicy && d != r.Direction {
+		if !x.concerns(d) {
 			continue
 		}
-		e := a.without(r, d)
-		for i := range a.groups[d] {
-			g := &a.groups[d][i]
-			if !governs(g.list, r.Policy) && !a.model.Policies[r.Policy].Forwarded {
-				continue
-			}
-			list := g.list
-			if r.Rule == WholePolicy {
-				list = leaveOut(list, r.Policy)
-			}
-			effect = min(effect, a.compare(d, g, &e, list))
+		x.e = a.without(r, d)
+		for at := range a.groups[d] {
+			effect = min(effect, x.compare(d, int32(at)))
 			if effect == Changes {
 				break
 			}
@@ -50,6 +43,39 @@ func (a *Audit) Removal(r RuleID) Effect {
 		a.restore(r, d)
 	}
 	return effect
+}
+
+// removal is what is left without a rule or a policy.
+type removal struct {
+	*Audit
+	id  RuleID
+	e   evaluation
+	now [2]map[int32][2]*row // the rows of groups, and those from their own nodes
+}
+
+func (x *removal) concerns(d policies.Direction) bool {
+	return x.id.Rule == WholePolicy || d == x.id.Direction
+}
+
+// rows returns the row of a group that is left, and what comes from its own node.
+func (x *removal) rows(d policies.Direction, at int32) [2]*row {
+	g := &x.groups[d][at]
+	if !x.concerns(d) || !governs(g.list, x.id.Policy) && !x.model.Policies[x.id.Policy].Forwarded {
+		return [2]*row{g.row, g.fromOwner}
+	}
+	now, known := x.now[d][at]
+	if !known {
+		list := g.list
+		if x.id.Rule == WholePolicy {
+			list = leaveOut(list, x.id.Policy)
+		}
+		now = [2]*row{x.e.row(d, g.classes[0], list), g.fromOwner}
+		if d == policies.Ingress {
+			now[1] = x.e.rowFromOwnNode(g.classes[0], list)
+		}
+		x.now[d][at] = now
+	}
+	return now
 }
 
 // without returns an evaluation in which a rule is not there.
@@ -77,18 +103,14 @@ func (a *Audit) restore(r RuleID, d policies.Direction) {
 	}
 }
 
-// compare decides a group again under a list, and says what that changes.
-func (a *Audit) compare(d policies.Direction, g *group, e *evaluation, list []governing) Effect {
-	now := e.row(d, g.classes[0], list)
-	own := g.fromOwner
-	if d == policies.Ingress {
-		own = e.rowFromOwnNode(g.classes[0], list)
-	}
-	if now == g.row && own == g.fromOwner {
+// compare decides a group again, and says what that changes.
+func (x *removal) compare(d policies.Direction, at int32) Effect {
+	g, now := &x.groups[d][at], x.rows(d, at)
+	if now == [2]*row{g.row, g.fromOwner} {
 		return Nothing
 	}
 	for _, class := range g.classes {
-		if a.tells(d, class, g.row, now, false) || own != g.fromOwner && a.tells(d, class, g.fromOwner, own, true) {
+		if x.tells(d, class, g.row, now[0], false) || now[1] != g.fromOwner && x.tells(d, class, g.fromOwner, now[1], true) {
 			return Changes
 		}
 	}
@@ -96,8 +118,10 @@ func (a *Audit) compare(d policies.Direction, g *group, e *evaluation, list []go
 }
 
 // tells reports whether some connection of a class may be decided otherwise when
-// its row is another: with anything, or only with what is on a node's network.
-func (a *Audit) tells(d policies.Direction, class int32, was, is *row, hosts bool) bool {
+// its row is another: with anything, or only with what is on a node's network. The row
+// of the other end may be another, too.
+func (x *removal) tells(d policies.Direction, class int32, was, is *row, hosts bool) bool {
+	a := x.Audit
 	for _, l := range a.differ(was, is) {
 		for column := range l.columns.columns() {
 			c := &a.columns[column]
@@ -113,9 +137,11 @@ func (a *Audit) tells(d policies.Direction, class int32, was, is *row, hosts boo
 				if a.columns[mine].families&c.families == 0 {
 					continue
 				}
-				other := a.grants.of(a.rowOf(1-d, c.class), mine)
-				if a.grants.both(a.grants.of(was, column), other) != a.grants.both(a.grants.of(is, column), other) {
-					return true
+				before, after := a.grants.of(was, column), a.grants.of(is, column)
+				for _, there := range x.others(1-d, c.class, a.classes[class].host()) {
+					if a.grants.both(before, a.grants.of(there[0], mine)) != a.grants.both(after, a.grants.of(there[1], mine)) {
+						return true
+					}
 				}
 			}
 		}
@@ -132,12 +158,19 @@ func (a *Audit) differ(x, y *row) relation {
 	)
 }
 
-// rowOf returns the row of a class, among those of the audit.
-func (a *Audit) rowOf(d policies.Direction, class int32) *row {
-	if at := a.groupOf[d][class]; at >= 0 {
-		return a.groups[d][at].row
+// others returns the row of a class as it was and as it is, and for what comes from a
+// node's network the one for its own node.
+func (x *removal) others(d policies.Direction, class int32, fromHost bool) [][2]*row {
+	at := x.groupOf[d][class]
+	if at < 0 {
+		return [][2]*row{{x.Audit.e.open, x.Audit.e.open}}
 	}
-	return a.e.open
+	g, now := &x.groups[d][at], x.rows(d, at)
+	all := [][2]*row{{g.row, now[0]}}
+	if d == policies.Ingress && fromHost && !x.classes[class].host() {
+		all = append(all, [2]*row{g.fromOwner, now[1]})
+	}
+	return all
 }
 
 func governs(list []governing, policy int) bool {

@@ -16,6 +16,8 @@ type revision struct {
 	// narrow what narrowed made of them.
 	known  map[string]*shift
 	narrow map[narrowing]*shift
+	// governed are those of the direction at hand whom other policies govern.
+	governed []int32
 }
 
 // narrowing is a shift, and what the tiers behind it say.
@@ -108,7 +110,7 @@ func (r *revision) review(d policies.Direction) {
 		return
 	}
 	r.known, r.narrow = map[string]*shift{}, map[narrowing]*shift{}
-	governed := make([]int32, 0, len(r.touched))
+	governed := slices.Grow(r.governed[:0], len(r.touched))
 	var key []byte
 	for _, class := range r.touched {
 		list, marks := r.base.governing[d].at(class), r.marks.at(class)&edited.added
@@ -136,6 +138,7 @@ func (r *revision) review(d policies.Direction) {
 			s.near = append(s.near, class)
 		}
 	}
+	r.governed = governed
 	r.Change.governed[d] = r.frame.columnsOf(governed, r.Change.sets)
 	for _, s := range r.shifts[d] {
 		s.columns, s.nearby = r.frame.columnsOf(s.classes, r.Change.sets), r.frame.columnsOf(s.near, r.Change.sets)

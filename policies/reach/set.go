@@ -73,8 +73,13 @@ func common(a, b *set) iter.Seq[int32] {
 
 // meets reports whether two sets have a column in common.
 func meets(a, b *set) bool {
-	for range common(a, b) {
-		return true
+	if len(b.index) < len(a.index) {
+		a, b = b, a
+	}
+	for i, at := range a.index {
+		if a.words[i]&b.word(at) != 0 {
+			return true
+		}
 	}
 	return false
 }

@@ -241,7 +241,7 @@ func (e *evaluation) through(s *stage, rest outcome) outcome {
 // stage returns what one tier makes of a class's traffic, given the policies of
 // the tier that govern it.
 func (e *evaluation) stage(d policies.Direction, class int32, list []governing) *stage {
-	key := make([]byte, 0, 64)
+	key := binary.LittleEndian.AppendUint32(make([]byte, 0, 64), uint32(len(list)))
 	for _, g := range list {
 		key = binary.LittleEndian.AppendUint32(key, e.stamp(g.policy)<<2|uint32(g.truth))
 	}
@@ -259,7 +259,11 @@ func (e *evaluation) stage(d policies.Direction, class int32, list []governing) 
 func (e *evaluation) appendSubjectKey(key []byte, d policies.Direction, class int32, list []governing) []byte {
 	c, named := &e.classes[class], false
 	for _, g := range list {
-		rules := e.policy(g.policy).Rules[d]
+		p := e.book.policies.at(g.policy)
+		if !p.depends[d] {
+			continue
+		}
+		rules := p.Rules[d]
 		for i := range rules {
 			if rules[i].Own != nil {
 				yes, possible := e.ownFamilies(c, rules[i].Own)
