@@ -316,6 +316,14 @@ func TestTopCountsBothSidesOnce(t *testing.T) {
 	}
 }
 
+// No name takes the place of another key's.
+func TestTopOfNamesThatAreNone(t *testing.T) {
+	r := rank(t, "from.pod,port", []policies.Flow{{From: policies.FlowPeer{Namespace: "shop", Pod: "a\x00b"}, Protocol: netset.TCP, Port: 80, Count: 1}})
+	if len(r.Rows) != 1 || !slices.Equal(r.Rows[0].Values, []string{"shop/a\ufffdb", "TCP/80"}) {
+		t.Errorf("got %+v", r.Rows)
+	}
+}
+
 func TestTooManyConnections(t *testing.T) {
 	top := simulator.NewTop(keys(t, "port"), 2)
 	var err error

@@ -241,7 +241,8 @@ func (t *Top) group(f *policies.Flow, end *policies.FlowPeer, hit *policies.Hit)
 			p = &f.To
 		}
 		if k.of != nil {
-			t.buffer = append(t.buffer, k.of(f, p, hit)...)
+			// Logs may have any text for a name.
+			t.buffer = append(t.buffer, strings.ReplaceAll(k.of(f, p, hit), separator, "\ufffd")...)
 		}
 	}
 	if len(t.keys) == 1 && t.keys[0].of == nil {

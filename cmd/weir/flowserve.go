@@ -16,6 +16,7 @@ import (
 	"github.com/weir-policy/weir/internal/ingest"
 	"github.com/weir-policy/weir/internal/preview"
 	"github.com/weir-policy/weir/internal/report"
+	"github.com/weir-policy/weir/simulator/clickhouse"
 	"github.com/weir-policy/weir/simulator/flowstore"
 )
 
@@ -52,9 +53,12 @@ it a file of tokens, or a certificate and the authority of those of the senders.
 		Args: takes(0, 0, "flows serve takes no arguments; the store is named as in --store flows"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			config, errFlags := server.config()
-			var errStore error
-			if store.where == "" {
+			errStore := checkScheme(store.where)
+			switch {
+			case store.where == "":
 				errStore = errors.New("name the flow store, as in --store flows or --store s3://bucket/prefix")
+			case isClickHouse(store.where):
+				errStore = fmt.Errorf("--store: %s is a database, and flows serve writes to folders and s3://bucket/prefix; import into the database what is exported from there", clickhouse.Name(store.where))
 			}
 			if err := errors.Join(out.check(), errFlags, errStore); err != nil {
 				return err
@@ -81,6 +85,7 @@ it a file of tokens, or a certificate and the authority of those of the senders.
 	}
 	out.addTo(c)
 	store.addTo(c)
+	c.Flags().Lookup("store").Usage = "the flow `store`: a folder, or s3://bucket/prefix?endpoint=URL&region=NAME"
 	server.addTo(c)
 	return c
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/weir-policy/weir/internal/cluster"
 	"github.com/weir-policy/weir/internal/source"
@@ -162,8 +163,14 @@ func (f *flowFiles) addTo(c *cobra.Command) {
 }
 
 func (f *flowFiles) addReadingTo(c *cobra.Command) {
-	c.Flags().StringVar(&f.options.Format, "flow-format", "", "the `format` of the flows: "+strings.Join(flowlog.Formats(), ", ")+" (default: found by looking)")
+	c.Flags().StringVar(&f.options.Format, "flow-format", "", "the `format` of the flows: "+strings.Join(flowlog.Formats(), ", ")+"; --format for short (default: found by looking)")
 	complete(c, "flow-format", flowlog.Formats()...)
+	c.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "format" { // for short
+			name = "flow-format"
+		}
+		return pflag.NormalizedName(name)
+	})
 	c.Flags().StringToStringVar(&f.options.Columns, "columns", nil, "what the columns of Parquet files say, as `FIELD=COLUMN`,…, where their names do not tell: "+strings.Join(flowlog.RowFields(), ", "))
 	c.Flags().Lookup("columns").DefValue = "" // which is not worth a word
 	c.Flags().BoolVar(&f.options.Strict, "strict", false, "fail at the first line of the flows that cannot be read")

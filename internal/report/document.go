@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -129,10 +130,41 @@ func flowTable(p *Preview, outcome simulator.Outcome, why string) table {
 	for r := range p.rowsOf(outcome) {
 		t.Rows = append(t.Rows, []phrase{
 			peersPhrase([]policies.Peer{r.From}), peersPhrase([]policies.Peer{r.To}), say(portPhrase(r.Protocol, r.Port)),
-			say(grouped(r.Flows)), say(bytesText(r.Bytes)), say(moment(r.Last)), reasonPhrase(&r), placePhrase(r.Example.Record),
+			say(grouped(r.Flows)), say(bytesText(r.Bytes)), say(moment(r.Last)), reasonPhrase(&r), examplePhrase(&r.Example),
 		})
 	}
 	return t
+}
+
+func examplePhrase(f *policies.Flow) phrase {
+	if text := exampleText(f); text != "" {
+		return say(code(text))
+	}
+	return nil
+}
+
+// exampleText is where a recorded flow stands or, where it has no such place, as in a
+// store, what it says that its row does not.
+func exampleText(f *policies.Flow) string {
+	if f.Record.File != "" {
+		return f.Record.String()
+	}
+	end := func(p *policies.FlowPeer) string {
+		switch {
+		case p.Pod == "" && !p.Address.IsValid():
+			return ""
+		case p.Pod == "":
+			return p.Address.String()
+		case !p.Address.IsValid():
+			return p.Pod
+		}
+		return p.Pod + " (" + p.Address.String() + ")"
+	}
+	from, to := end(&f.From), end(&f.To)
+	if from+to == "" {
+		return ""
+	}
+	return strings.TrimSpace(clock(f.Last) + " " + cmp.Or(from, simulator.NotRecorded) + " → " + cmp.Or(to, simulator.NotRecorded))
 }
 
 // reasonPhrase is why a recorded flow is decided as it is, and where that stands.
@@ -165,7 +197,7 @@ func driftTable(p *Preview) table {
 	for r := range p.rowsOf(simulator.Drifts) {
 		t.Rows = append(t.Rows, []phrase{
 			peersPhrase([]policies.Peer{r.From}), peersPhrase([]policies.Peer{r.To}), say(portPhrase(r.Protocol, r.Port)),
-			say(verdictPast(r.Recorded)), say(verdictPast(r.Before)), say(grouped(r.Flows)), reasonPhrase(&r), placePhrase(r.Example.Record),
+			say(verdictPast(r.Recorded)), say(verdictPast(r.Before)), say(grouped(r.Flows)), reasonPhrase(&r), examplePhrase(&r.Example),
 		})
 	}
 	return t

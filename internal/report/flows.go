@@ -326,8 +326,12 @@ func hitNames(f *policies.Flow) []string {
 	for i := range f.Hits {
 		h := &f.Hits[i]
 		name := h.Policy.String()
-		if name == "" && h.Tier != "" {
+		switch {
+		case name != "":
+		case h.Tier != "":
 			name = "end of tier " + h.Tier
+		case h.Rule == policies.EndOfTier:
+			name = "end of all tiers"
 		}
 		if name != "" && !h.Staged && !slices.Contains(names, name) {
 			names = append(names, name)

@@ -494,8 +494,8 @@ func rowsText(out *bufio.Writer, outcome simulator.Outcome, rows simulator.Rows,
 		if at.File != "" && r.Cause == "" {
 			detail = strings.TrimPrefix(detail+"  "+at.String(), "  ")
 		}
-		if r.Example.Record.File != "" {
-			detail = strings.TrimPrefix(detail+"  e.g. "+r.Example.Record.String(), "  ")
+		if example := exampleText(&r.Example); example != "" {
+			detail = strings.TrimPrefix(detail+"  e.g. "+example, "  ")
 		}
 		if detail != "" {
 			out.WriteString(paint.dim("      "+clean(detail)) + "\n")

@@ -160,8 +160,11 @@ func flows(seed uint64, n int) []policies.Flow {
 		if r.IntN(10) == 0 {
 			f.Protocol = netset.UDP
 		}
-		if r.IntN(500) == 0 {
+		switch r.IntN(500) {
+		case 0:
 			f.First, f.Last = time.Time{}, time.Time{}
+		case 1: // by a clock that was never set, and then back
+			f.First, f.Last = time.Unix(-1, 0), time.Unix(1, 0)
 		}
 		all[i] = f
 	}

@@ -93,7 +93,7 @@ type rollup struct {
 // hourOf and dayOf are the hour of a row in microseconds, and the partition of a
 // time in microseconds. Times that no Date can be are those of its bounds.
 const (
-	hourOf = "intDiv(`start`, 3600000000) * 3600000000"
+	hourOf = "intDiv(`start` + 62135596800000000, 3600000000) * 3600000000 - 62135596800000000" // none is below the year 1
 	dayOf  = "toDate(toDateTime(intDiv(least(greatest(%s, toInt64(0)), toInt64(4102444799000000)), 1000000), 'UTC'))"
 )
 

@@ -28,9 +28,11 @@ var calicoKinds = [...]calicoKind{
 	{"kanp", "AdminNetworkPolicy", policies.Ref{Kind: "AdminNetworkPolicy"}, false},
 	{"kbanp", "BaselineAdminNetworkPolicy", policies.Ref{Kind: "BaselineAdminNetworkPolicy"}, false},
 	{"pro", "Profile", calicoRef("Profile"), false},
-	{"eot", "EndOfTier", policies.Ref{}, false},
+	endOfTier,
 	{"kcnp", "ClusterNetworkPolicy", policies.Ref{Kind: "ClusterNetworkPolicy"}, false},
 }
+
+var endOfTier = calicoKind{"eot", "EndOfTier", policies.Ref{}, false}
 
 func calicoRef(kind string) policies.Ref {
 	return policies.Ref{Group: policies.CalicoGroup, Kind: kind}
@@ -38,6 +40,9 @@ func calicoRef(kind string) policies.Ref {
 
 // profileTier stands where a tier would for profiles, which are in none.
 const profileTier = "__PROFILE__"
+
+// noMatch stands where a name would if neither policy nor profile had a say.
+const noMatch = "__NO_MATCH__"
 
 // calicoHit is one entry of a policy trace.
 type calicoHit struct {
@@ -125,8 +130,11 @@ func (h *calicoHit) read() (policies.Hit, error) {
 	if err != nil {
 		return hit, err
 	}
-	namespace, name := h.namespace, h.name
-	if kind.short == "eot" {
+	namespace, name, isProfile := h.namespace, h.name, kind.short == "pro"
+	if name == noMatch || name == h.tier+"."+noMatch {
+		kind, name = endOfTier, ""
+	}
+	if kind.short == endOfTier.short {
 		hit.Rule = policies.EndOfTier
 		if h.trig != "" {
 			namespace, name = h.triggerNS, h.trig
@@ -136,7 +144,7 @@ func (h *calicoHit) read() (policies.Hit, error) {
 		}
 	}
 	switch {
-	case kind.short == "eot" && name == "" && namespace == "": // nobody says which policy it was
+	case kind.short == endOfTier.short && name == "" && namespace == "": // nobody says which policy it was
 	case name == "" || !isName(name):
 		return hit, fmt.Errorf("%q is no name of a policy", name)
 	case kind.namespaced && (namespace == "" || !isName(namespace)):
@@ -150,7 +158,7 @@ func (h *calicoHit) read() (policies.Hit, error) {
 	}
 	hit.Staged = strings.HasPrefix(kind.ref.Kind, "Staged")
 
-	switch isProfile := kind.short == "pro"; {
+	switch {
 	case isProfile && (h.tier == profileTier || h.tier == ""):
 	case isProfile || h.tier == "" || !isName(h.tier):
 		return hit, fmt.Errorf("%q is no tier", h.tier)

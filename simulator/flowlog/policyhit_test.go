@@ -40,6 +40,8 @@ func TestPolicyHits(t *testing.T) {
 		{"2|adminnetworkpolicy|kanp.adminnetworkpolicy.base|pass|1", hit("adminnetworkpolicy", "AdminNetworkPolicy", "", "base", pass, 1)},
 		{"2|baselineadminnetworkpolicy|kbanp.baselineadminnetworkpolicy.default|deny|1", hit("baselineadminnetworkpolicy", "BaselineAdminNetworkPolicy", "", "default", deny, 1)},
 		{"1|__PROFILE__|__PROFILE__.kns.shop|allow|0", hit("", "Profile", "", "kns.shop", allow, 0)},
+		{"0|__PROFILE__|__PROFILE__.__NO_MATCH__|deny|0", policies.Hit{Action: deny, Rule: policies.EndOfTier}},
+		{"0|security|security.__NO_MATCH__|deny|0", policies.Hit{Tier: "security", Action: deny, Rule: policies.EndOfTier}},
 		{"1|default|shop/default.db|allow|-", calico(hit("default", "NetworkPolicy", "shop", "default.db", allow, policies.UnknownRule))},
 		// Since.
 		{"0|security|gnp:dns|allow|0", hit("security", "GlobalNetworkPolicy", "", "dns", allow, 0)},
@@ -50,6 +52,7 @@ func TestPolicyHits(t *testing.T) {
 		{"0|default|knp:shop/db|allow|0", hit("default", "NetworkPolicy", "shop", "db", allow, 0)},
 		{"0|kube-admin|kcnp:base|pass|4", hit("kube-admin", "ClusterNetworkPolicy", "", "base", pass, 4)},
 		{"1|__PROFILE__|pro:kns.shop|allow|0", hit("", "Profile", "", "kns.shop", allow, 0)},
+		{"0|__PROFILE__|pro:__NO_MATCH__|deny|0", policies.Hit{Action: deny, Rule: policies.EndOfTier}},
 		{"1|default|eot:|deny|-1", policies.Hit{Tier: "default", Action: deny, Rule: policies.EndOfTier}},
 	}
 	for _, row := range rows {
